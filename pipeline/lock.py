@@ -1,0 +1,101 @@
+"""One job per store: a lock file with owner and heartbeat. Works on shared file systems; needs no server."""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.atomic import write_json
+from pipeline.errors import StoreError, StoreLocked
+
+HEARTBEAT_S = 10.0
+STALE_AFTER_S = 120.0
+
+
+@contextmanager
+def store_lock(root: Path) -> Iterator[None]:
+    """Hold `root/lock.json` for as long as the block runs.
+
+    A lock is taken over if its owner's process is gone (same host) or its heartbeat is older than
+    `STALE_AFTER_S` seconds (another host).
+
+    Raises:
+        StoreLocked: If another job is alive in this store; the message names it.
+    """
+    path = root / "lock.json"
+    owner = {"owner": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid(), "started_at": time.time()}
+    _acquire(path, owner)
+    stop = threading.Event()
+    beat = threading.Thread(target=_beat, args=(path, owner, stop), daemon=True, name="store-lock")
+    beat.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        beat.join()
+        if _read(path).get("owner") == owner["owner"]:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _acquire(path: Path, owner: dict) -> None:
+    for _ in range(2):
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            _evict_if_stale(path)
+            continue
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump({**owner, "heartbeat": time.time()}, file)
+        return
+    raise StoreLocked(f"the store {path.parent} was just taken by another job; wait for it")
+
+
+def _evict_if_stale(path: Path) -> None:
+    holder = _read(path)
+    try:
+        age_s = time.time() - holder.get("heartbeat", path.stat().st_mtime)
+    except FileNotFoundError:
+        return  # released in between
+    same_host = holder.get("host") == socket.gethostname()
+    if (same_host and not _is_alive(holder["pid"])) or age_s > STALE_AFTER_S:
+        with suppress(FileNotFoundError):  # renaming first: of two evictors, one wins
+            path.rename(grave := path.with_name(f".lock.{uuid.uuid4().hex}.tmp"))
+            grave.unlink()
+        return
+    raise StoreLocked(
+        f"the store {path.parent} is in use by process {holder.get('pid')} on {holder.get('host')} "
+        f"(heartbeat {age_s:.0f} s ago); wait for it, or stop it"
+    )
+
+
+def _beat(path: Path, owner: dict, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT_S):
+        if _read(path).get("owner") != owner["owner"]:
+            return
+        with suppress(StoreError):  # a missed beat is made good by the next
+            write_json(path, {**owner, "heartbeat": time.time()})
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,1 @@
+"""The pruned CLIP: loading (`load`), token maths (`tokens`), attachment (`prune`), cost (`flops`)."""

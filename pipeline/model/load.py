@@ -1,0 +1,166 @@
+"""Load a CLIP through open_clip and say exactly what was loaded. Home of `open_clip`.
+
+Weights are hashed in float32, as loaded and before any conversion, so that one checkpoint has one hash at every
+precision and in every container format.
+"""
+
+import copy
+import difflib
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError, InputError
+from pipeline.machine import has_fast_bf16
+from pipeline.policy import PruningPolicy
+from pipeline.spec import EncoderSpec, ModelSource, Precision, Preprocess
+
+EMBEDDED_MODEL = "scenes"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_LOCAL_DIR = "local-dir:"
+_SCHEMAS = ("hf-hub:", _LOCAL_DIR)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A CLIP in eval mode on its device, parameters as open_clip left them, with the spec of its unpruned self."""
+
+    clip: nn.Module
+    tokenize: Callable[[list[str]], Tensor]
+    spec: EncoderSpec
+    device: torch.device
+
+
+def load_model(source: ModelSource, precision: Precision, device: str | torch.device) -> LoadedModel:
+    """Load a model by open_clip's own names.
+
+    Args:
+        source: `scenes`, a name with a pretrained tag, `hf-hub:...` or `local-dir:PATH`.
+        precision: Type of weights and activations.
+        device: Where to run.
+
+    Raises:
+        ConfigError: If a name comes without a pretrained tag and random weights were not asked for.
+        InputError: If the model is unknown or cannot be loaded.
+    """
+    source = absolute_source(source)
+    name = _open_clip_name(source.model)
+    _check_source(source)
+    try:
+        # open_clip logs to the root logger and warns of what is checked here anyway
+        logging.disable(logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)  # decides random weights, where they were asked for
+            clip = open_clip.create_model(
+                name,
+                pretrained=source.pretrained,
+                precision="fp32",
+                device="cpu",
+                load_weights=not source.random_weights,
+                require_pretrained=not source.random_weights,
+            )
+            tokenize = open_clip.get_tokenizer(name)
+    except Exception as error:  # open_clip raises many kinds for files, names, networks and shapes
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"cannot load model {_label(source)}: {reason[:300]}; check the name, the tag, the path and the network"
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
+    spec = _spec_of(clip, source, name, precision)
+    return LoadedModel(clip.eval().to(device, DTYPES[precision]), tokenize, spec, torch.device(device))
+
+
+def preferred_precision(device: torch.device) -> Precision:
+    """The fastest precision this device computes natively: bf16 where there is hardware for it."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if has_fast_bf16() else "fp32"
+
+
+def with_policy(spec: EncoderSpec, policy: PruningPolicy | None) -> EncoderSpec:
+    """The same encoder under another pruning policy."""
+    return spec.model_copy(update={"policy": policy})
+
+
+def absolute_source(source: ModelSource) -> ModelSource:
+    """Make a `local-dir:` path absolute, so that it means the same on every worker and later on."""
+    if source.model.startswith(_LOCAL_DIR):
+        path = Path(source.model.removeprefix(_LOCAL_DIR)).expanduser().absolute().resolve()
+        return source.model_copy(update={"model": f"{_LOCAL_DIR}{path}"})
+    return source
+
+
+def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 (hex) over names, types, shapes and bytes of tensors, sorted by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _spec_of(clip: nn.Module, source: ModelSource, name: str, precision: Precision) -> EncoderSpec:
+    state = clip.state_dict()
+    image = {key: value for key, value in state.items() if key.startswith("visual.")}
+    # the logit scale stretches all scores alike: it belongs to neither space
+    text = {key: value for key, value in state.items() if key not in image and not key.startswith("logit_")}
+    architecture = copy.deepcopy(open_clip.get_model_config(name)) or {}
+    preprocess = dict(clip.visual.preprocess_cfg)
+    height, width = _pair(preprocess.pop("size"))
+    preprocess.pop("mode", None)
+    return EncoderSpec(
+        source=source,
+        architecture=architecture,
+        weights_sha256=hash_tensors(state.items()),
+        text_weights_sha256=hash_tensors(text.items()),
+        image_weights_sha256=hash_tensors(image.items()),
+        embedding_dim=architecture["embed_dim"],
+        precision=precision,
+        preprocess=Preprocess(height=height, width=width, **preprocess),
+        policy=None,
+    )
+
+
+def _check_source(source: ModelSource) -> None:
+    if source.model == EMBEDDED_MODEL or source.model.startswith(_SCHEMAS):
+        if source.pretrained or source.random_weights:
+            raise ConfigError(
+                f"model {source.model} brings its own weights; leave out --pretrained and --random-weights"
+            )
+        return
+    names = open_clip.list_models()
+    if source.model not in names:
+        near = difflib.get_close_matches(source.model, names, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "give an open_clip name, hf-hub:..., or local-dir:PATH"
+        raise InputError(f"unknown model {source.model!r}; {hint}")
+    if not source.pretrained and not source.random_weights:
+        tags = open_clip.list_pretrained_tags_by_model(source.model)
+        raise ConfigError(
+            f"model {source.model} without a pretrained tag has random weights; give --pretrained TAG "
+            f"({', '.join(tags[:6]) or 'a checkpoint file'}), or --random-weights to measure speed only"
+        )
+
+
+def _open_clip_name(model: str) -> str:
+    if model == EMBEDDED_MODEL:
+        return f"{_LOCAL_DIR}{resources.files('pipeline.model') / 'scenes'}"
+    return model
+
+
+def _label(source: ModelSource) -> str:
+    return f"{source.model} / {source.pretrained}" if source.pretrained else source.model
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)

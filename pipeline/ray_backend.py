@@ -1,0 +1,311 @@
+"""Run the stages on Ray. Home of `ray`; knows nothing of models beyond the `Encoder` it calls.
+
+    driver  -- shards -->  EncodeWorker (one per GPU, or per CPU core)  -- stats -->  driver
+                                 |  ^
+                        entries  v  |  uint8 pixels      a few batches ahead, no more
+                             decode tasks (CPU)
+
+The driver never sees an image. It does not import torch either, so that a head node without a GPU decides nothing.
+"""
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from pipeline.decode import decode_batch
+from pipeline.errors import ClipsieveError, InputError, WorkerError
+from pipeline.machine import keep_freed_memory, num_cores
+from pipeline.plan import Shard
+from pipeline.policy import PruningPolicy
+from pipeline.schema import ImageRecord
+from pipeline.source import ImageEntry
+from pipeline.spec import EncoderSpec, ModelSource, Precision, Preprocess
+from pipeline.store import RunRecord, ShardStats, Store
+
+BATCHES_AHEAD = 3
+MAX_SHARD_ATTEMPTS = 3
+POLL_S = 0.5
+_OBJECT_STORE_BYTES = 2 * 2**30
+# On a machine without GPUs encoding and decoding share the cores: an encode worker reserves most of its core, and
+# the rest is enough to admit one decode task per core.
+_ENCODE_CPUS = 0.75
+_DECODE_CPUS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderRequest:
+    """What the workers shall load; `precision` None lets their hardware decide."""
+
+    source: ModelSource
+    policy: PruningPolicy | None
+    precision: Precision | None
+    max_pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker found itself to be after loading."""
+
+    spec: EncoderSpec
+    device: str
+    batch_size: int
+    versions: dict[str, str]
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[None]:
+    """Be connected to Ray within the block: the one already here, a cluster's, or a new one on this machine.
+
+    Raises:
+        InputError: If the cluster does not answer.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning on machines without GPUs
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(
+                num_cpus=num_cores(),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                **quiet,
+            )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot join Ray at {address or 'this machine'}: {reason}; check --ray-address") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class WorkerPool:
+    """Encode workers, one per GPU of the cluster, else one per CPU core."""
+
+    def __init__(self, request: EncoderRequest, num_workers: int | None) -> None:
+        """Start the workers and load the model on each.
+
+        Raises:
+            WorkerError: If the workers do not agree on what they loaded.
+        """
+        resources = ray.cluster_resources()
+        num_gpus = int(resources.get("GPU", 0))
+        cores = int(resources.get("CPU", 1))
+        count = num_workers or num_gpus or cores
+        self._threads = 1 if num_gpus else max(1, cores // count)
+        self._options = _worker_options(num_gpus, count, self._threads)
+        self._decode_cpus = 1.0 if num_gpus else _DECODE_CPUS
+        self._workers = [self._start() for _ in range(count)]
+        if request.precision is None:
+            offered: Precision = _get(self._workers[0].preferred_precision.remote())
+            request = EncoderRequest(request.source, request.policy, offered, request.max_pixels)
+        self._request = request
+        reports = [_get(ref) for ref in [worker.load.remote(request) for worker in self._workers]]
+        self.report: WorkerReport = reports[0]
+        for report in reports[1:]:
+            if report.spec.fingerprint != self.report.spec.fingerprint:
+                raise WorkerError(
+                    f"workers loaded different encoders: {self.report.spec.describe()} and {report.spec.describe()}; "
+                    "put the same weights on every node"
+                )
+
+    @property
+    def num_workers(self) -> int:
+        """Number of encode workers."""
+        return len(self._workers)
+
+    def run(
+        self, shards: Sequence[Shard], record: RunRecord, root: Path, on_tick: Callable[[int, list[ShardStats]], None]
+    ) -> list[ShardStats]:
+        """Have every shard embedded and committed.
+
+        Args:
+            shards: What is to be done.
+            record: The run, passed on to the workers.
+            root: The store, on a file system that all workers see.
+            on_tick: Called about twice a second with the images done in unfinished shards, and the shards finished.
+
+        Raises:
+            WorkerError: If a shard failed `MAX_SHARD_ATTEMPTS` times.
+            ClipsieveError: What a worker raised for the user, as it was raised.
+        """
+        queue, idle = deque(shards), deque(self._workers)
+        shared_record = ray.put(record)
+        busy: dict[Any, tuple[Any, Shard]] = {}
+        attempts: dict[int, int] = {}
+        finished: list[ShardStats] = []
+        while queue or busy:
+            while queue and idle:
+                worker, shard = idle.popleft(), queue.popleft()
+                attempts[shard.ordinal] = attempts.get(shard.ordinal, 0) + 1
+                busy[worker.embed_shard.remote(shard, shared_record, root)] = (worker, shard)
+            done, _ = ray.wait(list(busy), timeout=POLL_S)
+            for ref in done:
+                worker, shard = busy.pop(ref)
+                try:
+                    finished.append(_get(ref))
+                except ray.exceptions.RayActorError as error:
+                    if attempts[shard.ordinal] >= MAX_SHARD_ATTEMPTS:
+                        raise WorkerError(
+                            f"shard {shard.ordinal} ended its worker {MAX_SHARD_ATTEMPTS} times "
+                            f"({str(error).splitlines()[0]}); what is committed stays, run embed again to go on"
+                        ) from error
+                    queue.appendleft(shard)
+                    worker = self._start()
+                    worker.load.remote(self._request)
+                idle.append(worker)
+            on_tick(_images_under_way([worker for worker, _ in busy.values()]), finished)
+        return finished
+
+    def stop(self) -> None:
+        """End the workers' processes."""
+        for worker in self._workers:
+            ray.kill(worker)
+
+    def _start(self) -> Any:
+        return EncodeWorker.options(**self._options).remote(self._threads, self._decode_cpus)
+
+
+@ray.remote(max_concurrency=2)  # one thread embeds, the other answers how far it is
+class EncodeWorker:
+    """Owns a device and a model; embeds and commits one shard at a time."""
+
+    def __init__(self, threads: int, decode_cpus: float) -> None:
+        keep_freed_memory()
+        self._threads = threads
+        self._decode = _decode_task.options(num_cpus=decode_cpus)
+        self._images_done = 0
+        self._lock = threading.Lock()
+
+    def preferred_precision(self) -> Precision:
+        from pipeline.model.load import preferred_precision
+
+        return preferred_precision(self._device())
+
+    def load(self, request: EncoderRequest) -> WorkerReport:
+        import numpy as np
+        import open_clip
+        import torch
+
+        from pipeline.encode import Encoder
+        from pipeline.model.load import load_model
+
+        torch.set_num_threads(self._threads)
+        device = self._device()
+        self._max_pixels = request.max_pixels
+        self._encoder = Encoder(load_model(request.source, request.precision, device), request.policy)
+        preprocess = self._encoder.spec.preprocess
+        batch_size = 256 if device.type == "cuda" else 32
+        self._encoder.encode(np.zeros((batch_size, preprocess.height, preprocess.width, 3), np.uint8))  # warm-up
+        versions = {"torch": torch.__version__, "open_clip": open_clip.__version__}
+        return WorkerReport(self._encoder.spec, _device_name(device), batch_size, versions)
+
+    def embed_shard(self, shard: Shard, record: RunRecord, root: Path) -> ShardStats:
+        import torch
+
+        from pipeline.shard import embed_shard
+
+        torch.set_num_threads(self._threads)  # the count belongs to the calling thread
+        self._images_done = 0
+        return embed_shard(shard, record, Store(root), self._encoder, self._decode_ahead, self._count)
+
+    def images_done(self) -> int:
+        return self._images_done
+
+    def _count(self, num_images: int) -> None:
+        self._images_done += num_images
+
+    def _decode_ahead(
+        self, batches: Iterable[Sequence[ImageEntry]]
+    ) -> Iterator[tuple[Any, list[ImageRecord]]]:
+        preprocess = self._encoder.spec.preprocess
+        pending: deque[tuple[Sequence[ImageEntry], Any]] = deque()
+        for batch in batches:
+            pending.append((batch, self._decode.remote(batch, preprocess, self._max_pixels)))
+            if len(pending) > BATCHES_AHEAD:
+                yield self._decoded(*pending.popleft())
+        while pending:
+            yield self._decoded(*pending.popleft())
+
+    def _decoded(self, batch: Sequence[ImageEntry], ref: Any) -> tuple[Any, list[ImageRecord]]:
+        try:
+            return _get(ref)
+        except ray.exceptions.WorkerCrashedError:
+            return self._decode_one_by_one(batch)
+
+    def _decode_one_by_one(self, batch: Sequence[ImageEntry]) -> tuple[Any, list[ImageRecord]]:
+        # Some image in this batch ends the process that decodes it. It costs that image, not the batch.
+        import numpy as np
+
+        preprocess = self._encoder.spec.preprocess
+        pixels = np.zeros((len(batch), preprocess.height, preprocess.width, 3), np.uint8)
+        records = []
+        for slot, entry in enumerate(batch):
+            try:
+                one, [record] = _get(self._decode.remote([entry], preprocess, self._max_pixels))
+                pixels[slot] = one[0]
+            except ray.exceptions.WorkerCrashedError:
+                reason = "its decoder's process crashed"
+                record = ImageRecord(entry.key, entry.uri, entry.caption, None, None, None, "crashed", reason)
+            records.append(record)
+        return pixels, records
+
+    def _device(self) -> Any:
+        import torch
+
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@ray.remote(max_retries=1)
+def _decode_task(
+    entries: Sequence[ImageEntry], preprocess: Preprocess, max_pixels: int
+) -> tuple[Any, list[ImageRecord]]:
+    return decode_batch(entries, preprocess, max_pixels)
+
+
+def _worker_options(num_gpus: int, count: int, threads: int) -> dict[str, float]:
+    if num_gpus:
+        return {"num_gpus": 1 if count <= num_gpus else num_gpus / count, "num_cpus": 0}
+    # Ray takes fractions of a core only below one
+    return {"num_cpus": _ENCODE_CPUS if threads == 1 else threads - 1}
+
+
+def _device_name(device: Any) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _images_under_way(workers: Sequence[Any]) -> int:
+    counts = 0
+    for ref in [worker.images_done.remote() for worker in workers]:
+        with suppress(ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
+            counts += ray.get(ref, timeout=POLL_S)
+    return counts
+
+
+def _get(ref: Any) -> Any:
+    """`ray.get`, with what a worker raised for the user raised again as itself."""
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ClipsieveError):
+            raise error.cause from None
+        if isinstance(error.cause, ray.exceptions.RayError):
+            raise error.cause from error
+        reason = str(error.cause).splitlines()[0] if str(error.cause) else ""
+        raise WorkerError(f"a worker failed: {type(error.cause).__name__}: {reason}; this is a defect, report it") from error

@@ -1,0 +1,155 @@
+"""`clipsieve embed`: the whole story from a folder to committed shards."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from pipeline import __version__
+from pipeline.errors import ConfigError
+from pipeline.lock import store_lock
+from pipeline.plan import plan_shards, shard_capacity
+from pipeline.progress import Tick
+from pipeline.ray_backend import EncoderRequest, WorkerPool, ray_session
+from pipeline.schema import spec_metadata
+from pipeline.settings import EmbedSettings
+from pipeline.source import ImageEntry, list_images, read_captions, with_captions
+from pipeline.store import PlannedShard, RunRecord, ShardStats, Store
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedReport:
+    """What became of a run; `num_embedded` counts images done by this run, the other counts are of the whole store."""
+
+    store: Store
+    record: RunRecord
+    num_images: int
+    num_ok: int
+    failed: dict[str, int]
+    num_ignored_files: int
+    num_embedded: int
+    images_per_second_end_to_end: float
+    start_s: float
+    device: str
+
+
+def embed(settings: EmbedSettings, on_tick: Callable[[Tick], None] = lambda tick: None) -> EmbedReport:
+    """Embed a folder of images into a store; finish a store that was begun.
+
+    Args:
+        settings: What, where, and by which encoder.
+        on_tick: Told about twice a second how far the run is.
+
+    Returns:
+        The counts. `images_per_second_end_to_end` runs from the first shard handed out to the last one committed,
+        with Ray and the model already started; `start_s` is what those took.
+
+    Raises:
+        ClipsieveError: See `pipeline.errors`; what was committed by then stays committed.
+    """
+    entries, num_ignored = list_images(settings.source)
+    if settings.captions:
+        entries = with_captions(entries, read_captions(settings.captions))
+    store = Store(settings.out)
+    store.create_folders()
+    started = time.perf_counter()
+    try:
+        with store_lock(store.root), ray_session(settings.ray_address):
+            begun = store.read_run() if store.run_path.exists() else None
+            pool = WorkerPool(_request(settings, begun), settings.workers)
+            try:
+                record = store.begin(_plan(settings, entries, pool, begun))
+                committed = store.committed(record)
+                todo = [s for s in plan_shards(entries, record.shard_capacity) if s.ordinal not in committed]
+                meter = _Meter(record, list(committed.values()), on_tick)
+                start_s = time.perf_counter() - started
+                finished = pool.run(todo, record, store.root, meter)
+                elapsed_s = time.perf_counter() - meter.started
+            finally:
+                pool.stop()
+    finally:
+        _remove_if_empty(store)
+    stats = [*committed.values(), *finished]
+    num_embedded = sum(shard.num_images for shard in finished)
+    return EmbedReport(
+        store=store,
+        record=record,
+        num_images=sum(shard.num_images for shard in stats),
+        num_ok=sum(shard.num_ok for shard in stats),
+        failed=_sum_failed(stats),
+        num_ignored_files=num_ignored,
+        num_embedded=num_embedded,
+        images_per_second_end_to_end=num_embedded / elapsed_s,
+        start_s=start_s,
+        device=pool.report.device,
+    )
+
+
+def _request(settings: EmbedSettings, begun: RunRecord | None) -> EncoderRequest:
+    # a store that was begun keeps the precision that its first workers chose
+    precision = None if settings.precision == "auto" else settings.precision
+    if precision is None and begun:
+        precision = begun.encoder.precision
+    return EncoderRequest(settings.model_source(), settings.pruning_policy(), precision, settings.max_pixels)
+
+
+def _plan(settings: EmbedSettings, entries: list[ImageEntry], pool: WorkerPool, begun: RunRecord | None) -> RunRecord:
+    default_capacity = begun.shard_capacity if begun else shard_capacity(len(entries), pool.num_workers)
+    capacity = settings.shard_size or default_capacity
+    batch_size = settings.batch_size or (begun.batch_size if begun else pool.report.batch_size)
+    if begun and (capacity, batch_size) != (begun.shard_capacity, begun.batch_size):
+        raise ConfigError(
+            f"the store was begun with --shard-size {begun.shard_capacity} --batch-size {begun.batch_size}, "
+            f"asked for {capacity} and {batch_size}; leave them out to finish it"
+        )
+    shards = plan_shards(entries, capacity)
+    return RunRecord(
+        clipsieve_version=__version__,
+        source=str(settings.source.absolute()),
+        **spec_metadata(pool.report.spec),
+        shard_capacity=capacity,
+        batch_size=batch_size,
+        shards=tuple(PlannedShard(ordinal=s.ordinal, shard_id=s.shard_id, num_images=len(s.entries)) for s in shards),
+        environment={
+            **pool.report.versions,
+            **{name: version(name) for name in ("ray", "pyarrow", "pillow", "numpy")},
+            "device": pool.report.device,
+        },
+    )
+
+
+class _Meter:
+    """Turns the pool's reports into ticks: what counts is images, not shards."""
+
+    def __init__(self, record: RunRecord, committed: list[ShardStats], on_tick: Callable[[Tick], None]) -> None:
+        self._committed = committed
+        self._num_total = record.num_images
+        self._on_tick = on_tick
+        self.started = time.perf_counter()
+
+    def __call__(self, num_under_way: int, finished: list[ShardStats]) -> None:
+        num_new = num_under_way + sum(stats.num_images for stats in finished)
+        self._on_tick(
+            Tick(
+                num_done=num_new + sum(stats.num_images for stats in self._committed),
+                num_total=self._num_total,
+                num_failed=sum(_sum_failed([*self._committed, *finished]).values()),
+                images_per_second=num_new / (time.perf_counter() - self.started),
+            )
+        )
+
+
+def _sum_failed(stats: list[ShardStats]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for shard in stats:
+        for status, count in shard.failed.items():
+            totals[status] = totals.get(status, 0) + count
+    return totals
+
+
+def _remove_if_empty(store: Store) -> None:
+    if not store.run_path.exists():
+        with suppress(OSError):
+            store.embeddings_dir.rmdir()
+            store.root.rmdir()

@@ -1,0 +1,209 @@
+"""The typed settings tree: how flags, environment and YAML become one frozen model; the settings of `embed`.
+
+Precedence: flags, then environment (`CLIPSIEVE_<VERB>_<FIELD>`), then the YAML file of `--config`, then the defaults
+written here. Unknown keys are errors in all three. A part's settings live with the part: see also
+`indexer.settings` and `query.settings`.
+"""
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSettingsSource, SettingsConfigDict
+
+from pipeline.decode import DEFAULT_MAX_PIXELS
+from pipeline.errors import ConfigError
+from pipeline.policy import DEFAULT_POLICY, PruningPolicy, resolve_policy
+from pipeline.spec import ModelSource
+
+S = TypeVar("S", bound="Settings")
+ENV_PREFIX = "CLIPSIEVE_"
+
+
+class Settings(BaseModel):
+    """Root of every verb's settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+    config: Path | None = None
+    """YAML file with any of these settings; flags and environment win over it."""
+
+
+class EncoderSettings(Settings):
+    """Which encoder: shared by every verb that embeds."""
+
+    model: str = "scenes"
+    """An open_clip name, hf-hub:ORG/NAME, local-dir:PATH, or the embedded model `scenes`."""
+
+    pretrained: str | None = None
+    """Pretrained tag or checkpoint file; needed with an open_clip name."""
+
+    random_weights: bool = False
+    """Use random weights; for measuring speed only."""
+
+    policy: Literal["none", "reference"] = DEFAULT_POLICY
+    """Pruning policy; `none` is the unpruned model."""
+
+    keep_ratio: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Share of patch tokens kept by the reference method, in (0, 1]; 0.7 unless given."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Type of weights and activations; auto asks the workers' hardware."""
+
+    batch_size: int | None = Field(default=None, ge=1)
+    """Images per forward pass; 32 on CPU, 256 on GPU unless given."""
+
+    workers: int | None = Field(default=None, ge=1)
+    """Encode workers; one per GPU, else one per CPU core, unless given."""
+
+    ray_address: str | None = None
+    """Ray cluster to join; RAY_ADDRESS is honoured, else Ray starts on this machine."""
+
+    max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1)
+    """Images with more pixels are refused, as rows with status too_large."""
+
+    @model_validator(mode="after")
+    def _check_policy(self) -> "EncoderSettings":
+        self.pruning_policy()
+        return self
+
+    def pruning_policy(self) -> PruningPolicy | None:
+        """The policy these settings name; None for the unpruned tower."""
+        return resolve_policy(self.policy, self.keep_ratio)
+
+    def model_source(self) -> ModelSource:
+        """Where the weights come from."""
+        return ModelSource(model=self.model, pretrained=self.pretrained, random_weights=self.random_weights)
+
+
+class EmbedSettings(EncoderSettings):
+    """Embed a folder of images into a store of Parquet shards, on Ray workers."""
+
+    source: CliPositionalArg[Path]
+    """Folder of images, walked recursively."""
+
+    out: Path
+    """Store to write, or to finish."""
+
+    captions: Path | None = None
+    """TSV of `key TAB caption`; the first caption of an image goes to its row."""
+
+    shard_size: int | None = Field(default=None, ge=1)
+    """Images per shard; 10,000 unless given, less where workers would idle."""
+
+
+def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> S:
+    """Build a verb's settings from flags, environment and YAML.
+
+    Args:
+        model: The verb's settings class; its docstring is the help text.
+        verb: As typed; also names the environment variables.
+        argv: Arguments after the verb.
+        examples: Shown at the end of `--help`.
+
+    Raises:
+        ConfigError: Naming the key, the value and what was expected.
+    """
+    prefix = f"{ENV_PREFIX}{verb.upper().replace('-', '_')}_"
+    parser = _Parser(
+        prog=f"clipsieve {verb}",
+        description=(model.__doc__ or "").strip(),
+        epilog=f"examples:\n{examples}\n\nenvironment: {prefix}<SETTING>, as in {prefix}CONFIG",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+    class Sources(BaseSettings, model):  # the same tree, read from outside
+        model_config = SettingsConfigDict(
+            env_prefix=prefix,
+            cli_prog_name=parser.prog,
+            cli_kebab_case=True,
+            cli_implicit_flags=True,
+            cli_hide_none_type=True,
+            cli_avoid_json=True,
+            env_ignore_empty=True,
+            protected_namespaces=(),
+        )
+
+        @classmethod
+        def settings_customise_sources(cls, settings_cls, init_settings, env_settings, **_):  # noqa: ANN001, ANN003, ANN206
+            return env_settings, init_settings
+
+    _refuse_unknown_environment(model, prefix)
+    yaml_values = _read_yaml(_config_path(argv, prefix), model)
+    try:
+        source = CliSettingsSource(Sources, root_parser=parser)
+        values = CliApp.run(Sources, cli_args=argv, cli_settings_source=source, **yaml_values).model_dump()
+        return model(**values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, f"clipsieve {verb}")) from error
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """One line for a validation error: the field, the value found, what was expected."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        text = f"{field} is missing; give --{field.replace('_', '-')} or see --help"
+    elif not field:
+        text = message
+    else:
+        text = f"{field} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+    more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
+    return f"{where}: {text}{more}"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Plain YAML would let the last of two equal keys win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        repeated = next((key for key in keys if keys.count(key) > 1), None)
+        if repeated is not None:
+            raise ConfigError(f"{node.start_mark.name}: key {repeated!r} is given twice; keep one")
+        return super().construct_mapping(node, deep)
+
+
+def _config_path(argv: list[str], prefix: str) -> Path | None:
+    finder = _Parser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    found = finder.parse_known_args(argv)[0].config or os.environ.get(f"{prefix}CONFIG")
+    return Path(found) if found else None
+
+
+def _read_yaml(path: Path | None, model: type[Settings]) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        with path.open(encoding="utf-8") as file:
+            values = yaml.load(file, Loader=_UniqueKeyLoader) or {}
+    except OSError as error:
+        raise ConfigError(f"cannot read --config {path}: {error.strerror}; give a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = re.sub(r"\s+", " ", str(error))
+        raise ConfigError(f"{path} is not YAML: {reason}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold `key: value` lines, found a {type(values).__name__}")
+    _refuse_unknown(values, model, lambda key: f"{path}: unknown key {key!r}")
+    return {key.replace("-", "_"): value for key, value in values.items()}
+
+
+def _refuse_unknown_environment(model: type[Settings], prefix: str) -> None:
+    names = [name.removeprefix(prefix).lower() for name in os.environ if name.startswith(prefix)]
+    _refuse_unknown(names, model, lambda key: f"unknown environment variable {prefix}{key.upper()}")
+
+
+def _refuse_unknown(keys: Any, model: type[Settings], describe: Any) -> None:
+    for key in keys:
+        if str(key).replace("-", "_") not in model.model_fields:
+            raise ConfigError(f"{describe(key)}; known: {', '.join(sorted(model.model_fields))}")

@@ -1,0 +1,95 @@
+"""The encoder spec: everything that decides an embedding's value, and the fingerprint of it.
+
+A contract. `pipeline` writes it into run.json and into every Parquet file; `indexer` and `query` read it there and
+take no model flags of their own. What only decides speed (batch size aside, see `Store`) is not in it.
+"""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.policy import PruningPolicy
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Preprocess(BaseModel):
+    """How a decoded image becomes the tower's input; the fields of open_clip's own preprocessing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
+    fill_color: int = 0
+
+
+class ModelSource(BaseModel):
+    """Where weights come from, in the words of `open_clip.create_model_and_transforms`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    pretrained: str | None = None
+    random_weights: bool = False
+
+
+class EncoderSpec(BaseModel):
+    """What made the embeddings of a store.
+
+    The fingerprint has two halves. `text_space` covers what text vectors depend on, `image_policy` what turns an
+    image into a vector. Equal `text_space` and unequal `image_policy` means: same text vectors, other images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: ModelSource
+    architecture: dict[str, Any]
+    weights_sha256: str
+    text_weights_sha256: str
+    image_weights_sha256: str
+    embedding_dim: int
+    precision: Precision
+    preprocess: Preprocess
+    policy: PruningPolicy | None
+    adapter: str | None = None
+
+    @property
+    def text_space(self) -> str:
+        """Hash of all that a text vector depends on (hex)."""
+        architecture = {key: value for key, value in self.architecture.items() if key != "vision_cfg"}
+        return _digest([architecture, self.text_weights_sha256, self.embedding_dim, self.adapter])
+
+    @property
+    def image_policy(self) -> str:
+        """Hash of all that an image vector depends on (hex)."""
+        architecture = {key: value for key, value in self.architecture.items() if key != "text_cfg"}
+        policy = self.policy.model_dump(exclude={"name"}) if self.policy else None
+        preprocess = self.preprocess.model_dump()
+        return _digest([architecture, self.image_weights_sha256, self.precision, preprocess, policy, self.adapter])
+
+    @property
+    def fingerprint(self) -> str:
+        """`<text space>-<image policy>`, 16 hex digits each."""
+        return f"{self.text_space[:16]}-{self.image_policy[:16]}"
+
+    @property
+    def policy_name(self) -> str:
+        """Name of the policy, `none` for the unpruned tower."""
+        return self.policy.name if self.policy else "none"
+
+    def describe(self) -> str:
+        """One line for error messages: what a person would name this encoder."""
+        ratio = f" keep {self.policy.keep_ratio:g}" if self.policy else ""
+        tag = f"/{self.source.pretrained}" if self.source.pretrained else ""
+        return f"{self.fingerprint} ({self.source.model}{tag}, {self.policy_name}{ratio}, {self.precision})"
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
