@@ -11,6 +11,7 @@ import os
 import stat
 import urllib.parse
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -51,11 +52,13 @@ def _decode_into(slot: np.ndarray, entry: ImageEntry, preprocess: Preprocess, ma
     try:
         data = _read_bytes(entry.uri)
         digest = hashlib.sha256(data).hexdigest()
-        image = _open(data, max_pixels)
+        image = _open(data)
         width, height = image.size
+        if width * height > max_pixels:
+            raise _Rejected("too_large", f"{width} x {height} pixels, the limit is {max_pixels}")
         image = to_rgb(image)
         width, height = image.size
-        _refuse_extreme_shape(image, preprocess, max_pixels)
+        _refuse_extreme_shape(image, preprocess)
         slot[:] = np.asarray(fit(image, preprocess))
     except _Rejected as rejected:
         status, reason = rejected.args
@@ -82,7 +85,8 @@ def fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     else:
         choose = max if preprocess.resize_mode == "longest" else min
         ratio = choose(image.height / height, image.width / width)
-        size = (round(image.width / ratio), round(image.height / ratio))
+        # open_clip fails where a strip's short side would vanish; it keeps one pixel here
+        size = (max(1, round(image.width / ratio)), max(1, round(image.height / ratio)))
         if preprocess.resize_mode == "shortest":
             resampling = Image.Resampling.BICUBIC  # open_clip ignores the setting for non-square targets
     if size != image.size:
@@ -92,7 +96,9 @@ def fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Load an opened image as upright RGB, whatever its mode."""
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    with suppress(Exception):  # damaged EXIF data says nothing of the rotation; the pixels are good
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.float32)
         image = Image.fromarray((values / 257).clip(0, 255).round().astype(np.uint8))
@@ -101,32 +107,33 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-    Image.MAX_IMAGE_PIXELS = None  # the limit is ours, below, and says which image and how large
+def _open(data: bytes) -> Image.Image:
+    Image.MAX_IMAGE_PIXELS = None  # the limit is ours, and says which image and how large
+    Image.init()
+    # PostScript is a program: Pillow would hand it to Ghostscript
+    formats = [name for name in Image.ID if name != "EPS"]
     try:
-        image = Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data), formats=formats)
     except Exception as error:
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else _first_line(error)
         raise _Rejected("undecodable", f"{reason} ({len(data)} bytes)") from error
-    if image.width * image.height > max_pixels:
-        raise _Rejected("too_large", f"{image.width} x {image.height} pixels, the limit is {max_pixels}")
-    return image
 
 
-def _refuse_extreme_shape(image: Image.Image, preprocess: Preprocess, max_pixels: int) -> None:
-    # Scaling the short side of a 1 x 60,000 strip up to the target would make an image of gigabytes.
+def _refuse_extreme_shape(image: Image.Image, preprocess: Preprocess) -> None:
+    # Scaling the short side of a 1 x 60,000 strip up to the target would make an image of gigabytes. The limit is not
+    # --max-pixels: a low one must not refuse small images for being scaled up to the tower's size.
+    limit = DEFAULT_MAX_PIXELS
     scale = max(preprocess.height, preprocess.width) / min(image.size)
-    if preprocess.resize_mode == "shortest" and image.width * image.height * scale**2 > max(max_pixels, 1):
-        raise _Rejected("too_large", f"{image.width} x {image.height} would pass {max_pixels} pixels when resized")
+    if preprocess.resize_mode == "shortest" and image.width * image.height * scale**2 > limit:
+        raise _Rejected("too_large", f"{image.width} x {image.height} would pass {limit} pixels when resized")
 
 
 def _read_bytes(uri: str) -> bytes:
     path = path_of(uri)
     try:
         # O_NONBLOCK: opening a named pipe must not wait for a writer that never comes
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            mode = os.fstat(descriptor).st_mode
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 kind = "a named pipe" if stat.S_ISFIFO(mode) else "no regular file"
                 raise _Rejected("unreadable", f"is {kind}")
@@ -141,12 +148,12 @@ def path_of(uri: str) -> str:
 
 
 def _center_crop_or_pad(image: Image.Image, width: int, height: int, fill: int) -> Image.Image:
-    left = round((image.width - width) / 2)
-    top = round((image.height - height) / 2)
-    if left < 0 or top < 0:
+    if image.width < width or image.height < height:
         canvas = Image.new("RGB", (max(width, image.width), max(height, image.height)), (fill,) * 3)
         canvas.paste(image, ((canvas.width - image.width) // 2, (canvas.height - image.height) // 2))
         return _center_crop_or_pad(canvas, width, height, fill)
+    left = round((image.width - width) / 2)
+    top = round((image.height - height) / 2)
     return image.crop((left, top, left + width, top + height))
 
 

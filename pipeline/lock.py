@@ -21,8 +21,8 @@ STALE_AFTER_S = 120.0
 def store_lock(root: Path) -> Iterator[None]:
     """Hold `root/lock.json` for as long as the block runs.
 
-    A lock is taken over if its owner's process is gone (same host) or its heartbeat is older than
-    `STALE_AFTER_S` seconds (another host).
+    A lock is taken over if its owner's process is gone (same host), or if its heartbeat is older than
+    `STALE_AFTER_S` seconds (any host: a process id may have passed to another process).
 
     Raises:
         StoreLocked: If another job is alive in this store; the message names it.
@@ -44,12 +44,13 @@ def store_lock(root: Path) -> Iterator[None]:
 
 
 def _acquire(path: Path, owner: dict) -> None:
-    for _ in range(2):
+    for _ in range(3):
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
-            _evict_if_stale(path)
-            continue
+            if _is_stale(path) and _took_over(path, owner):
+                return
+            continue  # it was released in between
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error.strerror}; choose another --out") from error
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -58,22 +59,39 @@ def _acquire(path: Path, owner: dict) -> None:
     raise StoreLocked(f"the store {path.parent} was just taken by another job; wait for it")
 
 
-def _evict_if_stale(path: Path) -> None:
+def _is_stale(path: Path) -> bool:
+    """Whether the lock may be taken over; False if it is gone; StoreLocked if its owner lives."""
     holder = _read(path)
     try:
         age_s = time.time() - holder.get("heartbeat", path.stat().st_mtime)
     except FileNotFoundError:
-        return  # released in between
-    same_host = holder.get("host") == socket.gethostname()
-    if (same_host and not _is_alive(holder["pid"])) or age_s > STALE_AFTER_S:
-        with suppress(FileNotFoundError):  # renaming first: of two evictors, one wins
-            path.rename(grave := path.with_name(f".lock.{uuid.uuid4().hex}.tmp"))
-            grave.unlink()
-        return
+        return False
+    if age_s > STALE_AFTER_S or (holder.get("host") == socket.gethostname() and not _is_alive(holder["pid"])):
+        return True
     raise StoreLocked(
-        f"the store {path.parent} is in use by process {holder.get('pid')} on {holder.get('host')} "
+        f"the store {path.parent} is in use by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
         f"(heartbeat {age_s:.0f} s ago); wait for it, or stop it"
     )
+
+
+def _took_over(path: Path, owner: dict) -> bool:
+    # Of all that found the lock stale, the one that makes this file looks again, and puts its own lock in place.
+    # Removing the stale lock instead would let a slow one remove the lock of a quick one.
+    guard = path.with_name(".lock.takeover.tmp")
+    try:
+        os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+    except FileExistsError:
+        with suppress(FileNotFoundError):
+            if time.time() - guard.stat().st_mtime > STALE_AFTER_S:  # its maker died within an instant of making it
+                guard.unlink()
+        return False
+    try:
+        if not _is_stale(path):
+            return False
+        write_json(path, {**owner, "heartbeat": time.time()})
+        return True
+    finally:
+        guard.unlink(missing_ok=True)
 
 
 def _beat(path: Path, owner: dict, stop: threading.Event) -> None:

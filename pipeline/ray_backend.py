@@ -9,8 +9,8 @@ The driver never sees an image. It does not import torch either, so that a head 
 """
 
 import logging
+import math
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +21,7 @@ from typing import Any
 import ray
 
 from pipeline.decode import decode_batch
-from pipeline.errors import ClipsieveError, InputError, WorkerError
+from pipeline.errors import ClipsieveError, ConfigError, InputError, WorkerError
 from pipeline.machine import keep_freed_memory, num_cores
 from pipeline.plan import Shard
 from pipeline.policy import PruningPolicy
@@ -38,6 +38,7 @@ _OBJECT_STORE_BYTES = 2 * 2**30
 # the rest is enough to admit one decode task per core.
 _ENCODE_CPUS = 0.75
 _DECODE_CPUS = 0.25
+_DECODER_LOST = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,28 +101,29 @@ class WorkerPool:
         """Start the workers and load the model on each.
 
         Raises:
+            ConfigError: If there are more workers than cores.
             WorkerError: If the workers do not agree on what they loaded.
         """
         resources = ray.cluster_resources()
         num_gpus = int(resources.get("GPU", 0))
         cores = int(resources.get("CPU", 1))
         count = num_workers or num_gpus or cores
-        self._threads = 1 if num_gpus else max(1, cores // count)
+        if not num_gpus and count > cores:
+            # Ray would wait for more cores without a word
+            raise ConfigError(f"workers = {count}: there are {cores} CPU cores and no GPU; give at most {cores}")
+        self._threads = 1 if num_gpus else min(max(1, cores // count), _most_cores_of_a_node())
         self._options = _worker_options(num_gpus, count, self._threads)
         self._decode_cpus = 1.0 if num_gpus else _DECODE_CPUS
         self._workers = [self._start() for _ in range(count)]
-        if request.precision is None:
-            offered: Precision = _get(self._workers[0].preferred_precision.remote())
-            request = EncoderRequest(request.source, request.policy, offered, request.max_pixels)
-        self._request = request
-        reports = [_get(ref) for ref in [worker.load.remote(request) for worker in self._workers]]
-        self.report: WorkerReport = reports[0]
-        for report in reports[1:]:
-            if report.spec.fingerprint != self.report.spec.fingerprint:
-                raise WorkerError(
-                    f"workers loaded different encoders: {self.report.spec.describe()} and {report.spec.describe()}; "
-                    "put the same weights on every node"
-                )
+        try:
+            if request.precision is None:
+                offered: Precision = _get(self._workers[0].preferred_precision.remote())
+                request = EncoderRequest(request.source, request.policy, offered, request.max_pixels)
+            self._request = request
+            self.report: WorkerReport = self._load_all()
+        except BaseException:
+            self.stop()
+            raise
 
     @property
     def num_workers(self) -> int:
@@ -158,15 +160,14 @@ class WorkerPool:
                 worker, shard = busy.pop(ref)
                 try:
                     finished.append(_get(ref))
-                except ray.exceptions.RayActorError as error:
+                except ray.exceptions.RayError as error:
                     if attempts[shard.ordinal] >= MAX_SHARD_ATTEMPTS:
                         raise WorkerError(
                             f"shard {shard.ordinal} ended its worker {MAX_SHARD_ATTEMPTS} times "
                             f"({str(error).splitlines()[0]}); what is committed stays, run embed again to go on"
                         ) from error
                     queue.appendleft(shard)
-                    worker = self._start()
-                    worker.load.remote(self._request)
+                    worker = self._replace(worker)
                 idle.append(worker)
             on_tick(_images_under_way([worker for worker, _ in busy.values()]), finished)
         return finished
@@ -176,11 +177,28 @@ class WorkerPool:
         for worker in self._workers:
             ray.kill(worker)
 
+    def _load_all(self) -> WorkerReport:
+        first, *others = [_get(ref) for ref in [worker.load.remote(self._request) for worker in self._workers]]
+        for report in others:
+            if report.spec.fingerprint != first.spec.fingerprint:
+                raise WorkerError(
+                    f"workers loaded different encoders: {first.spec.describe()} and {report.spec.describe()}; "
+                    "put the same weights on every node"
+                )
+        return first
+
+    def _replace(self, worker: Any) -> Any:
+        ray.kill(worker)  # it may live on, cut off
+        place = self._workers.index(worker)
+        self._workers[place] = self._start()
+        self._workers[place].load.remote(self._request)  # calls are served in order: a shard waits for it
+        return self._workers[place]
+
     def _start(self) -> Any:
         return EncodeWorker.options(**self._options).remote(self._threads, self._decode_cpus)
 
 
-@ray.remote(max_concurrency=2)  # one thread embeds, the other answers how far it is
+@ray.remote(concurrency_groups={"progress": 1})  # one thread loads and embeds, one answers how far it is
 class EncodeWorker:
     """Owns a device and a model; embeds and commits one shard at a time."""
 
@@ -189,7 +207,6 @@ class EncodeWorker:
         self._threads = threads
         self._decode = _decode_task.options(num_cpus=decode_cpus)
         self._images_done = 0
-        self._lock = threading.Lock()
 
     def preferred_precision(self) -> Precision:
         from pipeline.model.load import preferred_precision
@@ -220,9 +237,12 @@ class EncodeWorker:
         from pipeline.shard import embed_shard
 
         torch.set_num_threads(self._threads)  # the count belongs to the calling thread
-        self._images_done = 0
-        return embed_shard(shard, record, Store(root), self._encoder, self._decode_ahead, self._count)
+        try:
+            return embed_shard(shard, record, Store(root), self._encoder, self._decode_ahead, self._count)
+        finally:
+            self._images_done = 0  # now, not at the next start: these images are counted with the finished shard
 
+    @ray.method(concurrency_group="progress")
     def images_done(self) -> int:
         return self._images_done
 
@@ -244,7 +264,7 @@ class EncodeWorker:
     def _decoded(self, batch: Sequence[ImageEntry], ref: Any) -> tuple[Any, list[ImageRecord]]:
         try:
             return _get(ref)
-        except ray.exceptions.WorkerCrashedError:
+        except _DECODER_LOST:
             return self._decode_one_by_one(batch)
 
     def _decode_one_by_one(self, batch: Sequence[ImageEntry]) -> tuple[Any, list[ImageRecord]]:
@@ -258,7 +278,7 @@ class EncodeWorker:
             try:
                 one, [record] = _get(self._decode.remote([entry], preprocess, self._max_pixels))
                 pixels[slot] = one[0]
-            except ray.exceptions.WorkerCrashedError:
+            except _DECODER_LOST:
                 reason = "its decoder's process crashed"
                 record = ImageRecord(entry.key, entry.uri, entry.caption, None, None, None, "crashed", reason)
             records.append(record)
@@ -279,9 +299,13 @@ def _decode_task(
 
 def _worker_options(num_gpus: int, count: int, threads: int) -> dict[str, float]:
     if num_gpus:
-        return {"num_gpus": 1 if count <= num_gpus else num_gpus / count, "num_cpus": 0}
+        return {"num_gpus": 1 / math.ceil(count / num_gpus), "num_cpus": 0}
     # Ray takes fractions of a core only below one
     return {"num_cpus": _ENCODE_CPUS if threads == 1 else threads - 1}
+
+
+def _most_cores_of_a_node() -> int:
+    return max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
 
 
 def _device_name(device: Any) -> str:

@@ -14,7 +14,7 @@ from pipeline.progress import Tick
 from pipeline.ray_backend import EncoderRequest, WorkerPool, ray_session
 from pipeline.schema import spec_metadata
 from pipeline.settings import EmbedSettings
-from pipeline.source import ImageEntry, list_images, read_captions, with_captions
+from pipeline.source import ImageEntry, as_text, list_images, read_captions, with_captions
 from pipeline.store import PlannedShard, RunRecord, ShardStats, Store
 
 
@@ -106,7 +106,7 @@ def _plan(settings: EmbedSettings, entries: list[ImageEntry], pool: WorkerPool, 
     shards = plan_shards(entries, capacity)
     return RunRecord(
         clipsieve_version=__version__,
-        source=str(settings.source.absolute()),
+        source=as_text(settings.source.absolute()),
         **spec_metadata(pool.report.spec),
         shard_capacity=capacity,
         batch_size=batch_size,
@@ -149,7 +149,8 @@ def _sum_failed(stats: list[ShardStats]) -> dict[str, int]:
 
 
 def _remove_if_empty(store: Store) -> None:
-    if not store.run_path.exists():
+    # a lock is another job's, which has yet to write run.json: the folders are its own
+    if not store.run_path.exists() and not (store.root / "lock.json").exists():
         with suppress(OSError):
             store.embeddings_dir.rmdir()
             store.root.rmdir()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import StoreError
@@ -121,8 +122,8 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def embeddings_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (int64 [n]) and embeddings (float32 [n, E]) of the ok rows of a part."""
-    ok = table.filter(pa.compute.equal(table["status"], "ok")) if "status" in table.column_names else table
+    """Ids (int64 [n]) and embeddings (float32 [n, E]) of the ok rows of a part that has id, status, embedding."""
+    ok = table.filter(pc.equal(table["status"], "ok"))
     column = ok["embedding"].combine_chunks()
     dim = column.type.list_size
     values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)

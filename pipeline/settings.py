@@ -77,7 +77,8 @@ class EncoderSettings(Settings):
 
     def model_source(self) -> ModelSource:
         """Where the weights come from."""
-        return ModelSource(model=self.model, pretrained=self.pretrained, random_weights=self.random_weights)
+        source = ModelSource(model=self.model, pretrained=self.pretrained, random_weights=self.random_weights)
+        return source.absolute()  # here, not on a worker: its working directory may be another
 
 
 class EmbedSettings(EncoderSettings):
@@ -137,7 +138,8 @@ def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> 
     yaml_values = _read_yaml(_config_path(argv, prefix), model)
     try:
         source = CliSettingsSource(Sources, root_parser=parser)
-        values = CliApp.run(Sources, cli_args=argv, cli_settings_source=source, **yaml_values).model_dump()
+        _make_optional(parser, {*yaml_values, *_environment_keys(prefix)})
+        values = CliApp.run(Sources, cli_args=argv, cli_settings_source=source, **yaml_values).model_dump(by_alias=True)
         return model(**values)
     except ValidationError as error:
         raise ConfigError(explain(error, f"clipsieve {verb}")) from error
@@ -195,15 +197,32 @@ def _read_yaml(path: Path | None, model: type[Settings]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, found a {type(values).__name__}")
     _refuse_unknown(values, model, lambda key: f"{path}: unknown key {key!r}")
-    return {key.replace("-", "_"): value for key, value in values.items()}
+    if "config" in values:
+        raise ConfigError(f"{path}: a file cannot name another one with `config`; put all settings into one")
+    named = {key.replace("-", "_"): value for key, value in values.items()}
+    if len(named) < len(values):
+        twice = next(key for key in values if "-" in key and key.replace("-", "_") in values)
+        raise ConfigError(f"{path}: key {twice!r} is given twice, with - and with _; keep one")
+    return named
+
+
+def _make_optional(parser: argparse.ArgumentParser, given: set[str]) -> None:
+    # argparse demands positional arguments even where the file or the environment gives them
+    for action in parser._actions:
+        if not action.option_strings and action.dest in given:
+            action.nargs, action.required = "?", False
+
+
+def _environment_keys(prefix: str) -> list[str]:
+    return [name.removeprefix(prefix).lower() for name in os.environ if name.startswith(prefix)]
 
 
 def _refuse_unknown_environment(model: type[Settings], prefix: str) -> None:
-    names = [name.removeprefix(prefix).lower() for name in os.environ if name.startswith(prefix)]
-    _refuse_unknown(names, model, lambda key: f"unknown environment variable {prefix}{key.upper()}")
+    _refuse_unknown(_environment_keys(prefix), model, lambda key: f"unknown environment variable {prefix}{key.upper()}")
 
 
 def _refuse_unknown(keys: Any, model: type[Settings], describe: Any) -> None:
+    known = sorted(field.alias or name for name, field in model.model_fields.items())
     for key in keys:
-        if str(key).replace("-", "_") not in model.model_fields:
-            raise ConfigError(f"{describe(key)}; known: {', '.join(sorted(model.model_fields))}")
+        if str(key).replace("-", "_") not in known:
+            raise ConfigError(f"{describe(key)}; known: {', '.join(known)}")

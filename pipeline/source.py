@@ -61,6 +61,11 @@ def list_images(folder: Path) -> tuple[list[ImageEntry], int]:
     return sorted(entries, key=lambda entry: entry.key), num_ignored
 
 
+def as_text(path: Path) -> str:
+    """A path as text that Parquet and JSON can hold: names are bytes to the kernel, those not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+
+
 def read_captions(path: Path) -> dict[str, list[str]]:
     """Read a captions file: one `key TAB caption` a line, UTF-8; several lines a key are allowed.
 
@@ -105,8 +110,7 @@ def with_captions(entries: list[ImageEntry], captions: dict[str, list[str]]) -> 
 
 
 def _entry(path: Path, root: Path) -> ImageEntry:
-    # Names are bytes to the kernel: those that are not UTF-8 are escaped, so that Parquet can hold them.
-    key = os.fsencode(path.relative_to(root)).decode("utf-8", errors="backslashreplace")
+    key = as_text(path.relative_to(root))
     try:
         status = path.stat()
         num_bytes, mtime_ns = status.st_size, status.st_mtime_ns

@@ -6,6 +6,7 @@ take no model flags of their own. What only decides speed (batch size aside, see
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.policy import PruningPolicy
 
 Precision = Literal["fp32", "bf16", "fp16"]
+LOCAL_DIR = "local-dir:"
 
 
 class Preprocess(BaseModel):
@@ -37,6 +39,15 @@ class ModelSource(BaseModel):
     model: str
     pretrained: str | None = None
     random_weights: bool = False
+
+    def absolute(self) -> "ModelSource":
+        """The same source with absolute paths, so that it means the same on every worker and later on."""
+        model, pretrained = self.model, self.pretrained
+        if model.startswith(LOCAL_DIR):
+            model = f"{LOCAL_DIR}{_absolute(model.removeprefix(LOCAL_DIR))}"
+        if pretrained and Path(pretrained).suffix and Path(pretrained).expanduser().is_file():  # tags have no suffix
+            pretrained = _absolute(pretrained)
+        return self.model_copy(update={"model": model, "pretrained": pretrained})
 
 
 class EncoderSpec(BaseModel):
@@ -88,6 +99,10 @@ class EncoderSpec(BaseModel):
         ratio = f" keep {self.policy.keep_ratio:g}" if self.policy else ""
         tag = f"/{self.source.pretrained}" if self.source.pretrained else ""
         return f"{self.fingerprint} ({self.source.model}{tag}, {self.policy_name}{ratio}, {self.precision})"
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
 
 
 def _digest(value: Any) -> str:

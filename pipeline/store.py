@@ -99,7 +99,7 @@ class Store:
         """
         try:
             if self.root.is_dir() and not self.run_path.exists():
-                strangers = [path.name for path in self.root.iterdir() if path.name not in ("embeddings", "lock.json")]
+                strangers = [path.name for path in self.root.iterdir() if not _is_ours(path.name)]
                 if strangers:
                     raise StoreError(
                         f"{self.root} is no store and not empty (it holds {sorted(strangers)[0]!r}); "
@@ -121,6 +121,8 @@ class Store:
             raise StoreError(f"no store at {self.root}: run.json is missing; make one with `clipsieve embed`") from None
         except OSError as error:
             raise StoreError(f"cannot read {self.run_path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise StoreError(f"{self.run_path} is damaged ({error}); embed again") from error
         try:
             version = json.loads(text).get("schema_version")
             if version != SCHEMA_VERSION:
@@ -211,6 +213,11 @@ class Store:
                 f"{done} of {record.num_images} images; {advice}"
             )
         return committed
+
+
+def _is_ours(name: str) -> bool:
+    # what a job that died before its run.json can have left behind
+    return name in ("embeddings", "lock.json") or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def sha256_of(path: Path) -> str:

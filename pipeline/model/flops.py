@@ -43,7 +43,7 @@ def tokens_per_block(policy: PruningPolicy | None, num_patches: int, num_blocks:
 
 
 def _counted_gmacs(tower: nn.Module, image_size: tuple[int, int]) -> float:
-    parameter = next(tower.parameters())
+    parameter = next(p for p in tower.parameters() if p.dim() == 4)  # norms may have another type
     image = torch.zeros(1, 3, *image_size, dtype=parameter.dtype, device=parameter.device)
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see the fused multi-head kernel

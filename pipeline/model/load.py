@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -22,12 +21,11 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError, InputError
 from pipeline.machine import has_fast_bf16
 from pipeline.policy import PruningPolicy
-from pipeline.spec import EncoderSpec, ModelSource, Precision, Preprocess
+from pipeline.spec import LOCAL_DIR, EncoderSpec, ModelSource, Precision, Preprocess
 
 EMBEDDED_MODEL = "scenes"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_LOCAL_DIR = "local-dir:"
-_SCHEMAS = ("hf-hub:", _LOCAL_DIR)
+_SCHEMAS = ("hf-hub:", LOCAL_DIR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +50,27 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
         ConfigError: If a name comes without a pretrained tag and random weights were not asked for.
         InputError: If the model is unknown or cannot be loaded.
     """
-    source = absolute_source(source)
+    source = source.absolute()
     name = _open_clip_name(source.model)
     _check_source(source)
     try:
         # open_clip logs to the root logger and warns of what is checked here anyway
-        logging.disable(logging.WARNING)
+        logging.disable(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(0)  # decides random weights, where they were asked for
             clip = open_clip.create_model(
                 name,
                 pretrained=source.pretrained,
-                precision="fp32",
-                device="cpu",
                 load_weights=not source.random_weights,
                 require_pretrained=not source.random_weights,
             )
+            spec = _spec_of(clip, source, name, precision)
+            if precision != "fp32":
+                # open_clip's own low-precision model (its norms stay in float32), given the weights just hashed
+                state = clip.state_dict()
+                clip = open_clip.create_model(name, precision=precision, load_weights=False, pretrained_text=False)
+                clip.load_state_dict(state)
             tokenize = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip raises many kinds for files, names, networks and shapes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -77,8 +79,7 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
         ) from error
     finally:
         logging.disable(logging.NOTSET)
-    spec = _spec_of(clip, source, name, precision)
-    return LoadedModel(clip.eval().to(device, DTYPES[precision]), tokenize, spec, torch.device(device))
+    return LoadedModel(clip.eval().to(device), tokenize, spec, torch.device(device))
 
 
 def preferred_precision(device: torch.device) -> Precision:
@@ -91,14 +92,6 @@ def preferred_precision(device: torch.device) -> Precision:
 def with_policy(spec: EncoderSpec, policy: PruningPolicy | None) -> EncoderSpec:
     """The same encoder under another pruning policy."""
     return spec.model_copy(update={"policy": policy})
-
-
-def absolute_source(source: ModelSource) -> ModelSource:
-    """Make a `local-dir:` path absolute, so that it means the same on every worker and later on."""
-    if source.model.startswith(_LOCAL_DIR):
-        path = Path(source.model.removeprefix(_LOCAL_DIR)).expanduser().absolute().resolve()
-        return source.model_copy(update={"model": f"{_LOCAL_DIR}{path}"})
-    return source
 
 
 def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -154,7 +147,7 @@ def _check_source(source: ModelSource) -> None:
 
 def _open_clip_name(model: str) -> str:
     if model == EMBEDDED_MODEL:
-        return f"{_LOCAL_DIR}{resources.files('pipeline.model') / 'scenes'}"
+        return f"{LOCAL_DIR}{resources.files('pipeline.model') / 'scenes'}"
     return model
 
 

@@ -1,0 +1,66 @@
+"""`clipsieve index`: the whole story from committed parts to a sealed index."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import numpy as np
+
+from indexer.flat import faiss_version, flat_index, save_index
+from indexer.manifest import MANIFEST_FILE, IndexManifest, index_path
+from indexer.settings import IndexSettings
+from pipeline.atomic import write_atomically, write_json
+from pipeline.errors import StoreError
+from pipeline.schema import METADATA_KEY, embeddings_of, read_part
+from pipeline.store import RunRecord, ShardStats, Store, sha256_of
+
+
+def build_index(settings: IndexSettings) -> IndexManifest:
+    """Build an exact inner-product index over a store; ids are the rows' `id`.
+
+    Raises:
+        UnfinishedStore: If shards are missing and `partial` is not set.
+        StoreError: If a part is damaged, or of another encoder than the store.
+    """
+    store = Store(settings.store)
+    record = store.read_run()
+    committed = store.require_finished(record, settings.partial)
+    index = flat_index(record.encoder.embedding_dim, _read_parts(store, record, committed))
+    try:
+        store.index_dir.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write {store.index_dir}: {error.strerror}; mend its permissions") from error
+    path = index_path(store)
+    # an old manifest must never stand beside a new index
+    (store.index_dir / MANIFEST_FILE).unlink(missing_ok=True)
+    write_atomically(path, lambda temporary: save_index(index, temporary))
+    manifest = IndexManifest(
+        index_type="Flat",
+        metric="inner_product",
+        embedding_dim=record.encoder.embedding_dim,
+        num_vectors=index.ntotal,
+        fingerprint=record.fingerprint,
+        text_space=record.text_space,
+        image_policy=record.image_policy,
+        parts={ordinal: stats.sha256 for ordinal, stats in committed.items()},
+        sha256=sha256_of(path),
+        num_bytes=path.stat().st_size,
+        faiss_version=faiss_version(),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_json(store.index_dir / MANIFEST_FILE, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def _read_parts(
+    store: Store, record: RunRecord, committed: dict[int, ShardStats]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for ordinal, stats in sorted(committed.items()):
+        path = store.part_path(ordinal)
+        if sha256_of(path) != stats.sha256:
+            raise StoreError(f"{path} is damaged: its bytes are not those of its stats file; remove both, embed again")
+        table = read_part(path, ["id", "status", "embedding"])
+        fingerprint = json.loads(table.schema.metadata[METADATA_KEY])["fingerprint"]
+        if fingerprint != record.fingerprint:
+            raise StoreError(f"{path} is of encoder {fingerprint}, the store of {record.fingerprint}; remove it")
+        yield embeddings_of(table)

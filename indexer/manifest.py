@@ -1,0 +1,82 @@
+"""The index's record: over which parts, of which encoder, it was built. A contract; readers check it against the store.
+
+    STORE/index/image.index      FAISS, CPU form
+    STORE/index/manifest.json    written last
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import StoreError, UnfinishedStore
+from pipeline.store import RunRecord, ShardStats, Store
+
+INDEX_FILE = "image.index"
+MANIFEST_FILE = "manifest.json"
+
+
+class IndexManifest(BaseModel):
+    """What an index holds; `parts` maps a shard's ordinal to the hash of the part that was read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = 1
+    index_type: str
+    metric: str
+    embedding_dim: int
+    num_vectors: int
+    fingerprint: str
+    text_space: str
+    image_policy: str
+    parts: dict[int, str]
+    sha256: str
+    num_bytes: int
+    faiss_version: str
+    created_at: str
+
+
+def index_path(store: Store) -> Path:
+    """Where the index file of a store is."""
+    return store.index_dir / INDEX_FILE
+
+
+def read_manifest(store: Store, record: RunRecord, committed: dict[int, ShardStats], partial: bool) -> IndexManifest:
+    """Read the manifest and hold it against the store.
+
+    Args:
+        store: The store.
+        record: Its run record.
+        committed: Its committed shards.
+        partial: Accept an index that does not cover the store.
+
+    Raises:
+        StoreError: If there is no index, or it is damaged or of another encoder.
+        UnfinishedStore: If the index is older than the store, with the counts.
+    """
+    path = store.index_dir / MANIFEST_FILE
+    try:
+        manifest = IndexManifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise StoreError(f"the store {store.root} has no index; run `clipsieve index {store.root}`") from None
+    except (OSError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise StoreError(f"cannot read {path} ({reason}); build it again with `clipsieve index`") from error
+    found = index_path(store).stat().st_size if index_path(store).exists() else 0
+    if found != manifest.num_bytes:
+        raise StoreError(
+            f"{index_path(store)} has {found} bytes, its manifest says {manifest.num_bytes}; "
+            "build it again with `clipsieve index`"
+        )
+    if manifest.fingerprint != record.fingerprint:
+        raise StoreError(
+            f"the index of {store.root} is of encoder {manifest.fingerprint}, the store of {record.fingerprint}; "
+            "build it again with `clipsieve index`"
+        )
+    in_store = {ordinal: stats.sha256 for ordinal, stats in committed.items()}
+    if manifest.parts != in_store and not partial:
+        raise UnfinishedStore(
+            f"the index of {store.root} is older than the store: it covers {len(manifest.parts)} shards and "
+            f"{manifest.num_vectors} images, the store has {len(in_store)} shards and "
+            f"{sum(stats.num_ok for stats in committed.values())} images; run `clipsieve index`, or pass --partial"
+        )
+    return manifest

@@ -1,0 +1,17 @@
+"""Settings of `clipsieve index`."""
+
+from pathlib import Path
+
+from pydantic_settings import CliPositionalArg
+
+from pipeline.settings import Settings
+
+
+class IndexSettings(Settings):
+    """Build an exact inner-product index over the embeddings of a store."""
+
+    store: CliPositionalArg[Path]
+    """A store written by `clipsieve embed`."""
+
+    partial: bool = False
+    """Index what is there, though shards are missing."""

@@ -1,0 +1,215 @@
+"""The command line: one verb, one settings class, one story function. Nothing heavy is imported before a verb runs."""
+
+import importlib
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import __version__
+from pipeline.errors import ClipsieveError
+
+if TYPE_CHECKING:
+    from indexer.settings import IndexSettings
+    from pipeline.settings import EmbedSettings
+    from query.settings import DemoSettings, DoctorSettings, EvaluateSettings, SearchSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb's summary, settings class (`module:name`) and examples; it runs the function `_<verb>` below."""
+
+    summary: str
+    settings: str
+    examples: str
+
+
+VERBS = {
+    "demo": Verb(
+        "run the whole chain on an embedded collection, without a network",
+        "query.settings:DemoSettings",
+        "  clipsieve demo\n  clipsieve demo --out /tmp/demo --json results.json --keep-ratio 0.5",
+    ),
+    "embed": Verb(
+        "embed a folder of images into a store of Parquet shards",
+        "pipeline.settings:EmbedSettings",
+        "  clipsieve embed photos --out store --model ViT-B-16 --pretrained laion2b_s34b_b88k\n"
+        "  clipsieve embed photos --out store --model local-dir:/models/clip --keep-ratio 0.5\n"
+        "  clipsieve embed photos --out unpruned --policy none\n"
+        "  clipsieve embed --config configs/embed-vit-b-16.yaml photos --out store",
+    ),
+    "index": Verb(
+        "build a FAISS index over a store",
+        "indexer.settings:IndexSettings",
+        "  clipsieve index store",
+    ),
+    "search": Verb(
+        "find images with words",
+        "query.settings:SearchSettings",
+        '  clipsieve search store "two dogs playing in snow" -k 10\n'
+        '  clipsieve search store "a red car" --json\n'
+        '  clipsieve search store "a red car" --sheet hits.png',
+    ),
+    "evaluate": Verb(
+        "measure recall and speed, pruned against unpruned",
+        "query.settings:EvaluateSettings",
+        "  clipsieve evaluate --images photos --captions photos/captions.tsv\n"
+        "  clipsieve evaluate --images photos --captions captions.tsv --model ViT-B-16 --pretrained openai \\\n"
+        "      --keep-ratio 0.5 --json results.json",
+    ),
+    "doctor": Verb(
+        "show versions, hardware, and what will run where",
+        "query.settings:DoctorSettings",
+        "  clipsieve doctor\n  clipsieve doctor --json --model local-dir:/models/clip",
+    ),
+}
+
+EXIT_CODES = "0 done, 1 other error, 2 settings, 3 input, 4 store or index, 5 workers, 130 interrupted"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; every error a user can meet becomes one line and an exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if name in ("-V", "--version"):
+        print(f"clipsieve {__version__}")
+        return 0
+    try:
+        return _run(name, argv[1:])
+    except ClipsieveError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; what was committed stays, the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stderr.close()
+        return 1
+
+
+def _run(name: str, argv: list[str]) -> int:
+    from pipeline.errors import ConfigError
+
+    if name not in VERBS:
+        raise ConfigError(f"unknown verb {name!r}; expected one of {', '.join(VERBS)}")
+    from pipeline.settings import load_settings
+
+    verb = VERBS[name]
+    module, _, class_name = verb.settings.partition(":")
+    settings_class = getattr(importlib.import_module(module), class_name)
+    settings = load_settings(settings_class, name, argv, verb.examples)
+
+    from pipeline.machine import keep_freed_memory
+
+    keep_freed_memory()  # before torch is imported
+    globals()[f"_{name}"](settings)
+    return 0
+
+
+def _demo(settings: "DemoSettings") -> None:
+    from query.demo import run_demo
+    from query.report import print_hits, print_results
+
+    with _Lines() as lines:
+        results, answers, sheet = run_demo(settings, lines)
+    print_hits(*answers[0])
+    print_results(results)
+    print(f"contact sheet of {len(answers)} queries: {sheet.absolute()}")
+    _write_json(settings.json_path, results)
+
+
+def _embed(settings: "EmbedSettings") -> None:
+    from pipeline.run import embed
+
+    with _Lines() as lines:
+        report = embed(settings, lambda tick: lines("embed", tick))
+    failed = ", ".join(f"{count} {status}" for status, count in report.failed.items())
+    ignored = f"; {report.num_ignored_files} other files ignored" if report.num_ignored_files else ""
+    print(f"{report.num_ok} of {report.num_images} images embedded{f', {failed}' if failed else ''}{ignored}")
+    if report.num_embedded:
+        rate = report.images_per_second_end_to_end
+        print(f"{rate:.1f} images/s end to end on {report.device}, after {report.start_s:.1f} s to start")
+    print(f"store {report.store.root}: encoder {report.record.encoder.describe()}")
+
+
+def _index(settings: "IndexSettings") -> None:
+    from indexer.build import build_index
+
+    manifest = build_index(settings)
+    print(f"{manifest.num_vectors} vectors of {manifest.embedding_dim} indexed, {manifest.num_bytes / 1e6:.1f} MB")
+
+
+def _search(settings: "SearchSettings") -> None:
+    from query.report import print_hits
+    from query.search import search
+    from query.sheet import write_sheet
+
+    [hits] = search(settings.store, [settings.query], settings.k, settings.partial)
+    if settings.as_json:
+        print(json.dumps({"query": settings.query, "hits": [asdict(hit) for hit in hits]}, ensure_ascii=False))
+    else:
+        print_hits(settings.query, hits)
+    if settings.sheet:
+        write_sheet(settings.sheet, [(settings.query, hits)])
+
+
+def _evaluate(settings: "EvaluateSettings") -> None:
+    from query.evaluate import evaluate
+    from query.report import print_results
+
+    with _Lines() as lines:
+        results = evaluate(settings, lines)
+    print_results(results)
+    _write_json(settings.json_path, results)
+
+
+def _doctor(settings: "DoctorSettings") -> None:
+    from query.doctor import examine
+    from query.report import print_sections
+
+    sections = examine(settings.model)
+    if settings.as_json:
+        print(json.dumps(sections, indent=2))
+    else:
+        print_sections(sections)
+
+
+class _Lines:
+    """A progress line per condition, one after the other."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Any] = {}
+
+    def __enter__(self) -> "_Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for line in self._open.values():
+            line.__exit__()
+
+    def __call__(self, name: str, tick: Any) -> None:
+        if name not in self._open:
+            from pipeline.progress import ProgressLine
+
+            self.__exit__()
+            self._open = {name: ProgressLine(name).__enter__()}
+        self._open[name](tick)
+
+
+def _write_json(path: Path | None, results: dict[str, Any]) -> None:
+    if path:
+        from pipeline.atomic import write_json
+
+        write_json(path, results)
+
+
+def _usage() -> str:
+    lines = "\n".join(f"  {name:<10} {verb.summary}" for name, verb in VERBS.items())
+    return (
+        "usage: clipsieve VERB ...\n\nFind images with words: embed them with a pruned CLIP, index, search, measure.\n\n"
+        f"{lines}\n\nclipsieve VERB --help shows a verb's settings and examples. Exit codes: {EXIT_CODES}."
+    )

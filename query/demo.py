@@ -1,0 +1,65 @@
+"""`clipsieve demo`: the main job on the embedded collection and model, end to end, without a network."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from indexer.build import build_index
+from indexer.settings import IndexSettings
+from pipeline.errors import InputError
+from pipeline.progress import Tick
+from pipeline.scenes import write_collection
+from pipeline.source import read_captions
+from query.evaluate import PRUNED, evaluate
+from query.search import Hit, search
+from query.settings import DemoSettings, EvaluateSettings
+from query.sheet import write_sheet
+
+NUM_QUERIES = 6
+HITS_PER_QUERY = 6
+_OWN_NAMES = {"scenes", "stores", "sheet.png"}
+
+
+def run_demo(
+    settings: DemoSettings, on_tick: Callable[[str, Tick], None] = lambda name, tick: None
+) -> tuple[dict[str, Any], list[tuple[str, list[Hit]]], Path]:
+    """Draw a collection, embed it unpruned and pruned, index both, search, measure.
+
+    Returns:
+        The results of `evaluate`, a few queries with their hits, and where the contact sheet is.
+
+    Raises:
+        InputError: If `out` holds something that is not a demo's.
+    """
+    out = settings.out
+    _clear(out)
+    collection = write_collection(out / "scenes", settings.num_images, split="test")
+    captions = collection / "captions.tsv"
+    results = evaluate(
+        EvaluateSettings(
+            images=collection,
+            captions=captions,
+            out=out / "stores",
+            keep_ratio=settings.keep_ratio,
+            ray_address=settings.ray_address,
+        ),
+        on_tick,
+    )
+    for condition in results["conditions"]:
+        build_index(IndexSettings(store=out / "stores" / condition["name"]))
+    asked = dict(list(read_captions(captions).items())[:: settings.num_images // NUM_QUERIES][:NUM_QUERIES])
+    queries = [texts[0] for texts in asked.values()]
+    answers = list(zip(queries, search(out / "stores" / PRUNED, queries, HITS_PER_QUERY), strict=True))
+    sheet = out / "sheet.png"
+    write_sheet(sheet, answers, right_keys=list(asked))
+    return results, answers, sheet
+
+
+def _clear(out: Path) -> None:
+    if out.exists():
+        strangers = {path.name for path in out.iterdir()} - _OWN_NAMES if out.is_dir() else {out.name}
+        if strangers:
+            raise InputError(f"{out} holds {sorted(strangers)[0]!r}, which no demo wrote; choose another --out")
+        for name in ("scenes", "stores"):
+            shutil.rmtree(out / name, ignore_errors=True)

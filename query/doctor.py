@@ -1,0 +1,79 @@
+"""`clipsieve doctor`: what is installed, what the hardware can do, and what will run where."""
+
+import platform
+import shutil
+from importlib import metadata
+from typing import Any
+
+from pipeline.errors import ClipsieveError
+from pipeline.machine import cpu_features, cpu_name, num_cores
+
+_PACKAGES = ("torch", "open_clip_torch", "ray", "pyarrow", "pillow", "numpy", "pydantic-settings")
+_FAISS_PACKAGES = ("faiss-gpu", "faiss-gpu-cuvs", "faiss-cpu", "faiss-gpu-cu12")
+
+
+def examine(model: str) -> dict[str, dict[str, Any]]:
+    """Collect the facts, by section. Loads torch, FAISS and the model; starts no Ray."""
+    import torch
+
+    from indexer.flat import faiss_build
+    from pipeline.model.load import load_model, preferred_precision
+    from pipeline.spec import ModelSource
+
+    faiss = faiss_build()
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = torch.device("cuda" if num_gpus else "cpu")
+    precision = preferred_precision(device)
+    try:
+        spec = load_model(ModelSource(model=model), precision, "cpu").spec
+        loading = f"ok, {spec.embedding_dim} dimensions, weights {spec.weights_sha256[:16]}"
+    except ClipsieveError as error:
+        loading = f"failed: {error}"
+    workers = f"{num_gpus}, one per GPU" if num_gpus else f"{num_cores()}, one per core"
+    return {
+        "versions": {
+            "clipsieve": metadata.version("clipsieve"),
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _PACKAGES},
+            "faiss": f"{faiss['version']} ({_faiss_packages()})",
+        },
+        "cpu": {
+            "model": cpu_name(),
+            "cores": num_cores(),
+            **{name: "yes" if found else "no" for name, found in cpu_features().items()},
+        },
+        "gpu": {
+            "seen by torch": num_gpus,
+            **{f"gpu {number}": torch.cuda.get_device_name(number) for number in range(num_gpus)},
+            "seen by faiss": faiss["gpus"],
+            "faiss compile options": faiss["compile_options"],
+        },
+        "disk": {"/dev/shm free": _free("/dev/shm"), "temporary folder free": _free("/tmp")},
+        "model": {model: loading},
+        "what will run where": {
+            "decode": f"CPU, Ray tasks on {num_cores()} cores",
+            "encode": f"{device.type}, {precision}, Ray workers: {workers}",
+            "index and search": "GPU" if faiss["gpus"] else "CPU",
+        },
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _faiss_packages() -> str:
+    found = [name for name in _FAISS_PACKAGES if _version(name) != "missing"]
+    if len(found) > 1:
+        return f"{', '.join(found)}: these overwrite each other, uninstall all but one"
+    return ", ".join(found) or "from no known package"
+
+
+def _free(path: str) -> str:
+    try:
+        return f"{shutil.disk_usage(path).free / 2**30:.1f} GiB"
+    except OSError:
+        return "not there"

@@ -1,0 +1,200 @@
+"""`clipsieve evaluate`: the whole story from photos with captions to recall and speed, pruned against unpruned.
+
+What is measured, here and everywhere in this project:
+
+- Condition `none` is open_clip's own forward in its fastest own settings (see `pipeline.encode`). It is the baseline
+  of every difference, speed-up and cost ratio.
+- `images_per_second`: the image tower alone on uint8 in memory, median of interleaved rounds, warm-up thrown away.
+- `images_per_second_end_to_end`: files to committed Parquet on all Ray workers, their start excluded.
+- Metrics are fractions; differences are paired, with a bootstrap 95 % interval clustered by image.
+"""
+
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.decode import decode_batch
+from pipeline.encode import Encoder, twin
+from pipeline.errors import InputError
+from pipeline.machine import cpu_name, num_cores
+from pipeline.model.bench import ROUNDS, images_per_second, median_rates, median_speedup
+from pipeline.model.load import load_model
+from pipeline.policy import PruningPolicy
+from pipeline.progress import Tick
+from pipeline.ray_backend import ray_session
+from pipeline.recall import KS, first_hit_ranks, paired_difference, recall_metrics
+from pipeline.run import EmbedReport, embed
+from pipeline.schema import embeddings_of, read_part
+from pipeline.settings import EmbedSettings
+from pipeline.source import list_images, read_captions, with_captions
+from pipeline.store import RunRecord
+from query.settings import EvaluateSettings
+from query.text import text_encoder
+
+BASELINE = "none"
+PRUNED = "pruned"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One way to embed the images: its name in the results and its policy."""
+
+    name: str
+    policy: PruningPolicy | None
+
+
+def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = lambda name, tick: None) -> dict:
+    """Embed the same images unpruned and pruned, and compare recall, speed and cost.
+
+    Args:
+        settings: Images, captions, encoder.
+        on_tick: Told the condition and how far its embedding is.
+
+    Returns:
+        The results, as they are written to JSON; see the README for the fields.
+
+    Raises:
+        InputError: If captions and images do not fit.
+    """
+    captions = read_captions(settings.captions)
+    with_captions(list_images(settings.images)[0], captions)
+    policy = settings.pruning_policy()
+    conditions = [Condition(BASELINE, None)] + ([Condition(PRUNED, policy)] if policy else [])
+    with ExitStack() as stack:
+        out = settings.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clipsieve-")))
+        with ray_session(settings.ray_address):
+            reports = {
+                condition.name: embed(_embed_settings(settings, condition, out), lambda t, n=condition.name: on_tick(n, t))
+                for condition in conditions
+            }
+        rates = _tower_rates(settings, conditions, reports[BASELINE].record)
+        ranks, clusters, counts = _ranks(reports, captions)
+    results = {
+        "dataset": settings.images.absolute().name,
+        "model": settings.model,
+        "pretrained": settings.pretrained,
+        **counts,
+        "conditions": [],
+        "environment": _environment(reports[BASELINE]),
+    }
+    for condition in conditions:
+        results["conditions"].append(_condition_results(condition, reports, rates, ranks, clusters))
+    return results
+
+
+def _embed_settings(settings: EvaluateSettings, condition: Condition, out: Path) -> EmbedSettings:
+    shared = settings.model_dump(include=set(EmbedSettings.model_fields) - {"out", "captions", "policy", "config"})
+    if condition.policy is None:
+        shared |= {"policy": "none", "keep_ratio": None}
+    return EmbedSettings(**shared, source=settings.images, out=out / condition.name, captions=settings.captions)
+
+
+def _ranks(
+    reports: dict[str, EmbedReport], captions: dict[str, list[str]]
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray], dict[str, int]]:
+    """Ranks by condition and task, the image each query belongs to, and how many of everything there were."""
+    record = reports[BASELINE].record
+    images = {name: _embeddings_by_key(report) for name, report in reports.items()}
+    failed = sorted(captions.keys() - images[BASELINE].keys())
+    keys = [key for key in captions if key in images[BASELINE]]
+    if not keys:
+        raise InputError(f"none of the {len(captions)} captioned images could be embedded, first {failed[0]!r}")
+    gallery = keys + sorted(images[BASELINE].keys() - captions.keys())
+    texts = [text for key in keys for text in captions[key]]
+    text_labels = np.array([number for number, key in enumerate(keys) for _ in captions[key]])
+    image_labels = np.arange(len(gallery))
+    text_vectors = text_encoder(record.encoder).encode_texts(texts)
+    ranks = {}
+    for name, by_key in images.items():
+        vectors = np.stack([by_key[key] for key in gallery])
+        captioned = slice(0, len(keys))
+        ranks[name] = {
+            "image_retrieval": first_hit_ranks(text_vectors, text_labels, vectors, image_labels),
+            "text_retrieval": first_hit_ranks(vectors[captioned], image_labels[captioned], text_vectors, text_labels),
+        }
+    clusters = {"image_retrieval": text_labels, "text_retrieval": image_labels[: len(keys)]}
+    counts = {"num_images": len(gallery), "num_captions": len(texts), "num_failed_images": len(failed)}
+    return ranks, clusters, counts
+
+
+def _embeddings_by_key(report: EmbedReport) -> dict[str, np.ndarray]:
+    by_key = {}
+    for shard in report.record.shards:
+        table = read_part(report.store.part_path(shard.ordinal), ["id", "key", "status", "embedding"])
+        key_of = dict(zip(table["id"].to_pylist(), table["key"].to_pylist(), strict=True))
+        ids, vectors = embeddings_of(table)
+        by_key |= {key_of[i]: vector for i, vector in zip(ids.tolist(), vectors, strict=True)}
+    return by_key
+
+
+def _tower_rates(settings: EvaluateSettings, conditions: list[Condition], record: RunRecord) -> dict[str, dict]:
+    spec = record.encoder
+    entries = list_images(settings.images)[0][: settings.bench_images]
+    pixels, _ = decode_batch(entries, spec.preprocess, settings.max_pixels)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(num_cores())
+    loaded = load_model(spec.source, spec.precision, device)
+    encoders = {condition.name: Encoder(twin(loaded), condition.policy) for condition in conditions}
+    rates = images_per_second(encoders, pixels, record.batch_size)
+    medians = median_rates(rates)
+    return {
+        name: {
+            "images_per_second": medians[name],
+            "gmacs": encoder.gmacs,
+            "measured": median_speedup(rates, name, BASELINE),
+            "theoretical": encoders[BASELINE].gmacs / encoder.gmacs,
+        }
+        for name, encoder in encoders.items()
+    }
+
+
+def _condition_results(
+    condition: Condition,
+    reports: dict[str, EmbedReport],
+    rates: dict[str, dict],
+    ranks: dict[str, dict[str, np.ndarray]],
+    clusters: dict[str, np.ndarray],
+) -> dict[str, Any]:
+    name, report, rate = condition.name, reports[condition.name], rates[condition.name]
+    results = {
+        "name": name,
+        "policy": condition.policy.model_dump() if condition.policy else {"name": "none"},
+        "fingerprint": report.record.fingerprint,
+        "metrics": recall_metrics(ranks[name]),
+        "images_per_second": rate["images_per_second"],
+        # a store that was found finished says nothing about speed
+        "images_per_second_end_to_end": report.images_per_second_end_to_end if report.num_embedded else None,
+        "gmacs": rate["gmacs"],
+    }
+    if name == BASELINE:
+        return results
+    deltas = {}
+    for task, task_ranks in ranks[name].items():
+        for k in KS:
+            value, interval = paired_difference(task_ranks < k, ranks[BASELINE][task] < k, clusters[task])
+            deltas[f"{task}_recall@{k}"] = {"value": value, "ci95": list(interval)}
+    speedup = {"measured": rate["measured"], "theoretical": rate["theoretical"]}
+    return results | {"deltas": deltas, "speedup": speedup}
+
+
+def _environment(report: EmbedReport) -> dict[str, Any]:
+    return {
+        "command": " ".join(["clipsieve", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": cpu_name(),
+        "cores": num_cores(),
+        "python": platform.python_version(),
+        "precision": report.record.encoder.precision,
+        "batch_size": report.record.batch_size,
+        "rounds": ROUNDS,
+        **report.record.environment,
+    }

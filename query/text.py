@@ -1,0 +1,24 @@
+"""The text tower of a store: loaded by what the store says, and checked against it."""
+
+from pipeline.encode import Encoder
+from pipeline.errors import FingerprintMismatch
+from pipeline.model.load import load_model
+from pipeline.spec import EncoderSpec
+
+
+def text_encoder(spec: EncoderSpec) -> Encoder:
+    """Load the encoder whose text vectors live in the same space as `spec`'s images.
+
+    Texts are embedded in float32 on the CPU: they are few, and their space does not depend on the image side's
+    precision.
+
+    Raises:
+        FingerprintMismatch: If the weights found under the store's model name are not the ones it was made with.
+    """
+    encoder = Encoder(load_model(spec.source, "fp32", "cpu"), policy=None)
+    if encoder.spec.text_space != spec.text_space:
+        raise FingerprintMismatch(
+            f"the store's images are in text space {spec.text_space[:16]}, model {spec.source.model} found here has "
+            f"{encoder.spec.text_space[:16]}: its weights changed; restore them, or embed again"
+        )
+    return encoder

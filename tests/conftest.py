@@ -1,0 +1,112 @@
+"""What several test files need: a tiny CLIP on disk, a folder of photos, one Ray for all, the shared data."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.policy import PruningPolicy
+from pipeline.spec import EncoderSpec, ModelSource, Preprocess
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TINY_CONFIG = {
+    "model_cfg": {
+        "embed_dim": 32,
+        # 16 patches: few enough to check by hand, enough for a keep ratio to mean something
+        "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 4, "head_width": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    },
+    "preprocess_cfg": {
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.3, 0.4],
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared data, see the README; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("CLIPSIEVE_SHARED", ROOT.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no shared data at {folder}; set CLIPSIEVE_SHARED")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> dict:
+    """The tiny model's `open_clip_config.json`."""
+    return json.loads(json.dumps(TINY_CONFIG))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny CLIP with fixed random weights, by its `local-dir:` name."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("tiny-model")
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        clip = open_clip.CLIP(**TINY_CONFIG["model_cfg"])
+    save_file(clip.state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps(TINY_CONFIG))
+    return f"local-dir:{folder}"
+
+
+@pytest.fixture(scope="session")
+def make_image() -> Callable[[int, int, int], Image.Image]:
+    """Makes a smooth colourful RGB image of a width and height; another one for another seed."""
+
+    def make(width: int, height: int, seed: int = 0) -> Image.Image:
+        random = np.random.default_rng(seed)
+        coarse = Image.fromarray(random.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
+        noisy = smooth + random.integers(-20, 21, smooth.shape, dtype=np.int16)
+        return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory, make_image: Callable[..., Image.Image]) -> Path:
+    """A folder of 12 small good images, in two formats and two folders. Not to be written to: copy it."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "more").mkdir()
+    for number in range(12):
+        image = make_image(40 + 3 * number, 52 - 2 * number, number)
+        place = folder / "more" if number % 3 == 0 else folder
+        image.save(place / f"photo-{number:02d}.{'png' if number % 2 else 'jpg'}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def spec() -> EncoderSpec:
+    """The spec of an encoder that does not exist, of embeddings of 4: for tests that need no model."""
+    return EncoderSpec(
+        source=ModelSource(model="local-dir:/models/none"),
+        architecture={"embed_dim": 4, "vision_cfg": {"layers": 2}, "text_cfg": {"layers": 1}},
+        weights_sha256="0" * 64,
+        text_weights_sha256="1" * 64,
+        image_weights_sha256="2" * 64,
+        embedding_dim=4,
+        precision="fp32",
+        preprocess=Preprocess(height=8, width=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        policy=PruningPolicy(name="reference"),
+    )
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    """Ray on this machine, started once: a start costs seconds."""
+    from pipeline.ray_backend import ray_session
+
+    with ray_session(None):
+        yield
