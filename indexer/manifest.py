@@ -1,7 +1,7 @@
 """The index's record: over which parts, of which encoder, it was built. A contract; readers check it against the store.
 
-    STORE/index/image.index      FAISS, CPU form
-    STORE/index/manifest.json    written last
+STORE/index/image.index      FAISS, CPU form
+STORE/index/manifest.json    written last
 """
 
 from pathlib import Path

@@ -31,7 +31,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}; free space or choose another place") from error
+        reason = error.strerror or error
+        raise StoreError(f"cannot write {path}: {reason}; free space or choose another place") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

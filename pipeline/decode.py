@@ -18,9 +18,8 @@ from PIL import Image, ImageOps
 
 from pipeline.schema import ImageRecord
 from pipeline.source import ImageEntry
-from pipeline.spec import Preprocess
+from pipeline.spec import DEFAULT_MAX_PIXELS, Preprocess
 
-DEFAULT_MAX_PIXELS = 200_000_000
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ClipsieveError
+from pipeline.machine import num_cores
 from pipeline.model.flops import gmacs_per_image
 from pipeline.model.load import DTYPES, LoadedModel, with_policy
 from pipeline.model.prune import attach, unprunable_reason
@@ -85,6 +86,12 @@ class Encoder:
 def twin(loaded: LoadedModel) -> LoadedModel:
     """An independent copy of a model, so that two policies can run side by side."""
     return LoadedModel(copy.deepcopy(loaded.clip), loaded.tokenize, loaded.spec, loaded.device)
+
+
+def whole_machine() -> torch.device:
+    """Give this process all its cores, and name its fastest device: for measuring, where no worker shares them."""
+    torch.set_num_threads(num_cores())
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _tokens_kept(tower: torch.nn.Module, policy: PruningPolicy | None) -> int:

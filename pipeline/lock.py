@@ -45,18 +45,24 @@ def store_lock(root: Path) -> Iterator[None]:
 
 def _acquire(path: Path, owner: dict) -> None:
     for _ in range(3):
-        try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            if _is_stale(path) and _took_over(path, owner):
-                return
-            continue  # it was released in between
-        except OSError as error:
-            raise StoreError(f"cannot write {path}: {error.strerror}; choose another --out") from error
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({**owner, "heartbeat": time.time()}, file)
-        return
+        descriptor = _create(path)
+        if descriptor is not None:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump({**owner, "heartbeat": time.time()}, file)
+            return
+        if _is_stale(path) and _took_over(path, owner):
+            return
     raise StoreLocked(f"the store {path.parent} was just taken by another job; wait for it")
+
+
+def _create(path: Path) -> int | None:
+    """Descriptor of a file that this call made, None if there was one."""
+    try:
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return None
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}; choose another --out") from error
 
 
 def _is_stale(path: Path) -> bool:
@@ -78,13 +84,13 @@ def _took_over(path: Path, owner: dict) -> bool:
     # Of all that found the lock stale, the one that makes this file looks again, and puts its own lock in place.
     # Removing the stale lock instead would let a slow one remove the lock of a quick one.
     guard = path.with_name(".lock.takeover.tmp")
-    try:
-        os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-    except FileExistsError:
+    descriptor = _create(guard)
+    if descriptor is None:
         with suppress(FileNotFoundError):
             if time.time() - guard.stat().st_mtime > STALE_AFTER_S:  # its maker died within an instant of making it
                 guard.unlink()
         return False
+    os.close(descriptor)
     try:
         if not _is_stale(path):
             return False

@@ -209,11 +209,13 @@ class EncodeWorker:
         self._images_done = 0
 
     def preferred_precision(self) -> Precision:
+        """What this worker's hardware computes fastest."""
         from pipeline.model.load import preferred_precision
 
         return preferred_precision(self._device())
 
     def load(self, request: EncoderRequest) -> WorkerReport:
+        """Load the model and warm it up."""
         import numpy as np
         import open_clip
         import torch
@@ -228,10 +230,12 @@ class EncodeWorker:
         preprocess = self._encoder.spec.preprocess
         batch_size = 256 if device.type == "cuda" else 32
         self._encoder.encode(np.zeros((batch_size, preprocess.height, preprocess.width, 3), np.uint8))  # warm-up
-        versions = {"torch": torch.__version__, "open_clip": open_clip.__version__}
+        # plain text: torch's own version type would make the driver import torch to read it
+        versions = {"torch": str(torch.__version__), "open_clip": str(open_clip.__version__)}
         return WorkerReport(self._encoder.spec, _device_name(device), batch_size, versions)
 
     def embed_shard(self, shard: Shard, record: RunRecord, root: Path) -> ShardStats:
+        """Embed and commit one shard."""
         import torch
 
         from pipeline.shard import embed_shard
@@ -244,14 +248,13 @@ class EncodeWorker:
 
     @ray.method(concurrency_group="progress")
     def images_done(self) -> int:
+        """Images done in the shard under way."""
         return self._images_done
 
     def _count(self, num_images: int) -> None:
         self._images_done += num_images
 
-    def _decode_ahead(
-        self, batches: Iterable[Sequence[ImageEntry]]
-    ) -> Iterator[tuple[Any, list[ImageRecord]]]:
+    def _decode_ahead(self, batches: Iterable[Sequence[ImageEntry]]) -> Iterator[tuple[Any, list[ImageRecord]]]:
         preprocess = self._encoder.spec.preprocess
         pending: deque[tuple[Sequence[ImageEntry], Any]] = deque()
         for batch in batches:
@@ -332,4 +335,6 @@ def _get(ref: Any) -> Any:
         if isinstance(error.cause, ray.exceptions.RayError):
             raise error.cause from error
         reason = str(error.cause).splitlines()[0] if str(error.cause) else ""
-        raise WorkerError(f"a worker failed: {type(error.cause).__name__}: {reason}; this is a defect, report it") from error
+        raise WorkerError(
+            f"a worker failed: {type(error.cause).__name__}: {reason}; this is a defect, report it"
+        ) from error

@@ -57,6 +57,7 @@ def embed(settings: EmbedSettings, on_tick: Callable[[Tick], None] = lambda tick
     try:
         with store_lock(store.root), ray_session(settings.ray_address):
             begun = store.read_run() if store.run_path.exists() else None
+            _refuse_other_shards(settings, begun)
             pool = WorkerPool(_request(settings, begun), settings.workers)
             try:
                 record = store.begin(_plan(settings, entries, pool, begun))
@@ -94,15 +95,23 @@ def _request(settings: EmbedSettings, begun: RunRecord | None) -> EncoderRequest
     return EncoderRequest(settings.model_source(), settings.pruning_policy(), precision, settings.max_pixels)
 
 
-def _plan(settings: EmbedSettings, entries: list[ImageEntry], pool: WorkerPool, begun: RunRecord | None) -> RunRecord:
-    default_capacity = begun.shard_capacity if begun else shard_capacity(len(entries), pool.num_workers)
-    capacity = settings.shard_size or default_capacity
-    batch_size = settings.batch_size or (begun.batch_size if begun else pool.report.batch_size)
-    if begun and (capacity, batch_size) != (begun.shard_capacity, begun.batch_size):
+def _refuse_other_shards(settings: EmbedSettings, begun: RunRecord | None) -> None:
+    if begun is None:
+        return
+    capacity, batch_size = settings.shard_size or begun.shard_capacity, settings.batch_size or begun.batch_size
+    if (capacity, batch_size) != (begun.shard_capacity, begun.batch_size):
         raise ConfigError(
             f"the store was begun with --shard-size {begun.shard_capacity} --batch-size {begun.batch_size}, "
             f"asked for {capacity} and {batch_size}; leave them out to finish it"
         )
+
+
+def _plan(settings: EmbedSettings, entries: list[ImageEntry], pool: WorkerPool, begun: RunRecord | None) -> RunRecord:
+    if begun:
+        capacity, batch_size = begun.shard_capacity, begun.batch_size
+    else:
+        capacity = settings.shard_size or shard_capacity(len(entries), pool.num_workers)
+        batch_size = settings.batch_size or pool.report.batch_size
     shards = plan_shards(entries, capacity)
     return RunRecord(
         clipsieve_version=__version__,

@@ -15,10 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSettingsSource, SettingsConfigDict
 
-from pipeline.decode import DEFAULT_MAX_PIXELS
 from pipeline.errors import ConfigError
 from pipeline.policy import DEFAULT_POLICY, PruningPolicy, resolve_policy
-from pipeline.spec import ModelSource
+from pipeline.spec import DEFAULT_MAX_PIXELS, ModelSource
 
 S = TypeVar("S", bound="Settings")
 ENV_PREFIX = "CLIPSIEVE_"

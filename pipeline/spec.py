@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.policy import PruningPolicy
 
+DEFAULT_MAX_PIXELS = 200_000_000
+"""Images with more pixels are refused before they are decoded."""
+
 Precision = Literal["fp32", "bf16", "fp16"]
 LOCAL_DIR = "local-dir:"
 

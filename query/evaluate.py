@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pipeline.decode import decode_batch
-from pipeline.encode import Encoder, twin
+from pipeline.encode import Encoder, twin, whole_machine
 from pipeline.errors import InputError
 from pipeline.machine import cpu_name, num_cores
 from pipeline.model.bench import ROUNDS, images_per_second, median_rates, median_speedup
@@ -73,7 +72,9 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
         out = settings.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clipsieve-")))
         with ray_session(settings.ray_address):
             reports = {
-                condition.name: embed(_embed_settings(settings, condition, out), lambda t, n=condition.name: on_tick(n, t))
+                condition.name: embed(
+                    _embed_settings(settings, condition, out), lambda t, n=condition.name: on_tick(n, t)
+                )
                 for condition in conditions
             }
         rates = _tower_rates(settings, conditions, reports[BASELINE].record)
@@ -140,9 +141,7 @@ def _tower_rates(settings: EvaluateSettings, conditions: list[Condition], record
     spec = record.encoder
     entries = list_images(settings.images)[0][: settings.bench_images]
     pixels, _ = decode_batch(entries, spec.preprocess, settings.max_pixels)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(num_cores())
-    loaded = load_model(spec.source, spec.precision, device)
+    loaded = load_model(spec.source, spec.precision, whole_machine())
     encoders = {condition.name: Encoder(twin(loaded), condition.policy) for condition in conditions}
     rates = images_per_second(encoders, pixels, record.batch_size)
     medians = median_rates(rates)

@@ -52,7 +52,10 @@ def search(root: Path, queries: list[str], k: int, partial: bool = False) -> lis
     scores_QK, ids_QK = searcher.search(texts, k)
     rows = _rows_by_id(store, record, np.unique(ids_QK))
     return [
-        [Hit(rank, int(i), score=float(score), **rows[int(i)]) for rank, (i, score) in enumerate(zip(ids, scores, strict=True), 1)]
+        [
+            Hit(rank, int(i), score=float(score), **rows[int(i)])
+            for rank, (i, score) in enumerate(zip(ids, scores, strict=True), 1)
+        ]
         for ids, scores in zip(ids_QK, scores_QK, strict=True)
     ]
 

@@ -108,5 +108,7 @@ def ray_session():
     """Ray on this machine, started once: a start costs seconds."""
     from pipeline.ray_backend import ray_session
 
-    with ray_session(None):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)  # on this machine, whatever cluster the user works with
+        with ray_session(None):
+            yield

@@ -35,7 +35,8 @@ def test_columns_are_the_contract(spec, table):
         ("embedding", "fixed_size_list<element: float>[4]", True),
     ]
     for schema in (table.schema, part_schema(4, half=False)):
-        assert [(field.name, str(field.type).replace("item", "element"), field.nullable) for field in schema] == expected
+        found = [(field.name, str(field.type).replace("item", "element"), field.nullable) for field in schema]
+        assert found == expected
     assert STATUSES == ("ok", "unreadable", "undecodable", "too_large", "timeout", "crashed")
 
 

@@ -1,6 +1,7 @@
 """Listing a folder and reading captions."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_names_that_are_not_utf8_are_escaped_in_the_key_but_found_by_the_uri(tmp
     entries = {entry.key: entry for entry in list_images(tmp_path)[0]}
     assert set(entries) == {"caf\\xe9.jpg", "line\nbreak.jpg"}
     assert path_of(entries["caf\\xe9.jpg"].uri) == str(tmp_path / name)
-    assert os.path.exists(path_of(entries["line\nbreak.jpg"].uri))
+    assert Path(path_of(entries["line\nbreak.jpg"].uri)).exists()
 
 
 def test_as_text_can_be_stored(tmp_path):
@@ -79,7 +80,12 @@ def test_as_text_can_be_stored(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("missing", "does not exist"), ("file.jpg", "is not a folder"), ("empty", "has no image"), ("texts", "has no image")],
+    [
+        ("missing", "does not exist"),
+        ("file.jpg", "is not a folder"),
+        ("empty", "has no image"),
+        ("texts", "has no image"),
+    ],
 )
 def test_nothing_to_embed(tmp_path, name, reason):
     touch(tmp_path, "file.jpg", "texts/a.txt")

@@ -62,7 +62,8 @@ def test_run_record_reads_back(store, record):
 
 def test_commit_is_a_part_and_then_its_marker(store, record):
     done = commit(store, record, 1)
-    assert sorted(path.name for path in store.embeddings_dir.iterdir()) == ["part-00001.parquet", "part-00001.stats.json"]
+    names = sorted(path.name for path in store.embeddings_dir.iterdir())
+    assert names == ["part-00001.parquet", "part-00001.stats.json"]
     assert done.sha256 == sha256_of(store.part_path(1))
     assert done.num_bytes == store.part_path(1).stat().st_size
     assert store.stats_path(1).stat().st_mtime_ns >= store.part_path(1).stat().st_mtime_ns
@@ -177,7 +178,7 @@ def test_another_encoder_is_refused_and_both_are_shown(store, record, spec, chan
 
 @pytest.mark.parametrize("shard_ids", [("aa", "bb", "xx"), ("aa", "bb"), ("aa", "bb", "cc", "dd")])
 def test_a_changed_collection_is_refused(store, spec, shard_ids):
-    with pytest.raises(StoreError, match=rf"begun over 6 images of /photos; now there are {2 * len(shard_ids)} of /pho"):
+    with pytest.raises(StoreError, match=rf"begun over 6 images of /photos; now there are {2 * len(shard_ids)} of"):
         store.begin(run_record(spec, shard_ids))
 
 

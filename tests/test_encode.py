@@ -1,0 +1,109 @@
+"""The encode stage, without Ray: pixels and texts in, unit vectors out."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.encode import Encoder, twin
+from pipeline.errors import ClipsieveError
+from pipeline.model.bench import images_per_second, median_rates, median_speedup
+from pipeline.model.flops import gmacs_per_image
+from pipeline.model.load import load_model
+from pipeline.policy import PruningPolicy
+from pipeline.spec import ModelSource
+
+POLICY = PruningPolicy(name="reference", keep_ratio=0.5)
+
+
+@pytest.fixture
+def loaded(tiny_model):
+    return load_model(ModelSource(model=tiny_model), "fp32", "cpu")
+
+
+@pytest.fixture
+def pixels(make_image):
+    return np.stack([np.asarray(make_image(32, 32, number)) for number in range(3)])
+
+
+def unit(features):
+    return torch.nn.functional.normalize(features, dim=-1).numpy()
+
+
+@torch.no_grad()
+def test_images_and_texts_are_embedded_as_open_clip_does(tiny_model, loaded, pixels):
+    clip, _, transform = open_clip.create_model_and_transforms(tiny_model)
+    clip.eval()
+    encoder = Encoder(loaded, None)
+    expected = unit(clip.encode_image(torch.stack([transform(Image.fromarray(image)) for image in pixels])))
+    np.testing.assert_allclose(encoder.encode(pixels), expected, atol=1e-6)
+    texts = ["a red square", "two dogs"]
+    expected = unit(clip.encode_text(open_clip.get_tokenizer(tiny_model)(texts)))
+    np.testing.assert_allclose(encoder.encode_texts(texts, batch_size=1), expected, atol=1e-6)
+
+
+def test_embeddings_are_unit_float32(loaded, pixels):
+    embeddings = Encoder(loaded, POLICY).encode(pixels)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_is_near_full_precision(tiny_model, loaded, pixels, precision):
+    low = Encoder(load_model(ModelSource(model=tiny_model), precision, "cpu"), POLICY).encode(pixels)
+    full = Encoder(loaded, POLICY).encode(pixels)
+    assert low.dtype == np.float32
+    assert (np.sum(low * full, axis=1) > 0.99).all()
+    assert not np.array_equal(low, full)
+
+
+def test_an_encoder_knows_what_it_is(loaded):
+    encoder = Encoder(loaded, POLICY)
+    assert encoder.spec == loaded.spec.model_copy(update={"policy": POLICY})
+    assert encoder.tokens_kept == 8
+    assert encoder.gmacs == gmacs_per_image(loaded.clip.visual, POLICY, (32, 32))
+    encoder.detach()
+    assert Encoder(loaded, None).tokens_kept == 16
+
+
+def test_twins_do_not_disturb_each_other(loaded, pixels):
+    alone = Encoder(twin(loaded), None).encode(pixels)
+    none, pruned = Encoder(twin(loaded), None), Encoder(twin(loaded), POLICY)
+    assert not np.allclose(pruned.encode(pixels), alone, atol=1e-3)
+    np.testing.assert_array_equal(none.encode(pixels), alone)
+
+
+def test_an_embedding_that_is_not_finite_is_an_error(loaded, pixels):
+    loaded.clip.visual.proj.data[0, 0] = float("nan")
+    with pytest.raises(ClipsieveError, match=r"the embedding of an image is not finite \(.*fp32\)\); try --precision"):
+        Encoder(loaded, None).encode(pixels)
+
+
+# --- timing
+
+
+class Recorder:
+    """Stands for an encoder: notes its batches, computes nothing."""
+
+    def __init__(self, name, calls):
+        self.name, self.calls = name, calls
+
+    def encode(self, pixels):
+        self.calls.append((self.name, len(pixels)))
+
+
+def test_conditions_are_timed_in_turns_after_a_warm_up():
+    calls = []
+    encoders = {name: Recorder(name, calls) for name in ("none", "pruned")}
+    rates = images_per_second(encoders, np.zeros((5, 2, 2, 3), np.uint8), batch_size=2, rounds=2)
+    once = [[(name, 2), (name, 2), (name, 1)] for name in ("none", "pruned")]
+    forth, back = once[0] + once[1], once[1] + once[0]
+    assert calls == forth + back + forth  # a warm-up and two rounds, the order reversed in every other
+    assert {name: len(values) for name, values in rates.items()} == {"none": 2, "pruned": 2}
+
+
+def test_medians():
+    rates = {"none": [1.0, 10.0, 2.0], "pruned": [3.0, 20.0, 3.0]}
+    assert median_rates(rates) == {"none": 2.0, "pruned": 3.0}
+    assert median_speedup(rates, "pruned", "none") == 2.0  # of 3, 2 and 1.5: the ratio within a round, not of medians
