@@ -34,11 +34,10 @@ def run_demo(
     """
     out = settings.out
     _clear(out)
-    collection = write_collection(out / "scenes", settings.num_images, split="test")
-    captions = collection / "captions.tsv"
+    captions = write_collection(out / "scenes", settings.num_images, split="test")
     results = evaluate(
         EvaluateSettings(
-            images=collection,
+            images=captions.parent,
             captions=captions,
             out=out / "stores",
             keep_ratio=settings.keep_ratio,
