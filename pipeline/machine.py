@@ -10,12 +10,16 @@ _M_MMAP_MAX = -4
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
-def keep_freed_memory() -> None:
-    """Make glibc reuse large buffers instead of returning them to the kernel after every tensor operation.
+def prepare_for_torch() -> None:
+    """Settle what must be settled before torch is imported: call it first thing in every process that runs torch.
 
-    Each return costs page faults at the next allocation; a ViT forward on CPU ran at a fraction of its speed. Call it
-    once, first thing, in every process that runs torch. Does nothing where the C library is not glibc.
+    - glibc shall reuse large buffers instead of returning them to the kernel after every tensor operation. Each return
+      costs page faults at the next allocation, and most of the speed of a ViT on CPU. Nothing happens where the C
+      library is not glibc.
+    - Idle OpenMP threads shall sleep, not spin. Spinning is a little quicker on an idle machine, and many times slower
+      where another process wants the cores.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_MAX, 0)

@@ -22,7 +22,7 @@ import ray
 
 from pipeline.decode import decode_batch
 from pipeline.errors import ClipsieveError, ConfigError, InputError, WorkerError
-from pipeline.machine import keep_freed_memory, num_cores
+from pipeline.machine import num_cores, prepare_for_torch
 from pipeline.plan import Shard
 from pipeline.policy import PruningPolicy
 from pipeline.schema import ImageRecord
@@ -83,6 +83,8 @@ def ray_session(address: str | None) -> Iterator[None]:
                 num_cpus=num_cores(),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
+                # else Ray ends idle decode processes between shards, for there are more processes than cores
+                _system_config={"num_workers_soft_limit": 4 * num_cores()},
                 **quiet,
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -94,15 +96,28 @@ def ray_session(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-class WorkerPool:
-    """Encode workers, one per GPU of the cluster, else one per CPU core."""
+@contextmanager
+def worker_pool(address: str | None, num_workers: int | None) -> Iterator["WorkerPool"]:
+    """A Ray session with encode workers, all ended with the block."""
+    with ray_session(address):
+        pool = WorkerPool(num_workers)
+        try:
+            yield pool
+        finally:
+            pool.stop()
 
-    def __init__(self, request: EncoderRequest, num_workers: int | None) -> None:
-        """Start the workers and load the model on each.
+
+class WorkerPool:
+    """Encode workers, one per GPU of the cluster, else one per CPU core; of use once a model is loaded."""
+
+    report: WorkerReport
+    """What the workers loaded last."""
+
+    def __init__(self, num_workers: int | None) -> None:
+        """Start the workers.
 
         Raises:
             ConfigError: If there are more workers than cores.
-            WorkerError: If the workers do not agree on what they loaded.
         """
         resources = ray.cluster_resources()
         num_gpus = int(resources.get("GPU", 0))
@@ -115,15 +130,24 @@ class WorkerPool:
         self._options = _worker_options(num_gpus, count, self._threads)
         self._decode_cpus = 1.0 if num_gpus else _DECODE_CPUS
         self._workers = [self._start() for _ in range(count)]
-        try:
-            if request.precision is None:
-                offered: Precision = _get(self._workers[0].preferred_precision.remote())
-                request = EncoderRequest(request.source, request.policy, offered, request.max_pixels)
-            self._request = request
-            self.report: WorkerReport = self._load_all()
-        except BaseException:
-            self.stop()
-            raise
+
+    def load(self, request: EncoderRequest) -> None:
+        """Have every worker load a model, in place of what it had.
+
+        Raises:
+            WorkerError: If the workers do not agree on what they loaded.
+        """
+        if request.precision is None:
+            offered: Precision = _get(self._workers[0].preferred_precision.remote())
+            request = EncoderRequest(request.source, request.policy, offered, request.max_pixels)
+        self._request = request
+        self.report, *others = [_get(ref) for ref in [worker.load.remote(request) for worker in self._workers]]
+        for report in others:
+            if report.spec.fingerprint != self.report.spec.fingerprint:
+                raise WorkerError(
+                    f"workers loaded different encoders: {self.report.spec.describe()} and {report.spec.describe()}; "
+                    "put the same weights on every node"
+                )
 
     @property
     def num_workers(self) -> int:
@@ -177,16 +201,6 @@ class WorkerPool:
         for worker in self._workers:
             ray.kill(worker)
 
-    def _load_all(self) -> WorkerReport:
-        first, *others = [_get(ref) for ref in [worker.load.remote(self._request) for worker in self._workers]]
-        for report in others:
-            if report.spec.fingerprint != first.spec.fingerprint:
-                raise WorkerError(
-                    f"workers loaded different encoders: {first.spec.describe()} and {report.spec.describe()}; "
-                    "put the same weights on every node"
-                )
-        return first
-
     def _replace(self, worker: Any) -> Any:
         ray.kill(worker)  # it may live on, cut off
         place = self._workers.index(worker)
@@ -203,7 +217,7 @@ class EncodeWorker:
     """Owns a device and a model; embeds and commits one shard at a time."""
 
     def __init__(self, threads: int, decode_cpus: float) -> None:
-        keep_freed_memory()
+        prepare_for_torch()
         self._threads = threads
         self._decode = _decode_task.options(num_cpus=decode_cpus)
         self._images_done = 0
@@ -225,11 +239,15 @@ class EncodeWorker:
 
         torch.set_num_threads(self._threads)
         device = self._device()
+        self._encoder = None  # make room
         self._max_pixels = request.max_pixels
         self._encoder = Encoder(load_model(request.source, request.precision, device), request.policy)
         preprocess = self._encoder.spec.preprocess
         batch_size = 256 if device.type == "cuda" else 32
-        self._encoder.encode(np.zeros((batch_size, preprocess.height, preprocess.width, 3), np.uint8))  # warm-up
+        # warm up: the first forward pass and the first decode tasks, whose processes have to start, take seconds
+        decoders = [self._decode.remote([], preprocess, self._max_pixels) for _ in range(BATCHES_AHEAD)]
+        self._encoder.encode(np.zeros((batch_size, preprocess.height, preprocess.width, 3), np.uint8))
+        _get(decoders)
         # plain text: torch's own version type would make the driver import torch to read it
         versions = {"torch": str(torch.__version__), "open_clip": str(open_clip.__version__)}
         return WorkerReport(self._encoder.spec, _device_name(device), batch_size, versions)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.lock import store_lock
 from pipeline.plan import plan_shards, shard_capacity
 from pipeline.progress import Tick
-from pipeline.ray_backend import EncoderRequest, WorkerPool, ray_session
+from pipeline.ray_backend import EncoderRequest, WorkerPool, worker_pool
 from pipeline.schema import spec_metadata
 from pipeline.settings import EmbedSettings
 from pipeline.source import ImageEntry, as_text, list_images, read_captions, with_captions
@@ -34,12 +34,15 @@ class EmbedReport:
     device: str
 
 
-def embed(settings: EmbedSettings, on_tick: Callable[[Tick], None] = lambda tick: None) -> EmbedReport:
+def embed(
+    settings: EmbedSettings, on_tick: Callable[[Tick], None] = lambda tick: None, pool: WorkerPool | None = None
+) -> EmbedReport:
     """Embed a folder of images into a store; finish a store that was begun.
 
     Args:
         settings: What, where, and by which encoder.
         on_tick: Told about twice a second how far the run is.
+        pool: Workers to use, for callers that embed several times; else they are started and ended here.
 
     Returns:
         The counts. `images_per_second_end_to_end` runs from the first shard handed out to the last one committed,
@@ -54,21 +57,19 @@ def embed(settings: EmbedSettings, on_tick: Callable[[Tick], None] = lambda tick
     store = Store(settings.out)
     store.create_folders()
     started = time.perf_counter()
+    workers = nullcontext(pool) if pool else worker_pool(settings.ray_address, settings.workers)
     try:
-        with store_lock(store.root), ray_session(settings.ray_address):
+        with store_lock(store.root), workers as pool:
             begun = store.read_run() if store.run_path.exists() else None
             _refuse_other_shards(settings, begun)
-            pool = WorkerPool(_request(settings, begun), settings.workers)
-            try:
-                record = store.begin(_plan(settings, entries, pool, begun))
-                committed = store.committed(record)
-                todo = [s for s in plan_shards(entries, record.shard_capacity) if s.ordinal not in committed]
-                meter = _Meter(record, list(committed.values()), on_tick)
-                start_s = time.perf_counter() - started
-                finished = pool.run(todo, record, store.root, meter)
-                elapsed_s = time.perf_counter() - meter.started
-            finally:
-                pool.stop()
+            pool.load(_request(settings, begun))
+            record = store.begin(_plan(settings, entries, pool, begun))
+            committed = store.committed(record)
+            todo = [s for s in plan_shards(entries, record.shard_capacity) if s.ordinal not in committed]
+            meter = _Meter(record, list(committed.values()), on_tick)
+            start_s = time.perf_counter() - started
+            finished = pool.run(todo, record, store.root, meter)
+            elapsed_s = time.perf_counter() - meter.started
     finally:
         _remove_if_empty(store)
     stats = [*committed.values(), *finished]

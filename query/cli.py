@@ -103,9 +103,9 @@ def _run(name: str, argv: list[str]) -> int:
     settings_class = getattr(importlib.import_module(module), class_name)
     settings = load_settings(settings_class, name, argv, verb.examples)
 
-    from pipeline.machine import keep_freed_memory
+    from pipeline.machine import prepare_for_torch
 
-    keep_freed_memory()  # before torch is imported
+    prepare_for_torch()
     globals()[f"_{name}"](settings)
     return 0
 
@@ -210,6 +210,7 @@ def _write_json(path: Path | None, results: dict[str, Any]) -> None:
 def _usage() -> str:
     lines = "\n".join(f"  {name:<10} {verb.summary}" for name, verb in VERBS.items())
     return (
-        "usage: clipsieve VERB ...\n\nFind images with words: embed them with a pruned CLIP, index, search, measure.\n\n"
+        "usage: clipsieve VERB ...\n\n"
+        "Find images with words: embed them with a pruned CLIP, index, search, measure.\n\n"
         f"{lines}\n\nclipsieve VERB --help shows a verb's settings and examples. Exit codes: {EXIT_CODES}."
     )

@@ -29,7 +29,7 @@ from pipeline.model.bench import ROUNDS, images_per_second, median_rates, median
 from pipeline.model.load import load_model
 from pipeline.policy import PruningPolicy
 from pipeline.progress import Tick
-from pipeline.ray_backend import ray_session
+from pipeline.ray_backend import worker_pool
 from pipeline.recall import KS, first_hit_ranks, paired_difference, recall_metrics
 from pipeline.run import EmbedReport, embed
 from pipeline.schema import embeddings_of, read_part
@@ -70,10 +70,12 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
     conditions = [Condition(BASELINE, None)] + ([Condition(PRUNED, policy)] if policy else [])
     with ExitStack() as stack:
         out = settings.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clipsieve-")))
-        with ray_session(settings.ray_address):
+        with worker_pool(settings.ray_address, settings.workers) as pool:
             reports = {
                 condition.name: embed(
-                    _embed_settings(settings, condition, out), lambda t, n=condition.name: on_tick(n, t)
+                    _embed_settings(settings, condition, out),
+                    lambda tick, name=condition.name: on_tick(name, tick),
+                    pool,
                 )
                 for condition in conditions
             }

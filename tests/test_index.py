@@ -135,7 +135,7 @@ def test_flipped_byte_in_a_part_is_found(make_store):
     data = bytearray(store.part_path(1).read_bytes())
     data[len(data) // 2] ^= 1
     store.part_path(1).write_bytes(data)
-    with pytest.raises(StoreError, match="part-00001.parquet is damaged"):
+    with pytest.raises(StoreError, match=r"part-00001\.parquet is damaged"):
         build_index(IndexSettings(store=store.root))
     assert not (store.index_dir / MANIFEST_FILE).exists()
 

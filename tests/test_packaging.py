@@ -1,4 +1,4 @@
-"""The wheel carries all that the demo needs: built, installed beside the packages already here, run in an empty folder."""
+"""The wheel carries all that the demo needs: built, installed beside the packages already here, run elsewhere."""
 
 import json
 import shutil
