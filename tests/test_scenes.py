@@ -172,7 +172,7 @@ def test_embedded_model_is_small_in_git():
 
 def test_embedded_model_finds_unseen_scenes():
     results = train_scenes.evaluate(MODEL, 1000)
-    assert results["t2i_r1"] >= 0.60
-    assert results["t2i_r10"] >= 0.95
+    assert results["image_retrieval_recall@1"] >= 0.60
+    assert results["image_retrieval_recall@10"] >= 0.95
     recorded = json.loads((MODEL / "training.json").read_text())["test"]
-    assert results["t2i_r1"] == pytest.approx(recorded["t2i_r1"], abs=0.01)
+    assert results["image_retrieval_recall@1"] == pytest.approx(recorded["image_retrieval_recall@1"], abs=0.01)

@@ -6,12 +6,8 @@ CLIP plus the errors of classifiers that are thrown away (`pipeline.model.scene_
 """
 
 import argparse
-import contextlib
-import ctypes
 import json
 import math
-import os
-import platform
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -29,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline import scenes
+from pipeline.machine import cpu_name, num_cores, prepare_for_torch
 from pipeline.model.scene_network import (
     SceneClassifiers,
     build_model,
@@ -38,6 +35,7 @@ from pipeline.model.scene_network import (
     model_config,
     scene_labels,
 )
+from pipeline.recall import first_hit_ranks, recall_metrics
 
 
 @dataclass(frozen=True)
@@ -109,18 +107,15 @@ def make_optimizer(modules: list[nn.Module], recipe: Recipe) -> torch.optim.Adam
 
 
 def recall(images: Tensor, captions: Tensor) -> dict[str, float]:
-    """Recall of the one match of each row, from embeddings [count, embed].
-
-    Returns:
-        Fractions, keyed `t2i_r1` (text to image), `i2t_r10` and so on.
-    """
-    scores = F.normalize(captions.float(), dim=-1) @ F.normalize(images.float(), dim=-1).T
-    result = {}
-    for name, matrix in (("t2i", scores), ("i2t", scores.T)):
-        # Ties count against the match.
-        rank = (matrix >= matrix.diagonal()[:, None]).sum(1)
-        result.update({f"{name}_r{k}": (rank <= k).float().mean().item() for k in (1, 5, 10)})
-    return result
+    """Recall both ways from embeddings [count, embed], where row i matches row i alone."""
+    vectors = [F.normalize(side.float(), dim=-1).numpy() for side in (images, captions)]
+    rows = np.arange(len(images))
+    return recall_metrics(
+        {
+            "image_retrieval": first_hit_ranks(vectors[1], rows, vectors[0], rows),
+            "text_retrieval": first_hit_ranks(vectors[0], rows, vectors[1], rows),
+        }
+    )
 
 
 @torch.inference_mode()
@@ -205,22 +200,6 @@ def evaluate(directory: Path, num_images: int) -> dict[str, float]:
     return recall(torch.cat(images), torch.cat(captions))
 
 
-def hardware() -> dict:
-    """Returns the model and the number of cores of the CPU."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count()}
-
-
-def reuse_freed_memory() -> None:
-    """Tells glibc to keep freed memory: returning it after each step costs more than the computation saves."""
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-4, 0)  # M_MMAP_MAX
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Runs the recipe from the command line."""
     defaults = Recipe()
@@ -231,7 +210,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     out = options.pop("out")
     recipe, config = Recipe(**options), model_config()
-    reuse_freed_memory()
+    prepare_for_torch()
     start = time.monotonic()
     model, token_ids, log = train(recipe, config)
     seconds = time.monotonic() - start
@@ -244,7 +223,7 @@ def main(arguments: list[str] | None = None) -> None:
         "seconds": round(seconds),
         "images_seen": recipe.steps * recipe.batch_size,
         "images_per_second": round(recipe.steps * recipe.batch_size / seconds, 1),
-        "hardware": {**hardware(), "threads": torch.get_num_threads()},
+        "hardware": {"cpu": cpu_name(), "cores": num_cores(), "threads": torch.get_num_threads()},
         "versions": {name: version(name) for name in ("torch", "open_clip_torch", "numpy", "pillow")},
         "test": {"images": recipe.num_test, **{key: round(value, 4) for key, value in results.items()}},
         "log": log,
