@@ -28,9 +28,10 @@ def installed(tmp_path_factory):
     python = environment / "bin" / "python"
     query = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(subprocess.run([python, "-c", query], capture_output=True, text=True, check=True).stdout.strip())
-    (site / "behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
     [wheel] = folder.glob("*.whl")
     subprocess.run([*pip, "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)], check=True)
+    # last: pip would take a clipsieve found behind for the one it shall install
+    (site / "behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return environment / "bin", site
 
 
