@@ -6,6 +6,7 @@ Per block with a tokens, width d and MLP width m: a * 4d^2 (query, key, value, o
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.model.prune import tower_shape, unprunable_reason
@@ -46,9 +47,10 @@ def _counted_gmacs(tower: nn.Module, image_size: tuple[int, int]) -> float:
     parameter = next(p for p in tower.parameters() if p.dim() == 4)  # norms may have another type
     image = torch.zeros(1, 3, *image_size, dtype=parameter.dtype, device=parameter.device)
     fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see the fused multi-head kernel
+    # the counter sees neither the fused multi-head kernel nor, in older versions of torch, the CPU's fused attention
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             tower(image)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
