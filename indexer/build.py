@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 
@@ -31,9 +32,13 @@ def build_index(settings: IndexSettings) -> IndexManifest:
     except OSError as error:
         raise StoreError(f"cannot write {store.index_dir}: {error.strerror}; mend its permissions") from error
     path = index_path(store)
-    # an old manifest must never stand beside a new index
-    (store.index_dir / MANIFEST_FILE).unlink(missing_ok=True)
-    write_atomically(path, lambda temporary: save_index(index, temporary))
+
+    def write(temporary: Path) -> None:
+        save_index(index, temporary)
+        # an old manifest must never stand beside a new index, nor an old index without its own
+        (store.index_dir / MANIFEST_FILE).unlink(missing_ok=True)
+
+    write_atomically(path, write)
     manifest = IndexManifest(
         index_type="Flat",
         metric="inner_product",

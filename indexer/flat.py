@@ -3,6 +3,7 @@
 Shapes: Q queries, N vectors, E embedding width, K results.
 """
 
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,7 +24,12 @@ def flat_index(dim: int, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> fais
 
 def save_index(index: faiss.Index, path: Path) -> None:
     """Write an index as is; the caller makes it atomic."""
-    faiss.write_index(index, str(path))
+    # through a file of Python's: FAISS's own only prints that the last bytes did not fit on the disk
+    with path.open("wb") as file:
+        try:
+            faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
+        except RuntimeError as error:
+            raise OSError(errno.EIO, "the disk did not take all of it") from error
 
 
 class FlatSearcher:

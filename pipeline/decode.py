@@ -20,6 +20,9 @@ from pipeline.schema import ImageRecord
 from pipeline.source import ImageEntry
 from pipeline.spec import DEFAULT_MAX_PIXELS, Preprocess
 
+MAX_FILE_BYTES = 2**30
+"""Larger files are refused unread: a decoder holds the file in memory."""
+
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -101,6 +104,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.float32)
         image = Image.fromarray((values / 257).clip(0, 255).round().astype(np.uint8))
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image))
+        scale = 255 if values.max() <= 1 else 1  # floats in [0, 1], or 8-bit values as floats
+        image = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
     return image.convert("RGB")
@@ -127,6 +134,11 @@ def _refuse_extreme_shape(image: Image.Image, preprocess: Preprocess) -> None:
         raise _Rejected("too_large", f"{image.width} x {image.height} would pass {limit} pixels when resized")
 
 
+def open_rgb(uri: str) -> Image.Image:
+    """Read, open and load one image as upright RGB; raises what reading and Pillow raise."""
+    return to_rgb(_open(_read_bytes(uri)))
+
+
 def _read_bytes(uri: str) -> bytes:
     path = path_of(uri)
     try:
@@ -136,6 +148,9 @@ def _read_bytes(uri: str) -> bytes:
             if not stat.S_ISREG(mode):
                 kind = "a named pipe" if stat.S_ISFIFO(mode) else "no regular file"
                 raise _Rejected("unreadable", f"is {kind}")
+            num_bytes = os.fstat(file.fileno()).st_size
+            if num_bytes > MAX_FILE_BYTES:
+                raise _Rejected("too_large", f"{num_bytes} bytes, the limit is {MAX_FILE_BYTES}")
             return file.read()
     except OSError as error:
         raise _Rejected("unreadable", error.strerror or str(error)) from error

@@ -47,8 +47,14 @@ def _acquire(path: Path, owner: dict) -> None:
     for _ in range(3):
         descriptor = _create(path)
         if descriptor is not None:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump({**owner, "heartbeat": time.time()}, file)
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    json.dump({**owner, "heartbeat": time.time()}, file)
+            except OSError as error:
+                path.unlink(missing_ok=True)  # an empty lock would look like another job's
+                raise StoreError(
+                    f"cannot write {path}: {error.strerror}; free space or choose another --out"
+                ) from error
             return
         if _is_stale(path) and _took_over(path, owner):
             return

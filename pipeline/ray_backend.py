@@ -1,4 +1,4 @@
-"""Run the stages on Ray. Home of `ray`; knows nothing of models beyond the `Encoder` it calls.
+"""Run the stages on Ray. Home of `ray`; of models it knows how to load one and the `Encoder`.
 
     driver  -- shards -->  EncodeWorker (one per GPU, or per CPU core)  -- stats -->  driver
                                  |  ^
@@ -11,6 +11,10 @@ The driver never sees an image. It does not import torch either, so that a head 
 import logging
 import math
 import os
+import signal
+import socket
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -77,9 +81,11 @@ def ray_session(address: str | None) -> Iterator[None]:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address:
+            _check_answers(address)
             ray.init(address=address, **quiet)
         else:
             ray.init(
+                address="local",  # else Ray would join what another job left running on this machine
                 num_cpus=num_cores(),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
@@ -89,11 +95,24 @@ def ray_session(address: str | None) -> Iterator[None]:
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"cannot join Ray at {address or 'this machine'}: {reason}; check --ray-address") from error
+        advice = "set RAY_AUTH_MODE=token, with the head's ~/.ray/auth_token on this machine"
+        if not isinstance(error, ray.exceptions.AuthenticationError):
+            advice = "check --ray-address" if address else "see /tmp/ray/session_latest/logs"
+        raise InputError(f"cannot join Ray at {address or 'this machine'}: {reason}; {advice}") from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray's own handler prints its stack and exits; stop as tidily as for Ctrl-C instead
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Knock before Ray does, which would try for minutes; for HOST:PORT, other forms are Ray's to read."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 @contextmanager
@@ -219,7 +238,8 @@ class EncodeWorker:
     def __init__(self, threads: int, decode_cpus: float) -> None:
         prepare_for_torch()
         self._threads = threads
-        self._decode = _decode_task.options(num_cpus=decode_cpus)
+        self._decode_options = {"num_cpus": decode_cpus}
+        self._decode = _decode_task.options(**self._decode_options)
         self._images_done = 0
 
     def preferred_precision(self) -> Precision:
@@ -245,7 +265,7 @@ class EncodeWorker:
         preprocess = self._encoder.spec.preprocess
         batch_size = 256 if device.type == "cuda" else 32
         # warm up: the first forward pass and the first decode tasks, whose processes have to start, take seconds
-        decoders = [self._decode.remote([], preprocess, self._max_pixels) for _ in range(BATCHES_AHEAD)]
+        decoders = [_warm_up.options(**self._decode_options).remote() for _ in range(BATCHES_AHEAD)]
         self._encoder.encode(np.zeros((batch_size, preprocess.height, preprocess.width, 3), np.uint8))
         _get(decoders)
         # plain text: torch's own version type would make the driver import torch to read it
@@ -316,6 +336,11 @@ def _decode_task(
     entries: Sequence[ImageEntry], preprocess: Preprocess, max_pixels: int
 ) -> tuple[Any, list[ImageRecord]]:
     return decode_batch(entries, preprocess, max_pixels)
+
+
+@ray.remote
+def _warm_up() -> None:
+    time.sleep(0.5)  # long enough that the next one needs, and starts, a process of its own
 
 
 def _worker_options(num_gpus: int, count: int, threads: int) -> dict[str, float]:

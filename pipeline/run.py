@@ -99,11 +99,16 @@ def _request(settings: EmbedSettings, begun: RunRecord | None) -> EncoderRequest
 def _refuse_other_shards(settings: EmbedSettings, begun: RunRecord | None) -> None:
     if begun is None:
         return
-    capacity, batch_size = settings.shard_size or begun.shard_capacity, settings.batch_size or begun.batch_size
-    if (capacity, batch_size) != (begun.shard_capacity, begun.batch_size):
+    asked = (
+        settings.shard_size or begun.shard_capacity,
+        settings.batch_size or begun.batch_size,
+        settings.max_pixels,
+    )
+    found = (begun.shard_capacity, begun.batch_size, begun.max_pixels)
+    if asked != found:
         raise ConfigError(
-            f"the store was begun with --shard-size {begun.shard_capacity} --batch-size {begun.batch_size}, "
-            f"asked for {capacity} and {batch_size}; leave them out to finish it"
+            "the store was begun with --shard-size {} --batch-size {} --max-pixels {}, ".format(*found)
+            + "asked for {}, {} and {}; give the same to finish it".format(*asked)
         )
 
 
@@ -120,6 +125,7 @@ def _plan(settings: EmbedSettings, entries: list[ImageEntry], pool: WorkerPool, 
         **spec_metadata(pool.report.spec),
         shard_capacity=capacity,
         batch_size=batch_size,
+        max_pixels=settings.max_pixels,
         shards=tuple(PlannedShard(ordinal=s.ordinal, shard_id=s.shard_id, num_images=len(s.entries)) for s in shards),
         environment={
             **pool.report.versions,

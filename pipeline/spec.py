@@ -1,7 +1,7 @@
 """The encoder spec: everything that decides an embedding's value, and the fingerprint of it.
 
 A contract. `pipeline` writes it into run.json and into every Parquet file; `indexer` and `query` read it there and
-take no model flags of their own. What only decides speed (batch size aside, see `Store`) is not in it.
+take no model flags of their own. What only decides speed is not in it.
 """
 
 import hashlib

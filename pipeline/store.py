@@ -47,6 +47,7 @@ class RunRecord(BaseModel):
     image_policy: str
     shard_capacity: int
     batch_size: int
+    max_pixels: int
     shards: tuple[PlannedShard, ...]
     environment: dict[str, Any]
 

@@ -55,8 +55,8 @@ VERBS = {
         "measure recall and speed, pruned against unpruned",
         "query.settings:EvaluateSettings",
         "  clipsieve evaluate --images photos --captions photos/captions.tsv\n"
-        "  clipsieve evaluate --images photos --captions captions.tsv --model ViT-B-16 --pretrained openai \\\n"
-        "      --keep-ratio 0.5 --json results.json",
+        "  clipsieve evaluate --images photos --captions captions.tsv --keep-ratio 0.5 --json results.json \\\n"
+        "      --model ViT-B-16-quickgelu --pretrained openai",
     ),
     "doctor": Verb(
         "show versions, hardware, and what will run where",
@@ -88,6 +88,9 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
+        return 1
+    except OSError as error:  # what no part of ours has put into words
+        print(f"error: {error.strerror or error}: {error.filename or 'no file named'}", file=sys.stderr)
         return 1
 
 

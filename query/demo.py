@@ -18,7 +18,7 @@ from query.sheet import write_sheet
 
 NUM_QUERIES = 6
 HITS_PER_QUERY = 6
-_OWN_NAMES = {"scenes", "stores", "sheet.png"}
+_MARKER = ".clipsieve-demo"
 
 
 def run_demo(
@@ -56,9 +56,13 @@ def run_demo(
 
 
 def _clear(out: Path) -> None:
-    if out.exists():
-        strangers = {path.name for path in out.iterdir()} - _OWN_NAMES if out.is_dir() else {out.name}
-        if strangers:
-            raise InputError(f"{out} holds {sorted(strangers)[0]!r}, which no demo wrote; choose another --out")
+    """Make `out` an empty demo folder; what is deleted there was written by an earlier demo, as its marker says."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()) and not (out / _MARKER).exists():
+            raise InputError(f"{out} is not empty, and no demo's; choose another --out")
+        (out / _MARKER).touch()
         for name in ("scenes", "stores"):
             shutil.rmtree(out / name, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}; choose another --out") from error

@@ -59,7 +59,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
         on_tick: Told the condition and how far its embedding is.
 
     Returns:
-        The results, as they are written to JSON; see the README for the fields.
+        The results, as they are written to JSON; metrics have CLIP_benchmark's names and are fractions.
 
     Raises:
         InputError: If captions and images do not fit.
@@ -95,7 +95,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
 
 
 def _embed_settings(settings: EvaluateSettings, condition: Condition, out: Path) -> EmbedSettings:
-    shared = settings.model_dump(include=set(EmbedSettings.model_fields) - {"out", "captions", "policy", "config"})
+    shared = settings.model_dump(include=set(EmbedSettings.model_fields) - {"out", "captions", "config"})
     if condition.policy is None:
         shared |= {"policy": "none", "keep_ratio": None}
     return EmbedSettings(**shared, source=settings.images, out=out / condition.name, captions=settings.captions)

@@ -1,15 +1,15 @@
 """Contact sheets: queries and their top hits as one PNG, for people to look at. Home of Pillow in `query`."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pipeline.atomic import write_atomically
-from pipeline.decode import path_of, to_rgb
+from pipeline.decode import open_rgb
 from query.search import Hit
 
+_COLUMNS = 6
 _THUMB = 160
 _GAP = 12
 _LABEL = 34
@@ -23,7 +23,7 @@ _MISSING = (225, 226, 230)
 def write_sheet(
     path: Path, answers: Sequence[tuple[str, Sequence[Hit]]], right_keys: Sequence[str | None] | None = None
 ) -> None:
-    """Draw one row a query: its words, then its hits with score and key.
+    """Draw each query's words, then its hits, six a row, with score and key.
 
     Args:
         path: PNG to write.
@@ -33,33 +33,32 @@ def write_sheet(
     Raises:
         StoreError: If the file cannot be written.
     """
-    columns = max((len(hits) for _, hits in answers), default=1) or 1
-    row_height = _HEADING + _THUMB + _LABEL
-    width = max(_GAP + columns * (_THUMB + _GAP), 480)
-    sheet = Image.new("RGB", (width, _GAP + len(answers) * (row_height + _GAP)), "white")
+    line_height = _THUMB + _LABEL
+    heights = [_HEADING + max(1, -(-len(hits) // _COLUMNS)) * line_height for _, hits in answers]
+    width = _GAP + _COLUMNS * (_THUMB + _GAP)
+    sheet = Image.new("RGB", (width, _GAP + sum(height + _GAP for height in heights)), "white")
     draw = ImageDraw.Draw(sheet)
     heading, label = ImageFont.load_default(17), ImageFont.load_default(12)
-    for row, (query, hits) in enumerate(answers):
-        top = _GAP + row * (row_height + _GAP)
+    top = _GAP
+    for row, ((query, hits), height) in enumerate(zip(answers, heights, strict=True)):
         draw.text((_GAP, top + 4), _fitted(query, draw, heading, width - 2 * _GAP), fill=_INK, font=heading)
-        for column, hit in enumerate(hits):
-            left = _GAP + column * (_THUMB + _GAP)
-            sheet.paste(_thumbnail(hit), (left, top + _HEADING))
+        for number, hit in enumerate(hits):
+            left = _GAP + number % _COLUMNS * (_THUMB + _GAP)
+            upper = top + _HEADING + number // _COLUMNS * line_height
+            sheet.paste(_thumbnail(hit), (left, upper))
             if right_keys and hit.key == right_keys[row]:
-                box = (left - 3, top + _HEADING - 3, left + _THUMB + 2, top + _HEADING + _THUMB + 2)
-                draw.rectangle(box, outline=_RIGHT, width=4)
-            caption = _fitted(Path(hit.key).name, draw, label, _THUMB)
-            bottom = top + _HEADING + _THUMB + 3
+                draw.rectangle((left - 3, upper - 3, left + _THUMB + 2, upper + _THUMB + 2), outline=_RIGHT, width=4)
+            bottom = upper + _THUMB + 3
             draw.text((left, bottom), f"{hit.rank}.  {hit.score:.3f}", fill=_INK, font=label)
-            draw.text((left, bottom + 15), caption, fill=_FAINT, font=label)
+            draw.text((left, bottom + 15), _fitted(Path(hit.key).name, draw, label, _THUMB), fill=_FAINT, font=label)
+        top += height + _GAP
     write_atomically(path, lambda temporary: sheet.save(temporary, format="PNG"))
 
 
 def _thumbnail(hit: Hit) -> Image.Image:
     try:
-        with open(path_of(hit.uri), "rb") as file:
-            return ImageOps.fit(to_rgb(Image.open(io.BytesIO(file.read()))), (_THUMB, _THUMB))
-    except (OSError, ValueError):  # moved or changed since it was indexed
+        return ImageOps.fit(open_rgb(hit.uri), (_THUMB, _THUMB))
+    except Exception:  # moved or changed since it was indexed: the other hits are worth a sheet
         return Image.new("RGB", (_THUMB, _THUMB), _MISSING)
 
 

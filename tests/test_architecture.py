@@ -17,8 +17,8 @@ HOMES = {
     "ray": (["pipeline/ray_backend.py"], []),
     "torch": (["pipeline/model/", "pipeline/encode.py"], ["pipeline/ray_backend.py", "query/doctor.py"]),
     "open_clip": (["pipeline/model/"], ["pipeline/ray_backend.py"]),
-    "faiss": (["indexer/"], []),
-    "rich": (["pipeline/progress.py", "query/"], []),
+    "faiss": (["indexer/flat.py"], []),
+    "rich": (["pipeline/progress.py", "query/report.py"], []),
 }
 BANNED_NAMES = {"utils", "util", "common", "helpers", "misc", "base", "manager"}
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -106,6 +107,7 @@ def _change_text_weights(path):
         (["search", "no-such-store", "a cat"], 4, "no store at"),
         (["search", "no-such-store", "  "], 3, "the query is empty"),
         (["evaluate", "--images", "no-such", "--captions", "no-such.tsv"], 3, "no-such.tsv"),
+        (["demo", "--out", "/proc/no-such"], 3, "cannot write /proc/no-such"),
     ],
 )
 def test_errors_are_one_line_with_an_exit_code(argv, code, says, tmp_path, monkeypatch, capsys):
@@ -117,6 +119,28 @@ def test_errors_are_one_line_with_an_exit_code(argv, code, says, tmp_path, monke
     assert captured.err.startswith("error: ")
     assert says in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_deletes_nothing_that_is_not_its_own(tmp_path, capsys):
+    (tmp_path / "scenes").mkdir()
+    (tmp_path / "scenes" / "photo.jpg").write_text("dear to someone")
+    assert main(["demo", "--out", str(tmp_path)]) == 3
+    assert "no demo's" in capsys.readouterr().err
+    assert (tmp_path / "scenes" / "photo.jpg").exists()
+
+
+def test_cluster_that_does_not_answer(photos, tmp_path, monkeypatch):
+    # in a process of its own: this one may be connected to Ray already
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"  # bound, but nobody listens
+        command = ["embed", str(photos), "--out", str(tmp_path / "store"), "--ray-address", address]
+        code = f"import sys; from query.cli import main; sys.exit(main({command!r}))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert f"cannot join Ray at {address}" in done.stderr
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize("verb", list(VERBS))

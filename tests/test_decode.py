@@ -14,9 +14,9 @@ import pytest
 from open_clip import image_transform
 from PIL import Image
 
-from pipeline.decode import DEFAULT_MAX_PIXELS, decode_batch, fit, path_of
+from pipeline.decode import MAX_FILE_BYTES, decode_batch, fit, path_of, to_rgb
 from pipeline.source import ImageEntry, list_images
-from pipeline.spec import Preprocess
+from pipeline.spec import DEFAULT_MAX_PIXELS, Preprocess
 
 SIZES = [(61, 47), (47, 61), (33, 32), (32, 33), (31, 31), (32, 32), (64, 64), (20, 13), (13, 20), (333, 500), (1, 1)]
 STRIPS = [(7, 500), (500, 7)]
@@ -315,3 +315,20 @@ def test_extreme_strip(decode, size):
         pixels, record = decode("x.png", data, wanted=wanted.model_copy(update={"resize_mode": mode}))
         assert record.status == "ok"
         assert pixels.any()
+
+
+def test_float_image_in_the_unit_interval_is_not_black(tmp_path):
+    Image.fromarray(np.full((20, 20), 0.5, dtype=np.float32)).save(tmp_path / "half.tif")
+    Image.fromarray(np.full((20, 20), 200, dtype=np.float32)).save(tmp_path / "bytes.tif")
+    for name, grey in (("half.tif", 127), ("bytes.tif", 200)):
+        with Image.open(tmp_path / name) as image:
+            assert to_rgb(image).getpixel((5, 5)) == (grey, grey, grey)
+
+
+def test_file_too_large_to_hold_is_refused_unread(tmp_path):
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    [entry], _ = list_images(tmp_path)
+    _, [record] = decode_batch([entry], Preprocess(height=8, width=8, mean=(0, 0, 0), std=(1, 1, 1)))
+    assert record.status == "too_large"
+    assert str(MAX_FILE_BYTES + 1) in record.error

@@ -1,6 +1,8 @@
 """The index over a store: exact, sealed, and never used where it does not belong."""
 
 import json
+import resource
+import signal
 
 import numpy as np
 import pytest
@@ -41,6 +43,7 @@ def make_store(tmp_path):
             **spec_metadata(SPEC),
             shard_capacity=100,
             batch_size=4,
+            max_pixels=1000,
             shards=tuple(shards),
             environment={},
         )
@@ -138,6 +141,21 @@ def test_flipped_byte_in_a_part_is_found(make_store):
     with pytest.raises(StoreError, match=r"part-00001\.parquet is damaged"):
         build_index(IndexSettings(store=store.root))
     assert not (store.index_dir / MANIFEST_FILE).exists()
+
+
+def test_index_that_cannot_be_written_leaves_the_old_one(indexed):
+    before = index_path(indexed).read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writes fail instead of ending the process
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    try:
+        with pytest.raises(StoreError, match="cannot write"):
+            build_index(IndexSettings(store=indexed.root))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, old_handler)
+    assert index_path(indexed).read_bytes() == before
+    assert sorted(path.name for path in indexed.index_dir.iterdir()) == ["image.index", MANIFEST_FILE]
 
 
 def test_damaged_index_is_refused(indexed):

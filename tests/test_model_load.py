@@ -221,3 +221,14 @@ def test_damaged_weights_are_refused(tiny_model, tmp_path):
     weights.write_bytes(weights.read_bytes()[:100_000])
     with pytest.raises(InputError, match="cannot load model"):
         load_model(ModelSource(model=f"local-dir:{folder}"), "fp32", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("model", "tag", "advice"),
+    [
+        ("ViT-B-16", "openai", "trained with QuickGELU; give --model ViT-B-16-quickgelu"),
+    ],
+)
+def test_weights_of_another_activation_are_refused(model, tag, advice):
+    with pytest.raises(ConfigError, match=advice):
+        load_model(ModelSource(model=model, pretrained=tag), "fp32", "cpu")

@@ -20,6 +20,7 @@ def run_record(spec, shard_ids=("aa", "bb", "cc")):
         **spec_metadata(spec),
         shard_capacity=2,
         batch_size=2,
+        max_pixels=1000,
         shards=tuple(PlannedShard(ordinal=n, shard_id=text, num_images=2) for n, text in enumerate(shard_ids)),
         environment={},
     )

@@ -54,7 +54,7 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
     name = _open_clip_name(source.model)
     _check_source(source)
     try:
-        # open_clip logs to the root logger and warns of what is checked here anyway
+        # what open_clip logs to the root logger or warns of is an error of ours, before or after
         logging.disable(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -142,6 +142,21 @@ def _check_source(source: ModelSource) -> None:
         raise ConfigError(
             f"model {source.model} without a pretrained tag has random weights; give --pretrained TAG "
             f"({', '.join(tags[:6]) or 'a checkpoint file'}), or --random-weights to measure speed only"
+        )
+    _check_activation(source)
+
+
+def _check_activation(source: ModelSource) -> None:
+    # open_clip only warns, and embeds with the wrong activation
+    tag = open_clip.get_pretrained_cfg(source.model, source.pretrained) if source.pretrained else None
+    if not tag:
+        return
+    has_quick, needs_quick = (bool(cfg.get("quick_gelu")) for cfg in (open_clip.get_model_config(source.model), tag))
+    if has_quick != needs_quick:
+        name = f"{source.model}-quickgelu" if needs_quick else source.model.removesuffix("-quickgelu")
+        raise ConfigError(
+            f"model {source.model}: the weights {source.pretrained!r} were trained "
+            f"{'with' if needs_quick else 'without'} QuickGELU; give --model {name}"
         )
 
 
