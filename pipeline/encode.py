@@ -14,7 +14,8 @@ from pipeline.errors import ClipsieveError
 from pipeline.machine import num_cores
 from pipeline.model.flops import gmacs_per_image
 from pipeline.model.load import DTYPES, LoadedModel, with_policy
-from pipeline.model.prune import attach, unprunable_reason
+from pipeline.model.prune import attach
+from pipeline.model.towers import unprunable_reason, view_of
 from pipeline.policy import PruningPolicy
 from pipeline.spec import EncoderSpec
 
@@ -62,7 +63,7 @@ class Encoder:
         """
         pixels = torch.from_numpy(pixels_BHWC).to(self._device, non_blocking=True)
         # [B, H, W, C] seen as [B, C, H, W] is channels-last, which the patch embedding likes best
-        images = (pixels * self._scale + self._shift).to(self._dtype).permute(0, 3, 1, 2)
+        images = torch.addcmul(self._shift, pixels.float(), self._scale).to(self._dtype).permute(0, 3, 1, 2)
         return self._unit(self._clip.encode_image(images), "an image")
 
     @torch.inference_mode()
@@ -94,8 +95,9 @@ def whole_machine() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _tokens_kept(tower: torch.nn.Module, policy: PruningPolicy | None) -> int:
-    if unprunable_reason(tower):
+def _tokens_kept(module: torch.nn.Module, policy: PruningPolicy | None) -> int:
+    if unprunable_reason(module):
         return 0
-    rows, columns = tower.grid_size
-    return policy.tokens_kept(rows * columns) if policy else rows * columns
+    tower = view_of(module)
+    num_patches = tower.grid[0] * tower.grid[1]
+    return policy.patches_per_block(num_patches, len(tower.blocks))[-1] if policy else num_patches

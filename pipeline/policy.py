@@ -1,56 +1,213 @@
-"""Pruning policies as data: what to cut, where, and how much. No tensors here.
+"""Pruning policies as data: how tokens are scored, where they are cut, what becomes of the rest. No tensors here.
 
-The reference method keeps, before one block, the `int(p * N)` patch tokens of largest L2 norm and puts one
-summary token, the mean of all N, behind the class token.
+Depths are fractions of a tower's depth and token counts fractions of its N patch tokens, so that one policy fits every
+tower. The named policies are YAML files in `policies/`; each opens with the command that measured it and its result.
 """
 
-from typing import Literal
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import ConfigError
 
 DEFAULT_POLICY = "reference"
-DEFAULT_KEEP_RATIO = 0.7
+UNPRUNED = "none"
+
+Depth = Annotated[float, Field(ge=0.0, lt=1.0)]
+Ratio = Annotated[float, Field(gt=0.0, le=1.0)]
+Score = Literal[
+    "l2",
+    "l2_robust",
+    "l2_cls",
+    "cls_attn",
+    "cls_attn_v",
+    "key_norm",
+    "redundancy",
+    "energy",
+    "hybrid",
+    "clip_sem",
+    "random",
+    "grid",
+]
 
 
-class PruningPolicy(BaseModel):
-    """One cut through an image tower; depth and tokens are fractions, so that one policy fits every tower."""
-
+class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+
+class Cut(_Part):
+    """Before block int(depth * blocks), keep int(keep * N) of the tower's N patch tokens."""
+
+    depth: Depth
+    keep: Ratio
+
+
+class Stages(_Part):
+    """Cuts at one or several depths; each keep ratio is of all N tokens."""
+
+    kind: Literal["stages"] = "stages"
+    cuts: tuple[Cut, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "Stages":
+        for above, below in pairwise(self.cuts):
+            if below.depth <= above.depth or below.keep > above.keep:
+                raise ValueError(f"cuts must go deeper and keep no more, found {above} before {below}")
+        return self
+
+    def patches(self, num_patches: int, num_blocks: int, power: float) -> list[int]:
+        """Patch tokens in each block, keep ratios raised to `power`."""
+        counts = [num_patches] * num_blocks
+        for cut in self.cuts:
+            first = int(cut.depth * num_blocks)
+            counts[first:] = [_share(cut.keep**power, num_patches)] * (num_blocks - first)
+        return counts
+
+
+class Geometric(_Part):
+    """Before every block from `start` on, keep the same share of the tokens left, down to a floor."""
+
+    kind: Literal["geometric"] = "geometric"
+    start: Depth = 0.0
+    ratio: Ratio
+    floor: Ratio = 0.15
+
+    def patches(self, num_patches: int, num_blocks: int, power: float) -> list[int]:
+        """Patch tokens in each block, the ratio raised to `power`."""
+        counts, left, floor = [], num_patches, _share(self.floor, num_patches)
+        for block in range(num_blocks):
+            if block >= int(self.start * num_blocks):
+                left = max(min(left, floor), _share(self.ratio**power, left))
+            counts.append(left)
+        return counts
+
+
+class Constant(_Part):
+    """Before every block from `start` on, remove int(removed * N) tokens."""
+
+    kind: Literal["constant"] = "constant"
+    start: Depth = 0.0
+    removed: Annotated[float, Field(gt=0.0, lt=1.0)]
+
+    def patches(self, num_patches: int, num_blocks: int, power: float) -> list[int]:
+        """Patch tokens in each block, the share removed multiplied by `power`."""
+        step, first = _share(self.removed * power, num_patches), int(self.start * num_blocks)
+        return [num_patches - step * max(0, block - first + 1) for block in range(num_blocks)]
+
+
+Schedule = Annotated[Stages | Geometric | Constant, Field(discriminator="kind")]
+
+
+class PruningPolicy(_Part):
+    """How an image tower is made cheaper."""
+
     name: str
-    """Name shown in tables and written to the store."""
+    """Name shown in tables and written to the store; no part of the fingerprint."""
 
-    score: Literal["l2"] = "l2"
-    """How important a patch token is: its L2 norm on entering the block."""
+    schedule: Schedule | None = None
+    """Where and how much is cut; nothing if None."""
 
-    summary: Literal["mean_all"] = "mean_all"
-    """What stands for the dropped tokens: the mean over all patch tokens before the cut."""
+    score: Score = "l2"
+    """How important a patch token is on entering the block, see `pipeline.model.scores`."""
 
-    depth: float = Field(default=0.25, ge=0.0, lt=1.0)
-    """Where to cut, as a fraction of the tower's depth: before block floor(depth * blocks)."""
+    reduce: Literal["drop", "summary", "merge", "bipartite"] = "summary"
+    """What becomes of the others: nothing; one summary token; merged into the nearest kept token; merged in pairs."""
 
-    keep_ratio: float = Field(default=DEFAULT_KEEP_RATIO, gt=0.0, le=1.0)
-    """Fraction p of the N patch tokens kept: int(p * N)."""
+    summary: Literal["mean_all", "mean_dropped", "score_mean"] = "mean_all"
+    """The summary at the first cut: the mean of all tokens, of the dropped, or of the dropped weighted by score."""
 
-    def cut_block(self, num_blocks: int) -> int:
-        """Index of the block before which tokens are cut, in a tower of `num_blocks`."""
-        return int(self.depth * num_blocks)
+    size_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """A token that stands for s tokens counts s**size_weight times in attention; 0 ignores sizes, 1 is exact."""
 
-    def tokens_kept(self, num_patches: int) -> int:
-        """Patch tokens kept of `num_patches`; the same for every image, so that shapes are static."""
-        return int(self.keep_ratio * num_patches)
+    class_token_last: bool = True
+    """The last block computes the class token alone, where nothing else is read after it; lossless."""
+
+    power: Annotated[float, Field(gt=0.0)] = 1.0
+    """Sharpens the schedule: its keep ratios are raised to this power (`--gmac-ratio` solves for it)."""
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> "PruningPolicy":
+        if self.size_weight and self.reduce == "drop":
+            raise ValueError(f"size_weight = {self.size_weight}: dropped tokens leave no sizes; choose another reduce")
+        return self
+
+    def patches_per_block(self, num_patches: int, num_blocks: int) -> list[int]:
+        """Patch tokens that each block of a tower works on.
+
+        Raises:
+            ConfigError: If some block would be left without any.
+        """
+        if self.schedule is None:
+            return [num_patches] * num_blocks
+        counts = self.schedule.patches(num_patches, num_blocks, self.power)
+        if min(counts) < 1:
+            block = next(block for block, count in enumerate(counts) if count < 1)
+            raise ConfigError(
+                f"policy {self.name!r} keeps {counts[block]} of {num_patches} patch tokens at block {block} of "
+                f"{num_blocks}; expected at least 1 everywhere, raise its keep ratios"
+            )
+        return counts
 
 
-def resolve_policy(name: str, keep_ratio: float | None) -> PruningPolicy | None:
+def choose_policy(name: str | None, keep_ratio: float | None) -> PruningPolicy | None:
     """Turn `--policy` and `--keep-ratio` into a policy; None stands for the unpruned tower.
 
     Raises:
-        ValueError: If the name is unknown, or a keep ratio comes with `none`.
+        ConfigError: If there is no such policy, or a keep ratio comes with another than the reference method.
     """
-    if name == "none":
-        if keep_ratio is not None:
-            raise ValueError("policy 'none' prunes nothing; leave out keep_ratio or choose policy 'reference'")
+    if keep_ratio is None:
+        return named_policy(name or DEFAULT_POLICY)
+    if name not in (None, "reference"):
+        raise ConfigError(f"keep_ratio = {keep_ratio:g} is short for the reference method; leave out policy {name!r}")
+    return _reference_policy(keep_ratio)
+
+
+def policy_names() -> list[str]:
+    """The policies that ship, `none` first."""
+    files = resources.files("pipeline.policies").iterdir()
+    return [UNPRUNED, *sorted(Path(file.name).stem for file in files if file.name.endswith(".yaml"))]
+
+
+def named_policy(name: str) -> PruningPolicy | None:
+    """A policy by `--policy NAME|FILE.yaml`; None for the unpruned tower.
+
+    Raises:
+        ConfigError: If there is none of that name, or the file is no policy.
+    """
+    if name == UNPRUNED:
         return None
-    if name == "reference":
-        return PruningPolicy(name=name, keep_ratio=DEFAULT_KEEP_RATIO if keep_ratio is None else keep_ratio)
-    raise ValueError(f"unknown policy {name!r}; expected 'none' or 'reference'")
+    if name.endswith((".yaml", ".yml")):
+        return _read_policy(Path(name), Path(name).stem)
+    if name not in policy_names():
+        raise ConfigError(f"policy = {name!r}: expected one of {', '.join(policy_names())}, or a FILE.yaml")
+    return _read_policy(resources.files("pipeline.policies") / f"{name}.yaml", name)
+
+
+def _reference_policy(keep_ratio: float) -> PruningPolicy:
+    reference = named_policy("reference")
+    cuts = tuple(cut.model_copy(update={"keep": keep_ratio}) for cut in reference.schedule.cuts)
+    name = reference.name if cuts == reference.schedule.cuts else f"{reference.name}({keep_ratio:g})"
+    return reference.model_copy(update={"name": name, "schedule": Stages(cuts=cuts)})
+
+
+def _read_policy(path: Path, name: str) -> PruningPolicy:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return PruningPolicy(**{"name": name, **values})
+    except OSError as error:
+        raise ConfigError(f"cannot read policy {path}: {error.strerror}") from error
+    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"policy {path} is no YAML mapping: {str(error).splitlines()[0]}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"policy {path}: {field} = {first['input']!r}: {first['msg']}") from error
+
+
+def _share(ratio: float, count: int) -> int:
+    # 0.7 * 10 is 7 in arithmetic and 6.999... in floats
+    return int(ratio * count + 1e-9)

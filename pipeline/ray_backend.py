@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,13 @@ _DECODER_LOST = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryEr
 
 @dataclass(frozen=True, slots=True)
 class EncoderRequest:
-    """What the workers shall load; `precision` None lets their hardware decide."""
+    """What the workers shall load; None lets their hardware decide on precision, and their cores on threads."""
 
     source: ModelSource
     policy: PruningPolicy | None
     precision: Precision | None
     max_pixels: int
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class WorkerReport:
     spec: EncoderSpec
     device: str
     batch_size: int
+    threads: int
     versions: dict[str, str]
 
 
@@ -158,7 +160,7 @@ class WorkerPool:
         """
         if request.precision is None:
             offered: Precision = _get(self._workers[0].preferred_precision.remote())
-            request = EncoderRequest(request.source, request.policy, offered, request.max_pixels)
+            request = replace(request, precision=offered)
         self._request = request
         self.report, *others = [_get(ref) for ref in [worker.load.remote(request) for worker in self._workers]]
         for report in others:
@@ -257,6 +259,7 @@ class EncodeWorker:
         from pipeline.encode import Encoder
         from pipeline.model.load import load_model
 
+        self._threads = request.threads or self._threads
         torch.set_num_threads(self._threads)
         device = self._device()
         self._encoder = None  # make room
@@ -270,7 +273,7 @@ class EncodeWorker:
         _get(decoders)
         # plain text: torch's own version type would make the driver import torch to read it
         versions = {"torch": str(torch.__version__), "open_clip": str(open_clip.__version__)}
-        return WorkerReport(self._encoder.spec, _device_name(device), batch_size, versions)
+        return WorkerReport(self._encoder.spec, _device_name(device), batch_size, self._threads, versions)
 
     def embed_shard(self, shard: Shard, record: RunRecord, root: Path) -> ShardStats:
         """Embed and commit one shard."""

@@ -93,7 +93,9 @@ def _request(settings: EmbedSettings, begun: RunRecord | None) -> EncoderRequest
     precision = None if settings.precision == "auto" else settings.precision
     if precision is None and begun:
         precision = begun.encoder.precision
-    return EncoderRequest(settings.model_source(), settings.pruning_policy(), precision, settings.max_pixels)
+    # the order of sums, and so the last bits, depend on the number of threads
+    threads = begun.threads_per_worker if begun else None
+    return EncoderRequest(settings.model_source(), settings.pruning_policy(), precision, settings.max_pixels, threads)
 
 
 def _refuse_other_shards(settings: EmbedSettings, begun: RunRecord | None) -> None:
@@ -126,6 +128,7 @@ def _plan(settings: EmbedSettings, entries: list[ImageEntry], pool: WorkerPool, 
         shard_capacity=capacity,
         batch_size=batch_size,
         max_pixels=settings.max_pixels,
+        threads_per_worker=pool.report.threads,
         shards=tuple(PlannedShard(ordinal=s.ordinal, shard_id=s.shard_id, num_images=len(s.entries)) for s in shards),
         environment={
             **pool.report.versions,

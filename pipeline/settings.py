@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSettingsSource, SettingsConfigDict
 
 from pipeline.errors import ConfigError
-from pipeline.policy import DEFAULT_POLICY, PruningPolicy, resolve_policy
+from pipeline.policy import PruningPolicy, choose_policy
 from pipeline.spec import DEFAULT_MAX_PIXELS, ModelSource
 
 S = TypeVar("S", bound="Settings")
@@ -44,8 +44,8 @@ class EncoderSettings(Settings):
     random_weights: bool = False
     """Use random weights; for measuring speed only."""
 
-    policy: Literal["none", "reference"] = DEFAULT_POLICY
-    """Pruning policy; `none` is the unpruned model."""
+    policy: str | None = None
+    """Pruning policy: a name or a FILE.yaml; `none` is the unpruned model, the default is `reference`."""
 
     keep_ratio: float | None = Field(default=None, gt=0.0, le=1.0)
     """Share of patch tokens kept by the reference method, in (0, 1]; 0.7 unless given."""
@@ -64,15 +64,6 @@ class EncoderSettings(Settings):
 
     max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1)
     """Images with more pixels are refused, as rows with status too_large."""
-
-    @model_validator(mode="after")
-    def _check_policy(self) -> "EncoderSettings":
-        self.pruning_policy()
-        return self
-
-    def pruning_policy(self) -> PruningPolicy | None:
-        """The policy these settings name; None for the unpruned tower."""
-        return resolve_policy(self.policy, self.keep_ratio)
 
     def model_source(self) -> ModelSource:
         """Where the weights come from."""
@@ -94,6 +85,15 @@ class EmbedSettings(EncoderSettings):
 
     shard_size: int | None = Field(default=None, ge=1)
     """Images per shard; 10,000 unless given, less where workers would idle."""
+
+    @model_validator(mode="after")
+    def _check_policy(self) -> "EmbedSettings":
+        self.pruning_policy()
+        return self
+
+    def pruning_policy(self) -> PruningPolicy | None:
+        """The policy these settings name; None for the unpruned tower."""
+        return choose_policy(self.policy, self.keep_ratio)
 
 
 def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> S:
@@ -140,6 +140,8 @@ def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> 
         _make_optional(parser, {*yaml_values, *_environment_keys(prefix)})
         values = CliApp.run(Sources, cli_args=argv, cli_settings_source=source, **yaml_values).model_dump(by_alias=True)
         return model(**values)
+    except ConfigError as error:  # a validator of ours that met a policy file, say
+        raise ConfigError(f"clipsieve {verb}: {error}") from error
     except ValidationError as error:
         raise ConfigError(explain(error, f"clipsieve {verb}")) from error
 

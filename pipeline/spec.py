@@ -99,9 +99,8 @@ class EncoderSpec(BaseModel):
 
     def describe(self) -> str:
         """One line for error messages: what a person would name this encoder."""
-        ratio = f" keep {self.policy.keep_ratio:g}" if self.policy else ""
         tag = f"/{self.source.pretrained}" if self.source.pretrained else ""
-        return f"{self.fingerprint} ({self.source.model}{tag}, {self.policy_name}{ratio}, {self.precision})"
+        return f"{self.fingerprint} ({self.source.model}{tag}, {self.policy_name}, {self.precision})"
 
 
 def _absolute(path: str) -> str:

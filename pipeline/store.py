@@ -48,6 +48,7 @@ class RunRecord(BaseModel):
     shard_capacity: int
     batch_size: int
     max_pixels: int
+    threads_per_worker: int
     shards: tuple[PlannedShard, ...]
     environment: dict[str, Any]
 

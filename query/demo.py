@@ -11,7 +11,7 @@ from pipeline.errors import InputError
 from pipeline.progress import Tick
 from pipeline.scenes import write_collection
 from pipeline.source import read_captions
-from query.evaluate import PRUNED, evaluate
+from query.evaluate import evaluate
 from query.search import Hit, search
 from query.settings import DemoSettings, EvaluateSettings
 from query.sheet import write_sheet
@@ -45,13 +45,15 @@ def run_demo(
         ),
         on_tick,
     )
-    for condition in results["conditions"]:
-        build_index(IndexSettings(store=out / "stores" / condition["name"]))
+    stores = [out / "stores" / condition["name"] for condition in results["conditions"]]
+    for store in stores:
+        build_index(IndexSettings(store=store))
     asked = dict(list(read_captions(captions).items())[:: settings.num_images // NUM_QUERIES][:NUM_QUERIES])
     queries = [texts[0] for texts in asked.values()]
-    answers = list(zip(queries, search(out / "stores" / PRUNED, queries, HITS_PER_QUERY), strict=True))
+    answers = list(zip(queries, search(stores[-1], queries, HITS_PER_QUERY), strict=True))
     sheet = out / "sheet.png"
     write_sheet(sheet, answers, right_keys=list(asked))
+    results["conditions"][-1]["name"] = "pruned"
     return results, answers, sheet
 
 

@@ -27,7 +27,7 @@ from pipeline.errors import InputError
 from pipeline.machine import cpu_name, num_cores
 from pipeline.model.bench import ROUNDS, images_per_second, median_rates, median_speedup
 from pipeline.model.load import load_model
-from pipeline.policy import PruningPolicy
+from pipeline.policy import UNPRUNED, PruningPolicy
 from pipeline.progress import Tick
 from pipeline.ray_backend import worker_pool
 from pipeline.recall import KS, first_hit_ranks, paired_difference, recall_metrics
@@ -39,20 +39,18 @@ from pipeline.store import RunRecord
 from query.settings import EvaluateSettings
 from query.text import text_encoder
 
-BASELINE = "none"
-PRUNED = "pruned"
-
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One way to embed the images: its name in the results and its policy."""
+    """One way to embed the images: its name in the results, what `--policy` calls it, and the policy."""
 
     name: str
+    asked: str | None
     policy: PruningPolicy | None
 
 
 def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = lambda name, tick: None) -> dict:
-    """Embed the same images unpruned and pruned, and compare recall, speed and cost.
+    """Embed the same images unpruned and under each policy, and compare recall, speed and cost.
 
     Args:
         settings: Images, captions, encoder.
@@ -66,8 +64,8 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
     """
     captions = read_captions(settings.captions)
     with_captions(list_images(settings.images)[0], captions)
-    policy = settings.pruning_policy()
-    conditions = [Condition(BASELINE, None)] + ([Condition(PRUNED, policy)] if policy else [])
+    conditions = [Condition(UNPRUNED, UNPRUNED, None)]
+    conditions += [Condition(policy.name, asked, policy) for asked, policy in settings.pruning_policies().items()]
     with ExitStack() as stack:
         out = settings.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clipsieve-")))
         with worker_pool(settings.ray_address, settings.workers) as pool:
@@ -79,7 +77,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
                 )
                 for condition in conditions
             }
-        rates = _tower_rates(settings, conditions, reports[BASELINE].record)
+        rates = _tower_rates(settings, conditions, reports[UNPRUNED].record)
         ranks, clusters, counts = _ranks(reports, captions)
     results = {
         "dataset": settings.images.absolute().name,
@@ -87,7 +85,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
         "pretrained": settings.pretrained,
         **counts,
         "conditions": [],
-        "environment": _environment(reports[BASELINE]),
+        "environment": _environment(reports[UNPRUNED]),
     }
     for condition in conditions:
         results["conditions"].append(_condition_results(condition, reports, rates, ranks, clusters))
@@ -95,9 +93,8 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
 
 
 def _embed_settings(settings: EvaluateSettings, condition: Condition, out: Path) -> EmbedSettings:
-    shared = settings.model_dump(include=set(EmbedSettings.model_fields) - {"out", "captions", "config"})
-    if condition.policy is None:
-        shared |= {"policy": "none", "keep_ratio": None}
+    shared = settings.model_dump(include=set(EmbedSettings.model_fields) - {"out", "captions", "config", "policy"})
+    shared |= {"policy": condition.asked, "keep_ratio": settings.keep_ratio if condition.policy else None}
     return EmbedSettings(**shared, source=settings.images, out=out / condition.name, captions=settings.captions)
 
 
@@ -105,13 +102,13 @@ def _ranks(
     reports: dict[str, EmbedReport], captions: dict[str, list[str]]
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray], dict[str, int]]:
     """Ranks by condition and task, the image each query belongs to, and how many of everything there were."""
-    record = reports[BASELINE].record
+    record = reports[UNPRUNED].record
     images = {name: _embeddings_by_key(report) for name, report in reports.items()}
-    failed = sorted(captions.keys() - images[BASELINE].keys())
-    keys = [key for key in captions if key in images[BASELINE]]
+    failed = sorted(captions.keys() - images[UNPRUNED].keys())
+    keys = [key for key in captions if key in images[UNPRUNED]]
     if not keys:
         raise InputError(f"none of the {len(captions)} captioned images could be embedded, first {failed[0]!r}")
-    gallery = keys + sorted(images[BASELINE].keys() - captions.keys())
+    gallery = keys + sorted(images[UNPRUNED].keys() - captions.keys())
     texts = [text for key in keys for text in captions[key]]
     text_labels = np.array([number for number, key in enumerate(keys) for _ in captions[key]])
     image_labels = np.arange(len(gallery))
@@ -151,8 +148,8 @@ def _tower_rates(settings: EvaluateSettings, conditions: list[Condition], record
         name: {
             "images_per_second": medians[name],
             "gmacs": encoder.gmacs,
-            "measured": median_speedup(rates, name, BASELINE),
-            "theoretical": encoders[BASELINE].gmacs / encoder.gmacs,
+            "measured": median_speedup(rates, name, UNPRUNED),
+            "theoretical": encoders[UNPRUNED].gmacs / encoder.gmacs,
         }
         for name, encoder in encoders.items()
     }
@@ -168,7 +165,7 @@ def _condition_results(
     name, report, rate = condition.name, reports[condition.name], rates[condition.name]
     results = {
         "name": name,
-        "policy": condition.policy.model_dump() if condition.policy else {"name": "none"},
+        "policy": condition.policy.model_dump() if condition.policy else {"name": UNPRUNED},
         "fingerprint": report.record.fingerprint,
         "metrics": recall_metrics(ranks[name]),
         "images_per_second": rate["images_per_second"],
@@ -176,12 +173,12 @@ def _condition_results(
         "images_per_second_end_to_end": report.images_per_second_end_to_end if report.num_embedded else None,
         "gmacs": rate["gmacs"],
     }
-    if name == BASELINE:
+    if name == UNPRUNED:
         return results
     deltas = {}
     for task, task_ranks in ranks[name].items():
         for k in KS:
-            value, interval = paired_difference(task_ranks < k, ranks[BASELINE][task] < k, clusters[task])
+            value, interval = paired_difference(task_ranks < k, ranks[UNPRUNED][task] < k, clusters[task])
             deltas[f"{task}_recall@{k}"] = {"value": value, "ci95": list(interval)}
     speedup = {"measured": rate["measured"], "theoretical": rate["theoretical"]}
     return results | {"deltas": deltas, "speedup": speedup}

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg
 
+from pipeline.policy import UNPRUNED, PruningPolicy, choose_policy
 from pipeline.settings import EncoderSettings, Settings
 
 
@@ -33,6 +34,9 @@ class SearchSettings(Settings):
 class EvaluateSettings(EncoderSettings):
     """Measure recall and speed of the pruned model against the unpruned one, on your own images and captions."""
 
+    policy: str | None = None
+    """Pruning policies, separated by commas, one condition each; `none` comes first in any case."""
+
     images: Path
     """Folder of images; every one of them is in the gallery."""
 
@@ -47,6 +51,20 @@ class EvaluateSettings(EncoderSettings):
 
     bench_images: int = Field(default=128, ge=1)
     """Images on which the bare image tower is timed."""
+
+    @model_validator(mode="after")
+    def _check_policies(self) -> "EvaluateSettings":
+        self.pruning_policies()
+        return self
+
+    def pruning_policies(self) -> dict[str | None, PruningPolicy]:
+        """The policies to compare with the unpruned tower, by what `--policy` calls them (None: the default)."""
+        asked = [name.strip() for name in self.policy.split(",")] if self.policy else [None]
+        policies = {name: choose_policy(name, self.keep_ratio) for name in asked if name != UNPRUNED}
+        names = [policy.name for policy in policies.values()]
+        if len(set(names)) < len(names):
+            raise ValueError(f"policy = {self.policy!r}: two policies of one name, {', '.join(names)}; rename one")
+        return policies
 
 
 class DemoSettings(Settings):

@@ -59,14 +59,14 @@ def test_evaluate_writes_the_documented_json(store, tiny_model, tmp_path, ray_se
     assert main(argv) == 0
     results = json.loads((tmp_path / "r.json").read_text())
     unpruned, pruned = results["conditions"]
-    assert (unpruned["name"], pruned["name"]) == ("none", "pruned")
+    assert (unpruned["name"], pruned["name"]) == ("none", "reference(0.5)")
     assert "deltas" not in unpruned
     assert set(pruned["deltas"]) == set(pruned["metrics"]) == set(unpruned["metrics"])
     for metric, delta in pruned["deltas"].items():
         assert delta["value"] == pytest.approx(pruned["metrics"][metric] - unpruned["metrics"][metric])
         low, high = delta["ci95"]
         assert low <= delta["value"] <= high
-    assert pruned["policy"]["keep_ratio"] == 0.5
+    assert pruned["policy"]["schedule"]["cuts"][0]["keep"] == 0.5
     assert pruned["speedup"]["theoretical"] == pytest.approx(unpruned["gmacs"] / pruned["gmacs"])
     assert pruned["gmacs"] < unpruned["gmacs"]
     assert min(unpruned["images_per_second"], unpruned["images_per_second_end_to_end"]) > 0

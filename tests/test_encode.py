@@ -11,10 +11,10 @@ from pipeline.errors import ClipsieveError
 from pipeline.model.bench import images_per_second, median_rates, median_speedup
 from pipeline.model.flops import gmacs_per_image
 from pipeline.model.load import load_model
-from pipeline.policy import PruningPolicy
+from pipeline.policy import choose_policy
 from pipeline.spec import ModelSource
 
-POLICY = PruningPolicy(name="reference", keep_ratio=0.5)
+POLICY = choose_policy("reference", 0.5)
 
 
 @pytest.fixture

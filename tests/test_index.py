@@ -44,6 +44,7 @@ def make_store(tmp_path):
             shard_capacity=100,
             batch_size=4,
             max_pixels=1000,
+            threads_per_worker=1,
             shards=tuple(shards),
             environment={},
         )

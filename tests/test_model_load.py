@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ConfigError, InputError
 from pipeline.model.load import hash_tensors, load_model, with_policy
-from pipeline.policy import PruningPolicy
+from pipeline.policy import PruningPolicy, choose_policy, named_policy
 from pipeline.spec import ModelSource, Preprocess
 
 
@@ -98,9 +98,10 @@ def test_other_precision_changes_the_image_half_only(tiny_model, tiny_spec):
 def test_other_policy_changes_the_image_half_only(tiny_spec):
     policies = [
         None,
-        PruningPolicy(name="reference"),
-        PruningPolicy(name="reference", keep_ratio=0.5),
-        PruningPolicy(name="reference", depth=0.5),
+        named_policy("reference"),
+        choose_policy("reference", 0.5),
+        named_policy("balanced"),
+        named_policy("lossless"),
     ]
     specs = [with_policy(tiny_spec, policy) for policy in policies]
     assert {spec.text_space for spec in specs} == {tiny_spec.text_space}

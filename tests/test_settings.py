@@ -8,7 +8,7 @@ import yaml
 
 import pipeline.settings
 from pipeline.errors import ConfigError
-from pipeline.policy import PruningPolicy
+from pipeline.policy import named_policy
 from pipeline.settings import EmbedSettings, EncoderSettings, Settings, load_settings
 
 VERBS = {"embed": EmbedSettings}
@@ -62,7 +62,7 @@ def test_defaults(load):
     assert (settings.source, settings.out) == (Path("photos"), Path("store"))
     assert settings == EmbedSettings(source="photos", out="store")
     assert settings.model == "scenes"
-    assert settings.pruning_policy() == PruningPolicy(name="reference", depth=0.25, keep_ratio=0.7)
+    assert settings.pruning_policy() == named_policy("reference")
 
 
 def test_precedence(load, monkeypatch):
@@ -140,9 +140,12 @@ def test_keys_given_twice_are_named(load):
         (("--keep-ratio", "nan"), r"keep_ratio = 'nan': "),
         (("--batch-size", "0"), r"batch_size = '0': input should be greater than or equal to 1"),
         (("--workers", "two"), r"workers = 'two': input should be a valid integer"),
-        (("--policy", "magic"), r"policy = 'magic': input should be 'none' or 'reference'"),
+        (("--policy", "magic"), r"policy = 'magic': expected one of none, "),
         (("--precision", "int8"), r"precision = 'int8': input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
-        (("--policy", "none", "--keep-ratio", "0.5"), r"policy 'none' prunes nothing; leave out keep_ratio"),
+        (
+            ("--policy", "none", "--keep-ratio", "0.5"),
+            r"keep_ratio = 0.5 is short for the reference method; leave out policy 'none'",
+        ),
         (("--shard-size", "0", "--workers", "0"), r"= '0': .* \(and 1 more\)"),
         (("surplus",), r"unrecognized arguments: surplus"),
     ],

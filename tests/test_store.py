@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import FingerprintMismatch, StoreError, UnfinishedStore
-from pipeline.policy import PruningPolicy
+from pipeline.policy import choose_policy
 from pipeline.schema import ImageRecord, part_table, spec_metadata
 from pipeline.store import PlannedShard, RunRecord, Store, sha256_of
 
@@ -21,6 +21,7 @@ def run_record(spec, shard_ids=("aa", "bb", "cc")):
         shard_capacity=2,
         batch_size=2,
         max_pixels=1000,
+        threads_per_worker=1,
         shards=tuple(PlannedShard(ordinal=n, shard_id=text, num_images=2) for n, text in enumerate(shard_ids)),
         environment={},
     )
@@ -164,7 +165,7 @@ def test_begin_again_finds_the_record_of_the_first_time(store, record):
 
 
 @pytest.mark.parametrize(
-    "change", [{"policy": None}, {"policy": PruningPolicy(name="reference", keep_ratio=0.5)}, {"precision": "bf16"}]
+    "change", [{"policy": None}, {"policy": choose_policy("reference", 0.5)}, {"precision": "bf16"}]
 )
 def test_another_encoder_is_refused_and_both_are_shown(store, record, spec, change):
     other = spec.model_copy(update=change)

@@ -1,0 +1,118 @@
+"""Importance of patch tokens: tensors in, a score [B, N] float32 out, larger is kept. Imports torch and nothing else.
+
+Shapes: B images, N patch tokens, D width, H heads, E head width. Tokens are the states entering a block, before its
+norm; queries, keys and values are those the block would compute from them.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+OUTLIER_MADS = 6.0
+"""A token whose norm is this many median absolute deviations above the median is a register, not content."""
+
+ENERGY_MARGIN = 0.5
+"""Cosine above which two tokens count as neighbours in `energy`."""
+
+
+def l2(patches_BND: Tensor) -> Tensor:
+    """Norm of the token: the reference method."""
+    return torch.linalg.vector_norm(patches_BND, dim=-1, dtype=torch.float32)
+
+
+def l2_robust(patches_BND: Tensor) -> Tensor:
+    """Norm of the token, with outliers pinned as kept.
+
+    High-norm "register" tokens carry global state in the middle of a ViT (Darcet et al. 2023, arXiv 2309.16588): they
+    must stay, and must not pass for content.
+    """
+    return pin_outliers(l2(patches_BND), l2(patches_BND))
+
+
+def pin_outliers(score_BN: Tensor, norm_BN: Tensor) -> Tensor:
+    """Give tokens of outlying norm a score above all others."""
+    median_B1 = norm_BN.median(dim=1, keepdim=True).values
+    spread_B1 = (norm_BN - median_B1).abs().median(dim=1, keepdim=True).values
+    return score_BN.masked_fill(norm_BN > median_B1 + OUTLIER_MADS * spread_B1, torch.inf)
+
+
+def cls_attn(query_BHE: Tensor, keys_BHNE: Tensor) -> Tensor:
+    """Attention that the class token pays to each patch, mean over heads: one row, never the N x N matrix."""
+    return _class_row(query_BHE, keys_BHNE).mean(dim=1)
+
+
+def cls_attn_v(query_BHE: Tensor, keys_BHNE: Tensor, values_BHNE: Tensor) -> Tensor:
+    """Class attention times the length of what it would fetch, summed over heads."""
+    lengths_BHN = torch.linalg.vector_norm(values_BHNE, dim=-1, dtype=torch.float32)
+    return (_class_row(query_BHE, keys_BHNE) * lengths_BHN).sum(dim=1)
+
+
+def l2_cls(query_BHE: Tensor, keys_BHNE: Tensor, patches_BND: Tensor) -> Tensor:
+    """Sum of a token's ranks by norm and by class attention: what either calls important is kept."""
+    return _ranks(l2(patches_BND)) + _ranks(cls_attn(query_BHE, keys_BHNE))
+
+
+def key_norm(keys_BHNE: Tensor) -> Tensor:
+    """Negative norm of the mean key over heads (low key norms attract attention, arXiv 2406.11430)."""
+    return -torch.linalg.vector_norm(keys_BHNE.mean(dim=1), dim=-1, dtype=torch.float32)
+
+
+def redundancy(patches_BND: Tensor) -> Tensor:
+    """Negative cosine to the most similar other patch: duplicates go first."""
+    return -_nearest_cosine(patches_BND)
+
+
+def energy(patches_BND: Tensor, margin: float = ENERGY_MARGIN) -> Tensor:
+    """Negative energy of PiToMe (Tran et al. 2024, arXiv 2405.16148): isolated tokens are kept.
+
+    E_i = mean_j f(cos_ij) with f(t) = t - m for t >= m, else exp(t - m) - 1.
+    """
+    excess_BNN = _cosines(patches_BND).float() - margin
+    return -torch.where(excess_BNN >= 0, excess_BNN, excess_BNN.exp() - 1).mean(dim=-1)
+
+
+def hybrid(query_BHE: Tensor, keys_BHNE: Tensor, patches_BND: Tensor) -> Tensor:
+    """Class attention times non-redundancy."""
+    return cls_attn(query_BHE, keys_BHNE) * (1 - _nearest_cosine(patches_BND).clamp(min=0))
+
+
+def clip_sem(class_BE: Tensor, patches_BNE: Tensor) -> Tensor:
+    """Cosine of each patch to the class token, both projected into the space of the embedding."""
+    return F.cosine_similarity(class_BE.unsqueeze(1).float(), patches_BNE.float(), dim=-1)
+
+
+def random(num_images: int, num_patches: int, device: torch.device) -> Tensor:
+    """The control that says nothing, the same in every run: each slot of a batch has its own fixed order."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(num_images, num_patches, generator=generator).to(device)
+
+
+def grid(num_images: int, rows: int, columns: int, device: torch.device) -> Tensor:
+    """The control that spreads evenly: any number of best patches cover the image (R2 low-discrepancy sequence)."""
+    row, column = torch.arange(rows).unsqueeze(1), torch.arange(columns).unsqueeze(0)
+    # steps of the plastic number, Roberts 2018
+    order = (row * 0.7548776662 + column * 0.5698402910) % 1.0
+    return order.flatten().to(device).expand(num_images, -1)
+
+
+def _ranks(score_BN: Tensor) -> Tensor:
+    places_BN = torch.arange(score_BN.shape[1], dtype=torch.float32, device=score_BN.device).expand_as(score_BN)
+    return torch.empty_like(score_BN).scatter_(1, score_BN.argsort(dim=1), places_BN)
+
+
+def _class_row(query_BHE: Tensor, keys_BHNE: Tensor) -> Tensor:
+    logits_BHN = torch.einsum("bhe,bhne->bhn", query_BHE, keys_BHNE).float() / math.sqrt(query_BHE.shape[-1])
+    return logits_BHN.softmax(dim=-1)
+
+
+def _cosines(patches_BND: Tensor) -> Tensor:
+    unit_BND = F.normalize(patches_BND, dim=-1)
+    return unit_BND @ unit_BND.transpose(1, 2)
+
+
+def _nearest_cosine(patches_BND: Tensor) -> Tensor:
+    cosines_BNN = _cosines(patches_BND).float()
+    cosines_BNN.diagonal(dim1=1, dim2=2).fill_(-1)
+    return cosines_BNN.amax(dim=-1)
