@@ -97,9 +97,11 @@ def ray_session(address: str | None) -> Iterator[None]:
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
-        advice = "set RAY_AUTH_MODE=token, with the head's ~/.ray/auth_token on this machine"
-        if not isinstance(error, ray.exceptions.AuthenticationError):
-            advice = "check --ray-address" if address else "see /tmp/ray/session_latest/logs"
+        advice = "see /tmp/ray/session_latest/logs"
+        if address:
+            advice = (
+                "check --ray-address; if the head asks for a token, set RAY_AUTH_MODE=token and copy its token"
+            )
         raise InputError(f"cannot join Ray at {address or 'this machine'}: {reason}; {advice}") from error
     if threading.current_thread() is threading.main_thread():
         # Ray's own handler prints its stack and exits; stop as tidily as for Ctrl-C instead

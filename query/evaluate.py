@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.bench import ROUNDS, images_per_second, median_rates, median_speedup
 from pipeline.decode import decode_batch
 from pipeline.encode import Encoder, twin, whole_machine
 from pipeline.errors import InputError
 from pipeline.machine import cpu_name, num_cores
-from pipeline.model.bench import ROUNDS, images_per_second, median_rates, median_speedup
 from pipeline.model.load import load_model
 from pipeline.policy import UNPRUNED, PruningPolicy
 from pipeline.progress import Tick

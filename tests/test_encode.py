@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.bench import images_per_second, median_rates, median_speedup
 from pipeline.encode import Encoder, twin
 from pipeline.errors import ClipsieveError
-from pipeline.model.bench import images_per_second, median_rates, median_speedup
 from pipeline.model.flops import gmacs_per_image
 from pipeline.model.load import load_model
 from pipeline.policy import choose_policy
