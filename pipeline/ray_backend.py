@@ -99,9 +99,7 @@ def ray_session(address: str | None) -> Iterator[None]:
         reason = str(error).splitlines()[0]
         advice = "see /tmp/ray/session_latest/logs"
         if address:
-            advice = (
-                "check --ray-address; if the head asks for a token, set RAY_AUTH_MODE=token and copy its token"
-            )
+            advice = "check --ray-address; if the head asks for a token, set RAY_AUTH_MODE=token and copy its token"
         raise InputError(f"cannot join Ray at {address or 'this machine'}: {reason}; {advice}") from error
     if threading.current_thread() is threading.main_thread():
         # Ray's own handler prints its stack and exits; stop as tidily as for Ctrl-C instead

@@ -2,6 +2,7 @@
 
 import json
 import resource
+from contextlib import contextmanager
 
 import pytest
 
@@ -44,17 +45,23 @@ def test_a_failing_writer_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.fixture
+@contextmanager
 def small_files_only():
+    # no fixture: the limit must be off again before pytest writes its own report, perhaps to a file
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_no_room(tmp_path, small_files_only):
+def test_no_room(tmp_path):
     # the kernel itself stops the write half way, as on a full disk
-    with pytest.raises(StoreError, match=r"cannot write .*file: File too large; free space or choose another place"):
+    with (
+        pytest.raises(StoreError, match=r"cannot write .*file: File too large; free space or choose another place"),
+        small_files_only(),
+    ):
         write_atomically(tmp_path / "file", lambda temporary: temporary.write_bytes(bytes(5000)))
     assert list(tmp_path.iterdir()) == []
 
