@@ -9,12 +9,12 @@ from importlib.metadata import version
 from pipeline import __version__
 from pipeline.errors import ConfigError
 from pipeline.lock import store_lock
-from pipeline.plan import plan_shards, shard_capacity
+from pipeline.plan import Shard, plan_shards, shard_capacity
 from pipeline.progress import Tick
 from pipeline.ray_backend import EncoderRequest, WorkerPool, worker_pool
 from pipeline.schema import spec_metadata
 from pipeline.settings import EmbedSettings
-from pipeline.source import ImageEntry, as_text, list_images, read_captions, with_captions
+from pipeline.source import as_text, list_images, read_captions, with_captions
 from pipeline.store import PlannedShard, RunRecord, ShardStats, Store
 
 
@@ -63,9 +63,11 @@ def embed(
             begun = store.read_run() if store.run_path.exists() else None
             _refuse_other_shards(settings, begun)
             pool.load(_request(settings, begun))
-            record = store.begin(_plan(settings, entries, pool, begun))
+            capacity = _capacity(settings, len(entries), pool, begun)
+            shards = plan_shards(entries, capacity)
+            record = store.begin(_record(settings, shards, capacity, pool, begun))
             committed = store.committed(record)
-            todo = [s for s in plan_shards(entries, record.shard_capacity) if s.ordinal not in committed]
+            todo = [shard for shard in shards if shard.ordinal not in committed]
             meter = _Meter(record, list(committed.values()), on_tick)
             start_s = time.perf_counter() - started
             finished = pool.run(todo, record, store.root, meter)
@@ -114,19 +116,21 @@ def _refuse_other_shards(settings: EmbedSettings, begun: RunRecord | None) -> No
         )
 
 
-def _plan(settings: EmbedSettings, entries: list[ImageEntry], pool: WorkerPool, begun: RunRecord | None) -> RunRecord:
+def _capacity(settings: EmbedSettings, num_images: int, pool: WorkerPool, begun: RunRecord | None) -> int:
     if begun:
-        capacity, batch_size = begun.shard_capacity, begun.batch_size
-    else:
-        capacity = settings.shard_size or shard_capacity(len(entries), pool.num_workers)
-        batch_size = settings.batch_size or pool.report.batch_size
-    shards = plan_shards(entries, capacity)
+        return begun.shard_capacity
+    return settings.shard_size or shard_capacity(num_images, pool.num_workers)
+
+
+def _record(
+    settings: EmbedSettings, shards: list[Shard], capacity: int, pool: WorkerPool, begun: RunRecord | None
+) -> RunRecord:
     return RunRecord(
         clipsieve_version=__version__,
         source=as_text(settings.source.absolute()),
         **spec_metadata(pool.report.spec),
         shard_capacity=capacity,
-        batch_size=batch_size,
+        batch_size=begun.batch_size if begun else settings.batch_size or pool.report.batch_size,
         max_pixels=settings.max_pixels,
         threads_per_worker=pool.report.threads,
         shards=tuple(PlannedShard(ordinal=s.ordinal, shard_id=s.shard_id, num_images=len(s.entries)) for s in shards),

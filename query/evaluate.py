@@ -34,7 +34,7 @@ from pipeline.recall import KS, first_hit_ranks, paired_difference, recall_metri
 from pipeline.run import EmbedReport, embed
 from pipeline.schema import embeddings_of, read_part
 from pipeline.settings import EmbedSettings
-from pipeline.source import list_images, read_captions, with_captions
+from pipeline.source import ImageEntry, list_images, read_captions, with_captions
 from pipeline.store import RunRecord
 from query.settings import EvaluateSettings
 from query.text import text_encoder
@@ -63,7 +63,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
         InputError: If captions and images do not fit.
     """
     captions = read_captions(settings.captions)
-    with_captions(list_images(settings.images)[0], captions)
+    entries = with_captions(list_images(settings.images)[0], captions)
     conditions = [Condition(UNPRUNED, UNPRUNED, None)]
     conditions += [Condition(policy.name, asked, policy) for asked, policy in settings.pruning_policies().items()]
     with ExitStack() as stack:
@@ -77,7 +77,8 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
                 )
                 for condition in conditions
             }
-        rates = _tower_rates(settings, conditions, reports[UNPRUNED].record)
+        bench_entries = entries[: settings.bench_images]
+        rates = _tower_rates(bench_entries, conditions, reports[UNPRUNED].record)
         ranks, clusters, counts = _ranks(reports, captions)
     results = {
         "dataset": settings.images.absolute().name,
@@ -136,10 +137,9 @@ def _embeddings_by_key(report: EmbedReport) -> dict[str, np.ndarray]:
     return by_key
 
 
-def _tower_rates(settings: EvaluateSettings, conditions: list[Condition], record: RunRecord) -> dict[str, dict]:
+def _tower_rates(entries: list[ImageEntry], conditions: list[Condition], record: RunRecord) -> dict[str, dict]:
     spec = record.encoder
-    entries = list_images(settings.images)[0][: settings.bench_images]
-    pixels, _ = decode_batch(entries, spec.preprocess, settings.max_pixels)
+    pixels, _ = decode_batch(entries, spec.preprocess, record.max_pixels)
     loaded = load_model(spec.source, spec.precision, whole_machine())
     encoders = {condition.name: Encoder(twin(loaded), condition.policy) for condition in conditions}
     rates = images_per_second(encoders, pixels, record.batch_size)

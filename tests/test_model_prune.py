@@ -8,7 +8,7 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.model import tokens
 from pipeline.model.load import load_model
 from pipeline.model.prune import attach
-from pipeline.model.towers import attention_with_sizes, unprunable_reason
+from pipeline.model.towers import attend_with_sizes, attention_with_sizes, unprunable_reason, view_of
 from pipeline.policy import PruningPolicy
 from pipeline.spec import ModelSource
 
@@ -242,6 +242,27 @@ def test_families_of_open_clip_towers(extra, images):
     assert not torch.allclose(pooled(), before, atol=1e-4)
     detach()
     assert torch.equal(pooled(), before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("extra", TOWERS.values(), ids=TOWERS.keys())
+def test_written_out_blocks_are_open_clips_own(extra):
+    torch.manual_seed(5)
+    tower = open_clip.transformer.VisionTransformer(32, 8, 32, 4, 2, 4.0, output_dim=16, **extra).eval()
+    for parameter in tower.parameters():  # scales and norms that are not the identity they start as
+        parameter.add_(0.3 * torch.randn_like(parameter))
+    x = torch.randn(3, 17, 32)
+    for block in tower.transformer.resblocks:
+        torch.testing.assert_close(attend_with_sizes(block, x, torch.zeros(3, 17)), block(x), rtol=1e-4, atol=1e-4)
+        class_only = view_of(tower).class_token_block(block, x)
+        torch.testing.assert_close(class_only, block(x)[:, :1], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_sizes_without_a_cut_change_nothing(clip, images):
+    before = clip.visual(images)
+    attach(clip.visual, PruningPolicy(name="p", size_weight=1.0, class_token_last=False))
+    assert torch.equal(clip.visual(images), before)
 
 
 def test_grid_after_a_first_cut_is_refused(clip):

@@ -51,9 +51,8 @@ class _Pruner:
                 hook = partial(self._shorten, number, before[number])
                 self._undo.append(block.register_forward_pre_hook(hook).remove)
         last = len(tower.blocks) - 1
-        if policy.size_weight:
-            first_cut = next(i for i, count in enumerate(self._counts) if count < self._num_patches)
-            for number in range(first_cut, last + 1):
+        for number in range(len(tower.blocks)):
+            if self._has_sizes(number):
                 self._replace_forward(tower.blocks[number], partial(self._attend, number))
         if policy.class_token_last and tower.reads_class_token_only:
             self._replace_forward(tower.blocks[last], partial(self._last_block, last))
@@ -125,8 +124,11 @@ class _Pruner:
         return attend_with_sizes(self._tower.blocks[number], x_BTD, self._log_sizes(number, x_BTD))
 
     def _last_block(self, number: int, x_BTD: Tensor, *args: object, **kwargs: object) -> Tensor:
-        log_sizes_BT = self._log_sizes(number, x_BTD) if self._policy.size_weight else None
+        log_sizes_BT = self._log_sizes(number, x_BTD) if self._has_sizes(number) else None
         return self._tower.class_token_block(self._tower.blocks[number], x_BTD, log_sizes_BT)
+
+    def _has_sizes(self, number: int) -> bool:
+        return self._policy.size_weight > 0 and self._counts[number] < self._num_patches
 
     def _log_sizes(self, number: int, x_BTD: Tensor) -> Tensor:
         """Size weight times log of how many patches each token of the sequence stands for, [B, T]."""

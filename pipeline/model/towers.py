@@ -78,16 +78,15 @@ class OpenClipTower:
 
     def class_token_block(self, block: nn.Module, x_BTD: Tensor, log_sizes_BT: Tensor | None = None) -> Tensor:
         """The block's output for the class token alone, [B, 1, D]."""
-        mixed_B1D = _class_attention(block.attn, block.ln_1(x_BTD), log_sizes_BT)
-        if isinstance(block, CustomResidualAttentionBlock):
-            mixed_B1D = block.ln_attn(mixed_B1D)
-        class_B1D = x_BTD[:, :1] + block.ls_1(mixed_B1D)
-        return class_B1D + block.ls_2(block.mlp(block.ln_2(class_B1D)))
+        attention, normed_BTD = block.attn, block.ln_1(x_BTD)
+        query = _heads(attention, normed_BTD[:, :1], "query")
+        key, value = (_heads(attention, normed_BTD, part) for part in ("key", "value"))
+        return _after_attention(block, x_BTD[:, :1], _mix(query, key, value, log_sizes_BT))
 
     def embed_tokens(self, x_BTD: Tensor) -> Tensor:
         """Tokens through the final norm and projection, [B, T, embedding]."""
-        normed = self.module.ln_post(x_BTD) if self.module.attn_pool is None else x_BTD
-        return normed if self.module.proj is None or self.module.attn_pool is not None else normed @ self.module.proj
+        normed_BTD = self.module.ln_post(x_BTD)
+        return normed_BTD if self.module.proj is None else normed_BTD @ self.module.proj
 
 
 def _heads(attention: nn.Module, normed_BTD: Tensor, part: str) -> Tensor:
@@ -107,37 +106,45 @@ def _all_heads(attention: nn.Module, normed_BTD: Tensor) -> list[Tensor]:
     return [norm(part) if norm else part for part, norm in zip(heads, norms, strict=True)]
 
 
-def _class_attention(attention: nn.Module, normed_BTD: Tensor, log_sizes_BT: Tensor | None) -> Tensor:
-    """Attention of the class token alone, [B, 1, D], of torch's multi-head module or open_clip's `Attention`."""
-    query = _heads(attention, normed_BTD[:, :1], "query")
-    key, value = (_heads(attention, normed_BTD, part) for part in ("key", "value"))
-    mask = None if log_sizes_BT is None else log_sizes_BT.to(query.dtype)[:, None, None, :]  # one row: a mask is cheap
-    mixed_BH1E = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    if getattr(attention, "head_scale", None) is not None:
-        mixed_BH1E = mixed_BH1E * attention.head_scale
-    mixed_B1D = mixed_BH1E.transpose(1, 2).flatten(2)
-    return attention.out_proj(attention.ln_inner(mixed_B1D) if hasattr(attention, "ln_inner") else mixed_B1D)
-
-
 def attend_with_sizes(block: nn.Module, x_BTD: Tensor, log_sizes_BT: Tensor) -> Tensor:
-    """An open_clip block whose attention counts each token s times: softmax(q k^T / sqrt(d) + log s).
+    """An open_clip block whose attention counts each token s times: softmax(q k^T / sqrt(d) + log s)."""
+    query, key, value = _all_heads(block.attn, block.ln_1(x_BTD))
+    return _after_attention(block, x_BTD, _mix(query, key, value, log_sizes_BT))
 
-    The CPU's fused kernel takes the added row as a mask. Elsewhere a mask would cost the fastest kernels, so the same
-    sum is written with one more dimension: q' = [q, sqrt(d)], k' = [k, log s], scale 1 / sqrt(d).
+
+def _mix(query: Tensor, key: Tensor, value: Tensor, log_sizes_BT: Tensor | None) -> Tensor:
+    """Attention of some queries over all tokens, [B, H, T, E].
+
+    The CPU's fused kernel takes the row of log sizes as a mask, and for one query a mask is cheap anywhere. Else it
+    would cost the fastest kernels, see `attention_with_sizes`.
     """
-    attention = block.attn
-    query, key, value = _all_heads(attention, block.ln_1(x_BTD))
+    if log_sizes_BT is None:
+        return F.scaled_dot_product_attention(query, key, value)
     log_sizes_BT = log_sizes_BT.to(query.dtype)
-    if query.device.type == "cpu":
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=log_sizes_BT[:, None, None, :])
+    if query.device.type == "cpu" or query.shape[2] == 1:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=log_sizes_BT[:, None, None, :])
+    return attention_with_sizes(query, key, value, log_sizes_BT)
+
+
+def _after_attention(block: nn.Module, x_BTD: Tensor, mixed_BHTE: Tensor) -> Tensor:
+    """The rest of a block: what comes between the heads and the residual stream, and the MLP."""
+    attention = block.attn
+    if getattr(attention, "head_scale", None) is not None:
+        mixed_BHTE = mixed_BHTE * attention.head_scale
+    mixed_BTD = mixed_BHTE.transpose(1, 2).flatten(2)
+    if isinstance(block, CustomResidualAttentionBlock):
+        mixed_BTD = block.ln_attn(attention.out_proj(attention.ln_inner(mixed_BTD)))
     else:
-        mixed = attention_with_sizes(query, key, value, log_sizes_BT)
-    x_BTD = x_BTD + block.ls_1(attention.out_proj(mixed.transpose(1, 2).flatten(2)))
+        mixed_BTD = attention.out_proj(mixed_BTD)
+    x_BTD = x_BTD + block.ls_1(mixed_BTD)
     return x_BTD + block.ls_2(block.mlp(block.ln_2(x_BTD)))
 
 
 def attention_with_sizes(query_BHTE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_BT: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d) + log s) v by a fused kernel without a mask: [B, H, T, E]."""
+    """softmax(q k^T / sqrt(d) + log s) v by a fused kernel without a mask: [B, H, T, E].
+
+    The same sum, written with one more dimension: q' = [q, sqrt(d)], k' = [k, log s], scale 1 / sqrt(d).
+    """
     width = query_BHTE.shape[-1]
     root_BHT1 = torch.full_like(query_BHTE[..., :1], width**0.5)
     sizes_BHT1 = log_sizes_BT[:, None, :, None].expand(-1, key_BHTE.shape[1], -1, -1)
