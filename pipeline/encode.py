@@ -5,17 +5,18 @@ frozen: frozen ones take torch's matmul off its folded path), `torch.inference_m
 """
 
 import copy
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import ClipsieveError
+from pipeline.errors import ClipsieveError, ConfigError
 from pipeline.machine import num_cores
-from pipeline.model.flops import gmacs_per_image
+from pipeline.model.families import unprunable_reason, view_of
+from pipeline.model.flops import gmacs_per_image, patches_per_block
 from pipeline.model.load import DTYPES, LoadedModel, with_policy
-from pipeline.model.prune import attach
-from pipeline.model.towers import unprunable_reason, view_of
+from pipeline.model.prune import OnCut, attach
 from pipeline.policy import PruningPolicy
 from pipeline.spec import EncoderSpec
 
@@ -32,21 +33,25 @@ class Encoder:
     tokens_kept: int
     """Patch tokens that reach the end of the tower."""
 
-    def __init__(self, loaded: LoadedModel, policy: PruningPolicy | None) -> None:
-        """Attach `policy` to a model of which the caller makes no other use meanwhile."""
+    device: torch.device
+    """Where it runs."""
+
+    def __init__(self, loaded: LoadedModel, policy: PruningPolicy | None, on_cut: OnCut | None = None) -> None:
+        """Attach `policy` to a model of which the caller makes no other use meanwhile; see `attach` for `on_cut`."""
         self.spec = with_policy(loaded.spec, policy)
         self._clip = loaded.clip
         self._tokenize = loaded.tokenize
-        self._device = loaded.device
+        self.device = loaded.device
         self._dtype = DTYPES[loaded.spec.precision]
         preprocess = loaded.spec.preprocess
         self.gmacs = gmacs_per_image(loaded.clip.visual, policy, (preprocess.height, preprocess.width))
         self.tokens_kept = _tokens_kept(loaded.clip.visual, policy)
-        self.detach = attach(loaded.clip.visual, policy)
-        self._scale = torch.tensor([1 / (255 * std) for std in preprocess.std], device=self._device)
-        self._shift = torch.tensor(
-            [-mean / std for mean, std in zip(preprocess.mean, preprocess.std, strict=True)], device=self._device
-        )
+        self.detach = attach(loaded.clip.visual, policy, on_cut)
+        # one value per number of a row of pixels: torch's CPU kernels are several times slower along three channels
+        self._scale = torch.tensor([1 / (255 * std) for std in preprocess.std], device=self.device)
+        self._scale = self._scale.repeat(preprocess.width)
+        shift = [-mean / std for mean, std in zip(preprocess.mean, preprocess.std, strict=True)]
+        self._shift = torch.tensor(shift, device=self.device).repeat(preprocess.width)
 
     @torch.inference_mode()
     def encode(self, pixels_BHWC: np.ndarray) -> np.ndarray:
@@ -61,17 +66,22 @@ class Encoder:
         Raises:
             ClipsieveError: If an embedding is not finite (damaged weights, or fp16 overflow).
         """
-        pixels = torch.from_numpy(pixels_BHWC).to(self._device, non_blocking=True)
+        pixels = torch.from_numpy(pixels_BHWC).to(self.device, non_blocking=True)
+        return self._unit(self.features(pixels), "an image")
+
+    @torch.inference_mode()
+    def features(self, pixels_BHWC: Tensor) -> Tensor:
+        """The image tower alone: uint8 pixels on the device to features [B, E] there, of any length."""
         # [B, H, W, C] seen as [B, C, H, W] is channels-last, which the patch embedding likes best
-        images = torch.addcmul(self._shift, pixels.float(), self._scale).to(self._dtype).permute(0, 3, 1, 2)
-        return self._unit(self._clip.encode_image(images), "an image")
+        rows = torch.addcmul(self._shift, pixels_BHWC.flatten(2).float(), self._scale).to(self._dtype)
+        return self._clip.encode_image(rows.view(pixels_BHWC.shape).permute(0, 3, 1, 2))
 
     @torch.inference_mode()
     def encode_texts(self, texts: list[str], batch_size: int = 256) -> np.ndarray:
         """Embed texts: float32 [len(texts), E], unit length."""
         parts = []
         for start in range(0, len(texts), batch_size):
-            tokens = self._tokenize(texts[start : start + batch_size]).to(self._device)
+            tokens = self._tokenize(texts[start : start + batch_size]).to(self.device)
             parts.append(self._unit(self._clip.encode_text(tokens), "a text"))
         return np.concatenate(parts)
 
@@ -85,19 +95,37 @@ class Encoder:
 
 
 def twin(loaded: LoadedModel) -> LoadedModel:
-    """An independent copy of a model, so that two policies can run side by side."""
-    return LoadedModel(copy.deepcopy(loaded.clip), loaded.tokenize, loaded.spec, loaded.device)
+    """A copy of a model that shares its weights, so that two policies can be attached side by side."""
+    shared = {id(tensor): tensor for tensor in (*loaded.clip.parameters(), *loaded.clip.buffers())}
+    return LoadedModel(copy.deepcopy(loaded.clip, shared), loaded.tokenize, loaded.spec, loaded.device)
 
 
-def whole_machine() -> torch.device:
-    """Give this process all its cores, and name its fastest device: for measuring, where no worker shares them."""
+def compile_tower(loaded: LoadedModel) -> None:
+    """Compile the image tower for the shapes it will see; the first call of each shape then takes minutes."""
+    mode = "reduce-overhead" if loaded.device.type == "cuda" else "default"  # the former: CUDA graphs
+    loaded.clip.visual.compile(mode=mode, dynamic=False)
+
+
+def whole_machine(device: Literal["auto", "cpu", "cuda"] = "auto") -> torch.device:
+    """Give this process all its cores, and name its fastest device: for measuring, where no worker shares them.
+
+    Raises:
+        ConfigError: If a GPU is asked for and there is none.
+    """
     torch.set_num_threads(num_cores())
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device = 'cuda': torch sees no GPU; give --device cpu, or see `clipsieve doctor`")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's model name, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _tokens_kept(module: torch.nn.Module, policy: PruningPolicy | None) -> int:
     if unprunable_reason(module):
         return 0
-    tower = view_of(module)
-    num_patches = tower.grid[0] * tower.grid[1]
-    return policy.patches_per_block(num_patches, len(tower.blocks))[-1] if policy else num_patches
+    return patches_per_block(view_of(module), policy)[-1]

@@ -20,6 +20,8 @@ def prepare_for_torch() -> None:
       where another process wants the cores.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler talks to the terminal, of things we ask of it
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_MAX, 0)

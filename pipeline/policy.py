@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline.errors import ConfigError
 
-DEFAULT_POLICY = "reference"
+DEFAULT_POLICY = "balanced"
 UNPRUNED = "none"
 
 Depth = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -99,7 +99,20 @@ class Constant(_Part):
         return [num_patches - step * max(0, block - first + 1) for block in range(num_blocks)]
 
 
-Schedule = Annotated[Stages | Geometric | Constant, Field(discriminator="kind")]
+class Bypass(_Part):
+    """Every block from `start` on works on its best int(keep * N) tokens; the others pass by and can come back."""
+
+    kind: Literal["bypass"] = "bypass"
+    start: Depth = 0.0
+    keep: Ratio
+
+    def patches(self, num_patches: int, num_blocks: int, power: float) -> list[int]:
+        """Patch tokens in each block, the keep ratio raised to `power`."""
+        first = int(self.start * num_blocks)
+        return [num_patches] * first + [_share(self.keep**power, num_patches)] * (num_blocks - first)
+
+
+Schedule = Annotated[Stages | Geometric | Constant | Bypass, Field(discriminator="kind")]
 
 
 class PruningPolicy(_Part):
@@ -126,43 +139,56 @@ class PruningPolicy(_Part):
     class_token_last: bool = True
     """The last block computes the class token alone, where nothing else is read after it; lossless."""
 
-    power: Annotated[float, Field(gt=0.0)] = 1.0
-    """Sharpens the schedule: its keep ratios are raised to this power (`--gmac-ratio` solves for it)."""
+    gmac_ratio: Annotated[float, Field(gt=1.0)] | None = None
+    """How many times fewer multiply-adds than unpruned: all keep ratios are raised to the power that reaches it."""
 
     @model_validator(mode="after")
     def _check_parts(self) -> "PruningPolicy":
         if self.size_weight and self.reduce == "drop":
             raise ValueError(f"size_weight = {self.size_weight}: dropped tokens leave no sizes; choose another reduce")
+        if isinstance(self.schedule, Bypass) and self.reduce != "drop":
+            raise ValueError(f"reduce = {self.reduce!r}: what bypasses a block is not reduced; expected 'drop'")
+        if self.gmac_ratio and self.schedule is None:
+            raise ValueError(f"gmac_ratio = {self.gmac_ratio:g}: there is no schedule to sharpen; give one")
         return self
 
-    def patches_per_block(self, num_patches: int, num_blocks: int) -> list[int]:
-        """Patch tokens that each block of a tower works on.
+    def patches_per_block(self, num_patches: int, num_blocks: int, power: float = 1.0) -> list[int]:
+        """Patch tokens that each block of a tower works on, keep ratios raised to `power`.
 
         Raises:
-            ConfigError: If some block would be left without any.
+            ConfigError: If some block would be left without any, or pairs would have to be more than pairs.
         """
         if self.schedule is None:
             return [num_patches] * num_blocks
-        counts = self.schedule.patches(num_patches, num_blocks, self.power)
+        counts = self.schedule.patches(num_patches, num_blocks, power)
         if min(counts) < 1:
             block = next(block for block, count in enumerate(counts) if count < 1)
             raise ConfigError(
                 f"policy {self.name!r} keeps {counts[block]} of {num_patches} patch tokens at block {block} of "
                 f"{num_blocks}; expected at least 1 everywhere, raise its keep ratios"
             )
+        for block, (before, count) in enumerate(pairwise([num_patches, *counts])):
+            if self.reduce == "bipartite" and count < before - before // 2:
+                raise ConfigError(
+                    f"policy {self.name!r} keeps {count} of {before} patch tokens at block {block}: merging in pairs "
+                    f"leaves at least {before - before // 2}; cut less at a time, or choose another reduce"
+                )
         return counts
 
 
-def choose_policy(name: str | None, keep_ratio: float | None) -> PruningPolicy | None:
-    """Turn `--policy` and `--keep-ratio` into a policy; None stands for the unpruned tower.
+def choose_policy(name: str | None, keep_ratio: float | None, gmac_ratio: float | None = None) -> PruningPolicy | None:
+    """Turn `--policy`, `--keep-ratio` and `--gmac-ratio` into a policy; None stands for the unpruned tower.
 
     Raises:
-        ConfigError: If there is no such policy, or a keep ratio comes with another than the reference method.
+        ConfigError: If there is no such policy, or a ratio does not go with it.
     """
     if keep_ratio is None:
-        return named_policy(name or DEFAULT_POLICY)
+        policy = named_policy(name or DEFAULT_POLICY)
+        return policy if gmac_ratio is None else _sharpened(policy, gmac_ratio)
     if name not in (None, "reference"):
         raise ConfigError(f"keep_ratio = {keep_ratio:g} is short for the reference method; leave out policy {name!r}")
+    if gmac_ratio is not None:
+        raise ConfigError(f"keep_ratio = {keep_ratio:g} and gmac_ratio = {gmac_ratio:g} are two goals; give one")
     return _reference_policy(keep_ratio)
 
 
@@ -192,6 +218,15 @@ def _reference_policy(keep_ratio: float) -> PruningPolicy:
     cuts = tuple(cut.model_copy(update={"keep": keep_ratio}) for cut in reference.schedule.cuts)
     name = reference.name if cuts == reference.schedule.cuts else f"{reference.name}({keep_ratio:g})"
     return reference.model_copy(update={"name": name, "schedule": Stages(cuts=cuts)})
+
+
+def _sharpened(policy: PruningPolicy | None, gmac_ratio: float) -> PruningPolicy:
+    if policy is None or policy.schedule is None:
+        name = policy.name if policy else UNPRUNED
+        raise ConfigError(
+            f"gmac_ratio = {gmac_ratio:g}: policy {name!r} has no schedule to sharpen; give another policy"
+        )
+    return policy.model_copy(update={"name": f"{policy.name}({gmac_ratio:g}x)", "gmac_ratio": gmac_ratio})
 
 
 def _read_policy(path: Path, name: str) -> PruningPolicy:

@@ -54,6 +54,8 @@ class EncoderRequest:
     precision: Precision | None
     max_pixels: int
     threads: int | None = None
+    policy_is_default: bool = False
+    """Whether a tower that cannot be pruned may go without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class WorkerReport:
     """What a worker found itself to be after loading."""
 
     spec: EncoderSpec
+    warning: str | None
     device: str
     batch_size: int
     threads: int
@@ -256,7 +259,8 @@ class EncodeWorker:
         import open_clip
         import torch
 
-        from pipeline.encode import Encoder
+        from pipeline.encode import Encoder, device_name
+        from pipeline.model.families import unprunable_reason
         from pipeline.model.load import load_model
 
         self._threads = request.threads or self._threads
@@ -264,7 +268,10 @@ class EncodeWorker:
         device = self._device()
         self._encoder = None  # make room
         self._max_pixels = request.max_pixels
-        self._encoder = Encoder(load_model(request.source, request.precision, device), request.policy)
+        loaded = load_model(request.source, request.precision, device)
+        reason = unprunable_reason(loaded.clip.visual) if request.policy_is_default else None
+        warning = f"this image tower cannot be pruned: {reason}; it runs unpruned" if reason else None
+        self._encoder = Encoder(loaded, None if reason else request.policy)
         preprocess = self._encoder.spec.preprocess
         batch_size = 256 if device.type == "cuda" else 32
         # warm up: the first forward pass and the first decode tasks, whose processes have to start, take seconds
@@ -273,7 +280,7 @@ class EncodeWorker:
         _get(decoders)
         # plain text: torch's own version type would make the driver import torch to read it
         versions = {"torch": str(torch.__version__), "open_clip": str(open_clip.__version__)}
-        return WorkerReport(self._encoder.spec, _device_name(device), batch_size, self._threads, versions)
+        return WorkerReport(self._encoder.spec, warning, device_name(device), batch_size, self._threads, versions)
 
     def embed_shard(self, shard: Shard, record: RunRecord, root: Path) -> ShardStats:
         """Embed and commit one shard."""
@@ -355,12 +362,6 @@ def _worker_options(num_gpus: int, count: int, threads: int) -> dict[str, float]
 
 def _most_cores_of_a_node() -> int:
     return max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
-
-
-def _device_name(device: Any) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _images_under_way(workers: Sequence[Any]) -> int:

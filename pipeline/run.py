@@ -32,6 +32,7 @@ class EmbedReport:
     images_per_second_end_to_end: float
     start_s: float
     device: str
+    warning: str | None
 
 
 def embed(
@@ -87,6 +88,7 @@ def embed(
         images_per_second_end_to_end=num_embedded / elapsed_s,
         start_s=start_s,
         device=pool.report.device,
+        warning=pool.report.warning,
     )
 
 
@@ -97,7 +99,14 @@ def _request(settings: EmbedSettings, begun: RunRecord | None) -> EncoderRequest
         precision = begun.encoder.precision
     # the order of sums, and so the last bits, depend on the number of threads
     threads = begun.threads_per_worker if begun else None
-    return EncoderRequest(settings.model_source(), settings.pruning_policy(), precision, settings.max_pixels, threads)
+    return EncoderRequest(
+        settings.model_source(),
+        settings.pruning_policy(),
+        precision,
+        settings.max_pixels,
+        threads,
+        settings.policy_is_default,
+    )
 
 
 def _refuse_other_shards(settings: EmbedSettings, begun: RunRecord | None) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSettingsSource, SettingsConfigDict
 
 from pipeline.errors import ConfigError
-from pipeline.policy import PruningPolicy, choose_policy
+from pipeline.policy import UNPRUNED, PruningPolicy, choose_policy
 from pipeline.spec import DEFAULT_MAX_PIXELS, ModelSource
 
 S = TypeVar("S", bound="Settings")
@@ -32,8 +32,8 @@ class Settings(BaseModel):
     """YAML file with any of these settings; flags and environment win over it."""
 
 
-class EncoderSettings(Settings):
-    """Which encoder: shared by every verb that embeds."""
+class ModelSettings(Settings):
+    """Which model, and how its image tower is made cheaper: shared by every verb that loads one."""
 
     model: str = "scenes"
     """An open_clip name, hf-hub:ORG/NAME, local-dir:PATH, or the embedded model `scenes`."""
@@ -44,11 +44,61 @@ class EncoderSettings(Settings):
     random_weights: bool = False
     """Use random weights; for measuring speed only."""
 
+    image_size: int | None = Field(default=None, ge=1)
+    """Side of the tower's input in pixels, where it is not to be the model's own; positions are interpolated."""
+
     policy: str | None = None
-    """Pruning policy: a name or a FILE.yaml; `none` is the unpruned model, the default is `reference`."""
+    """Pruning policy: a name or a FILE.yaml; `none` is the unpruned model, the default is `balanced`."""
 
     keep_ratio: float | None = Field(default=None, gt=0.0, le=1.0)
-    """Share of patch tokens kept by the reference method, in (0, 1]; 0.7 unless given."""
+    """Share of patch tokens that the reference method keeps, in (0, 1]; short for that policy."""
+
+    gmac_ratio: float | None = Field(default=None, gt=1.0)
+    """Sharpen the policy until the image tower costs this many times fewer multiply-adds than unpruned."""
+
+    def model_source(self) -> ModelSource:
+        """Where the weights come from."""
+        source = ModelSource(**{name: getattr(self, name) for name in ModelSource.model_fields})
+        return source.absolute()  # here, not on a worker: its working directory may be another
+
+    def any_weights(self) -> ModelSource:
+        """The same, or random weights where a name comes without a tag: for what does not depend on them."""
+        needs_none = not self.pretrained and ":" not in self.model and self.model != "scenes"
+        return self.model_source().model_copy(update={"random_weights": self.random_weights or needs_none})
+
+    def pruning_policy(self) -> PruningPolicy | None:
+        """The policy these settings name; None for the unpruned tower."""
+        return choose_policy(self.policy, self.keep_ratio, self.gmac_ratio)
+
+    @property
+    def policy_is_default(self) -> bool:
+        """Whether nobody asked for a policy, so that a tower that cannot be pruned may go without."""
+        return self.policy is None and self.keep_ratio is None and self.gmac_ratio is None
+
+
+class PoliciesSettings(ModelSettings):
+    """The same for verbs that compare several policies with the unpruned model."""
+
+    policy: str | None = Field(default=None, validation_alias=AliasChoices("policy", "policies"))
+    """Pruning policies, separated by commas, one condition each; `none` comes first in any case."""
+
+    @model_validator(mode="after")
+    def _check_policies(self) -> "PoliciesSettings":
+        self.pruning_policies()
+        return self
+
+    def pruning_policies(self) -> dict[str | None, PruningPolicy]:
+        """The policies to compare with the unpruned tower, by what `--policy` calls them (None: the default)."""
+        asked = [name.strip() for name in self.policy.split(",")] if self.policy else [None]
+        policies = {name: choose_policy(name, self.keep_ratio, self.gmac_ratio) for name in asked if name != UNPRUNED}
+        names = [policy.name for policy in policies.values()]
+        if len(set(names)) < len(names):
+            raise ValueError(f"policy = {self.policy!r}: two policies of one name, {', '.join(names)}; rename one")
+        return policies
+
+
+class WorkerSettings(Settings):
+    """How Ray workers encode: shared by every verb that embeds."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Type of weights and activations; auto asks the workers' hardware."""
@@ -65,13 +115,8 @@ class EncoderSettings(Settings):
     max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1)
     """Images with more pixels are refused, as rows with status too_large."""
 
-    def model_source(self) -> ModelSource:
-        """Where the weights come from."""
-        source = ModelSource(model=self.model, pretrained=self.pretrained, random_weights=self.random_weights)
-        return source.absolute()  # here, not on a worker: its working directory may be another
 
-
-class EmbedSettings(EncoderSettings):
+class EmbedSettings(WorkerSettings, ModelSettings):
     """Embed a folder of images into a store of Parquet shards, on Ray workers."""
 
     source: CliPositionalArg[Path]
@@ -90,10 +135,6 @@ class EmbedSettings(EncoderSettings):
     def _check_policy(self) -> "EmbedSettings":
         self.pruning_policy()
         return self
-
-    def pruning_policy(self) -> PruningPolicy | None:
-        """The policy these settings name; None for the unpruned tower."""
-        return choose_policy(self.policy, self.keep_ratio)
 
 
 def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> S:

@@ -42,6 +42,7 @@ class ModelSource(BaseModel):
     model: str
     pretrained: str | None = None
     random_weights: bool = False
+    image_size: int | None = None
 
     def absolute(self) -> "ModelSource":
         """The same source with absolute paths, so that it means the same on every worker and later on."""

@@ -13,7 +13,15 @@ from pipeline.errors import ClipsieveError
 if TYPE_CHECKING:
     from indexer.settings import IndexSettings
     from pipeline.settings import EmbedSettings
-    from query.settings import DemoSettings, DoctorSettings, EvaluateSettings, SearchSettings
+    from query.settings import (
+        BenchModelSettings,
+        BenchPoliciesSettings,
+        DemoSettings,
+        DoctorSettings,
+        EvaluateSettings,
+        InspectSettings,
+        SearchSettings,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,25 @@ VERBS = {
         "  clipsieve evaluate --images photos --captions captions.tsv --keep-ratio 0.5 --json results.json \\\n"
         "      --model ViT-B-16-quickgelu --pretrained openai",
     ),
+    "inspect": Verb(
+        "show what a policy does to a model, block by block and patch by patch",
+        "query.settings:InspectSettings",
+        "  clipsieve inspect --model ViT-B-16 --policy balanced\n"
+        "  clipsieve inspect --model ViT-L-14-336 --gmac-ratio 2\n"
+        "  clipsieve inspect --model local-dir:/models/clip --image photo.jpg --picture kept.png",
+    ),
+    "bench model": Verb(
+        "time the image tower under policies, side by side",
+        "query.settings:BenchModelSettings",
+        "  clipsieve bench model --model ViT-B-16 --policies reference,balanced,fast\n"
+        "  clipsieve bench model --model ViT-L-14 --device cuda --dtype bf16 --compile --json results.json",
+    ),
+    "bench policies": Verb(
+        "measure recall against speed of many policies, side by side",
+        "query.settings:BenchPoliciesSettings",
+        "  clipsieve bench policies configs/bench/plans/rivals.yaml --images photos --captions captions.tsv \\\n"
+        "      --model ViT-B-16 --pretrained laion2b_s34b_b88k --json rivals.json --plot rivals.png",
+    ),
     "doctor": Verb(
         "show versions, hardware, and what will run where",
         "query.settings:DoctorSettings",
@@ -71,7 +98,7 @@ EXIT_CODES = "0 done, 1 other error, 2 settings, 3 input, 4 store or index, 5 wo
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; every error a user can meet becomes one line and an exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    name = argv[0] if argv else "--help"
+    name, argv = _split_verb(argv)
     if name in ("-h", "--help", "help"):
         print(_usage())
         return 0
@@ -79,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"clipsieve {__version__}")
         return 0
     try:
-        return _run(name, argv[1:])
+        return _run(name, argv)
     except ClipsieveError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -92,6 +119,14 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:  # what no part of ours has put into words
         print(f"error: {error.strerror or error}: {error.filename or 'no file named'}", file=sys.stderr)
         return 1
+
+
+def _split_verb(argv: list[str]) -> tuple[str, list[str]]:
+    """The verb, of one word or two, and what comes after it."""
+    for length in (2, 1):
+        if " ".join(argv[:length]) in VERBS:
+            return " ".join(argv[:length]), argv[length:]
+    return (argv[0], argv[1:]) if argv else ("--help", [])
 
 
 def _run(name: str, argv: list[str]) -> int:
@@ -109,7 +144,7 @@ def _run(name: str, argv: list[str]) -> int:
     from pipeline.machine import prepare_for_torch
 
     prepare_for_torch()
-    globals()[f"_{name}"](settings)
+    globals()[f"_{name.replace(' ', '_')}"](settings)
     return 0
 
 
@@ -130,6 +165,8 @@ def _embed(settings: "EmbedSettings") -> None:
 
     with _Lines() as lines:
         report = embed(settings, lambda tick: lines("embed", tick))
+    if report.warning:
+        print(f"warning: {report.warning}", file=sys.stderr)
     failed = ", ".join(f"{count} {status}" for status, count in report.failed.items())
     ignored = f"; {report.num_ignored_files} other files ignored" if report.num_ignored_files else ""
     print(f"{report.num_ok} of {report.num_images} images embedded{f', {failed}' if failed else ''}{ignored}")
@@ -166,8 +203,46 @@ def _evaluate(settings: "EvaluateSettings") -> None:
 
     with _Lines() as lines:
         results = evaluate(settings, lines)
+    if results["warning"]:
+        print(f"warning: {results['warning']}", file=sys.stderr)
     print_results(results)
     _write_json(settings.json_path, results)
+
+
+def _inspect(settings: "InspectSettings") -> None:
+    from query.inspect import inspect
+    from query.report import print_inspection
+
+    inspection = inspect(settings)
+    if settings.as_json:
+        print(json.dumps(inspection))
+    else:
+        print_inspection(inspection)
+    if settings.image:
+        print(f"kept patches: {settings.picture.absolute()}", file=sys.stderr)
+
+
+def _bench_model(settings: "BenchModelSettings") -> None:
+    from query.bench_model import bench_model
+    from query.report import print_bench
+
+    results = bench_model(settings)
+    print_bench(results)
+    _write_json(settings.json_path, results)
+
+
+def _bench_policies(settings: "BenchPoliciesSettings") -> None:
+    from query.bench_policies import bench_policies
+    from query.report import print_points
+
+    with _Lines() as lines:
+        results = bench_policies(settings, lines)
+    print_points(results)
+    _write_json(settings.json_path, results)
+    if settings.plot:
+        from query.plot import plot_points
+
+        plot_points(settings.plot, results)
 
 
 def _doctor(settings: "DoctorSettings") -> None:
@@ -211,7 +286,7 @@ def _write_json(path: Path | None, results: dict[str, Any]) -> None:
 
 
 def _usage() -> str:
-    lines = "\n".join(f"  {name:<10} {verb.summary}" for name, verb in VERBS.items())
+    lines = "\n".join(f"  {name:<15} {verb.summary}" for name, verb in VERBS.items())
     return (
         "usage: clipsieve VERB ...\n\n"
         "Find images with words: embed them with a pruned CLIP, index, search, measure.\n\n"

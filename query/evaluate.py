@@ -9,13 +9,10 @@ What is measured, here and everywhere in this project:
 - Metrics are fractions; differences are paired, with a bootstrap 95 % interval clustered by image.
 """
 
-import platform
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,6 @@ from pipeline.bench import ROUNDS, images_per_second, median_rates, median_speed
 from pipeline.decode import decode_batch
 from pipeline.encode import Encoder, twin, whole_machine
 from pipeline.errors import InputError
-from pipeline.machine import cpu_name, num_cores
 from pipeline.model.load import load_model
 from pipeline.policy import UNPRUNED, PruningPolicy
 from pipeline.progress import Tick
@@ -36,6 +32,7 @@ from pipeline.schema import embeddings_of, read_part
 from pipeline.settings import EmbedSettings
 from pipeline.source import ImageEntry, list_images, read_captions, with_captions
 from pipeline.store import RunRecord
+from query.provenance import provenance
 from query.settings import EvaluateSettings
 from query.text import text_encoder
 
@@ -77,6 +74,9 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
                 )
                 for condition in conditions
             }
+        warning = next((report.warning for report in reports.values() if report.warning), None)
+        if warning:  # nobody asked for a policy, and this tower takes none
+            conditions, reports = conditions[:1], {UNPRUNED: reports[UNPRUNED]}
         bench_entries = entries[: settings.bench_images]
         rates = _tower_rates(bench_entries, conditions, reports[UNPRUNED].record)
         ranks, clusters, counts = _ranks(reports, captions)
@@ -85,6 +85,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
         "model": settings.model,
         "pretrained": settings.pretrained,
         **counts,
+        "warning": warning,
         "conditions": [],
         "environment": _environment(reports[UNPRUNED]),
     }
@@ -95,7 +96,9 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
 
 def _embed_settings(settings: EvaluateSettings, condition: Condition, out: Path) -> EmbedSettings:
     shared = settings.model_dump(include=set(EmbedSettings.model_fields) - {"out", "captions", "config", "policy"})
-    shared |= {"policy": condition.asked, "keep_ratio": settings.keep_ratio if condition.policy else None}
+    shared |= {"policy": condition.asked}
+    if condition.policy is None:
+        shared |= {"keep_ratio": None, "gmac_ratio": None}
     return EmbedSettings(**shared, source=settings.images, out=out / condition.name, captions=settings.captions)
 
 
@@ -142,7 +145,7 @@ def _tower_rates(entries: list[ImageEntry], conditions: list[Condition], record:
     pixels, _ = decode_batch(entries, spec.preprocess, record.max_pixels)
     loaded = load_model(spec.source, spec.precision, whole_machine())
     encoders = {condition.name: Encoder(twin(loaded), condition.policy) for condition in conditions}
-    rates = images_per_second(encoders, pixels, record.batch_size)
+    rates = images_per_second({name: (encoder, pixels) for name, encoder in encoders.items()}, record.batch_size)
     medians = median_rates(rates)
     return {
         name: {
@@ -186,11 +189,7 @@ def _condition_results(
 
 def _environment(report: EmbedReport) -> dict[str, Any]:
     return {
-        "command": " ".join(["clipsieve", *sys.argv[1:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "cpu": cpu_name(),
-        "cores": num_cores(),
-        "python": platform.python_version(),
+        **provenance(),
         "precision": report.record.encoder.precision,
         "batch_size": report.record.batch_size,
         "rounds": ROUNDS,

@@ -39,6 +39,111 @@ def print_results(results: dict[str, Any]) -> None:
     _console().print(table)
 
 
+def print_inspection(inspection: dict[str, Any]) -> None:
+    """Print a policy's account: one row a block, and what it comes to."""
+    height, width = inspection["image_size"]
+    title = f"{inspection['model']} at {height} x {width}, policy {inspection['policy']['name']}"
+    table = Table(title=title, title_justify="left", show_footer=True)
+    totals = {
+        "cut GMACs": f"{sum(block['cut_gmacs'] for block in inspection['blocks']):.3f}",
+        "GMACs": f"{inspection['gmacs']:.3f}",
+        "unpruned": f"{inspection['unpruned_gmacs']:.3f}",
+        "ratio": f"{inspection['theoretical']:.2f}x",
+    }
+    for heading in ("block", "patches", "tokens", "cut GMACs", "GMACs", "unpruned", "ratio"):
+        table.add_column(heading, totals.get(heading, "tower" if heading == "block" else ""), justify="right")
+    before = inspection["grid"][0] * inspection["grid"][1]
+    for block in inspection["blocks"]:
+        table.add_row(
+            str(block["block"]),
+            str(block["patches"]),
+            str(block["tokens"]),
+            f"{block['cut_gmacs']:.4f}" if block["cut_gmacs"] else "",
+            f"{block['gmacs']:.4f}",
+            f"{block['unpruned_gmacs']:.4f}",
+            f"{block['unpruned_gmacs'] / block['gmacs']:.2f}x",
+            style="bold" if block["patches"] != before else None,
+        )
+        before = block["patches"]
+    _console().print(table)
+
+
+def print_bench(results: dict[str, Any]) -> None:
+    """Print side-by-side timings: one row a condition."""
+    environment, (height, width) = results["environment"], results["image_size"]
+    compiled = ", compiled" if results["compiled"] else ""
+    title = f"{results['model']} at {height} x {width}, {results['precision']}, batch {results['batch_size']}{compiled}"
+    place = environment["cpu"] if environment["device"] == "cpu" else environment["device"]
+    caption = (
+        f"{place}, {environment['cores']} cores, torch {environment['torch']}, {environment['date']}; median of "
+        f"{environment['rounds']} interleaved rounds, image tower alone"
+    )
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    headings = (
+        "images/s",
+        "range",
+        "speed-up",
+        "GMACs",
+        "theoretical",
+        "measured / theoretical",
+        "peak MB",
+        "peak ratio",
+    )
+    table.add_column("condition")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    unpruned = next(condition for condition in results["conditions"] if condition["name"] == "none")
+    for condition in results["conditions"]:
+        low, high = condition["range"]
+        table.add_row(
+            condition["name"],
+            f"{condition['images_per_second']:.1f}",
+            f"{low:.1f}..{high:.1f}",
+            f"{condition['measured']:.2f}x",
+            f"{condition['gmacs']:.3f}",
+            f"{condition['theoretical']:.2f}x",
+            f"{condition['measured'] / condition['theoretical']:.2f}",
+            f"{condition['peak_bytes'] / 1e6:.0f}",
+            f"{condition['peak_bytes'] / unpruned['peak_bytes']:.2f}",
+        )
+    _console().print(table)
+
+
+def print_points(results: dict[str, Any]) -> None:
+    """Print recall and speed of many policies, series by series."""
+    environment = results["environment"]
+    title = f"{results['model']} on {results['dataset']}: {results['num_images']} images; text->image recall in %"
+    place = environment["cpu"] if environment["device"] == "cpu" else environment["device"]
+    caption = (
+        f"{place}, {environment['cores']} cores, {environment['precision']}, torch {environment['torch']}, "
+        f"{environment['date']}; median of {environment['rounds']} interleaved rounds, image tower alone"
+    )
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    for heading in ("series", "policy"):
+        table.add_column(heading)
+    for heading in ("R@1", "R@5", "R@10", "sum", "images/s", "speed-up", "GMACs", "theoretical"):
+        table.add_column(heading, justify="right")
+    for point in results["points"]:
+        recall = [100 * point["metrics"][f"image_retrieval_recall@{k}"] for k in (1, 5, 10)]
+        table.add_row(
+            point["series"],
+            point["name"],
+            *[f"{value:.1f}" for value in (*recall, sum(recall))],
+            f"{point['images_per_second']:.1f}",
+            f"{point['measured']:.2f}x",
+            f"{point['gmacs']:.3f}",
+            f"{point['theoretical']:.2f}x",
+        )
+    _console().print(table)
+    equal = Table(title="text->image R@1 + R@5 + R@10 in % at equal measured speed", title_justify="left")
+    equal.add_column("series")
+    for speed in next(iter(results["at_equal_speed"].values())):
+        equal.add_column(speed, justify="right")
+    for series, totals in results["at_equal_speed"].items():
+        equal.add_row(series, *["-" if total is None else f"{100 * total:.1f}" for total in totals.values()])
+    _console().print(equal)
+
+
 def print_hits(query: str, hits: list[Hit]) -> None:
     """Print the answers to one query."""
     table = Table(title=query, title_justify="left")

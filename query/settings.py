@@ -1,12 +1,12 @@
-"""Settings of `search`, `evaluate`, `demo` and `doctor`."""
+"""Settings of `search`, `evaluate`, `inspect`, `bench model`, `demo` and `doctor`."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from pipeline.policy import UNPRUNED, PruningPolicy, choose_policy
-from pipeline.settings import EncoderSettings, Settings
+from pipeline.settings import ModelSettings, PoliciesSettings, Settings, WorkerSettings
 
 
 class SearchSettings(Settings):
@@ -31,11 +31,8 @@ class SearchSettings(Settings):
     """Search an index that does not cover the store."""
 
 
-class EvaluateSettings(EncoderSettings):
+class EvaluateSettings(WorkerSettings, PoliciesSettings):
     """Measure recall and speed of the pruned model against the unpruned one, on your own images and captions."""
-
-    policy: str | None = None
-    """Pruning policies, separated by commas, one condition each; `none` comes first in any case."""
 
     images: Path
     """Folder of images; every one of them is in the gallery."""
@@ -47,24 +44,85 @@ class EvaluateSettings(EncoderSettings):
     """Write the results to this file."""
 
     out: Path | None = None
-    """Keep the two stores in this folder, instead of a temporary one."""
+    """Keep the stores in this folder, instead of a temporary one."""
 
     bench_images: int = Field(default=128, ge=1)
     """Images on which the bare image tower is timed."""
 
-    @model_validator(mode="after")
-    def _check_policies(self) -> "EvaluateSettings":
-        self.pruning_policies()
-        return self
 
-    def pruning_policies(self) -> dict[str | None, PruningPolicy]:
-        """The policies to compare with the unpruned tower, by what `--policy` calls them (None: the default)."""
-        asked = [name.strip() for name in self.policy.split(",")] if self.policy else [None]
-        policies = {name: choose_policy(name, self.keep_ratio) for name in asked if name != UNPRUNED}
-        names = [policy.name for policy in policies.values()]
-        if len(set(names)) < len(names):
-            raise ValueError(f"policy = {self.policy!r}: two policies of one name, {', '.join(names)}; rename one")
-        return policies
+class BenchPoliciesSettings(ModelSettings):
+    """Measure recall against speed of every policy of a plan, on your own images and captions, in one process."""
+
+    plan: CliPositionalArg[Path]
+    """YAML list of series of policies; see configs/bench/."""
+
+    images: Path
+    """Folder of images; those that have captions are the gallery."""
+
+    captions: Path
+    """TSV of `key TAB caption`; several captions an image are allowed."""
+
+    num_images: int | None = Field(default=None, ge=1)
+    """Draw so many of the captioned images, without regard to order; all of them unless given."""
+
+    seed: int = 1
+    """Of that draw."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Type of weights and activations; auto takes what the device computes fastest."""
+
+    batch_size: int | None = Field(default=None, ge=1)
+    """Images per forward pass; 32 on CPU, 256 on GPU unless given."""
+
+    bench_images: int = Field(default=64, ge=1)
+    """Images on which each policy is timed in a round."""
+
+    rounds: int = Field(default=7, ge=1)
+    """Rounds that count; each runs every policy, a first one is thrown away."""
+
+    json_path: Path | None = Field(default=None, alias="json")
+    """Write the results to this file."""
+
+    plot: Path | None = None
+    """Draw recall against measured speed-up to this PNG; needs matplotlib (pip install "clipsieve[plot]")."""
+
+
+class InspectSettings(ModelSettings):
+    """Show what a policy does to a model: tokens and multiply-adds of every block, and the patches it keeps."""
+
+    image: Path | None = None
+    """Photograph on which to show the patches that are kept."""
+
+    picture: Path = Path("kept.png")
+    """PNG to draw it to; written where an image is given."""
+
+    as_json: bool = Field(default=False, alias="json")
+    """Print JSON instead of a table."""
+
+
+class BenchModelSettings(PoliciesSettings):
+    """Time the image tower under policies, side by side with the unpruned tower and with open_clip's own call."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run; auto takes a GPU where there is one."""
+
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Type of weights and activations; auto takes what the device computes fastest."""
+
+    compile_tower: bool = Field(default=False, alias="compile")
+    """Compile every tower with torch.compile, at static shapes; on a GPU with CUDA graphs."""
+
+    batch_size: int | None = Field(default=None, ge=1)
+    """Images per forward pass; 32 on CPU, 256 on GPU unless given."""
+
+    rounds: int = Field(default=7, ge=1)
+    """Rounds that count; each runs every condition, a first one is thrown away."""
+
+    batches: int = Field(default=2, ge=1)
+    """Forward passes of a condition in a round."""
+
+    json_path: Path | None = Field(default=None, alias="json")
+    """Write the results to this file."""
 
 
 class DemoSettings(Settings):

@@ -15,8 +15,12 @@ FILES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py")
 # A folder stands for all files in it.
 HOMES = {
     "ray": (["pipeline/ray_backend.py"], []),
-    "torch": (["pipeline/model/", "pipeline/encode.py"], ["pipeline/ray_backend.py", "query/doctor.py"]),
+    "torch": (
+        ["pipeline/model/", "pipeline/encode.py", "pipeline/bench.py"],
+        ["pipeline/ray_backend.py", "query/doctor.py"],
+    ),
     "open_clip": (["pipeline/model/"], ["pipeline/ray_backend.py"]),
+    "timm": (["pipeline/model/timm_tower.py"], []),
     "faiss": (["indexer/flat.py"], []),
     "rich": (["pipeline/progress.py", "query/report.py"], []),
 }

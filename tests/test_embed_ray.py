@@ -1,5 +1,6 @@
 """`pipeline.run.embed` on a real local Ray: rows, resume, and workers that die."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,11 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import open_clip
 import pyarrow as pa
 import pytest
 import ray
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from pipeline.decode import decode_batch
 from pipeline.encode import Encoder
@@ -160,7 +163,7 @@ def test_embeddings_are_unit_vectors_of_their_own_image(run, settings):
     rows = {row["key"]: row for row in rows_of(report.store, report.record)}
     good = {key: np.array(row["embedding"]) for key, row in rows.items() if row["status"] == "ok"}
     np.testing.assert_allclose([np.linalg.norm(vector) for vector in good.values()], 1, atol=1e-5)
-    assert {row["tokens_kept"] for row in rows.values() if row["status"] == "ok"} == {int(0.7 * 16)}
+    assert {row["tokens_kept"] for row in rows.values() if row["status"] == "ok"} == {int(0.5 * 16)}
     encoder = Encoder(load_model(settings.model_source(), "fp32", "cpu"), settings.pruning_policy())
     for entry in list_images(settings.source)[0]:
         if entry.key in good:
@@ -230,7 +233,7 @@ def test_resume_does_what_is_missing_and_nothing_else(copy_of_store):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"keep_ratio": 0.5}, FingerprintMismatch, r"reference, .*reference\(0.5\)"),
+        ({"keep_ratio": 0.5}, FingerprintMismatch, r"balanced, .*reference\(0.5\)"),
         ({"shard_size": 7}, ConfigError, r"begun with --shard-size 5 --batch-size 2 .*asked for 7, 2 and 5000"),
         ({"batch_size": 3}, ConfigError, r"asked for 5, 3 and 5000; give the same"),
     ],
@@ -341,3 +344,32 @@ def test_an_image_that_ends_its_decoder_is_one_crashed_row(collection, tiny_mode
         ("photo-01.png", "ok"),
     ]
     assert [bool(image.any()) for image in pixels] == [False, False, True]
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory, tiny_config):
+    """A CLIP whose image tower cannot be pruned, by its `local-dir:` name."""
+    folder = tmp_path_factory.mktemp("resnet")
+    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
+    config = {**tiny_config, "model_cfg": {**tiny_config["model_cfg"], "vision_cfg": vision}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(open_clip.CLIP(**config["model_cfg"]).state_dict(), folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+def test_tower_that_cannot_be_pruned_runs_unpruned_by_default(settings, resnet, tmp_path):
+    report = embed(with_other(settings, model=resnet, out=tmp_path / "store"))
+    assert report.warning == (
+        "this image tower cannot be pruned: ModifiedResNet is no Vision Transformer; it runs unpruned"
+    )
+    assert report.record.encoder.policy is None
+    assert report.num_ok > 0
+    again = embed(with_other(settings, model=resnet, out=tmp_path / "store"))
+    assert again.num_embedded == 0
+
+
+@pytest.mark.parametrize("explicit", [{"policy": "balanced"}, {"keep_ratio": 0.7}, {"gmac_ratio": 2.0}])
+def test_tower_that_cannot_be_pruned_refuses_an_explicit_policy(settings, resnet, tmp_path, explicit):
+    with pytest.raises(InputError, match="ModifiedResNet is no Vision Transformer; use --policy none"):
+        embed(with_other(settings, model=resnet, out=tmp_path / "store", **explicit))
+    assert not (tmp_path / "store").exists()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.bench import images_per_second, median_rates, median_speedup
+from pipeline.bench import images_per_second
 from pipeline.encode import Encoder, twin
 from pipeline.errors import ClipsieveError
 from pipeline.model.flops import gmacs_per_image
@@ -95,15 +95,10 @@ class Recorder:
 
 def test_conditions_are_timed_in_turns_after_a_warm_up():
     calls = []
-    encoders = {name: Recorder(name, calls) for name in ("none", "pruned")}
-    rates = images_per_second(encoders, np.zeros((5, 2, 2, 3), np.uint8), batch_size=2, rounds=2)
+    pixels = np.zeros((5, 2, 2, 3), np.uint8)
+    towers = {name: (Recorder(name, calls), pixels) for name in ("none", "pruned")}
+    rates = images_per_second(towers, batch_size=2, rounds=2)
     once = [[(name, 2), (name, 2), (name, 1)] for name in ("none", "pruned")]
     forth, back = once[0] + once[1], once[1] + once[0]
     assert calls == forth + back + forth  # a warm-up and two rounds, the order reversed in every other
     assert {name: len(values) for name, values in rates.items()} == {"none": 2, "pruned": 2}
-
-
-def test_medians():
-    rates = {"none": [1.0, 10.0, 2.0], "pruned": [3.0, 20.0, 3.0]}
-    assert median_rates(rates) == {"none": 2.0, "pruned": 3.0}
-    assert median_speedup(rates, "pruned", "none") == 2.0  # of 3, 2 and 1.5: the ratio within a round, not of medians

@@ -6,10 +6,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.model.families import view_of
 from pipeline.model.flops import block_costs, gmacs_per_image
 from pipeline.model.load import load_model
 from pipeline.model.prune import attach
-from pipeline.model.towers import view_of
 from pipeline.policy import PruningPolicy, named_policy, policy_names
 from pipeline.spec import ModelSource
 
@@ -21,6 +21,7 @@ POLICIES = {
     **{name: named_policy(name) for name in policy_names() if name != "none"},
     "whole last block": named_policy("reference").model_copy(update={"class_token_last": False}),
     "score mean": PruningPolicy(name="p", schedule=CUTS, summary="score_mean"),
+    "bypass": PruningPolicy(name="p", schedule={"kind": "bypass", "keep": 0.5}, score="cls_attn", reduce="drop"),
     "bipartite": PruningPolicy(name="p", schedule={"kind": "constant", "removed": 0.07}, reduce="bipartite"),
     **{score: PruningPolicy(name=score, schedule=CUTS, score=score, reduce="drop") for score in SCORES},
 }

@@ -233,3 +233,22 @@ def test_damaged_weights_are_refused(tiny_model, tmp_path):
 def test_weights_of_another_activation_are_refused(model, tag, advice):
     with pytest.raises(ConfigError, match=advice):
         load_model(ModelSource(model=model, pretrained=tag), "fp32", "cpu")
+
+
+@pytest.mark.parametrize("size", [24, 48])
+def test_image_size_interpolates_positions(tiny_model, tiny_spec, size):
+    loaded = load_model(ModelSource(model=tiny_model, image_size=size), "bf16", "cpu")
+    preprocess = loaded.spec.preprocess
+    assert (preprocess.height, preprocess.width) == (size, size)
+    assert loaded.clip.visual.grid_size == (size // 8, size // 8)
+    assert loaded.spec.architecture["vision_cfg"]["image_size"] == size
+    assert loaded.spec.image_policy != tiny_spec.image_policy
+    assert loaded.spec.text_space == tiny_spec.text_space
+    features = loaded.clip.encode_image(torch.zeros(1, 3, size, size, dtype=torch.bfloat16))
+    assert features.shape == (1, 32)
+
+
+@pytest.mark.parametrize("size", [4, 5000])
+def test_impossible_image_size_is_refused(tiny_model, size):
+    with pytest.raises(ConfigError, match=f"image_size = {size}: expected 8 to 4096, a patch is 8 pixels"):
+        load_model(ModelSource(model=tiny_model, image_size=size), "fp32", "cpu")

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.model import tokens
+from pipeline.model import attention, tokens
+from pipeline.model.families import unprunable_reason, view_of
 from pipeline.model.load import load_model
 from pipeline.model.prune import attach
-from pipeline.model.towers import attend_with_sizes, attention_with_sizes, unprunable_reason, view_of
 from pipeline.policy import PruningPolicy
 from pipeline.spec import ModelSource
 
@@ -144,7 +144,7 @@ SCORES = [
 
 @torch.no_grad()
 @pytest.mark.parametrize("reduce", ["drop", "summary", "merge", "bipartite"])
-@pytest.mark.parametrize("score", [*SCORES, "random"])
+@pytest.mark.parametrize("score", [*SCORES, "random", "grid"])
 def test_every_score_and_reduction_in_two_stages(clip, images, score, reduce):
     before = clip.visual(images)
     lengths = []
@@ -186,11 +186,27 @@ def test_merging_equal_tokens_with_their_sizes_changes_nothing(clip, reduce):
         tower.positional_embedding.data.copy_(kept)
 
 
-def test_sizes_by_one_more_dimension_equal_sizes_by_a_mask():
+def test_every_way_to_attend_is_the_same():
     query, key, value = torch.randn(3, 2, 4, 7, 8, generator=torch.Generator().manual_seed(0))
     log_sizes = torch.rand(2, 7, generator=torch.Generator().manual_seed(1)) * 3
-    masked = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=log_sizes[:, None, None])
-    torch.testing.assert_close(attention_with_sizes(query, key, value, log_sizes), masked)
+    fused = torch.nn.functional.scaled_dot_product_attention
+    masked = fused(query, key, value, attn_mask=log_sizes[:, None, None])
+    for attend in (attention.attend, attention.attend_without_mask, attention.attend_densely):
+        torch.testing.assert_close(attend(query, key, value, log_sizes), masked)
+    torch.testing.assert_close(attention.attend(query, key, value), fused(query, key, value))
+    torch.testing.assert_close(
+        attention.attend_densely(query[:, :, :1], key, value, None), fused(query, key, value)[:, :, :1]
+    )
+    low = [part.bfloat16() for part in (query, key, value)]
+    torch.testing.assert_close(attention.attend(*low, log_sizes).float(), masked, rtol=0.05, atol=0.02)
+
+
+def test_dense_attention_is_for_short_sequences_in_bf16_on_a_cpu():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert attention.dense_is_faster(cpu, torch.bfloat16, 197)
+    assert not attention.dense_is_faster(cpu, torch.bfloat16, 2501)
+    assert not attention.dense_is_faster(cpu, torch.float32, 197)
+    assert not attention.dense_is_faster(gpu, torch.bfloat16, 197)
 
 
 @torch.no_grad()
@@ -253,7 +269,9 @@ def test_written_out_blocks_are_open_clips_own(extra):
         parameter.add_(0.3 * torch.randn_like(parameter))
     x = torch.randn(3, 17, 32)
     for block in tower.transformer.resblocks:
-        torch.testing.assert_close(attend_with_sizes(block, x, torch.zeros(3, 17)), block(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            view_of(tower).run_block(block, x, torch.zeros(3, 17), None), block(x), rtol=1e-4, atol=1e-4
+        )
         class_only = view_of(tower).class_token_block(block, x)
         torch.testing.assert_close(class_only, block(x)[:, :1], rtol=1e-4, atol=1e-4)
 
@@ -265,15 +283,9 @@ def test_sizes_without_a_cut_change_nothing(clip, images):
     assert torch.equal(clip.visual(images), before)
 
 
-def test_grid_after_a_first_cut_is_refused(clip):
-    with pytest.raises(ConfigError, match="score = 'grid' knows no order after a first cut"):
-        attach(clip.visual, PruningPolicy(name="p", schedule=CUTS, score="grid"))
-    attach(clip.visual, reference(score="grid"))()
-
-
 def test_resnet_tower_is_refused_with_the_reason():
     tower = open_clip.modified_resnet.ModifiedResNet([1, 1, 1, 1], output_dim=16, heads=2, image_size=32, width=8)
-    with pytest.raises(InputError, match=r"ModifiedResNet is not open_clip's VisionTransformer; use --policy none"):
+    with pytest.raises(InputError, match=r"ModifiedResNet is no Vision Transformer; use --policy none"):
         attach(tower, reference())
     attach(tower, None)
 

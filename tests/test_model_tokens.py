@@ -1,5 +1,6 @@
 """Token maths on tensors small enough to check by hand."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -8,24 +9,32 @@ import torch
 from pipeline.model import scores, tokens
 
 PATCHES = torch.tensor([[[1.0, 0.0], [0.0, 4.0], [3.0, 0.0], [0.0, 2.0]]])
-ONES = torch.ones(1, 4)
 
 
 def random_patches(num_images=3, num_patches=9, width=6):
     return torch.randn(num_images, num_patches, width, generator=torch.Generator().manual_seed(1))
 
 
+def with_sizes(patches, *sizes):
+    return dataclasses.replace(tokens.Patches.all_of(patches), sizes_BN=torch.tensor([sizes]))
+
+
 @pytest.mark.parametrize("num_keep", [1, 4, 9])
 def test_kept_set_by_brute_force(num_keep):
-    patches = random_patches()
-    score = scores.l2(patches)
-    kept = tokens.keep_indices(score, num_keep)
-    split_kept, dropped = tokens.split_by_score(patches, score, num_keep)
-    for values, chosen, same, others in zip(score.tolist(), kept, split_kept, dropped, strict=True):
+    score = scores.l2(random_patches())
+    for values, chosen in zip(score.tolist(), tokens.keep_indices(score, num_keep), strict=True):
         # the best set of that size is found by trying them all, without sorting or topk
         best = max(itertools.combinations(range(9), num_keep), key=lambda indices: sum(values[n] for n in indices))
-        assert set(chosen.tolist()) == set(same.tolist()) == set(best)
-        assert set(others.tolist()) == set(range(9)) - set(best)
+        assert set(chosen.tolist()) == set(best)
+
+
+def test_put_undoes_take():
+    patches, index = random_patches(), torch.tensor([[0, 8], [3, 4], [7, 1]])
+    changed = tokens.put(patches, index, tokens.take(patches, index) + 1)
+    expected = patches.clone()
+    for image, places in enumerate(index):
+        expected[image, places] += 1
+    assert torch.equal(changed, expected)
 
 
 def test_take_is_gather():
@@ -36,9 +45,7 @@ def test_take_is_gather():
 @pytest.mark.parametrize("num_keep", [0, 5])
 def test_impossible_number_is_refused(num_keep):
     with pytest.raises(ValueError, match=f"num_keep is {num_keep}, expected 1 to 4"):
-        tokens.split_by_score(PATCHES, scores.l2(PATCHES), num_keep)
-    with pytest.raises(ValueError, match="score has shape"):
-        tokens.split_by_score(PATCHES, torch.ones(1, 3), 2)
+        tokens.keep_indices(scores.l2(PATCHES), num_keep)
 
 
 def test_means_of_dropped_by_hand():
@@ -56,29 +63,44 @@ def test_blend_is_the_mean_over_all_that_both_stand_for():
 
 
 def test_merge_into_kept_by_hand():
-    # kept [0, 4] and [3, 0]; [1, 0] points as the second does, [0, 2] as the first
-    kept, dropped = torch.tensor([[1, 2]]), torch.tensor([[0, 3]])
-    merged, sizes = tokens.merge_into_kept(PATCHES, ONES, kept, dropped)
-    assert merged.tolist() == [[[0.0, 3.0], [2.0, 0.0]]]
-    assert sizes.tolist() == [[2.0, 2.0]]
-    weighted, sizes = tokens.merge_into_kept(PATCHES, torch.tensor([[3.0, 1.0, 1.0, 1.0]]), kept, dropped)
-    assert weighted.tolist() == [[[0.0, 3.0], [1.5, 0.0]]]
-    assert sizes.tolist() == [[2.0, 4.0]]
+    patches = torch.tensor([[[1.0, 1.0], [0.0, 4.0], [3.0, 0.0], [0.0, 2.0], [1.0, 0.5]]])
+    # kept [0, 4] and [3, 0]; [0, 2] goes to the first, [1, 1] to either, [1, 0.5] to the second
+    merged = tokens.merge_into_kept(tokens.Patches.all_of(patches[:, 1:]), torch.tensor([[0, 1]]))
+    # the means are [0, 3] and [2, 0.25]; lengths stay 4 and 3
+    expected = torch.tensor([[0.0, 4.0], [3 * 2 / 4.0625**0.5, 3 * 0.25 / 4.0625**0.5]])
+    torch.testing.assert_close(merged.x_BND[0], expected)
+    assert merged.sizes_BN.tolist() == [[2.0, 2.0]]
+    assert merged.places_BN.tolist() == [[0, 1]]
+    weighted = tokens.merge_into_kept(with_sizes(patches[:, 1:], 1.0, 1.0, 1.0, 3.0), torch.tensor([[0, 1]]))
+    direction = torch.tensor([3.0 + 3 * 1, 3 * 0.5])
+    torch.testing.assert_close(weighted.x_BND[0, 1], 3 * direction / direction.norm())
+    assert weighted.sizes_BN.tolist() == [[2.0, 4.0]]
+
+
+def test_equal_tokens_that_are_kept_stay_apart():
+    merged = tokens.merge_into_kept(tokens.Patches.all_of(torch.ones(1, 3, 2)), torch.tensor([[2, 0]]))
+    assert sorted(merged.sizes_BN[0].tolist()) == [1.0, 2.0]
 
 
 def test_merge_pairs_by_hand():
     # sources are tokens 0 and 2, targets 1 and 3; token 2 is nearest to its target and goes
     metric = torch.tensor([[[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.1, 1.0]]])
-    merged, sizes = tokens.merge_pairs(PATCHES, ONES, metric, 1)
-    assert merged.tolist() == [[[1.0, 0.0], [0.0, 4.0], [1.5, 1.0]]]
-    assert sizes.tolist() == [[1.0, 1.0, 2.0]]
+    merged = tokens.merge_pairs(tokens.Patches.all_of(PATCHES), metric, 1)
+    assert merged.x_BND.tolist() == [[[1.0, 0.0], [0.0, 4.0], [1.5, 1.0]]]
+    assert merged.sizes_BN.tolist() == [[1.0, 1.0, 2.0]]
+    assert merged.places_BN.tolist() == [[0, 1, 3]]
 
 
 @pytest.mark.parametrize("num_merged", [0, 1, 4])
 def test_merging_keeps_the_total(num_merged):
     patches, sizes = random_patches(), torch.rand(3, 9, generator=torch.Generator().manual_seed(2)) + 1
-    merged, merged_sizes = tokens.merge_pairs(patches, sizes, patches, num_merged)
-    assert merged.shape == (3, 9 - num_merged, 6)
-    torch.testing.assert_close(merged_sizes.sum(1), sizes.sum(1))
-    before, after = ((x * s.unsqueeze(-1)).sum(1) for x, s in ((patches, sizes), (merged, merged_sizes)))
-    torch.testing.assert_close(after, before)
+    before = dataclasses.replace(tokens.Patches.all_of(patches), sizes_BN=sizes)
+    paired = tokens.merge_pairs(before, patches, num_merged)
+    kept = tokens.merge_into_kept(before, tokens.keep_indices(sizes, 9 - num_merged))
+    for after in (paired, kept):
+        assert after.x_BND.shape == (3, 9 - num_merged, 6)
+        torch.testing.assert_close(after.sizes_BN.sum(1), sizes.sum(1))
+    totals = [(each.x_BND * each.sizes_BN.unsqueeze(-1)).sum(1) for each in (before, paired)]
+    torch.testing.assert_close(totals[1], totals[0])
+    lengths = tokens.take(patches, kept.places_BN).norm(dim=-1)
+    torch.testing.assert_close(kept.x_BND.norm(dim=-1), lengths)

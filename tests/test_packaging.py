@@ -55,6 +55,6 @@ def test_demo_runs_from_an_empty_folder(installed, tmp_path):
     assert results["num_images"] == 100
     assert results["conditions"][0]["metrics"]["image_retrieval_recall@10"] > 0.9
     assert (tmp_path / "clipsieve-demo" / "sheet.png").is_file()
-    for name in ("none", "reference"):
+    for name in ("none", "balanced"):
         assert (tmp_path / "clipsieve-demo" / "stores" / name / "index" / "image.index").is_file()
     assert "contact sheet" in done.stdout

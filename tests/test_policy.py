@@ -25,10 +25,12 @@ def stages(*cuts):
         ({"kind": "geometric", "ratio": 0.5, "floor": 0.05, "start": 0.5}, [20, 20, 10, 5]),
         ({"kind": "constant", "removed": 0.1}, [18, 16, 14, 12]),
         ({"kind": "constant", "removed": 0.1, "start": 0.5}, [20, 20, 18, 16]),
+        ({"kind": "bypass", "keep": 0.3, "start": 0.25}, [20, 6, 6, 6]),
     ],
 )
 def test_patches_per_block(schedule, counts):
-    assert policy(schedule=schedule).patches_per_block(20, 4) == counts
+    reduce = "drop" if schedule and schedule["kind"] == "bypass" else "summary"
+    assert policy(schedule=schedule, reduce=reduce).patches_per_block(20, 4) == counts
 
 
 def test_ratios_do_not_suffer_from_floats():
@@ -38,12 +40,19 @@ def test_ratios_do_not_suffer_from_floats():
 
 
 def test_power_sharpens():
-    assert policy(schedule=stages((0.0, 0.5)), power=2.0).patches_per_block(16, 2) == [4, 4]
+    assert policy(schedule=stages((0.0, 0.5))).patches_per_block(16, 2, power=2.0) == [4, 4]
 
 
 def test_keeping_no_token_is_refused():
     with pytest.raises(ConfigError, match="'p' keeps 0 of 16 patch tokens at block 1 of 4; expected at least 1"):
         policy(schedule=stages((0.25, 0.05))).patches_per_block(16, 4)
+
+
+def test_pairs_leave_at_least_half():
+    halves = policy(schedule=stages((0.25, 0.5), (0.5, 0.25)), reduce="bipartite")
+    with pytest.raises(ConfigError, match="keeps 8 of 17 patch tokens at block 2: merging in pairs leaves at least 9"):
+        halves.patches_per_block(34, 4)
+    assert halves.patches_per_block(16, 4) == [16, 8, 4, 4]
 
 
 @pytest.mark.parametrize("name", [name for name in policy_names() if name != "none"])
@@ -58,13 +67,24 @@ def test_shipped_policies_fit_every_depth(name):
 def test_names():
     assert policy_names()[0] == "none"
     assert choose_policy("none", None) is None
-    assert choose_policy(None, None).name == "reference"
+    assert choose_policy(None, None).name == "balanced"
     assert choose_policy(None, 0.5) == choose_policy("reference", 0.5)
     assert choose_policy("reference", 0.5).patches_per_block(20, 4) == [20, 10, 10, 10]
     with pytest.raises(ConfigError, match=r"policy = 'magic': expected one of none, .*reference"):
         choose_policy("magic", None)
     with pytest.raises(ConfigError, match="leave out policy 'none'"):
         choose_policy("none", 0.5)
+
+
+def test_gmac_ratio():
+    sharper = choose_policy("balanced", None, 2.5)
+    assert (sharper.name, sharper.gmac_ratio) == ("balanced(2.5x)", 2.5)
+    assert sharper.schedule == named_policy("balanced").schedule
+    for name in ("none", "lossless"):
+        with pytest.raises(ConfigError, match=f"gmac_ratio = 2: policy '{name}' has no schedule to sharpen"):
+            choose_policy(name, None, 2.0)
+    with pytest.raises(ConfigError, match=r"keep_ratio = 0.5 and gmac_ratio = 2 are two goals"):
+        choose_policy(None, 0.5, 2.0)
 
 
 def test_policy_files(tmp_path):
@@ -95,6 +115,9 @@ def test_policy_files(tmp_path):
         {"score": "magic"},
         {"size_weight": 1.5},
         {"size_weight": 0.5, "reduce": "drop"},
+        {"schedule": {"kind": "bypass", "keep": 0.5}, "reduce": "summary"},
+        {"gmac_ratio": 2.0},
+        {"gmac_ratio": 1.0, "schedule": stages((0.25, 0.5))},
         {"deep": 1},
     ],
 )

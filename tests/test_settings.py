@@ -9,7 +9,7 @@ import yaml
 import pipeline.settings
 from pipeline.errors import ConfigError
 from pipeline.policy import named_policy
-from pipeline.settings import EmbedSettings, EncoderSettings, Settings, load_settings
+from pipeline.settings import EmbedSettings, ModelSettings, PoliciesSettings, Settings, WorkerSettings, load_settings
 
 VERBS = {"embed": EmbedSettings}
 
@@ -45,7 +45,9 @@ def test_every_settings_class_here_is_tested():
     found = {
         value
         for value in vars(pipeline.settings).values()
-        if isinstance(value, type) and issubclass(value, Settings) and value not in (Settings, EncoderSettings)
+        if isinstance(value, type)
+        and issubclass(value, Settings)
+        and value not in (Settings, ModelSettings, PoliciesSettings, WorkerSettings)
     }
     assert found == set(VERBS.values())
 
@@ -62,7 +64,9 @@ def test_defaults(load):
     assert (settings.source, settings.out) == (Path("photos"), Path("store"))
     assert settings == EmbedSettings(source="photos", out="store")
     assert settings.model == "scenes"
-    assert settings.pruning_policy() == named_policy("reference")
+    assert settings.pruning_policy() == named_policy("balanced")
+    assert settings.policy_is_default
+    assert not load(text="policy: balanced").policy_is_default
 
 
 def test_precedence(load, monkeypatch):

@@ -1,20 +1,30 @@
-"""Multiply-adds of an image tower under a policy, by formula. Counts matrix products, as `torch.utils.flop_counter`.
+"""Multiply-adds of an image tower under a policy, block by block, and the schedule that reaches a wanted cost.
 
-Per block with a tokens, width d and MLP width m: 4 a d^2 (query, key, value, output) + 2 a^2 d (attention) + 2 a d m
-(MLP). In a last block that computes the class token alone, keys and values of all tokens and the rest of one. Scores
-and merges are counted where they multiply matrices; norms, softmax and means are not: they are no matrix products.
+Counts matrix products, as `torch.utils.flop_counter`; norms, softmax and means are none. A block with a tokens, weights
+W in its matrices and attention width A costs a W + 2 a^2 A; a last block that computes the class token alone takes keys
+and values of all tokens and the rest of one. What is not a block (patch embedding, cuts, pooling) is counted by torch's
+own counter, on tensors without data.
 """
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.model.prune import attach
-from pipeline.model.towers import Tower, unprunable_reason, view_of
-from pipeline.policy import PruningPolicy
+from pipeline.errors import ConfigError
+from pipeline.model.cut import Cut
+from pipeline.model.families import unprunable_reason, view_of
+from pipeline.model.tokens import Patches
+from pipeline.model.tower import Tower
+from pipeline.policy import Bypass, PruningPolicy
+
+_BISECTIONS = 20
+_MAX_POWER = 64.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,74 +43,146 @@ def gmacs_per_image(module: nn.Module, policy: PruningPolicy | None, image_size:
     Args:
         module: The image tower, bare (`policy` is not looked up on it).
         policy: The policy to account for; None for the unpruned tower.
-        image_size: Height and width in pixels; used where the tower's cost is counted instead of computed.
+        image_size: Height and width in pixels; a tower that can be pruned knows its own.
+
+    Raises:
+        InputError: If a policy is asked for and the tower cannot be pruned.
+        ConfigError: If the policy does not fit the tower.
     """
-    if unprunable_reason(module) or not view_of(module).reads_class_token_only:
-        return _counted_gmacs(module, policy, image_size)
+    module = _without_data(module)
+    if policy is None and unprunable_reason(module):
+        return _counted(module, module, 1, 3, *image_size) / 1e9
     tower = view_of(module)
-    width, num_patches = module.conv1.out_channels, tower.grid[0] * tower.grid[1]
-    macs = num_patches * module.conv1.weight[0].numel() * width
-    macs += sum(cost.macs + cost.cut_macs for cost in block_costs(tower, policy))
-    return (macs + (0 if module.proj is None else module.proj.numel())) / 1e9
+    return _total_macs(tower, policy, patches_per_block(tower, policy)) / 1e9
 
 
 def block_costs(tower: Tower, policy: PruningPolicy | None) -> list[BlockCost]:
     """Tokens and multiply-adds of each block under a policy."""
-    all_patches, num_blocks = tower.grid[0] * tower.grid[1], len(tower.blocks)
-    counts = policy.patches_per_block(all_patches, num_blocks) if policy else [all_patches] * num_blocks
+    return _costs(view_of(_without_data(tower.module)), policy, patches_per_block(tower, policy))
+
+
+def cuts_of(tower: Tower, policy: PruningPolicy, summary_offsets_LD: Tensor | None = None) -> list[Cut]:
+    """Where a policy shortens the sequence of a tower; under a bypass every block cuts anew."""
+    return _cuts(tower, policy, patches_per_block(tower, policy), summary_offsets_LD)
+
+
+def patches_per_block(tower: Tower, policy: PruningPolicy | None) -> list[int]:
+    """Patch tokens that each block works on; solves the policy's schedule for its `gmac_ratio`, if it has one.
+
+    Raises:
+        ConfigError: If some block would be left without tokens, or no sharpening of the schedule reaches the ratio.
+    """
+    num_patches, num_blocks = tower.num_patches, len(tower.blocks)
+    if policy is None:
+        return [num_patches] * num_blocks
+    if policy.gmac_ratio is None:
+        return policy.patches_per_block(num_patches, num_blocks)
+    tower = view_of(_without_data(tower.module))
+    unpruned_macs = _total_macs(tower, None, [num_patches] * num_blocks)
+
+    def ratio(power: float) -> float:
+        counts = policy.patches_per_block(num_patches, num_blocks, power)
+        return unpruned_macs / _total_macs(tower, policy, counts)
+
+    low, high = 0.0, _feasible_power(policy, num_patches, num_blocks)
+    if ratio(high) < policy.gmac_ratio:
+        raise ConfigError(
+            f"gmac_ratio = {policy.gmac_ratio:g}: policy {policy.name!r} reaches at most {ratio(high):.3g} on this "
+            f"tower ({num_patches} patch tokens, {num_blocks} blocks); ask for less, or cut earlier"
+        )
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if ratio(middle) >= policy.gmac_ratio else (middle, high)
+    return policy.patches_per_block(num_patches, num_blocks, high)
+
+
+def _feasible_power(policy: PruningPolicy, num_patches: int, num_blocks: int) -> float:
+    """The sharpest that the schedule can be."""
+    low, high = 0.0, _MAX_POWER
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        try:
+            policy.patches_per_block(num_patches, num_blocks, middle)
+            low = middle
+        except ConfigError:
+            high = middle
+    return low
+
+
+def _cuts(
+    tower: Tower, policy: PruningPolicy, counts: list[int], summary_offsets_LD: Tensor | None = None
+) -> list[Cut]:
+    bypasses = isinstance(policy.schedule, Bypass)
+    cuts = []
+    for number, (before, count) in enumerate(pairwise([tower.num_patches, *counts])):
+        before = tower.num_patches if bypasses else before
+        if count < before:
+            cuts.append(Cut(tower, policy, number, before, count, summary_offsets_LD))
+    return cuts
+
+
+def _costs(tower: Tower, policy: PruningPolicy | None, counts: list[int]) -> list[BlockCost]:
+    cut_macs = {cut.number: _cut_macs(cut) for cut in _cuts(tower, policy, counts)} if policy else {}
+    last = len(counts) - 1
     costs = []
-    for number, (before, count) in enumerate(zip([all_patches, *counts], counts, strict=False)):
-        has_summary = policy is not None and policy.reduce == "summary" and count < all_patches
+    for number, (block, count) in enumerate(zip(tower.blocks, counts, strict=True)):
+        has_summary = policy is not None and policy.reduce == "summary" and count < tower.num_patches
         length = tower.num_prefix + has_summary + count
-        class_only = policy is not None and policy.class_token_last and number == num_blocks - 1
-        macs = _block_macs(tower, length, class_only and tower.reads_class_token_only)
-        costs.append(BlockCost(count, length, macs, _cut_macs(tower, policy, before, count) if count < before else 0))
+        class_only = policy is not None and policy.class_token_last and tower.reads_class_token_only
+        macs = _block_macs(tower, block, length, 1 if class_only and number == last else length)
+        costs.append(BlockCost(count, length, macs, cut_macs.get(number, 0)))
     return costs
 
 
-def _block_macs(tower: Tower, length: int, class_only: bool) -> int:
-    width = tower.module.conv1.out_channels
-    mlp_width = tower.blocks[0].mlp.c_fc.out_features
-    if class_only:
-        return 2 * length * width**2 + 2 * width**2 + 2 * length * width + 2 * width * mlp_width
-    return length * (4 * width**2 + 2 * width * mlp_width) + 2 * length**2 * width
+def _block_macs(tower: Tower, block: nn.Module, length: int, num_queries: int) -> int:
+    """A block over `length` tokens, of which `num_queries` go on."""
+    weights = sum(parameter.numel() for parameter in block.parameters() if parameter.dim() == 2)
+    attention_width = tower.num_heads * tower.head_width
+    keys_and_values = 2 * tower.width * attention_width
+    return (
+        length * keys_and_values
+        + num_queries * (weights - keys_and_values)
+        + 2 * length * num_queries * attention_width
+    )
 
 
-def _cut_macs(tower: Tower, policy: PruningPolicy, before: int, count: int) -> int:
-    width, heads = tower.module.conv1.out_channels, tower.blocks[0].attn.num_heads
-    keys = before * width**2
-    if policy.reduce == "bipartite":
-        return keys + (before // 2) * ((before + 1) // 2) * (width // heads) + (before - count) * (before // 2) * width
-    similar = before**2 * width
-    row = width**2 + before * width
-    macs = {
-        "redundancy": similar,
-        "energy": similar,
-        "key_norm": keys,
-        "cls_attn": keys + row,
-        "l2_cls": keys + row,
-        "cls_attn_v": 2 * keys + row,
-        "hybrid": keys + row + similar,
-        "clip_sem": 0 if tower.module.proj is None else (before + 1) * tower.module.proj.numel(),
-    }.get(policy.score, 0)
-    if policy.reduce == "merge":
-        macs += 2 * (before - count) * count * width
-    if policy.reduce == "summary" and policy.summary == "score_mean":
-        macs += before * width
-    return macs
+def _cut_macs(cut: Cut) -> int:
+    tower, bypasses = cut.tower, isinstance(cut.policy.schedule, Bypass)
+
+    def run(x_BTD: Tensor) -> None:
+        patches = Patches.all_of(x_BTD[:, cut.start :])
+        cut.score(x_BTD, patches, None) if bypasses else cut(x_BTD, patches, None)
+
+    return _counted(run, tower.module, 1, cut.start + cut.num_before, tower.width)
 
 
-def _counted_gmacs(module: nn.Module, policy: PruningPolicy | None, image_size: tuple[int, int]) -> float:
-    detach = attach(module, policy)
-    parameter = next(p for p in module.parameters() if p.dim() == 4)  # norms may have another type
-    image = torch.zeros(1, 3, *image_size, dtype=parameter.dtype, device=parameter.device)
+def _total_macs(tower: Tower, policy: PruningPolicy | None, counts: list[int]) -> int:
+    costs = _costs(tower, policy, counts)
+    bypasses = policy is not None and isinstance(policy.schedule, Bypass)
+    last_length = tower.num_prefix + tower.num_patches if bypasses else costs[-1].num_tokens
+    stem_macs = _counted(tower.stem, tower.module, 1, 3, *tower.image_size)
+    head_macs = _counted(tower.head, tower.module, 1, last_length, tower.width)
+    return stem_macs + head_macs + sum(cost.macs + cost.cut_macs for cost in costs)
+
+
+def _counted(run: Callable[[Tensor], object], module: nn.Module, *shape: int) -> int:
+    """Multiply-adds of `run` on a tensor of a shape, of the type of a module without data."""
+    parameter = next(parameter for parameter in module.parameters() if parameter.dim() == 4)  # norms may differ in type
     fused = torch.backends.mha.get_fastpath_enabled()
     # the counter sees neither the fused multi-head kernel nor, in older versions of torch, the CPU's fused attention
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            module(image)
+            run(torch.empty(*shape, dtype=parameter.dtype, device="meta"))
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-        detach()
-    return counter.get_total_flops() / 2e9
+    return counter.get_total_flops() // 2
+
+
+def _without_data(module: nn.Module) -> nn.Module:
+    """A copy on the meta device: shapes and types alone, so that counting computes nothing."""
+    memo: dict[int, Tensor] = {}
+    for tensor in chain(module.parameters(), module.buffers()):
+        empty = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(module, memo)

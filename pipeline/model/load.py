@@ -16,6 +16,8 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.model import resize_pos_embed
+from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, InputError
@@ -25,6 +27,9 @@ from pipeline.spec import LOCAL_DIR, EncoderSpec, ModelSource, Precision, Prepro
 
 EMBEDDED_MODEL = "scenes"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MAX_IMAGE_SIZE = 4096
+"""Side of the tower's input in pixels; more is a slip of the pen, or memory that nobody has."""
+
 _SCHEMAS = ("hf-hub:", LOCAL_DIR)
 
 
@@ -53,6 +58,7 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
     source = source.absolute()
     name = _open_clip_name(source.model)
     _check_source(source)
+    _check_image_size(source, name)
     try:
         # what open_clip logs to the root logger or warns of is an error of ours, before or after
         logging.disable(logging.CRITICAL)
@@ -65,11 +71,19 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
                 load_weights=not source.random_weights,
                 require_pretrained=not source.random_weights,
             )
+            if source.image_size:
+                clip = _at_image_size(clip, name, source.image_size)
             spec = _spec_of(clip, source, name, precision)
             if precision != "fp32":
                 # open_clip's own low-precision model (its norms stay in float32), given the weights just hashed
                 state = clip.state_dict()
-                clip = open_clip.create_model(name, precision=precision, load_weights=False, pretrained_text=False)
+                clip = open_clip.create_model(
+                    name,
+                    precision=precision,
+                    load_weights=False,
+                    pretrained_text=False,
+                    force_image_size=source.image_size,
+                )
                 clip.load_state_dict(state)
             tokenize = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip raises many kinds for files, names, networks and shapes
@@ -109,6 +123,8 @@ def _spec_of(clip: nn.Module, source: ModelSource, name: str, precision: Precisi
     # the logit scale stretches all scores alike: it belongs to neither space
     text = {key: value for key, value in state.items() if key not in image and not key.startswith("logit_")}
     architecture = copy.deepcopy(open_clip.get_model_config(name)) or {}
+    if source.image_size:
+        architecture["vision_cfg"]["image_size"] = source.image_size
     preprocess = dict(clip.visual.preprocess_cfg)
     height, width = _pair(preprocess.pop("size"))
     preprocess.pop("mode", None)
@@ -157,6 +173,33 @@ def _check_activation(source: ModelSource) -> None:
         raise ConfigError(
             f"model {source.model}: the weights {source.pretrained!r} were trained "
             f"{'with' if needs_quick else 'without'} QuickGELU; give --model {name}"
+        )
+
+
+def _at_image_size(clip: nn.Module, name: str, image_size: int) -> nn.Module:
+    """The same model for another input size, its positions interpolated as open_clip does it.
+
+    In float32, after loading: open_clip itself interpolates what is in the file, and fails on float16.
+    """
+    state = clip.state_dict()
+    resized = open_clip.create_model(name, load_weights=False, pretrained_text=False, force_image_size=image_size)
+    if isinstance(clip.visual, TimmModel):
+        clip.visual.set_input_size(image_size)
+        state = clip.state_dict()
+    else:
+        resize_pos_embed(state, resized)
+    resized.load_state_dict(state)
+    return resized
+
+
+def _check_image_size(source: ModelSource, name: str) -> None:
+    if source.image_size is None:
+        return
+    patch_size = ((open_clip.get_model_config(name) or {}).get("vision_cfg") or {}).get("patch_size") or 1
+    if not patch_size <= source.image_size <= MAX_IMAGE_SIZE:
+        raise ConfigError(
+            f"image_size = {source.image_size}: expected {patch_size} to {MAX_IMAGE_SIZE}, "
+            f"a patch is {patch_size} pixels"
         )
 
 

@@ -1,27 +1,43 @@
 """Attach a pruning policy to an image tower, and take it off again.
 
 The tower's own code runs. Hooks before some blocks shorten the sequence, and a block's `forward` is replaced where it
-has to do less (the last one, class token alone) or more (sizes in attention). A detached tower is the tower it was.
+has to do less (the last one, class token alone; those that tokens bypass), more (sizes in attention), or the same in
+less time (attention in bf16 on a CPU). A detached tower is the tower it was.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError
-from pipeline.model import scores, tokens
-from pipeline.model.towers import Tower, attend_with_sizes, view_of
-from pipeline.policy import PruningPolicy
+from pipeline.model import tokens
+from pipeline.model.attention import dense_is_faster
+from pipeline.model.cut import Cut, rope_at
+from pipeline.model.families import view_of
+from pipeline.model.flops import cuts_of, patches_per_block
+from pipeline.model.tokens import Patches
+from pipeline.model.tower import Tower
+from pipeline.policy import Bypass, PruningPolicy
+
+OnCut = Callable[[int, Tensor], None]
+"""Told of every cut: the block before which it is, and the places of the patch tokens that go on ([B, K])."""
 
 
-def attach(module: nn.Module, policy: PruningPolicy | None) -> Callable[[], None]:
+def attach(
+    module: nn.Module,
+    policy: PruningPolicy | None,
+    on_cut: OnCut | None = None,
+    summary_offsets_LD: Tensor | None = None,
+) -> Callable[[], None]:
     """Make an image tower prune by `policy` from now on.
 
     Args:
         module: The image tower of an open_clip model. Two forward passes at a time are not supported.
         policy: What to prune; None leaves the tower as it is.
+        on_cut: Told of every cut, for pictures of what is kept.
+        summary_offsets_LD: Added to the summary made before each of L blocks; None adds nothing.
 
     Returns:
         `detach`, which undoes it; calling it twice is harmless.
@@ -32,122 +48,115 @@ def attach(module: nn.Module, policy: PruningPolicy | None) -> Callable[[], None
     """
     if policy is None:
         return lambda: None
-    return _Pruner(view_of(module), policy).detach
+    return _Pruner(view_of(module), policy, on_cut, summary_offsets_LD).detach
 
 
 class _Pruner:
     """A policy at work in a tower."""
 
-    def __init__(self, tower: Tower, policy: PruningPolicy) -> None:
-        self._tower, self._policy = tower, policy
-        self._num_patches = tower.grid[0] * tower.grid[1]
-        self._counts = policy.patches_per_block(self._num_patches, len(tower.blocks))
-        self._sizes: Tensor | None = None  # [B, N] of the forward pass under way; float32
+    def __init__(
+        self, tower: Tower, policy: PruningPolicy, on_cut: OnCut | None, summary_offsets_LD: Tensor | None
+    ) -> None:
+        self._tower, self._policy, self._on_cut = tower, policy, on_cut
+        self._cuts = {cut.number: cut for cut in cuts_of(tower, policy, summary_offsets_LD)}
+        self._counts = patches_per_block(tower, policy)
+        self._patches: tuple[Tensor, Tensor] | None = None  # sizes and places in the forward pass under way
         self._undo: list[Callable[[], None]] = []
-        _check_fit(policy, tower, self._counts)
-        before = [self._num_patches, *self._counts]
+        weight = next(parameter for parameter in tower.module.parameters() if parameter.dim() == 4)
+        # a block's own forward is left alone where ours is no faster
+        self._is_written_out = dense_is_faster(weight.device, weight.dtype, tower.num_prefix + tower.num_patches)
+        bypasses, last = isinstance(policy.schedule, Bypass), len(tower.blocks) - 1
         for number, block in enumerate(tower.blocks):
-            if self._counts[number] < before[number]:
-                hook = partial(self._shorten, number, before[number])
-                self._undo.append(block.register_forward_pre_hook(hook).remove)
-        last = len(tower.blocks) - 1
-        for number in range(len(tower.blocks)):
-            if self._has_sizes(number):
-                self._replace_forward(tower.blocks[number], partial(self._attend, number))
-        if policy.class_token_last and tower.reads_class_token_only:
-            self._replace_forward(tower.blocks[last], partial(self._last_block, last))
+            is_short = self._counts[number] < tower.num_patches
+            if is_short and bypasses:
+                self._replace_forward(block, partial(self._bypass, number))
+                continue
+            if is_short:
+                hook = partial(self._enter, number)
+                self._undo.append(block.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            if self._is_class_only(number):
+                self._replace_forward(block, partial(self._class_token, number))
+            elif self._has_sizes(number) or self._is_written_out:
+                self._replace_forward(block, partial(self._run_block, number))
+        if tower.pool is not None and self._has_sizes(last):
+            self._replace_forward(tower.pool, self._pool)
 
     def detach(self) -> None:
         while self._undo:
             self._undo.pop()()
 
-    def _shorten(self, number: int, num_before: int, block: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x_BTD, *rest = args
-        num_keep, prefix = self._counts[number], self._tower.num_prefix
-        has_summary = self._policy.reduce == "summary" and num_before < self._num_patches
-        start = prefix + has_summary
-        patches_BND = x_BTD[:, start:]
-        if num_before == self._num_patches:
-            self._sizes = torch.ones(patches_BND.shape[:2], device=x_BTD.device)
-        if self._policy.reduce == "bipartite":
-            keys_BNE = self._tower.project(block, patches_BND, "key").mean(dim=1)
-            kept, self._sizes = tokens.merge_pairs(patches_BND, self._sizes, keys_BNE, num_before - num_keep)
-            return torch.cat([x_BTD[:, :prefix], kept], dim=1), *rest
-        score_BN = self._score(block, x_BTD[:, :1], patches_BND)
-        if self._policy.reduce == "merge":
-            kept_BK, dropped_BM = tokens.split_by_score(patches_BND, score_BN, num_keep)
-            kept, self._sizes = tokens.merge_into_kept(patches_BND, self._sizes, kept_BK, dropped_BM)
-            return torch.cat([x_BTD[:, :prefix], kept], dim=1), *rest
-        kept_BK = tokens.keep_indices(score_BN, num_keep)
-        kept = tokens.take(patches_BND, kept_BK)
-        parts = [x_BTD[:, :prefix], kept]
-        if self._policy.reduce == "summary":
-            old = x_BTD[:, prefix:start] if has_summary else None
-            parts.insert(1, self._summary(patches_BND, score_BN, kept_BK, kept, old))
-        return torch.cat(parts, dim=1), *rest
+    def _enter(
+        self, number: int, block: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        x_BTD, full_rope = args[0], kwargs.get("rope")
+        cut = self._cuts.get(number)
+        if cut:
+            x_BTD = self._cut(cut, x_BTD, full_rope)
+        if full_rope is not None:
+            kwargs = kwargs | {"rope": self._rope(full_rope)}
+        return (x_BTD, *args[1:]), kwargs
 
-    def _summary(
-        self, patches_BND: Tensor, score_BN: Tensor, kept_BK: Tensor, kept_BKD: Tensor, old_B1D: Tensor | None
-    ) -> Tensor:
-        if self._policy.summary == "mean_all" and old_B1D is None:
-            return patches_BND.mean(dim=1, keepdim=True)
-        if self._policy.summary == "score_mean":
-            new_B1D = tokens.score_mean_of_dropped(patches_BND, score_BN, kept_BK)
-        else:
-            new_B1D = tokens.mean_of_dropped(patches_BND, kept_BKD)
-        if old_B1D is None:
-            return new_B1D
-        num_before, num_keep = patches_BND.shape[1], kept_BKD.shape[1]
-        return tokens.blend(old_B1D, self._num_patches - num_before, new_B1D, num_before - num_keep)
+    def _cut(self, cut: Cut, x_BTD: Tensor, full_rope: Tensor | None) -> Tensor:
+        x_BND, is_first = x_BTD[:, cut.start :], cut.num_before == self._tower.num_patches
+        patches = Patches.all_of(x_BND) if is_first else Patches(x_BND, *self._patches)
+        rope = full_rope if is_first or full_rope is None else self._rope(full_rope)
+        x_BTD, patches = cut(x_BTD, patches, rope)
+        self._patches = patches.sizes_BN, patches.places_BN
+        if self._on_cut:
+            self._on_cut(cut.number, patches.places_BN)
+        return x_BTD
 
-    def _score(self, block: nn.Module, class_B1D: Tensor, patches_BND: Tensor) -> Tensor:
-        tower, name = self._tower, self._policy.score
-        if name in ("l2", "l2_robust", "redundancy", "energy"):
-            return getattr(scores, name)(patches_BND)
-        if name == "random":
-            return scores.random(*patches_BND.shape[:2], patches_BND.device)
-        if name == "grid":
-            return scores.grid(len(patches_BND), *tower.grid, patches_BND.device)
-        if name == "clip_sem":
-            return scores.clip_sem(tower.embed_tokens(class_B1D)[:, 0], tower.embed_tokens(patches_BND))
-        keys_BHNE = tower.project(block, patches_BND, "key")
-        if name == "key_norm":
-            return scores.key_norm(keys_BHNE)
-        query_BHE = tower.project(block, class_B1D, "query")[:, :, 0]
-        if name == "cls_attn":
-            return scores.cls_attn(query_BHE, keys_BHNE)
-        if name in ("hybrid", "l2_cls"):
-            return getattr(scores, name)(query_BHE, keys_BHNE, patches_BND)
-        return scores.cls_attn_v(query_BHE, keys_BHNE, tower.project(block, patches_BND, "value"))
+    def _rope(self, full_rope: Tensor) -> Tensor:
+        return rope_at(full_rope, self._patches[1], self._policy.reduce == "summary")
 
-    def _attend(self, number: int, x_BTD: Tensor, *args: object, **kwargs: object) -> Tensor:
-        return attend_with_sizes(self._tower.blocks[number], x_BTD, self._log_sizes(number, x_BTD))
-
-    def _last_block(self, number: int, x_BTD: Tensor, *args: object, **kwargs: object) -> Tensor:
+    def _run_block(self, number: int, x_BTD: Tensor, *args: object, **kwargs: Any) -> Tensor:
         log_sizes_BT = self._log_sizes(number, x_BTD) if self._has_sizes(number) else None
-        return self._tower.class_token_block(self._tower.blocks[number], x_BTD, log_sizes_BT)
+        return self._tower.run_block(self._tower.blocks[number], x_BTD, log_sizes_BT, kwargs.get("rope"))
+
+    def _class_token(self, number: int, x_BTD: Tensor, *args: object, **kwargs: Any) -> Tensor:
+        log_sizes_BT = self._log_sizes(number, x_BTD) if self._has_sizes(number) else None
+        return self._tower.class_token_block(self._tower.blocks[number], x_BTD, log_sizes_BT, kwargs.get("rope"))
+
+    def _bypass(self, number: int, x_BTD: Tensor, *args: object, **kwargs: Any) -> Tensor:
+        """The best patch tokens go through the block, the others around it."""
+        cut, full_rope, prefix = self._cuts[number], kwargs.get("rope"), self._tower.num_prefix
+        patches = Patches.all_of(x_BTD[:, prefix:])
+        kept_BK = tokens.keep_indices(cut.score(x_BTD, patches, full_rope), cut.num_keep)
+        if self._on_cut:
+            self._on_cut(number, kept_BK)
+        short_BTD = torch.cat([x_BTD[:, :prefix], tokens.take(patches.x_BND, kept_BK)], dim=1)
+        if full_rope is not None:
+            kwargs = kwargs | {"rope": rope_at(full_rope, kept_BK, has_summary=False)}
+        if self._is_class_only(number):
+            return self._tower.class_token_block(cut.block, short_BTD, None, kwargs.get("rope"))
+        if self._is_written_out:
+            short_BTD = self._tower.run_block(cut.block, short_BTD, None, kwargs.get("rope"))
+        else:
+            short_BTD = type(cut.block).forward(cut.block, short_BTD, *args, **kwargs)
+        return torch.cat([short_BTD[:, :prefix], tokens.put(patches.x_BND, kept_BK, short_BTD[:, prefix:])], dim=1)
 
     def _has_sizes(self, number: int) -> bool:
-        return self._policy.size_weight > 0 and self._counts[number] < self._num_patches
+        return self._policy.size_weight > 0 and self._counts[number] < self._tower.num_patches
+
+    def _is_class_only(self, number: int) -> bool:
+        is_last = number == len(self._tower.blocks) - 1
+        return is_last and self._policy.class_token_last and self._tower.reads_class_token_only
+
+    def _pool(self, x_BTD: Tensor, *args: object, **kwargs: object) -> Tensor:
+        last = len(self._tower.blocks) - 1
+        return self._tower.pool_with_sizes(x_BTD, self._log_sizes(last, x_BTD))
 
     def _log_sizes(self, number: int, x_BTD: Tensor) -> Tensor:
         """Size weight times log of how many patches each token of the sequence stands for, [B, T]."""
-        prefix = self._tower.num_prefix
-        sizes_BT = torch.ones(x_BTD.shape[:2], device=x_BTD.device)
+        sizes_BN, _ = self._patches
         if self._policy.reduce == "summary":
-            sizes_BT[:, prefix] = self._num_patches - self._counts[number]
-        else:
-            sizes_BT[:, prefix:] = self._sizes
-        return self._policy.size_weight * sizes_BT.log()
+            sizes_BN = torch.ones_like(sizes_BN[:, :1]) * (self._tower.num_patches - self._counts[number])
+            kept = torch.ones(x_BTD.shape[0], self._counts[number], device=x_BTD.device)
+            sizes_BN = torch.cat([sizes_BN, kept], dim=1)
+        log_BN = self._policy.size_weight * sizes_BN.log()
+        return nn.functional.pad(log_BN, (self._tower.num_prefix, 0))
 
-    def _replace_forward(self, block: nn.Module, forward: Callable[..., Tensor]) -> None:
+    def _replace_forward(self, module: nn.Module, forward: Callable[..., Tensor]) -> None:
         # an attribute of the instance hides the method of the class; removing it brings the method back
-        block.forward = forward
-        self._undo.append(partial(vars(block).pop, "forward", None))
-
-
-def _check_fit(policy: PruningPolicy, tower: Tower, counts: list[int]) -> None:
-    if policy.score == "grid" and len(set(counts) - {tower.grid[0] * tower.grid[1]}) > 1:
-        raise ConfigError(f"policy {policy.name!r}: score = 'grid' knows no order after a first cut; expected one cut")
-    if policy.score == "clip_sem" and not tower.reads_class_token_only:
-        raise ConfigError(f"policy {policy.name!r}: score = 'clip_sem' needs a tower pooled by its class token")
+        module.forward = forward
+        self._undo.append(partial(vars(module).pop, "forward", None))

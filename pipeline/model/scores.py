@@ -1,10 +1,9 @@
 """Importance of patch tokens: tensors in, a score [B, N] float32 out, larger is kept. Imports torch and nothing else.
 
 Shapes: B images, N patch tokens, D width, H heads, E head width. Tokens are the states entering a block, before its
-norm; queries, keys and values are those the block would compute from them.
+norm. Logits are those of the class token, or of the queries of an attention pool where there is none: what will read
+the image.
 """
-
-import math
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +11,6 @@ from torch import Tensor
 
 OUTLIER_MADS = 6.0
 """A token whose norm is this many median absolute deviations above the median is a register, not content."""
-
-ENERGY_MARGIN = 0.5
-"""Cosine above which two tokens count as neighbours in `energy`."""
 
 
 def l2(patches_BND: Tensor) -> Tensor:
@@ -38,25 +34,30 @@ def pin_outliers(score_BN: Tensor, norm_BN: Tensor) -> Tensor:
     return score_BN.masked_fill(norm_BN > median_B1 + OUTLIER_MADS * spread_B1, torch.inf)
 
 
-def cls_attn(query_BHE: Tensor, keys_BHNE: Tensor) -> Tensor:
+def cls_attn(logits_BHN: Tensor) -> Tensor:
     """Attention that the class token pays to each patch, mean over heads: one row, never the N x N matrix."""
-    return _class_row(query_BHE, keys_BHNE).mean(dim=1)
+    return logits_BHN.softmax(dim=-1).mean(dim=1)
 
 
-def cls_attn_v(query_BHE: Tensor, keys_BHNE: Tensor, values_BHNE: Tensor) -> Tensor:
+def cls_attn_v(logits_BHN: Tensor, values_BHNE: Tensor) -> Tensor:
     """Class attention times the length of what it would fetch, summed over heads."""
     lengths_BHN = torch.linalg.vector_norm(values_BHNE, dim=-1, dtype=torch.float32)
-    return (_class_row(query_BHE, keys_BHNE) * lengths_BHN).sum(dim=1)
+    return (logits_BHN.softmax(dim=-1) * lengths_BHN).sum(dim=1)
 
 
-def l2_cls(query_BHE: Tensor, keys_BHNE: Tensor, patches_BND: Tensor) -> Tensor:
-    """Sum of a token's ranks by norm and by class attention: what either calls important is kept."""
-    return _ranks(l2(patches_BND)) + _ranks(cls_attn(query_BHE, keys_BHNE))
+def l2_cls(logits_BHN: Tensor, patches_BND: Tensor) -> Tensor:
+    """The better of a token's ranks by norm and by class attention: what either calls important is kept.
+
+    The other rank decides between equals, of which there are many.
+    """
+    by_norm_BN, by_attention_BN = _ranks(l2(patches_BND)), _ranks(cls_attn(logits_BHN))
+    other_BN = torch.minimum(by_norm_BN, by_attention_BN)
+    return torch.maximum(by_norm_BN, by_attention_BN) + other_BN / patches_BND.shape[1]
 
 
-def key_norm(keys_BHNE: Tensor) -> Tensor:
+def key_norm(mean_key_BNE: Tensor) -> Tensor:
     """Negative norm of the mean key over heads (low key norms attract attention, arXiv 2406.11430)."""
-    return -torch.linalg.vector_norm(keys_BHNE.mean(dim=1), dim=-1, dtype=torch.float32)
+    return -torch.linalg.vector_norm(mean_key_BNE, dim=-1, dtype=torch.float32)
 
 
 def redundancy(patches_BND: Tensor) -> Tensor:
@@ -64,18 +65,18 @@ def redundancy(patches_BND: Tensor) -> Tensor:
     return -_nearest_cosine(patches_BND)
 
 
-def energy(patches_BND: Tensor, margin: float = ENERGY_MARGIN) -> Tensor:
+def energy(patches_BND: Tensor, margin: float) -> Tensor:
     """Negative energy of PiToMe (Tran et al. 2024, arXiv 2405.16148): isolated tokens are kept.
 
-    E_i = mean_j f(cos_ij) with f(t) = t - m for t >= m, else exp(t - m) - 1.
+    E_i = mean_j f(cos_ij) with f(t) = t - m for t >= m, else exp(t - m) - 1: above the margin m two are neighbours.
     """
     excess_BNN = _cosines(patches_BND).float() - margin
     return -torch.where(excess_BNN >= 0, excess_BNN, excess_BNN.exp() - 1).mean(dim=-1)
 
 
-def hybrid(query_BHE: Tensor, keys_BHNE: Tensor, patches_BND: Tensor) -> Tensor:
+def hybrid(logits_BHN: Tensor, patches_BND: Tensor) -> Tensor:
     """Class attention times non-redundancy."""
-    return cls_attn(query_BHE, keys_BHNE) * (1 - _nearest_cosine(patches_BND).clamp(min=0))
+    return cls_attn(logits_BHN) * (1 - _nearest_cosine(patches_BND).clamp(min=0))
 
 
 def clip_sem(class_BE: Tensor, patches_BNE: Tensor) -> Tensor:
@@ -89,22 +90,19 @@ def random(num_images: int, num_patches: int, device: torch.device) -> Tensor:
     return torch.rand(num_images, num_patches, generator=generator).to(device)
 
 
-def grid(num_images: int, rows: int, columns: int, device: torch.device) -> Tensor:
+def grid(places_BN: Tensor, rows: int, columns: int) -> Tensor:
     """The control that spreads evenly: any number of best patches cover the image (R2 low-discrepancy sequence)."""
     row, column = torch.arange(rows).unsqueeze(1), torch.arange(columns).unsqueeze(0)
     # steps of the plastic number, Roberts 2018
     order = (row * 0.7548776662 + column * 0.5698402910) % 1.0
-    return order.flatten().to(device).expand(num_images, -1)
+    return order.flatten().to(places_BN.device)[places_BN]
 
 
 def _ranks(score_BN: Tensor) -> Tensor:
-    places_BN = torch.arange(score_BN.shape[1], dtype=torch.float32, device=score_BN.device).expand_as(score_BN)
-    return torch.empty_like(score_BN).scatter_(1, score_BN.argsort(dim=1), places_BN)
-
-
-def _class_row(query_BHE: Tensor, keys_BHNE: Tensor) -> Tensor:
-    logits_BHN = torch.einsum("bhe,bhne->bhn", query_BHE, keys_BHNE).float() / math.sqrt(query_BHE.shape[-1])
-    return logits_BHN.softmax(dim=-1)
+    """0 for the smallest to N - 1. On CPU topk sorts short rows several times faster than sort."""
+    num_tokens = score_BN.shape[1]
+    places_BN = torch.arange(num_tokens - 1, -1, -1, dtype=torch.float32, device=score_BN.device).expand_as(score_BN)
+    return torch.empty_like(score_BN).scatter_(1, score_BN.topk(num_tokens, dim=1).indices, places_BN)
 
 
 def _cosines(patches_BND: Tensor) -> Tensor:

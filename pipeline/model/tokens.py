@@ -2,31 +2,47 @@
 
 Shapes: B images, T tokens of a sequence, N patch tokens, K kept patch tokens, M dropped ones, D width. A sequence is
 prefix tokens (the class token first), then the summary token if there is one, then patch tokens in any order: their
-positions are already added, and attention does not see order. All counts are equal for the whole batch.
+positions are already added or travel with them, and attention does not see order. All counts are equal for the whole
+batch.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def split_by_score(patches_BND: Tensor, score_BN: Tensor, num_keep: int) -> tuple[Tensor, Tensor]:
-    """Indices of the `num_keep` best patch tokens (int64 [B, K]) and of the others ([B, M]); neither is sorted.
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """The patch tokens of a batch on their way through a tower."""
 
-    Raises:
-        ValueError: If `num_keep` is out of range or the shapes disagree.
-    """
-    num_images, num_patches, _ = patches_BND.shape
-    if not 1 <= num_keep <= num_patches:
-        raise ValueError(f"num_keep is {num_keep}, expected 1 to {num_patches}")
-    if score_BN.shape != (num_images, num_patches):
-        raise ValueError(f"score has shape {tuple(score_BN.shape)}, expected {(num_images, num_patches)}")
-    order_BN = score_BN.topk(num_patches, dim=1).indices
-    return order_BN[:, :num_keep], order_BN[:, num_keep:]
+    x_BND: Tensor
+    sizes_BN: Tensor
+    """How many patches each token stands for; float32."""
+
+    places_BN: Tensor
+    """Where each token was among the tower's patches, row by row; int64. A merged token is where it was merged into."""
+
+    @classmethod
+    def all_of(cls, x_BND: Tensor) -> "Patches":
+        """Every patch, each for itself."""
+        sizes_BN = torch.ones(x_BND.shape[:2], device=x_BND.device)
+        return cls(x_BND, sizes_BN, torch.arange(x_BND.shape[1], device=x_BND.device).expand(len(x_BND), -1))
+
+    def only(self, kept_BK: Tensor) -> "Patches":
+        """Those at some indices; the sizes of the others are lost."""
+        return Patches(take(self.x_BND, kept_BK), self.sizes_BN.gather(1, kept_BK), self.places_BN.gather(1, kept_BK))
 
 
 def keep_indices(score_BN: Tensor, num_keep: int) -> Tensor:
-    """Indices of the `num_keep` best tokens, int64 [B, K], unsorted: cheaper than `split_by_score`."""
+    """Indices of the `num_keep` best tokens, int64 [B, K], unsorted.
+
+    Raises:
+        ValueError: If `num_keep` is out of range.
+    """
+    if not 1 <= num_keep <= score_BN.shape[1]:
+        raise ValueError(f"num_keep is {num_keep}, expected 1 to {score_BN.shape[1]}")
     return score_BN.topk(num_keep, dim=1, sorted=False).indices
 
 
@@ -36,6 +52,14 @@ def take(tokens_BND: Tensor, index_BK: Tensor) -> Tensor:
     offsets_B1 = torch.arange(0, num_images * num_tokens, num_tokens, device=index_BK.device).unsqueeze(1)
     rows = tokens_BND.reshape(-1, width).index_select(0, (index_BK + offsets_B1).flatten())
     return rows.view(num_images, -1, width)
+
+
+def put(tokens_BND: Tensor, index_BK: Tensor, new_BKD: Tensor) -> Tensor:
+    """The tokens, those at some indices replaced: [B, N, D]. Undoes `take`."""
+    num_images, num_tokens, width = tokens_BND.shape
+    offsets_B1 = torch.arange(0, num_images * num_tokens, num_tokens, device=index_BK.device).unsqueeze(1)
+    rows = tokens_BND.reshape(-1, width).index_copy(0, (index_BK + offsets_B1).flatten(), new_BKD.flatten(0, 1))
+    return rows.view(num_images, num_tokens, width)
 
 
 def mean_of_dropped(patches_BND: Tensor, kept_BKD: Tensor) -> Tensor:
@@ -60,58 +84,64 @@ def blend(old_B1D: Tensor, old_size: int, new_B1D: Tensor, new_size: int) -> Ten
     return torch.lerp(old_B1D, new_B1D, weight)
 
 
-def merge_into_kept(
-    patches_BND: Tensor, sizes_BN: Tensor, kept_BK: Tensor, dropped_BM: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Average every dropped token into the kept token of largest cosine; weights are sizes.
+def merge_into_kept(patches: Patches, kept_BK: Tensor) -> Patches:
+    """Merge every token that is not kept into the kept one of largest cosine.
 
-    Returns:
-        `(tokens [B, K, D], sizes [B, K])`; the sizes of all tokens still sum to what they summed to.
+    A merged token points where the mean of its tokens points, weighted by sizes, and is as long as the kept one was:
+    a mean of unlike vectors is short, and what follows was trained on tokens of full length. (Keeping the largest
+    length is MLERP, Kim et al. 2023, arXiv 2312.01026.) The sizes of an image still sum to what they summed to.
     """
-    kept_BKD, dropped_BMD = take(patches_BND, kept_BK), take(patches_BND, dropped_BM)
-    # the norm of a dropped token does not change which kept token is nearest to it
-    nearness_BMK = dropped_BMD @ F.normalize(kept_BKD, dim=-1).transpose(1, 2)
-    target_BM = nearness_BMK.float().max(dim=-1).indices
-    return _merge(kept_BKD, sizes_BN.gather(1, kept_BK), dropped_BMD, sizes_BN.gather(1, dropped_BM), target_BM)
+    kept = patches.only(kept_BK)
+    length_BK1 = torch.linalg.vector_norm(kept.x_BND, dim=-1, keepdim=True)
+    # the length of a token does not change which kept token is nearest to it
+    nearness_BNK = patches.x_BND @ (kept.x_BND / length_BK1).transpose(1, 2)
+    target_BN = nearness_BNK.max(dim=-1).indices
+    own_BK = torch.arange(kept_BK.shape[1], device=kept_BK.device).expand_as(kept_BK)
+    target_BN = target_BN.scatter(1, kept_BK, own_BK)  # a kept token goes to itself, though another be its equal
+    sums_BKD, sizes_BK = _sums_by_target(patches.x_BND, patches.sizes_BN, target_BN, kept_BK.shape[1])
+    scale_BK1 = length_BK1 / torch.linalg.vector_norm(sums_BKD, dim=-1, keepdim=True)
+    return Patches(sums_BKD * scale_BK1, sizes_BK, kept.places_BN)
 
 
-def merge_pairs(patches_BND: Tensor, sizes_BN: Tensor, metric_BNE: Tensor, num_merged: int) -> tuple[Tensor, Tensor]:
+def merge_pairs(patches: Patches, metric_BNE: Tensor, num_merged: int) -> Patches:
     """Bipartite soft matching: of every other token, the `num_merged` most similar go into their best match.
 
     From the formulas of Bolya et al. 2022 (arXiv 2210.09461), section 3: tokens alternate between two sets, each of
     the first finds its most similar in the second, and the most similar pairs are averaged, weighted by size.
 
     Args:
-        patches_BND: Token states.
-        sizes_BN: How many patches each token stands for, float32.
+        patches: The tokens.
         metric_BNE: What similarity is taken of: the mean key over heads.
-        num_merged: Tokens that vanish (count, at most half of N).
+        num_merged: Tokens that vanish (count).
+
+    Raises:
+        ValueError: If that is more than half of N.
     """
-    num_sources = (patches_BND.shape[1] + 1) // 2
-    num_merged = min(num_merged, patches_BND.shape[1] // 2)
+    if not 0 <= num_merged <= patches.x_BND.shape[1] // 2:
+        raise ValueError(f"num_merged is {num_merged}, expected 0 to {patches.x_BND.shape[1] // 2}")
+    x_BND, sizes_BN, places_BN = patches.x_BND, patches.sizes_BN, patches.places_BN
+    num_sources = (x_BND.shape[1] + 1) // 2
     unit_BNE = F.normalize(metric_BNE, dim=-1)
     best_BS, match_BS = (unit_BNE[:, ::2] @ unit_BNE[:, 1::2].transpose(1, 2)).max(dim=-1)
     order_BS = best_BS.topk(num_sources, dim=1).indices
     gone_BM, stay_BR = order_BS[:, :num_merged], order_BS[:, num_merged:]
-    sources_BSD, source_sizes_BS = patches_BND[:, ::2], sizes_BN[:, ::2]
-    merged, merged_sizes = _merge(
-        patches_BND[:, 1::2],
-        sizes_BN[:, 1::2],
-        take(sources_BSD, gone_BM),
-        source_sizes_BS.gather(1, gone_BM),
-        match_BS.gather(1, gone_BM),
+    sources = Patches(x_BND[:, ::2], sizes_BN[:, ::2], places_BN[:, ::2])
+    gone, stay = sources.only(gone_BM), sources.only(stay_BR)
+    into_BRD, into_sizes_BR = x_BND[:, 1::2], sizes_BN[:, 1::2]
+    sums_BRD, added_BR = _sums_by_target(gone.x_BND, gone.sizes_BN, match_BS.gather(1, gone_BM), into_BRD.shape[1])
+    merged_sizes_BR = into_sizes_BR + added_BR
+    merged_BRD = sums_BRD + into_BRD * into_sizes_BR.unsqueeze(-1).to(into_BRD.dtype)
+    return Patches(
+        torch.cat([stay.x_BND, merged_BRD / merged_sizes_BR.unsqueeze(-1).to(x_BND.dtype)], dim=1),
+        torch.cat([stay.sizes_BN, merged_sizes_BR], dim=1),
+        torch.cat([stay.places_BN, places_BN[:, 1::2]], dim=1),
     )
-    tokens = torch.cat([take(sources_BSD, stay_BR), merged], dim=1)
-    return tokens, torch.cat([source_sizes_BS.gather(1, stay_BR), merged_sizes], dim=1)
 
 
-def _merge(
-    into_BKD: Tensor, into_sizes_BK: Tensor, from_BMD: Tensor, from_sizes_BM: Tensor, target_BM: Tensor
-) -> tuple[Tensor, Tensor]:
-    # sums by a matrix product with a one-hot matrix: on CPU much quicker than scatter_add over the width
-    onehot_BKM = torch.zeros(*into_sizes_BK.shape, target_BM.shape[1], dtype=from_BMD.dtype, device=from_BMD.device)
-    onehot_BKM.scatter_(1, target_BM.unsqueeze(1), 1)
-    weighted_BMD = from_BMD * from_sizes_BM.unsqueeze(-1).to(from_BMD.dtype)
-    own_BKD = into_BKD * into_sizes_BK.unsqueeze(-1).to(into_BKD.dtype)
-    sizes_BK = into_sizes_BK.scatter_add(1, target_BM, from_sizes_BM)
-    return torch.baddbmm(own_BKD, onehot_BKM, weighted_BMD) / sizes_BK.unsqueeze(-1).to(into_BKD.dtype), sizes_BK
+def _sums_by_target(x_BND: Tensor, sizes_BN: Tensor, target_BN: Tensor, num_targets: int) -> tuple[Tensor, Tensor]:
+    """Sums of s x and of s over the tokens that go to each target: [B, K, D], [B, K]."""
+    # by a matrix product with a one-hot matrix: on CPU much quicker than scatter_add over the width
+    onehot_BKN = torch.zeros(len(x_BND), num_targets, x_BND.shape[1], dtype=x_BND.dtype, device=x_BND.device)
+    onehot_BKN.scatter_(1, target_BN.unsqueeze(1), 1)
+    sizes_BK = torch.zeros(len(x_BND), num_targets, device=x_BND.device).scatter_add(1, target_BN, sizes_BN)
+    return onehot_BKN @ (x_BND * sizes_BN.unsqueeze(-1).to(x_BND.dtype)), sizes_BK

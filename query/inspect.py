@@ -1,0 +1,74 @@
+"""`clipsieve inspect`: what a policy does to a model, block by block, and to a photograph, patch by patch."""
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.decode import decode_batch
+from pipeline.encode import Encoder, twin, whole_machine
+from pipeline.errors import InputError
+from pipeline.model.families import view_of
+from pipeline.model.flops import block_costs
+from pipeline.model.load import LoadedModel, load_model
+from pipeline.policy import UNPRUNED, PruningPolicy
+from pipeline.source import ImageEntry
+from query.overlay import write_overlay
+from query.settings import InspectSettings
+
+
+def inspect(settings: InspectSettings) -> dict[str, Any]:
+    """Account for a policy on a model; draw what it keeps of an image, if one is given.
+
+    Returns:
+        Tokens and multiply-adds of each block, of all together, and of the unpruned tower.
+
+    Raises:
+        InputError: If the model cannot be loaded, its tower cannot be pruned, or the image cannot be decoded.
+        ConfigError: If the policy does not fit the tower.
+    """
+    policy = settings.pruning_policy()
+    source = settings.model_source() if settings.image else settings.any_weights()
+    loaded = load_model(source, "fp32", whole_machine())
+    tower = view_of(loaded.clip.visual)
+    unpruned, encoder = Encoder(twin(loaded), None), Encoder(twin(loaded), policy)
+    preprocess = loaded.spec.preprocess
+    if settings.image:
+        pixels = _pixels(settings, loaded)
+        write_overlay(settings.picture, pixels, tower.grid, _kept(loaded, policy, pixels))
+    costs = zip(block_costs(tower, policy), block_costs(tower, None), strict=True)
+    return {
+        "model": settings.model,
+        "policy": policy.model_dump() if policy else {"name": UNPRUNED},
+        "image_size": [preprocess.height, preprocess.width],
+        "grid": list(tower.grid),
+        "blocks": [
+            {
+                "block": number,
+                "patches": cost.num_patches,
+                "tokens": cost.num_tokens,
+                "gmacs": cost.macs / 1e9,
+                "cut_gmacs": cost.cut_macs / 1e9,
+                "unpruned_gmacs": whole.macs / 1e9,
+            }
+            for number, (cost, whole) in enumerate(costs)
+        ],
+        "gmacs": encoder.gmacs,
+        "unpruned_gmacs": unpruned.gmacs,
+        "theoretical": unpruned.gmacs / encoder.gmacs,
+    }
+
+
+def _pixels(settings: InspectSettings, loaded: LoadedModel) -> np.ndarray:
+    entry = ImageEntry(settings.image.name, settings.image.absolute().as_uri(), num_bytes=0, mtime_ns=0)
+    [pixels], [record] = decode_batch([entry], loaded.spec.preprocess)
+    if record.status != "ok":
+        raise InputError(f"cannot decode {settings.image}: {record.status}: {record.error}; give another --image")
+    return pixels
+
+
+def _kept(loaded: LoadedModel, policy: PruningPolicy | None, pixels_HWC: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """For each cut, the block before which it is and the places of the patches that go on."""
+    kept: list[tuple[int, np.ndarray]] = []
+    encoder = Encoder(twin(loaded), policy, lambda number, places_BK: kept.append((number, places_BK[0].cpu().numpy())))
+    encoder.encode(pixels_HWC[None])
+    return kept
