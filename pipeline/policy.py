@@ -161,19 +161,29 @@ class PruningPolicy(_Part):
         if self.schedule is None:
             return [num_patches] * num_blocks
         counts = self.schedule.patches(num_patches, num_blocks, power)
+        if self.reduce == "bipartite":
+            counts = self._at_most_pairs(num_patches, counts)
         if min(counts) < 1:
             block = next(block for block, count in enumerate(counts) if count < 1)
             raise ConfigError(
                 f"policy {self.name!r} keeps {counts[block]} of {num_patches} patch tokens at block {block} of "
                 f"{num_blocks}; expected at least 1 everywhere, raise its keep ratios"
             )
-        for block, (before, count) in enumerate(pairwise([num_patches, *counts])):
-            if self.reduce == "bipartite" and count < before - before // 2:
+        return counts
+
+    def _at_most_pairs(self, num_patches: int, counts: list[int]) -> list[int]:
+        """Merging in pairs takes half at most; a constant number is taken for as long as there are so many."""
+        possible, before = [], num_patches
+        for block, count in enumerate(counts):
+            least = before - before // 2
+            if count < least and not isinstance(self.schedule, Constant):
                 raise ConfigError(
                     f"policy {self.name!r} keeps {count} of {before} patch tokens at block {block}: merging in pairs "
-                    f"leaves at least {before - before // 2}; cut less at a time, or choose another reduce"
+                    f"leaves at least {least}; cut less at a time, or choose another reduce"
                 )
-        return counts
+            before = max(count, least)
+            possible.append(before)
+        return possible
 
 
 def choose_policy(name: str | None, keep_ratio: float | None, gmac_ratio: float | None = None) -> PruningPolicy | None:

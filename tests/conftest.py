@@ -62,6 +62,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def resnet_model(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict) -> str:
+    """A tiny CLIP whose image tower cannot be pruned, by its `local-dir:` name."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("resnet")
+    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
+    config = {**tiny_config, "model_cfg": {**tiny_config["model_cfg"], "vision_cfg": vision}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(open_clip.CLIP(**config["model_cfg"]).state_dict(), folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+@pytest.fixture(scope="session")
 def make_image() -> Callable[[int, int, int], Image.Image]:
     """Makes a smooth colourful RGB image of a width and height; another one for another seed."""
 

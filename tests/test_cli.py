@@ -75,6 +75,37 @@ def test_evaluate_writes_the_documented_json(store, tiny_model, tmp_path, ray_se
     assert unpruned["fingerprint"].split("-")[0] == pruned["fingerprint"].split("-")[0]
 
 
+def test_a_tower_that_cannot_be_pruned_is_evaluated_unpruned(store, resnet_model, ray_session, tmp_path, capsys):
+    folder = store.parent
+    argv = ["evaluate", "--images", str(folder / "photos"), "--captions", str(folder / "captions.tsv")]
+    argv += ["--model", resnet_model, "--json", str(tmp_path / "r.json"), "--bench-images", "4"]
+    assert main(argv) == 0
+    assert "warning: this image tower cannot be pruned: ModifiedResNet" in capsys.readouterr().err
+    assert [c["name"] for c in json.loads((tmp_path / "r.json").read_text())["conditions"]] == ["none"]
+    assert main([*argv, "--policy", "fast"]) == 3
+    assert "ModifiedResNet is no Vision Transformer; use --policy none" in capsys.readouterr().err
+
+
+def test_wrong_policies_name_field_value_and_range(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    for text, says in [
+        (
+            "schedule: {kind: stages, cuts: [{depth: 0.2, keep: 1.5}]}",
+            "keep = 1.5: Input should be less than or equal to 1",
+        ),
+        ("schedule: {kind: stages, cuts: [{depth: 0.2, keep: 0}]}", "keep = 0: Input should be greater than 0"),
+        ("schedule: {kind: stages, cuts: [{depth: 1.0, keep: 0.5}]}", "depth = 1.0: Input should be less than 1"),
+        ("score: magic", "score = 'magic': Input should be 'l2', "),
+        ("schedule: {kind: stages, cuts: [{depth: 0.2, keep: 0.001}]}", "keeps 0 of 144 patch tokens at block 1 of 8"),
+        ("gmac_ratio: 30\nschedule: {kind: geometric, ratio: 0.9}", "gmac_ratio = 30: policy 'mine' reaches at most"),
+    ]:
+        path.write_text(text)
+        assert main(["inspect", "--policy", str(path)]) == 2
+        error = capsys.readouterr().err
+        assert says in error
+        assert error.count("\n") == 1
+
+
 def test_changed_weights_are_refused_by_search(photos, tiny_model, tmp_path, ray_session, capsys):
     model = tmp_path / "model"
     shutil.copytree(tiny_model.removeprefix("local-dir:"), model)

@@ -1,6 +1,5 @@
 """`pipeline.run.embed` on a real local Ray: rows, resume, and workers that die."""
 
-import json
 import os
 import shutil
 import signal
@@ -9,13 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import open_clip
 import pyarrow as pa
 import pytest
 import ray
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from pipeline.decode import decode_batch
 from pipeline.encode import Encoder
@@ -346,30 +343,19 @@ def test_an_image_that_ends_its_decoder_is_one_crashed_row(collection, tiny_mode
     assert [bool(image.any()) for image in pixels] == [False, False, True]
 
 
-@pytest.fixture(scope="module")
-def resnet(tmp_path_factory, tiny_config):
-    """A CLIP whose image tower cannot be pruned, by its `local-dir:` name."""
-    folder = tmp_path_factory.mktemp("resnet")
-    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
-    config = {**tiny_config, "model_cfg": {**tiny_config["model_cfg"], "vision_cfg": vision}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    save_file(open_clip.CLIP(**config["model_cfg"]).state_dict(), folder / "open_clip_model.safetensors")
-    return f"local-dir:{folder}"
-
-
-def test_tower_that_cannot_be_pruned_runs_unpruned_by_default(settings, resnet, tmp_path):
-    report = embed(with_other(settings, model=resnet, out=tmp_path / "store"))
+def test_tower_that_cannot_be_pruned_runs_unpruned_by_default(settings, resnet_model, tmp_path):
+    report = embed(with_other(settings, model=resnet_model, out=tmp_path / "store"))
     assert report.warning == (
         "this image tower cannot be pruned: ModifiedResNet is no Vision Transformer; it runs unpruned"
     )
     assert report.record.encoder.policy is None
     assert report.num_ok > 0
-    again = embed(with_other(settings, model=resnet, out=tmp_path / "store"))
+    again = embed(with_other(settings, model=resnet_model, out=tmp_path / "store"))
     assert again.num_embedded == 0
 
 
 @pytest.mark.parametrize("explicit", [{"policy": "balanced"}, {"keep_ratio": 0.7}, {"gmac_ratio": 2.0}])
-def test_tower_that_cannot_be_pruned_refuses_an_explicit_policy(settings, resnet, tmp_path, explicit):
+def test_tower_that_cannot_be_pruned_refuses_an_explicit_policy(settings, resnet_model, tmp_path, explicit):
     with pytest.raises(InputError, match="ModifiedResNet is no Vision Transformer; use --policy none"):
-        embed(with_other(settings, model=resnet, out=tmp_path / "store", **explicit))
+        embed(with_other(settings, model=resnet_model, out=tmp_path / "store", **explicit))
     assert not (tmp_path / "store").exists()

@@ -53,6 +53,9 @@ def test_pairs_leave_at_least_half():
     with pytest.raises(ConfigError, match="keeps 8 of 17 patch tokens at block 2: merging in pairs leaves at least 9"):
         halves.patches_per_block(34, 4)
     assert halves.patches_per_block(16, 4) == [16, 8, 4, 4]
+    sixteen = policy(schedule={"kind": "constant", "removed": 0.082}, reduce="bipartite")
+    assert sixteen.patches_per_block(196, 12)[-3:] == [36, 20, 10]
+    assert sixteen.patches_per_block(196, 16)[-3:] == [3, 2, 1]
 
 
 @pytest.mark.parametrize("name", [name for name in policy_names() if name != "none"])

@@ -21,6 +21,9 @@ from pipeline.model.tokens import Patches
 from pipeline.model.tower import Tower
 from pipeline.policy import Bypass, PruningPolicy
 
+WIDE_HEADS = 64
+"""With narrower heads torch's own multi-head attention is as fast as ours."""
+
 OnCut = Callable[[int, Tensor], None]
 """Told of every cut: the block before which it is, and the places of the patch tokens that go on ([B, K])."""
 
@@ -64,7 +67,9 @@ class _Pruner:
         self._undo: list[Callable[[], None]] = []
         weight = next(parameter for parameter in tower.module.parameters() if parameter.dim() == 4)
         # a block's own forward is left alone where ours is no faster
-        self._is_written_out = dense_is_faster(weight.device, weight.dtype, tower.num_prefix + tower.num_patches)
+        self._is_written_out = tower.head_width >= WIDE_HEADS and dense_is_faster(
+            weight.device, weight.dtype, tower.num_prefix + tower.num_patches
+        )
         bypasses, last = isinstance(policy.schedule, Bypass), len(tower.blocks) - 1
         for number, block in enumerate(tower.blocks):
             is_short = self._counts[number] < tower.num_patches
