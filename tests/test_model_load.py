@@ -252,3 +252,15 @@ def test_image_size_interpolates_positions(tiny_model, tiny_spec, size):
 def test_impossible_image_size_is_refused(tiny_model, size):
     with pytest.raises(ConfigError, match=f"image_size = {size}: expected 8 to 4096, a patch is 8 pixels"):
         load_model(ModelSource(model=tiny_model, image_size=size), "fp32", "cpu")
+
+
+def test_a_tokenizer_that_is_missing_is_missed_when_it_is_asked(tiny_model, monkeypatch):
+    def fail(name):
+        raise ModuleNotFoundError("No module named 'transformers'")
+
+    loaded = load_model(ModelSource(model=tiny_model), "fp32", "cpu")
+    monkeypatch.setattr(open_clip, "get_tokenizer", fail)
+    with pytest.raises(InputError, match=r"cannot load the tokenizer of .*'transformers'; .*pip install transformers"):
+        loaded.tokenize(["a dog"])
+    monkeypatch.undo()
+    assert loaded.tokenize(["a dog"]).shape == (1, 77)

@@ -85,7 +85,6 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
                     force_image_size=source.image_size,
                 )
                 clip.load_state_dict(state)
-            tokenize = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip raises many kinds for files, names, networks and shapes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -93,7 +92,26 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
         ) from error
     finally:
         logging.disable(logging.NOTSET)
-    return LoadedModel(clip.eval().to(device), tokenize, spec, torch.device(device))
+    return LoadedModel(clip.eval().to(device), _Tokenizer(name), spec, torch.device(device))
+
+
+class _Tokenizer:
+    """open_clip's tokenizer of a model, loaded when it is first called: images can be embedded without it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._tokenize: Callable[[list[str]], Tensor] | None = None
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        if self._tokenize is None:
+            try:
+                self._tokenize = open_clip.get_tokenizer(self._name)
+            except Exception as error:  # a missing package, a file, a network
+                raise InputError(
+                    f"cannot load the tokenizer of {self._name}: {str(error).splitlines()[0][:300]}; SigLIP's and "
+                    "other Hugging Face tokenizers need `pip install transformers`, and the network the first time"
+                ) from error
+        return self._tokenize(texts)
 
 
 def preferred_precision(device: torch.device) -> Precision:
