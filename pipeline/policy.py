@@ -194,7 +194,7 @@ def choose_policy(name: str | None, keep_ratio: float | None, gmac_ratio: float 
     """
     if keep_ratio is None:
         policy = named_policy(name or DEFAULT_POLICY)
-        return policy if gmac_ratio is None else _sharpened(policy, gmac_ratio)
+        return policy if gmac_ratio is None else sharpened(policy, gmac_ratio)
     if name not in (None, "reference"):
         raise ConfigError(f"keep_ratio = {keep_ratio:g} is short for the reference method; leave out policy {name!r}")
     if gmac_ratio is not None:
@@ -230,7 +230,12 @@ def _reference_policy(keep_ratio: float) -> PruningPolicy:
     return reference.model_copy(update={"name": name, "schedule": Stages(cuts=cuts)})
 
 
-def _sharpened(policy: PruningPolicy | None, gmac_ratio: float) -> PruningPolicy:
+def sharpened(policy: PruningPolicy | None, gmac_ratio: float) -> PruningPolicy:
+    """The same policy solved for a cost, and named so.
+
+    Raises:
+        ConfigError: If it has no schedule.
+    """
     if policy is None or policy.schedule is None:
         name = policy.name if policy else UNPRUNED
         raise ConfigError(

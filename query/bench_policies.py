@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.bench import images_per_second, median_rates, median_speedup
 from pipeline.decode import decode_batch
-from pipeline.encode import Encoder, device_name, twin, whole_machine
+from pipeline.encode import Encoder, default_batch_size, device_name, twin, whole_machine
 from pipeline.errors import ConfigError, InputError
 from pipeline.model.load import LoadedModel, load_model, preferred_precision
-from pipeline.policy import UNPRUNED, Cut, PruningPolicy, Stages, named_policy
+from pipeline.policy import UNPRUNED, Cut, PruningPolicy, Stages, named_policy, sharpened
 from pipeline.progress import Tick
 from pipeline.recall import KS, first_hit_ranks, recall_metrics
 from pipeline.settings import explain
@@ -169,9 +169,8 @@ def read_plan(path: Path) -> list[Point]:
 def _points(series: Series) -> Iterator[Point]:
     for named in series.policies:
         policy = named_policy(named) if isinstance(named, str) else PruningPolicy(**{**series.options, **named})
-        for ratio in series.gmac_ratios or (None,):
-            name = policy.name if ratio is None else f"{policy.name}({ratio:g}x)"
-            yield Point(series.name, name, policy.model_copy(update={"name": name, "gmac_ratio": ratio}))
+        for each in [sharpened(policy, ratio) for ratio in series.gmac_ratios] or [policy]:
+            yield Point(series.name, each.name if each else UNPRUNED, each)
     for size in series.image_sizes:
         yield Point(series.name, f"{size} px", named_policy("lossless"), size)
     for score, depth, keep in itertools.product(series.scores, series.depths, series.keeps):
@@ -188,7 +187,7 @@ class _Models:
         self.device = whole_machine()
         self._loaded: dict[int | None, LoadedModel] = {}
         self._pixels: dict[int | None, np.ndarray] = {}
-        self.batch_size = settings.batch_size or (256 if self.device.type == "cuda" else 32)
+        self.batch_size = settings.batch_size or default_batch_size(self.device)
 
     def loaded(self, image_size: int | None) -> LoadedModel:
         if image_size not in self._loaded:

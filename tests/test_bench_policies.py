@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ConfigError
+from pipeline.policy import named_policy
 from query.bench_policies import at_equal_speed, read_plan
 from query.cli import main
 
@@ -86,6 +87,14 @@ def test_equal_speed_is_interpolated_from_the_unpruned_tower_on():
     table = at_equal_speed(points)
     assert table["a"] == {"1.5x": pytest.approx(2.1), "2x": pytest.approx(1.5)}
     assert table["b"] == {"1.5x": pytest.approx(2.1), "2x": None}
+
+
+def test_a_named_policy_keeps_its_own_cost_and_none_is_unpruned(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("- {name: named, policies: [none, lean]}")
+    unpruned, lean = read_plan(path)
+    assert (unpruned.name, unpruned.policy) == ("none", None)
+    assert lean.policy == named_policy("lean")
 
 
 @pytest.mark.parametrize(
