@@ -259,7 +259,7 @@ class EncodeWorker:
         import open_clip
         import torch
 
-        from pipeline.encode import Encoder, device_name
+        from pipeline.encode import Encoder, default_batch_size, device_name
         from pipeline.model.families import unprunable_reason
         from pipeline.model.load import load_model
 
@@ -273,7 +273,7 @@ class EncodeWorker:
         warning = f"this image tower cannot be pruned: {reason}; it runs unpruned" if reason else None
         self._encoder = Encoder(loaded, None if reason else request.policy)
         preprocess = self._encoder.spec.preprocess
-        batch_size = 256 if device.type == "cuda" else 32
+        batch_size = default_batch_size(device)
         # warm up: the first forward pass and the first decode tasks, whose processes have to start, take seconds
         decoders = [_warm_up.options(**self._decode_options).remote() for _ in range(BATCHES_AHEAD)]
         self._encoder.encode(np.zeros((batch_size, preprocess.height, preprocess.width, 3), np.uint8))

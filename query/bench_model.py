@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.bench import interleaved_seconds, median_rates, median_speedup, open_clip_call, peak_bytes, tower_call
-from pipeline.encode import Encoder, compile_tower, device_name, twin, whole_machine
+from pipeline.encode import Encoder, compile_tower, default_batch_size, device_name, twin, whole_machine
 from pipeline.model.load import load_model, preferred_precision
 from pipeline.policy import UNPRUNED
 from query.provenance import provenance
@@ -36,7 +36,7 @@ def bench_model(settings: BenchModelSettings) -> dict[str, Any]:
     policies = {UNPRUNED: None} | {policy.name: policy for policy in settings.pruning_policies().values()}
     towers = {name: twin(loaded) for name in policies}
     encoders = {name: Encoder(towers[name], policy) for name, policy in policies.items()}
-    batch_size = settings.batch_size or (256 if device.type == "cuda" else 32)
+    batch_size = settings.batch_size or default_batch_size(device)
     height, width = loaded.spec.preprocess.height, loaded.spec.preprocess.width
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, height, width, 3), dtype=np.uint8)
     if settings.compile_tower:

@@ -73,12 +73,7 @@ def print_bench(results: dict[str, Any]) -> None:
     environment, (height, width) = results["environment"], results["image_size"]
     compiled = ", compiled" if results["compiled"] else ""
     title = f"{results['model']} at {height} x {width}, {results['precision']}, batch {results['batch_size']}{compiled}"
-    place = environment["cpu"] if environment["device"] == "cpu" else environment["device"]
-    caption = (
-        f"{place}, {environment['cores']} cores, torch {environment['torch']}, {environment['date']}; median of "
-        f"{environment['rounds']} interleaved rounds, image tower alone"
-    )
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table = Table(title=title, title_justify="left", caption=_timed(environment), caption_justify="left")
     headings = (
         "images/s",
         "range",
@@ -113,11 +108,7 @@ def print_points(results: dict[str, Any]) -> None:
     """Print recall and speed of many policies, series by series."""
     environment = results["environment"]
     title = f"{results['model']} on {results['dataset']}: {results['num_images']} images; text->image recall in %"
-    place = environment["cpu"] if environment["device"] == "cpu" else environment["device"]
-    caption = (
-        f"{place}, {environment['cores']} cores, {environment['precision']}, torch {environment['torch']}, "
-        f"{environment['date']}; median of {environment['rounds']} interleaved rounds, image tower alone"
-    )
+    caption = _timed(environment, f"{environment['precision']}, ")
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for heading in ("series", "policy"):
         table.add_column(heading)
@@ -175,6 +166,14 @@ def _caption(results: dict[str, Any]) -> str:
     return (
         f"{environment['device']}, {environment['cpu']}, {environment['cores']} cores, {environment['precision']}, "
         f"torch {environment['torch']}, {environment['date']}; images/s: image tower alone"
+    )
+
+
+def _timed(environment: dict[str, Any], precision: str = "") -> str:
+    place = environment["cpu"] if environment["device"] == "cpu" else environment["device"]
+    return (
+        f"{place}, {environment['cores']} cores, {precision}torch {environment['torch']}, {environment['date']}; "
+        f"median of {environment['rounds']} interleaved rounds, image tower alone"
     )
 
 

@@ -61,11 +61,6 @@ def block_costs(tower: Tower, policy: PruningPolicy | None) -> list[BlockCost]:
     return _costs(view_of(_without_data(tower.module)), policy, patches_per_block(tower, policy))
 
 
-def cuts_of(tower: Tower, policy: PruningPolicy, summary_offsets_LD: Tensor | None = None) -> list[Cut]:
-    """Where a policy shortens the sequence of a tower; under a bypass every block cuts anew."""
-    return _cuts(tower, policy, patches_per_block(tower, policy), summary_offsets_LD)
-
-
 def patches_per_block(tower: Tower, policy: PruningPolicy | None) -> list[int]:
     """Patch tokens that each block works on; solves the policy's schedule for its `gmac_ratio`, if it has one.
 
@@ -109,9 +104,10 @@ def _feasible_power(policy: PruningPolicy, num_patches: int, num_blocks: int) ->
     return low
 
 
-def _cuts(
+def cuts_of(
     tower: Tower, policy: PruningPolicy, counts: list[int], summary_offsets_LD: Tensor | None = None
 ) -> list[Cut]:
+    """Where a policy of so many patches per block shortens the sequence; under a bypass every block cuts anew."""
     bypasses = isinstance(policy.schedule, Bypass)
     cuts = []
     for number, (before, count) in enumerate(pairwise([tower.num_patches, *counts])):
@@ -122,7 +118,7 @@ def _cuts(
 
 
 def _costs(tower: Tower, policy: PruningPolicy | None, counts: list[int]) -> list[BlockCost]:
-    cut_macs = {cut.number: _cut_macs(cut) for cut in _cuts(tower, policy, counts)} if policy else {}
+    cut_macs = {cut.number: _cut_macs(cut) for cut in cuts_of(tower, policy, counts)} if policy else {}
     last = len(counts) - 1
     costs = []
     for number, (block, count) in enumerate(zip(tower.blocks, counts, strict=True)):

@@ -61,8 +61,8 @@ class _Pruner:
         self, tower: Tower, policy: PruningPolicy, on_cut: OnCut | None, summary_offsets_LD: Tensor | None
     ) -> None:
         self._tower, self._policy, self._on_cut = tower, policy, on_cut
-        self._cuts = {cut.number: cut for cut in cuts_of(tower, policy, summary_offsets_LD)}
         self._counts = patches_per_block(tower, policy)
+        self._cuts = {cut.number: cut for cut in cuts_of(tower, policy, self._counts, summary_offsets_LD)}
         self._patches: tuple[Tensor, Tensor] | None = None  # sizes and places in the forward pass under way
         self._undo: list[Callable[[], None]] = []
         weight = next(parameter for parameter in tower.module.parameters() if parameter.dim() == 4)
