@@ -96,6 +96,15 @@ def fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     return _center_crop_or_pad(image, width, height, preprocess.fill_color)
 
 
+def crop_and_resize(pixels_HWC: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Part of a picture at the size of the whole; the box is left, top, right, bottom in shares of its sides."""
+    height, width, _ = pixels_HWC.shape
+    left, top, right, bottom = box
+    image = Image.fromarray(pixels_HWC)
+    part = (left * width, top * height, right * width, bottom * height)
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=part))
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Load an opened image as upright RGB, whatever its mode."""
     image.load()

@@ -5,6 +5,7 @@ frozen: frozen ones take torch's matmul off its folded path), `torch.inference_m
 """
 
 import copy
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,25 @@ from pipeline.model.flops import gmacs_per_image, patches_per_block
 from pipeline.model.load import DTYPES, LoadedModel, with_policy
 from pipeline.model.prune import OnCut, attach
 from pipeline.policy import PruningPolicy
-from pipeline.spec import EncoderSpec
+from pipeline.spec import EncoderSpec, Preprocess
+
+
+class PixelScaling:
+    """uint8 pixels to a tower's input: (pixels / 255 - mean) / std of each channel."""
+
+    def __init__(self, preprocess: Preprocess, device: torch.device, dtype: torch.dtype) -> None:
+        # one value per number of a row of pixels: torch's CPU kernels are several times slower along three channels
+        scale = torch.tensor([1 / (255 * std) for std in preprocess.std], device=device)
+        shift = [-mean / std for mean, std in zip(preprocess.mean, preprocess.std, strict=True)]
+        self._scale = scale.repeat(preprocess.width)
+        self._shift = torch.tensor(shift, device=device).repeat(preprocess.width)
+        self._dtype = dtype
+
+    def __call__(self, pixels_BHWC: Tensor) -> Tensor:
+        """[B, C, H, W] on the device, from pixels there."""
+        # [B, H, W, C] seen as [B, C, H, W] is channels-last, which the patch embedding likes best
+        rows = torch.addcmul(self._shift, pixels_BHWC.flatten(2).float(), self._scale).to(self._dtype)
+        return rows.view(pixels_BHWC.shape).permute(0, 3, 1, 2)
 
 
 class Encoder:
@@ -42,16 +61,11 @@ class Encoder:
         self._clip = loaded.clip
         self._tokenize = loaded.tokenize
         self.device = loaded.device
-        self._dtype = DTYPES[loaded.spec.precision]
         preprocess = loaded.spec.preprocess
         self.gmacs = gmacs_per_image(loaded.clip.visual, policy, (preprocess.height, preprocess.width))
         self.tokens_kept = _tokens_kept(loaded.clip.visual, policy)
-        self.detach = attach(loaded.clip.visual, policy, on_cut)
-        # one value per number of a row of pixels: torch's CPU kernels are several times slower along three channels
-        self._scale = torch.tensor([1 / (255 * std) for std in preprocess.std], device=self.device)
-        self._scale = self._scale.repeat(preprocess.width)
-        shift = [-mean / std for mean, std in zip(preprocess.mean, preprocess.std, strict=True)]
-        self._shift = torch.tensor(shift, device=self.device).repeat(preprocess.width)
+        self.detach = attach(loaded.clip.visual, policy, on_cut, loaded.summary_offsets_LD)
+        self._scaling = PixelScaling(preprocess, self.device, DTYPES[loaded.spec.precision])
 
     @torch.inference_mode()
     def encode(self, pixels_BHWC: np.ndarray) -> np.ndarray:
@@ -72,9 +86,7 @@ class Encoder:
     @torch.inference_mode()
     def features(self, pixels_BHWC: Tensor) -> Tensor:
         """The image tower alone: uint8 pixels on the device to features [B, E] there, of any length."""
-        # [B, H, W, C] seen as [B, C, H, W] is channels-last, which the patch embedding likes best
-        rows = torch.addcmul(self._shift, pixels_BHWC.flatten(2).float(), self._scale).to(self._dtype)
-        return self._clip.encode_image(rows.view(pixels_BHWC.shape).permute(0, 3, 1, 2))
+        return self._clip.encode_image(self._scaling(pixels_BHWC))
 
     @torch.inference_mode()
     def encode_texts(self, texts: list[str], batch_size: int = 256) -> np.ndarray:
@@ -94,10 +106,16 @@ class Encoder:
         return features.cpu().numpy()
 
 
-def twin(loaded: LoadedModel) -> LoadedModel:
-    """A copy of a model that shares its weights, so that two policies can be attached side by side."""
+def twin(loaded: LoadedModel, is_frozen: bool = False) -> LoadedModel:
+    """A copy of a model that shares its weights, so that two policies can be attached side by side.
+
+    A frozen one takes no gradients; the model itself stays as it is, and as quick.
+    """
     shared = {id(tensor): tensor for tensor in (*loaded.clip.parameters(), *loaded.clip.buffers())}
-    return LoadedModel(copy.deepcopy(loaded.clip, shared), loaded.tokenize, loaded.spec, loaded.device)
+    if is_frozen:
+        frozen = {id(p): torch.nn.Parameter(p.detach(), requires_grad=False) for p in loaded.clip.parameters()}
+        shared |= frozen
+    return replace(loaded, clip=copy.deepcopy(loaded.clip, shared))
 
 
 def compile_tower(loaded: LoadedModel) -> None:

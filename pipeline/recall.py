@@ -64,14 +64,63 @@ def paired_difference(
         `(difference, (low, high))`, fractions; positive means the condition is better.
     """
     difference_Q = hits_Q.astype(np.float64) - baseline_Q.astype(np.float64)
-    _, cluster_Q = np.unique(clusters_Q, return_inverse=True)
-    sums = np.bincount(cluster_Q, weights=difference_Q)
-    sizes = np.bincount(cluster_Q).astype(np.float64)
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=num_resamples)
+    sums, sizes, draws = _resampled(difference_Q, clusters_Q, num_resamples, seed)
     samples = (draws @ sums) / (draws @ sizes)
     low, high = np.quantile(samples, [0.025, 0.975])
     return float(difference_Q.mean()), (float(low), float(high))
+
+
+def recovered_share(
+    repaired_Q: np.ndarray,
+    damaged_Q: np.ndarray,
+    whole_Q: np.ndarray,
+    clusters_Q: np.ndarray,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, tuple[float, float]]:
+    """Share of a loss that a repair gives back, (repaired - damaged) / (whole - damaged), with a bootstrap interval.
+
+    All three are of the same queries, and resampled together. Where little was lost the interval is wide, and says so.
+
+    Args:
+        repaired_Q: Hits of each query after the repair; numbers, so that several k can be summed.
+        damaged_Q: Before it.
+        whole_Q: Without the loss.
+        clusters_Q: Image each query belongs to.
+        num_resamples: Bootstrap samples.
+        seed: Of the resampling.
+
+    Returns:
+        `(share, (low, high))`, fractions; not a number where nothing was lost.
+    """
+    gained, _, draws = _resampled(repaired_Q.astype(np.float64) - damaged_Q, clusters_Q, num_resamples, seed)
+    lost, _, _ = _resampled(whole_Q.astype(np.float64) - damaged_Q, clusters_Q, num_resamples, seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share, samples = np.divide(gained.sum(), lost.sum()), (draws @ gained) / (draws @ lost)
+    known = samples[np.isfinite(samples)]  # a sample may hold no loss at all
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
+    return float(share), (float(low), float(high))
+
+
+def _resampled(
+    values_Q: np.ndarray, clusters_Q: np.ndarray, num_resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sums and sizes of clusters [C], and how often each is drawn [num_resamples, C]."""
+    _, cluster_Q = np.unique(clusters_Q, return_inverse=True)
+    sums = np.bincount(cluster_Q, weights=values_Q)
+    sizes = np.bincount(cluster_Q).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    return sums, sizes, rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=num_resamples)
+
+
+def neighbour_overlap(images_NE: np.ndarray, others_NE: np.ndarray, k: int) -> float:
+    """Mean share of an image's `k` nearest other images (all, if fewer) that two embeddings agree on."""
+    nearest, k = [], min(k, len(images_NE) - 1)
+    for vectors_NE in (images_NE, others_NE):
+        scores = vectors_NE @ vectors_NE.T
+        np.fill_diagonal(scores, -np.inf)
+        nearest.append(np.argpartition(-scores, k - 1, axis=1)[:, :k])
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(*map(np.ndarray.tolist, nearest), strict=True)]))
 
 
 def recall_metrics(ranks_by_task: dict[str, np.ndarray], ks: Sequence[int] = KS) -> dict[str, float]:

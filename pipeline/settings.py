@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSetting
 
 from pipeline.errors import ConfigError
 from pipeline.policy import UNPRUNED, PruningPolicy, choose_policy
-from pipeline.spec import DEFAULT_MAX_PIXELS, ModelSource
+from pipeline.spec import DEFAULT_MAX_PIXELS, EMBEDDED, ModelSource
 
 S = TypeVar("S", bound="Settings")
 ENV_PREFIX = "CLIPSIEVE_"
@@ -35,7 +35,7 @@ class Settings(BaseModel):
 class ModelSettings(Settings):
     """Which model, and how its image tower is made cheaper: shared by every verb that loads one."""
 
-    model: str = "scenes"
+    model: str = EMBEDDED
     """An open_clip name, hf-hub:ORG/NAME, local-dir:PATH, or the embedded model `scenes`."""
 
     pretrained: str | None = None
@@ -53,6 +53,9 @@ class ModelSettings(Settings):
     keep_ratio: float | None = Field(default=None, gt=0.0, le=1.0)
     """Share of patch tokens that the reference method keeps, in (0, 1]; short for that policy."""
 
+    adapter: str | None = None
+    """Directory of an adapter to merge into the weights, or `scenes`, the embedded model's."""
+
     gmac_ratio: float | None = Field(default=None, gt=1.0)
     """Sharpen the policy until the image tower costs this many times fewer multiply-adds than unpruned."""
 
@@ -63,7 +66,7 @@ class ModelSettings(Settings):
 
     def any_weights(self) -> ModelSource:
         """The same, or random weights where a name comes without a tag: for what does not depend on them."""
-        needs_none = not self.pretrained and ":" not in self.model and self.model != "scenes"
+        needs_none = not self.pretrained and ":" not in self.model and self.model != EMBEDDED
         return self.model_source().model_copy(update={"random_weights": self.random_weights or needs_none})
 
     def pruning_policy(self) -> PruningPolicy | None:
@@ -87,14 +90,22 @@ class PoliciesSettings(ModelSettings):
         self.pruning_policies()
         return self
 
+    @property
+    def asks_unpruned(self) -> bool:
+        """Whether `none` is named among the policies."""
+        return UNPRUNED in self._names()
+
     def pruning_policies(self) -> dict[str | None, PruningPolicy]:
         """The policies to compare with the unpruned tower, by what `--policy` calls them (None: the default)."""
-        asked = [name.strip() for name in self.policy.split(",")] if self.policy else [None]
-        policies = {name: choose_policy(name, self.keep_ratio, self.gmac_ratio) for name in asked if name != UNPRUNED}
+        asked = [name for name in self._names() if name != UNPRUNED]
+        policies = {name: choose_policy(name, self.keep_ratio, self.gmac_ratio) for name in asked}
         names = [policy.name for policy in policies.values()]
         if len(set(names)) < len(names):
             raise ValueError(f"policy = {self.policy!r}: two policies of one name, {', '.join(names)}; rename one")
         return policies
+
+    def _names(self) -> list[str | None]:
+        return [name.strip() for name in self.policy.split(",")] if self.policy else [None]
 
 
 class WorkerSettings(Settings):

@@ -18,6 +18,8 @@ DEFAULT_MAX_PIXELS = 200_000_000
 
 Precision = Literal["fp32", "bf16", "fp16"]
 LOCAL_DIR = "local-dir:"
+EMBEDDED = "scenes"
+"""Name of the embedded model, and of its adapter."""
 
 
 class Preprocess(BaseModel):
@@ -43,15 +45,19 @@ class ModelSource(BaseModel):
     pretrained: str | None = None
     random_weights: bool = False
     image_size: int | None = None
+    adapter: str | None = None
+    """Directory of an adapter to merge, or the name of the embedded one."""
 
     def absolute(self) -> "ModelSource":
         """The same source with absolute paths, so that it means the same on every worker and later on."""
-        model, pretrained = self.model, self.pretrained
+        model, pretrained, adapter = self.model, self.pretrained, self.adapter
         if model.startswith(LOCAL_DIR):
             model = f"{LOCAL_DIR}{_absolute(model.removeprefix(LOCAL_DIR))}"
         if pretrained and Path(pretrained).suffix and Path(pretrained).expanduser().is_file():  # tags have no suffix
             pretrained = _absolute(pretrained)
-        return self.model_copy(update={"model": model, "pretrained": pretrained})
+        if adapter and adapter != EMBEDDED:
+            adapter = _absolute(adapter)
+        return self.model_copy(update={"model": model, "pretrained": pretrained, "adapter": adapter})
 
 
 class EncoderSpec(BaseModel):
@@ -73,12 +79,16 @@ class EncoderSpec(BaseModel):
     preprocess: Preprocess
     policy: PruningPolicy | None
     adapter: str | None = None
+    """SHA-256 of the adapter merged into the towers."""
+
+    text_adapter: str | None = None
+    """The same if it changes the text tower too; else text vectors of the bare model stay valid."""
 
     @property
     def text_space(self) -> str:
         """Hash of all that a text vector depends on (hex)."""
         architecture = {key: value for key, value in self.architecture.items() if key != "vision_cfg"}
-        return _digest([architecture, self.text_weights_sha256, self.embedding_dim, self.adapter])
+        return _digest([architecture, self.text_weights_sha256, self.embedding_dim, self.text_adapter])
 
     @property
     def image_policy(self) -> str:
@@ -101,7 +111,8 @@ class EncoderSpec(BaseModel):
     def describe(self) -> str:
         """One line for error messages: what a person would name this encoder."""
         tag = f"/{self.source.pretrained}" if self.source.pretrained else ""
-        return f"{self.fingerprint} ({self.source.model}{tag}, {self.policy_name}, {self.precision})"
+        adapter = f", adapter {self.adapter[:16]}" if self.adapter else ""
+        return f"{self.fingerprint} ({self.source.model}{tag}, {self.policy_name}, {self.precision}{adapter})"
 
 
 def _absolute(path: str) -> str:

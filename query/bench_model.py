@@ -13,7 +13,7 @@ from pipeline.bench import interleaved_seconds, median_rates, median_speedup, op
 from pipeline.encode import Encoder, compile_tower, default_batch_size, device_name, twin, whole_machine
 from pipeline.model.load import load_model, preferred_precision
 from pipeline.policy import UNPRUNED
-from query.provenance import provenance
+from pipeline.provenance import provenance
 from query.settings import BenchModelSettings
 
 OPEN_CLIP = "open_clip"

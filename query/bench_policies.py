@@ -23,10 +23,10 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.model.load import LoadedModel, load_model, preferred_precision
 from pipeline.policy import UNPRUNED, Cut, PruningPolicy, Stages, named_policy, sharpened
 from pipeline.progress import Tick
+from pipeline.provenance import provenance
 from pipeline.recall import KS, first_hit_ranks, recall_metrics
 from pipeline.settings import explain
 from pipeline.source import ImageEntry, list_images, read_captions, with_captions
-from query.provenance import provenance
 from query.settings import BenchPoliciesSettings
 from query.text import text_encoder
 

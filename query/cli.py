@@ -12,6 +12,7 @@ from pipeline.errors import ClipsieveError
 
 if TYPE_CHECKING:
     from indexer.settings import IndexSettings
+    from pipeline.adapt_settings import AdaptSettings
     from pipeline.settings import EmbedSettings
     from query.settings import (
         BenchModelSettings,
@@ -46,6 +47,15 @@ VERBS = {
         "  clipsieve embed photos --out store --model local-dir:/models/clip --keep-ratio 0.5\n"
         "  clipsieve embed photos --out unpruned --policy none\n"
         "  clipsieve embed --config configs/embed-vit-b-16.yaml photos --out store",
+    ),
+    "adapt": Verb(
+        "train a low-rank adapter that gives back the recall which pruning costs",
+        "pipeline.adapt_settings:AdaptSettings",
+        "  clipsieve adapt --out scenes-adapter\n"
+        "  clipsieve adapt --model ViT-B-16 --pretrained laion2b_s34b_b88k --policy fast \\\n"
+        "      --data photos --captions captions.tsv --out adapter\n"
+        "  clipsieve adapt --model local-dir:/models/clip --policy fast --data photos --label-free --out adapter\n"
+        "  clipsieve adapt --model local-dir:/models/clip --from adapter --export clip-adapted",
     ),
     "index": Verb(
         "build a FAISS index over a store",
@@ -174,6 +184,20 @@ def _embed(settings: "EmbedSettings") -> None:
         rate = report.images_per_second_end_to_end
         print(f"{rate:.1f} images/s end to end on {report.device}, after {report.start_s:.1f} s to start")
     print(f"store {report.store.root}: encoder {report.record.encoder.describe()}")
+
+
+def _adapt(settings: "AdaptSettings") -> None:
+    from pipeline.adapt import adapt, export
+    from query.report import print_adapter, print_entry
+
+    if settings.adapter:
+        export(settings.model_source(), settings.adapter, settings.export)
+    else:
+        with _Lines() as lines:
+            report = adapt(settings, lines, print_entry)
+        print_adapter(report)
+    if settings.export:
+        print(f"open_clip model: local-dir:{settings.export.absolute()}")
 
 
 def _index(settings: "IndexSettings") -> None:

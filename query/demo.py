@@ -11,6 +11,7 @@ from pipeline.errors import InputError
 from pipeline.progress import Tick
 from pipeline.scenes import write_collection
 from pipeline.source import read_captions
+from pipeline.spec import EMBEDDED
 from query.evaluate import evaluate
 from query.search import Hit, search
 from query.settings import DemoSettings, EvaluateSettings
@@ -24,7 +25,7 @@ _MARKER = ".clipsieve-demo"
 def run_demo(
     settings: DemoSettings, on_tick: Callable[[str, Tick], None] = lambda name, tick: None
 ) -> tuple[dict[str, Any], list[tuple[str, list[Hit]]], Path]:
-    """Draw a collection, embed it unpruned and pruned, index both, search, measure.
+    """Draw a collection, embed it unpruned, pruned and pruned with an adapter, index, search, measure.
 
     Returns:
         The results of `evaluate`, a few queries with their hits, and where the contact sheet is.
@@ -41,6 +42,7 @@ def run_demo(
             captions=captions,
             out=out / "stores",
             keep_ratio=settings.keep_ratio,
+            adapter=EMBEDDED,
             ray_address=settings.ray_address,
         ),
         on_tick,
@@ -53,7 +55,8 @@ def run_demo(
     answers = list(zip(queries, search(stores[-1], queries, HITS_PER_QUERY), strict=True))
     sheet = out / "sheet.png"
     write_sheet(sheet, answers, right_keys=list(asked))
-    results["conditions"][-1]["name"] = "pruned"
+    for condition, name in zip(results["conditions"], ("none", "pruned", "pruned + adapter"), strict=True):
+        condition["name"] = name
     return results, answers, sheet
 
 

@@ -1,11 +1,14 @@
 """Tables for people. Home of `rich` tables; prints to standard output."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from query.search import Hit
+
+if TYPE_CHECKING:
+    from pipeline.adapt import AdaptReport
 
 
 def print_results(results: dict[str, Any]) -> None:
@@ -13,7 +16,7 @@ def print_results(results: dict[str, Any]) -> None:
     table = Table(title=_title(results), title_justify="left", caption=_caption(results), caption_justify="left")
     for heading in ("condition", "t2i R@1", "R@5", "R@10", "i2t R@1", "R@5", "R@10"):
         table.add_column(heading, justify="left" if heading == "condition" else "right")
-    for heading in ("images/s", "end to end", "GMACs"):
+    for heading in ("images/s", "end to end", "GMACs", "cosine"):
         table.add_column(heading, justify="right")
     for condition in results["conditions"]:
         end_to_end = condition["images_per_second_end_to_end"]
@@ -23,6 +26,7 @@ def print_results(results: dict[str, Any]) -> None:
             f"{condition['images_per_second']:.1f}",
             f"{end_to_end:.1f}" if end_to_end else "-",
             f"{condition['gmacs']:.3f}",
+            f"{condition['cosine_to_unpruned']:.4f}",
         )
         if "deltas" in condition:
             speedup = condition["speedup"]
@@ -36,7 +40,52 @@ def print_results(results: dict[str, Any]) -> None:
             )
             intervals = [delta["ci95"] for delta in condition["deltas"].values()]
             table.add_row("  95 %", *[f"{100 * low:+.1f}..{100 * high:+.1f}" for low, high in intervals], style="dim")
+        if "metrics_of_bare_texts" in condition:
+            values = condition["metrics_of_bare_texts"].values()
+            table.add_row("  unadapted texts", *[f"{100 * value:.1f}" for value in values])
     _console().print(table)
+    for recovery in results.get("recovery", []):
+        goals = {"of_none": "the unpruned model", "of_none+control": "the unpruned control"}
+        shares = [f"{_share(recovery[key])} towards {goal}" for key, goal in goals.items() if key in recovery]
+        _console().print(f"{recovery['policy']}: the adapter gives back {', '.join(shares)} (t2i R@1 + R@5 + R@10)")
+
+
+def _share(share: dict[str, Any]) -> str:
+    if share["value"] is None:
+        return "nothing, for nothing was lost,"
+    low, high = share["ci95"]
+    return f"{100 * share['value']:.0f} % (95 %: {100 * low:.0f}..{100 * high:.0f})"
+
+
+def print_entry(entry: dict[str, Any]) -> None:
+    """Print a line of a training's log."""
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in entry.items() if name not in ("step", "held_out"))
+    held_out = ", ".join(f"{_heading(name)} {_measure(name, value)}" for name, value in entry["held_out"].items())
+    print(f"step {entry['step']}: {losses}; held-out {held_out}", flush=True)
+
+
+def print_adapter(report: "AdaptReport") -> None:
+    """Print what an adapter reaches on its held-out images: under each policy, before and after."""
+    results = report.results
+    measures = list(next(iter(results["after"].values())))
+    title = f"{report.adapter}, on held-out images, before -> after"
+    table = Table("policy", title=title, title_justify="left")
+    for measure in measures:
+        table.add_column(_heading(measure), justify="right")
+    for name, after in results["after"].items():
+        before = results["before"][name]
+        table.add_row(name, *[f"{_measure(key, before[key])} -> {_measure(key, after[key])}" for key in measures])
+    _console().print(table)
+    if report.was_there:
+        _console().print("the adapter was there already; nothing was trained")
+
+
+def _heading(measure: str) -> str:
+    return measure.replace("image_retrieval_recall", "t2i R")
+
+
+def _measure(name: str, value: float) -> str:
+    return f"{value:.4f}" if name == "cosine" else f"{100 * value:.1f}"
 
 
 def print_inspection(inspection: dict[str, Any]) -> None:
@@ -165,7 +214,8 @@ def _caption(results: dict[str, Any]) -> str:
     environment = results["environment"]
     return (
         f"{environment['device']}, {environment['cpu']}, {environment['cores']} cores, {environment['precision']}, "
-        f"torch {environment['torch']}, {environment['date']}; images/s: image tower alone"
+        f"torch {environment['torch']}, {environment['date']}; images/s: image tower alone; "
+        "cosine: mean, to the unpruned images"
     )
 
 

@@ -40,6 +40,9 @@ class EvaluateSettings(WorkerSettings, PoliciesSettings):
     captions: Path
     """TSV of `key TAB caption`; several captions an image are allowed."""
 
+    control: str | None = None
+    """Adapter trained alike without pruning: the unpruned model with it shows what training alone gives."""
+
     json_path: Path | None = Field(default=None, alias="json")
     """Write the results to this file."""
 

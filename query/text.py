@@ -15,7 +15,10 @@ def text_encoder(spec: EncoderSpec) -> Encoder:
     Raises:
         FingerprintMismatch: If the weights found under the store's model name are not the ones it was made with.
     """
-    encoder = Encoder(load_model(spec.source, "fp32", "cpu"), policy=None)
+    source = spec.source
+    if spec.text_adapter is None:  # the adapter is of the images alone, and may lie elsewhere
+        source = source.model_copy(update={"adapter": None})
+    encoder = Encoder(load_model(source, "fp32", "cpu"), policy=None)
     if encoder.spec.text_space != spec.text_space:
         raise FingerprintMismatch(
             f"the store's images are in text space {spec.text_space[:16]}, model {spec.source.model} found here has "

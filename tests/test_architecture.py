@@ -16,7 +16,11 @@ FILES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py")
 HOMES = {
     "ray": (["pipeline/ray_backend.py"], []),
     "torch": (
-        ["pipeline/model/", "pipeline/encode.py", "pipeline/bench.py"],
+        [
+            "pipeline/model/",
+            *(f"pipeline/{name}.py" for name in ("encode", "bench", "adapt", "teacher", "student", "training")),
+            "pipeline/checkpoint.py",
+        ],
         ["pipeline/ray_backend.py", "query/doctor.py"],
     ),
     "open_clip": (["pipeline/model/"], ["pipeline/ray_backend.py"]),

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.model.load import hash_tensors, load_model, with_policy
+from pipeline.model.hashing import hash_tensors
+from pipeline.model.load import load_model, with_policy
 from pipeline.policy import PruningPolicy, choose_policy, named_policy
 from pipeline.spec import ModelSource, Preprocess
 

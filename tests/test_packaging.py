@@ -51,10 +51,10 @@ def test_demo_runs_from_an_empty_folder(installed, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
-    assert [condition["name"] for condition in results["conditions"]] == ["none", "pruned"]
+    assert [condition["name"] for condition in results["conditions"]] == ["none", "pruned", "pruned + adapter"]
     assert results["num_images"] == 100
     assert results["conditions"][0]["metrics"]["image_retrieval_recall@10"] > 0.9
     assert (tmp_path / "clipsieve-demo" / "sheet.png").is_file()
-    for name in ("none", "balanced"):
+    for name in ("none", "balanced", "balanced+adapter"):
         assert (tmp_path / "clipsieve-demo" / "stores" / name / "index" / "image.index").is_file()
     assert "contact sheet" in done.stdout

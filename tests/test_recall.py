@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from pipeline.recall import first_hit_ranks, paired_difference, recall_at, recall_metrics
+from pipeline.recall import (
+    first_hit_ranks,
+    neighbour_overlap,
+    paired_difference,
+    recall_at,
+    recall_metrics,
+    recovered_share,
+)
 
 # rows are queries; with unit gallery vectors the scores are the query's coordinates
 SCORES = np.array(
@@ -73,3 +80,37 @@ def test_interval_is_wider_when_the_captions_of_an_image_agree():
     assert low < value < high
     # five equal captions are one observation: sqrt(5) times the width
     assert (high - low) / (high_alone - low_alone) == pytest.approx(5**0.5, rel=0.15)
+
+
+def test_recovered_share_by_hand():
+    whole, damaged, clusters = np.ones(8), np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.arange(8)
+    repaired = np.array([1, 1, 1, 0, 1, 1, 1, 1])
+    share, (low, high) = recovered_share(repaired, damaged, whole, clusters)
+    assert share == pytest.approx(0.75)
+    assert low < 0.75 < high <= 1.0
+    assert recovered_share(whole, damaged, whole, clusters) == (1.0, (1.0, 1.0))
+    # a repair that does harm, and a loss of hits at several k
+    assert recovered_share(damaged - 1, damaged, damaged + 2, clusters)[0] == pytest.approx(-0.5)
+
+
+def test_nothing_lost_is_no_share():
+    share, interval = recovered_share(np.ones(4), np.ones(4), np.ones(4), np.arange(4))
+    assert np.isnan([share, *interval]).all()
+
+
+def test_the_interval_of_a_share_covers_the_truth():
+    rng, covered = np.random.default_rng(5), 0
+    for seed in range(100):
+        lost = rng.random(400) < 0.3
+        whole, damaged = np.ones(400), 1.0 - lost
+        repaired = np.where(lost & (rng.random(400) < 0.6), 1.0, damaged)
+        _, (low, high) = recovered_share(repaired, damaged, whole, np.arange(400), 500, seed)
+        covered += low <= 0.6 <= high
+    assert 88 <= covered <= 100
+
+
+def test_overlap_of_neighbours_by_hand():
+    line = np.array([[1, 0], [0.9, 0.1], [0.1, 0.9], [0, 1]], dtype=np.float32)
+    assert neighbour_overlap(line, line, 1) == 1.0
+    assert neighbour_overlap(line, line[[0, 2, 1, 3]], 1) == 0.0
+    assert neighbour_overlap(line, line[[0, 2, 1, 3]], 10) == 1.0  # three others there are, whichever way

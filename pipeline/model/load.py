@@ -6,10 +6,9 @@ precision and in every container format.
 
 import copy
 import difflib
-import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -20,12 +19,13 @@ from open_clip.model import resize_pos_embed
 from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError, InputError
+from pipeline.errors import ClipsieveError, ConfigError, InputError
 from pipeline.machine import has_fast_bf16
+from pipeline.model.adapter import read_adapter
+from pipeline.model.hashing import hash_tensors
 from pipeline.policy import PruningPolicy
-from pipeline.spec import LOCAL_DIR, EncoderSpec, ModelSource, Precision, Preprocess
+from pipeline.spec import EMBEDDED, LOCAL_DIR, EncoderSpec, ModelSource, Precision, Preprocess
 
-EMBEDDED_MODEL = "scenes"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_IMAGE_SIZE = 4096
 """Side of the tower's input in pixels; more is a slip of the pen, or memory that nobody has."""
@@ -41,24 +41,28 @@ class LoadedModel:
     tokenize: Callable[[list[str]], Tensor]
     spec: EncoderSpec
     device: torch.device
+    summary_offsets_LD: Tensor | None = None
+    """What an adapter adds to the summaries that a policy makes."""
 
 
 def load_model(source: ModelSource, precision: Precision, device: str | torch.device) -> LoadedModel:
     """Load a model by open_clip's own names.
 
     Args:
-        source: `scenes`, a name with a pretrained tag, `hf-hub:...` or `local-dir:PATH`.
+        source: `scenes`, a name with a pretrained tag, `hf-hub:...` or `local-dir:PATH`; its adapter is merged into
+            the weights, in float32 and before any conversion.
         precision: Type of weights and activations.
         device: Where to run.
 
     Raises:
         ConfigError: If a name comes without a pretrained tag and random weights were not asked for.
-        InputError: If the model is unknown or cannot be loaded.
+        InputError: If the model is unknown or cannot be loaded, or the adapter is another model's.
     """
     source = source.absolute()
     name = _open_clip_name(source.model)
     _check_source(source)
     _check_image_size(source, name)
+    adapter = read_adapter(source.adapter) if source.adapter else None
     try:
         # what open_clip logs to the root logger or warns of is an error of ours, before or after
         logging.disable(logging.CRITICAL)
@@ -71,9 +75,14 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
                 load_weights=not source.random_weights,
                 require_pretrained=not source.random_weights,
             )
+            weights_sha256 = hash_tensors(clip.state_dict().items())
             if source.image_size:
                 clip = _at_image_size(clip, name, source.image_size)
-            spec = _spec_of(clip, source, name, precision)
+            spec = _spec_of(clip, source, name, precision, weights_sha256)
+            if adapter:
+                adapter.merge_into(clip, weights_sha256)
+                text_adapter = adapter.sha256 if adapter.updates_text else None
+                spec = spec.model_copy(update={"adapter": adapter.sha256, "text_adapter": text_adapter})
             if precision != "fp32":
                 # open_clip's own low-precision model (its norms stay in float32), given the weights just hashed
                 state = clip.state_dict()
@@ -85,6 +94,8 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
                     force_image_size=source.image_size,
                 )
                 clip.load_state_dict(state)
+    except ClipsieveError:
+        raise
     except Exception as error:  # open_clip raises many kinds for files, names, networks and shapes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -92,7 +103,11 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
         ) from error
     finally:
         logging.disable(logging.NOTSET)
-    return LoadedModel(clip.eval().to(device), _Tokenizer(name), spec, torch.device(device))
+    device = torch.device(device)
+    offsets = None
+    if adapter and adapter.summary_offsets_LD is not None:
+        offsets = adapter.summary_offsets_LD.to(device)
+    return LoadedModel(clip.eval().to(device), _Tokenizer(name), spec, device, offsets)
 
 
 class _Tokenizer:
@@ -126,16 +141,7 @@ def with_policy(spec: EncoderSpec, policy: PruningPolicy | None) -> EncoderSpec:
     return spec.model_copy(update={"policy": policy})
 
 
-def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 (hex) over names, types, shapes and bytes of tensors, sorted by name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors, key=lambda item: item[0]):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _spec_of(clip: nn.Module, source: ModelSource, name: str, precision: Precision) -> EncoderSpec:
+def _spec_of(clip: nn.Module, source: ModelSource, name: str, precision: Precision, weights_sha256: str) -> EncoderSpec:
     state = clip.state_dict()
     image = {key: value for key, value in state.items() if key.startswith("visual.")}
     # the logit scale stretches all scores alike: it belongs to neither space
@@ -149,7 +155,7 @@ def _spec_of(clip: nn.Module, source: ModelSource, name: str, precision: Precisi
     return EncoderSpec(
         source=source,
         architecture=architecture,
-        weights_sha256=hash_tensors(state.items()),
+        weights_sha256=weights_sha256,
         text_weights_sha256=hash_tensors(text.items()),
         image_weights_sha256=hash_tensors(image.items()),
         embedding_dim=architecture["embed_dim"],
@@ -160,7 +166,7 @@ def _spec_of(clip: nn.Module, source: ModelSource, name: str, precision: Precisi
 
 
 def _check_source(source: ModelSource) -> None:
-    if source.model == EMBEDDED_MODEL or source.model.startswith(_SCHEMAS):
+    if source.model == EMBEDDED or source.model.startswith(_SCHEMAS):
         if source.pretrained or source.random_weights:
             raise ConfigError(
                 f"model {source.model} brings its own weights; leave out --pretrained and --random-weights"
@@ -222,7 +228,7 @@ def _check_image_size(source: ModelSource, name: str) -> None:
 
 
 def _open_clip_name(model: str) -> str:
-    if model == EMBEDDED_MODEL:
+    if model == EMBEDDED:
         return f"{LOCAL_DIR}{resources.files('pipeline.model') / 'scenes'}"
     return model
 

@@ -1,0 +1,179 @@
+"""`clipsieve adapt`: the whole story from photos to an adapter that gives back what pruning costs.
+
+The teacher is the unpruned model as it was loaded. The student is the same model, its weights updated by a fusion and
+its image tower pruned to a cost that is drawn anew at each step. It learns to embed as the teacher does, and, where
+there are captions, to tell them apart.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from pipeline import __version__, scenes
+from pipeline.adapt_settings import AdaptSettings
+from pipeline.checkpoint import Checkpoint
+from pipeline.encode import device_name, whole_machine
+from pipeline.errors import ConfigError
+from pipeline.examples import Decoder, gather
+from pipeline.model.adapter import RECORD_FILE, read_record, write_adapter
+from pipeline.model.export import export_checkpoint, refuse_used
+from pipeline.model.fusion import FusionConfig
+from pipeline.model.load import load_model, preferred_precision
+from pipeline.policy import PruningPolicy, named_policy, sharpened
+from pipeline.progress import Tick
+from pipeline.provenance import provenance
+from pipeline.spec import ModelSource, Precision
+from pipeline.student import Student
+from pipeline.teacher import Teacher
+from pipeline.training import Training
+
+NUM_SCENES = 4000
+"""Scenes drawn to train the adapter of the embedded model."""
+
+_RECIPE_FIELDS = set(AdaptSettings.model_fields) - {
+    *("config", "data", "captions", "out", "export", "adapter", "device", "policy", "precision")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptReport:
+    """What became of a training; `was_there` if the adapter was found finished."""
+
+    adapter: Path
+    results: dict[str, Any]
+    was_there: bool
+
+
+def adapt(
+    settings: AdaptSettings,
+    on_tick: Callable[[str, Tick], None] = lambda name, tick: None,
+    on_entry: Callable[[dict[str, Any]], None] = lambda entry: None,
+) -> AdaptReport:
+    """Train an adapter; finish one that was begun.
+
+    Args:
+        settings: Model, data, recipe.
+        on_tick: Told how far the teacher, then the training is.
+        on_entry: Told each line of the log as it is written.
+
+    Returns:
+        Where the adapter is, and what it reaches on the held-out images.
+
+    Raises:
+        ClipsieveError: See `pipeline.errors`; the last good state is kept in the adapter's folder `training/`.
+    """
+    if settings.export:
+        refuse_used(settings.export)
+    if (settings.out / RECORD_FILE).exists():
+        return _found(settings)
+    with _data(settings) as (folder, captions):
+        examples = gather(folder, captions, settings.held_out, settings.seed)
+        device = whole_machine(settings.device)
+        source, precision = settings.model_source(), _precision(settings, device)
+        loaded, reference = load_model(source, precision, device), load_model(source, "fp32", "cpu")
+        policies = _policies(settings)
+        student = Student(loaded, reference, list(policies.values()), _fusion(settings), settings.seed)
+        base_sha256 = reference.spec.weights_sha256
+        recipe = _recipe(settings, precision, base_sha256, examples.fingerprint())
+        checkpoint = Checkpoint(settings.out / "training" / "state.pt", recipe)
+        with Decoder(examples, loaded.spec.preprocess) as decoder:
+            training = Training(settings, student, Teacher(loaded), examples, decoder, checkpoint)
+            measured = training.run(on_tick, on_entry)
+    results = {name: dict(zip(policies, rows, strict=True)) for name, rows in measured.items()}
+    write_adapter(
+        settings.out,
+        student.fusion,
+        student.summary_offsets_LD,
+        base={"model": settings.model, "pretrained": settings.pretrained, "weights_sha256": base_sha256},
+        account={
+            "clipsieve_version": __version__,
+            "recipe": recipe,
+            "data": {"num_training": examples.num_training, "num_held_out": examples.num_held_out},
+            "results": results,
+            "environment": {**provenance(), "device": device_name(device)},
+            "log": training.log,
+        },
+    )
+    shutil.rmtree(settings.out / "training", ignore_errors=True)
+    if settings.export:
+        export(settings.model_source(), str(settings.out), settings.export)
+    return AdaptReport(settings.out, results, was_there=False)
+
+
+def export(source: ModelSource, adapter: str, folder: Path) -> None:
+    """Write a model with an adapter merged as a directory that open_clip loads.
+
+    Raises:
+        ClipsieveError: If the adapter is another model's, or the folder is in use.
+    """
+    refuse_used(folder)
+    merged = source.model_copy(update={"adapter": adapter})
+    export_checkpoint(load_model(merged, "fp32", "cpu"), folder)
+
+
+def _found(settings: AdaptSettings) -> AdaptReport:
+    """An adapter that was there before: whole, and of this recipe as far as that can be told without the data."""
+    record = read_record(settings.out)
+    asked = settings.model_dump(mode="json", include=_RECIPE_FIELDS)
+    other = next((name for name in asked if record["recipe"].get(name) != asked[name]), None)
+    if other:
+        raise ConfigError(
+            f"{settings.out} holds an adapter trained with {other} = {record['recipe'].get(other)!r}, asked for "
+            f"{asked[other]!r}; choose another --out"
+        )
+    if settings.export:
+        export(settings.model_source(), str(settings.out), settings.export)
+    return AdaptReport(settings.out, record["results"], was_there=True)
+
+
+@contextmanager
+def _data(settings: AdaptSettings) -> Iterator[tuple[Path, Path | None]]:
+    """Where images and captions are; the embedded model's are drawn."""
+    if settings.data:
+        yield settings.data, settings.captions
+        return
+    with TemporaryDirectory(prefix="clipsieve-") as folder:
+        captions = scenes.write_collection(Path(folder), NUM_SCENES, split="train")
+        yield captions.parent, None if settings.label_free else captions
+
+
+def _precision(settings: AdaptSettings, device: torch.device) -> Precision:
+    if settings.precision != "auto":
+        return settings.precision
+    preferred = preferred_precision(device)
+    return "fp32" if preferred == "fp16" else preferred  # gradients underflow in fp16
+
+
+def _policies(settings: AdaptSettings) -> dict[str, PruningPolicy]:
+    """The policy as it is, and sharpened to each cost; unpruned is `lossless`, which is as good and quicker."""
+    asked = settings.pruning_policy()
+    unpruned = named_policy("lossless")
+    policies = {asked.name: asked} if asked else {}
+    for ratio in settings.cost_ratios() if asked else [1.0]:
+        policies[f"{ratio:g}x"] = unpruned if ratio == 1 else sharpened(asked, ratio)
+    return policies
+
+
+def _fusion(settings: AdaptSettings) -> FusionConfig:
+    variant = settings.variant or ("image-only" if settings.label_free else "shared")
+    shape = settings.model_dump(include={"rank", "alpha", "factors"})
+    return FusionConfig(**shape, targets=tuple(settings.target_names()), variant=variant)
+
+
+def _recipe(settings: AdaptSettings, precision: str, base_sha256: str, data_sha256: str) -> dict[str, Any]:
+    """Everything that decides the result."""
+    policy = settings.pruning_policy()
+    return {
+        **settings.model_dump(mode="json", include=_RECIPE_FIELDS),
+        "policy": policy.model_dump(mode="json") if policy else None,
+        "precision": precision,
+        "threads": torch.get_num_threads(),  # the order of sums, and so the last bits, depend on it
+        "weights_sha256": base_sha256,
+        "data_sha256": data_sha256,
+    }
