@@ -19,8 +19,9 @@ from pipeline import __version__, scenes
 from pipeline.adapt_settings import AdaptSettings
 from pipeline.checkpoint import Checkpoint
 from pipeline.encode import device_name, whole_machine
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.examples import Decoder, gather
+from pipeline.lock import store_lock
 from pipeline.model.adapter import RECORD_FILE, read_record, write_adapter
 from pipeline.model.export import export_checkpoint, refuse_used
 from pipeline.model.fusion import FusionConfig
@@ -59,7 +60,7 @@ def adapt(
 
     Args:
         settings: Model, data, recipe.
-        on_tick: Told how far the teacher, then the training is.
+        on_tick: Told how far the training is.
         on_entry: Told each line of the log as it is written.
 
     Returns:
@@ -81,8 +82,9 @@ def adapt(
         student = Student(loaded, reference, list(policies.values()), _fusion(settings), settings.seed)
         base_sha256 = reference.spec.weights_sha256
         recipe = _recipe(settings, precision, base_sha256, examples.fingerprint())
-        checkpoint = Checkpoint(settings.out / "training" / "state.pt", recipe)
-        with Decoder(examples, loaded.spec.preprocess) as decoder:
+        work = settings.out / "training"
+        with _locked(work), Decoder(examples, loaded.spec.preprocess) as decoder:
+            checkpoint = Checkpoint(work / "state.pt", recipe)
             training = Training(settings, student, Teacher(loaded), examples, decoder, checkpoint)
             measured = training.run(on_tick, on_entry)
     results = {name: dict(zip(policies, rows, strict=True)) for name, rows in measured.items()}
@@ -100,7 +102,7 @@ def adapt(
             "log": training.log,
         },
     )
-    shutil.rmtree(settings.out / "training", ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
     if settings.export:
         export(settings.model_source(), str(settings.out), settings.export)
     return AdaptReport(settings.out, results, was_there=False)
@@ -130,6 +132,17 @@ def _found(settings: AdaptSettings) -> AdaptReport:
     if settings.export:
         export(settings.model_source(), str(settings.out), settings.export)
     return AdaptReport(settings.out, record["results"], was_there=True)
+
+
+@contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    """One training at a time in a folder."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write {work}: {error.strerror}; choose another --out") from error
+    with store_lock(work):
+        yield
 
 
 @contextmanager

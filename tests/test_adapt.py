@@ -16,8 +16,9 @@ from PIL import Image
 
 from pipeline.adapt import adapt
 from pipeline.adapt_settings import AdaptSettings
-from pipeline.errors import ClipsieveError, ConfigError, InputError, StoreError
+from pipeline.errors import ClipsieveError, ConfigError, InputError, StoreError, StoreLocked
 from pipeline.examples import Batch, Decoder, Examples, gather
+from pipeline.lock import store_lock
 from pipeline.model.adapter import read_adapter
 from pipeline.spec import Preprocess
 from query.cli import main
@@ -158,6 +159,18 @@ def wait_for_state(folder, process, newer_than):
             return
         time.sleep(0.01)
     raise AssertionError("no checkpoint in two minutes")
+
+
+def test_two_trainings_do_not_share_a_folder(settings, tmp_path):
+    (tmp_path / "adapter" / "training").mkdir(parents=True)
+    with store_lock(tmp_path / "adapter" / "training"), pytest.raises(StoreLocked, match="in use by process"):
+        adapt(settings(steps=2))
+
+
+def test_a_place_that_cannot_be_written_is_an_error(settings, tmp_path):
+    (tmp_path / "adapter").write_text("a file")
+    with pytest.raises(StoreError, match="choose another --out"):
+        adapt(settings(steps=2))
 
 
 def test_another_recipe_does_not_go_on(settings):
