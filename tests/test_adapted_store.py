@@ -40,13 +40,16 @@ def store(tmp_path_factory, photos, tiny_model, adapters):
 
 
 def test_a_store_holds_what_the_merged_model_embeds(store, tiny_model, adapters):
-    spec = Store(store).read_run().encoder
+    record = Store(store).read_run()
+    spec = record.encoder
     assert spec.adapter == spec.text_adapter == read_adapter(adapters["both"]).sha256
     merged = load_model(ModelSource(model=tiny_model, adapter=adapters["both"]), "fp32", "cpu")
     [text] = Encoder(merged, None).encode_texts(["a cat"])
-    _, vectors = embeddings_of(read_part(Store(store).part_path(0), ["id", "status", "embedding"]))
+    parts = [Store(store).part_path(shard.ordinal) for shard in record.shards]
+    vectors = [embeddings_of(read_part(part, ["id", "status", "embedding"]))[1] for part in parts]
     [hits] = search(store, ["a cat"], 12, False)
-    scores = np.sort(vectors.astype(np.float32) @ text)[::-1]
+    scores = np.sort(np.concatenate(vectors).astype(np.float32) @ text)[::-1]
+    assert len(hits) == 12
     assert np.allclose([hit.score for hit in hits], scores, atol=1e-3)
 
 

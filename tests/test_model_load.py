@@ -138,10 +138,11 @@ def test_other_preprocessing_changes_the_image_half_only(variant, tiny_spec):
     assert spec.image_policy != tiny_spec.image_policy
 
 
-def test_adapter_changes_both_halves(tiny_spec):
-    spec = tiny_spec.model_copy(update={"adapter": "0" * 64})
-    assert spec.text_space != tiny_spec.text_space
-    assert spec.image_policy != tiny_spec.image_policy
+def test_an_adapter_changes_the_halves_it_touches(tiny_spec):
+    of_images = tiny_spec.model_copy(update={"adapter": "0" * 64})
+    of_both = of_images.model_copy(update={"text_adapter": "0" * 64})
+    assert of_images.text_space == tiny_spec.text_space != of_both.text_space
+    assert of_images.image_policy == of_both.image_policy != tiny_spec.image_policy
 
 
 def test_hash_of_tensors_sees_names_shapes_types_and_values():
