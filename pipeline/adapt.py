@@ -21,10 +21,10 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.encode import device_name, whole_machine
 from pipeline.errors import ConfigError, StoreError
 from pipeline.examples import Decoder, gather
+from pipeline.fusion_config import FusionConfig
 from pipeline.lock import store_lock
 from pipeline.model.adapter import RECORD_FILE, read_record, write_adapter
 from pipeline.model.export import export_checkpoint, refuse_used
-from pipeline.model.fusion import FusionConfig
 from pipeline.model.load import load_model, preferred_precision
 from pipeline.policy import PruningPolicy, named_policy, sharpened
 from pipeline.progress import Tick

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
+from pipeline.fusion_config import TARGETS, Factors, Variant
 from pipeline.settings import ModelSettings
 from pipeline.spec import EMBEDDED
 
@@ -30,10 +31,10 @@ class AdaptSettings(ModelSettings):
     adapter: str | None = Field(default=None, validation_alias=AliasChoices("from", "adapter"))
     """A finished adapter to export; nothing is trained."""
 
-    variant: Literal["shared", "shared+head", "independent", "image-only"] | None = None
+    variant: Variant | None = None
     """What the towers share: cores; cores and a basis of the output projections; nothing; or images alone."""
 
-    factors: Literal["free", "singular"] = "free"
+    factors: Factors = "free"
     """Learn the factors A and B; or fix them to the weights' singular vectors, and learn cores and a diagonal."""
 
     targets: str = "q,k,v,o,mlp"
@@ -108,9 +109,8 @@ class AdaptSettings(ModelSettings):
             raise ValueError("give either --captions, or --label-free to train on images alone")
         if self.label_free and self.variant not in (None, "image-only"):
             raise ValueError(f"variant = {self.variant!r}: label-free training sees no text; expected 'image-only'")
-        unknown = sorted(set(self.target_names()) - {"q", "k", "v", "o", "mlp"})
-        if unknown or not self.target_names():
-            raise ValueError(f"targets = {self.targets!r}: expected some of q, k, v, o, mlp, separated by commas")
+        if not self.target_names() or set(self.target_names()) - set(TARGETS):
+            raise ValueError(f"targets = {self.targets!r}: expected some of {', '.join(TARGETS)}, separated by commas")
         self.cost_ratios()
         return self
 

@@ -64,8 +64,8 @@ def paired_difference(
         `(difference, (low, high))`, fractions; positive means the condition is better.
     """
     difference_Q = hits_Q.astype(np.float64) - baseline_Q.astype(np.float64)
-    sums, sizes, draws = _resampled(difference_Q, clusters_Q, num_resamples, seed)
-    samples = (draws @ sums) / (draws @ sizes)
+    sums, sizes = _resampled_sums([difference_Q, np.ones(len(difference_Q))], clusters_Q, num_resamples, seed)
+    samples = sums / sizes
     low, high = np.quantile(samples, [0.025, 0.975])
     return float(difference_Q.mean()), (float(low), float(high))
 
@@ -93,24 +93,24 @@ def recovered_share(
     Returns:
         `(share, (low, high))`, fractions; not a number where nothing was lost.
     """
-    gained, _, draws = _resampled(repaired_Q.astype(np.float64) - damaged_Q, clusters_Q, num_resamples, seed)
-    lost, _, _ = _resampled(whole_Q.astype(np.float64) - damaged_Q, clusters_Q, num_resamples, seed)
+    gained_Q, lost_Q = repaired_Q.astype(np.float64) - damaged_Q, whole_Q.astype(np.float64) - damaged_Q
+    gained, lost = _resampled_sums([gained_Q, lost_Q], clusters_Q, num_resamples, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
-        share, samples = np.divide(gained.sum(), lost.sum()), (draws @ gained) / (draws @ lost)
+        share, samples = np.divide(gained_Q.sum(), lost_Q.sum()), gained / lost
     known = samples[np.isfinite(samples)]  # a sample may hold no loss at all
     low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
     return float(share), (float(low), float(high))
 
 
-def _resampled(
-    values_Q: np.ndarray, clusters_Q: np.ndarray, num_resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sums and sizes of clusters [C], and how often each is drawn [num_resamples, C]."""
+def _resampled_sums(
+    many_values_Q: Sequence[np.ndarray], clusters_Q: np.ndarray, num_resamples: int, seed: int
+) -> list[np.ndarray]:
+    """Sums of each kind of values in every bootstrap sample of whole clusters, the same samples for all: [samples]."""
     _, cluster_Q = np.unique(clusters_Q, return_inverse=True)
-    sums = np.bincount(cluster_Q, weights=values_Q)
-    sizes = np.bincount(cluster_Q).astype(np.float64)
+    num_clusters = cluster_Q.max() + 1
     rng = np.random.default_rng(seed)
-    return sums, sizes, rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=num_resamples)
+    draws = rng.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), size=num_resamples)
+    return [draws @ np.bincount(cluster_Q, weights=values_Q) for values_Q in many_values_Q]
 
 
 def neighbour_overlap(images_NE: np.ndarray, others_NE: np.ndarray, k: int) -> float:

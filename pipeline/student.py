@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pipeline.encode import PixelScaling, twin
+from pipeline.fusion_config import FusionConfig
 from pipeline.model.families import view_of
-from pipeline.model.fusion import Fusion, FusionConfig
+from pipeline.model.fusion import Fusion
 from pipeline.model.load import DTYPES, LoadedModel
 from pipeline.model.prune import attach
 from pipeline.policy import PruningPolicy

@@ -1,6 +1,5 @@
 """The unpruned model: it embeds what the student sees, and says what is right on the held-out images."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,13 +79,9 @@ def held_out_images(teacher: Teacher, examples: Examples, decoder: Decoder) -> H
     Raises:
         InputError: If fewer than two can be decoded.
     """
-    rows_N = examples.held_out
-
-    def batches() -> Iterator[Batch]:
-        yield from (Batch(rows_N[first : first + _BATCH]) for first in range(0, len(rows_N), _BATCH))
-
-    pixels, records, taught = [], [], []
-    for pixels_BHWC, batch_records in decoder.ahead(batches()):
+    rows_N, pixels, records, taught = examples.held_out, [], [], []
+    batches = (Batch(rows_N[first : first + _BATCH]) for first in range(0, len(rows_N), _BATCH))
+    for pixels_BHWC, batch_records in decoder.ahead(batches):
         pixels.append(pixels_BHWC)
         records += batch_records
         taught.append(teacher.embed(pixels_BHWC).numpy())

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from pipeline.atomic import write_atomically, write_json
 from pipeline.errors import InputError
-from pipeline.model.fusion import Fusion, FusionConfig
+from pipeline.fusion_config import FusionConfig
+from pipeline.model.fusion import Fusion
 from pipeline.model.hashing import hash_tensors
 from pipeline.spec import EMBEDDED
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline import scenes
+from pipeline.model import distill
 
 IMAGE_MEAN = (0.5, 0.5, 0.5)
 IMAGE_STD = (0.25, 0.25, 0.25)
@@ -154,5 +155,4 @@ def contrastive_loss(images: Tensor, captions: Tensor, logit_scale: Tensor) -> T
     """The symmetric loss of CLIP on embeddings [batch, embed]."""
     images, captions = F.normalize(images.float(), dim=-1), F.normalize(captions.float(), dim=-1)
     logits = logit_scale.exp() * images @ captions.T
-    target = torch.arange(len(logits))
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    return distill.contrastive_loss(logits)
