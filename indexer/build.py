@@ -12,12 +12,14 @@ from indexer.manifest import MANIFEST_FILE, IndexManifest, index_path
 from indexer.settings import IndexSettings
 from pipeline.atomic import write_atomically, write_json
 from pipeline.errors import StoreError
+from pipeline.records import RunRecord, ShardStats
 from pipeline.schema import METADATA_KEY, embeddings_of, read_part
-from pipeline.store import RunRecord, ShardStats, Store, sha256_of
+from pipeline.store import Store, sha256_of
+from pipeline.tombstones import read_tombstones
 
 
 def build_index(settings: IndexSettings) -> IndexManifest:
-    """Build an exact inner-product index over a store; ids are the rows' `id`.
+    """Build an exact inner-product index over a store; ids are the rows' `id`, deleted ones are left out.
 
     Raises:
         UnfinishedStore: If shards are missing and `partial` is not set.
@@ -60,12 +62,15 @@ def build_index(settings: IndexSettings) -> IndexManifest:
 def _read_parts(
     store: Store, record: RunRecord, committed: dict[int, ShardStats]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for ordinal, stats in sorted(committed.items()):
-        path = store.part_path(ordinal)
+    gone = read_tombstones(store)
+    for _, stats in sorted(committed.items()):
+        path = store.part_of(stats)
         if sha256_of(path) != stats.sha256:
             raise StoreError(f"{path} is damaged: its bytes are not those of its stats file; remove both, embed again")
         table = read_part(path, ["id", "status", "embedding"])
         fingerprint = json.loads(table.schema.metadata[METADATA_KEY])["fingerprint"]
         if fingerprint != record.fingerprint:
             raise StoreError(f"{path} is of encoder {fingerprint}, the store of {record.fingerprint}; remove it")
-        yield embeddings_of(table)
+        ids, embeddings = embeddings_of(table)
+        alive = ~np.isin(ids, gone)
+        yield ids[alive], embeddings[alive]

@@ -9,7 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import StoreError, UnfinishedStore
-from pipeline.store import RunRecord, ShardStats, Store
+from pipeline.records import RunRecord, ShardStats
+from pipeline.store import Store
 
 INDEX_FILE = "image.index"
 MANIFEST_FILE = "manifest.json"

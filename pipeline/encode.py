@@ -5,6 +5,7 @@ frozen: frozen ones take torch's matmul off its folded path), `torch.inference_m
 """
 
 import copy
+import time
 from dataclasses import replace
 from typing import Literal
 
@@ -55,6 +56,15 @@ class Encoder:
     device: torch.device
     """Where it runs."""
 
+    micro_batch: int | None = None
+    """Images per forward pass, once the device's memory did not hold a whole batch."""
+
+    num_halvings: int = 0
+    """How often it ran out of memory so far."""
+
+    transfer_s: float = 0.0
+    """Seconds spent on bringing pixels to the device so far."""
+
     def __init__(self, loaded: LoadedModel, policy: PruningPolicy | None, on_cut: OnCut | None = None) -> None:
         """Attach `policy` to a model of which the caller makes no other use meanwhile; see `attach` for `on_cut`."""
         self.spec = with_policy(loaded.spec, policy)
@@ -71,6 +81,9 @@ class Encoder:
     def encode(self, pixels_BHWC: np.ndarray) -> np.ndarray:
         """Embed images.
 
+        Where the device's memory does not hold the batch, it is cut into halves until it does, and later batches are
+        cut alike.
+
         Args:
             pixels_BHWC: uint8 at the tower's input size.
 
@@ -78,10 +91,38 @@ class Encoder:
             float32 [B, E], unit length.
 
         Raises:
-            ClipsieveError: If an embedding is not finite (damaged weights, or fp16 overflow).
+            ClipsieveError: If an embedding is not finite (damaged weights, or fp16 overflow), or the device's memory
+                does not hold one image.
         """
-        pixels = torch.from_numpy(pixels_BHWC).to(self.device, non_blocking=True)
-        return self._unit(self.features(pixels), "an image")
+        parts, start = [], 0
+        while start < len(pixels_BHWC):
+            part = pixels_BHWC[start : start + (self.micro_batch or len(pixels_BHWC))]
+            try:
+                parts.append(self._unit(self.features(self._on_device(part)), "an image"))
+                start += len(part)
+            except torch.OutOfMemoryError as error:
+                self._halve(len(part), error)
+        return np.concatenate(parts)
+
+    def _halve(self, size: int, error: Exception) -> None:
+        if size == 1:
+            raise ClipsieveError(
+                f"the memory of {device_name(self.device)} does not hold one image; choose a smaller --model or "
+                "--image-size"
+            ) from error
+        self.micro_batch = (size + 1) // 2
+        self.num_halvings += 1
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _on_device(self, pixels_BHWC: np.ndarray) -> Tensor:
+        started = time.perf_counter()
+        pixels = torch.from_numpy(pixels_BHWC)
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()  # the copy then runs beside the kernels before it
+        pixels = pixels.to(self.device, non_blocking=True)
+        self.transfer_s += time.perf_counter() - started
+        return pixels
 
     @torch.inference_mode()
     def features(self, pixels_BHWC: Tensor) -> Tensor:
@@ -118,19 +159,38 @@ def twin(loaded: LoadedModel, is_frozen: bool = False) -> LoadedModel:
     return replace(loaded, clip=copy.deepcopy(loaded.clip, shared))
 
 
+def prunable(
+    loaded: LoadedModel, policy: PruningPolicy | None, is_default: bool
+) -> tuple[PruningPolicy | None, str | None]:
+    """The policy to run a model under, and a warning where nobody asked for one and the tower takes none."""
+    reason = unprunable_reason(loaded.clip.visual) if is_default else None
+    if reason:
+        return None, f"this image tower cannot be pruned: {reason}; it runs unpruned"
+    return policy, None
+
+
+def peak_device_bytes(device: torch.device) -> int:
+    """Most memory that this process held on a GPU so far; 0 on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
 def compile_tower(loaded: LoadedModel) -> None:
     """Compile the image tower for the shapes it will see; the first call of each shape then takes minutes."""
     mode = "reduce-overhead" if loaded.device.type == "cuda" else "default"  # the former: CUDA graphs
     loaded.clip.visual.compile(mode=mode, dynamic=False)
 
 
-def whole_machine(device: Literal["auto", "cpu", "cuda"] = "auto") -> torch.device:
+def whole_machine(device: Literal["auto", "cpu", "cuda"] = "auto", num_threads: int | None = None) -> torch.device:
     """Give this process all its cores, and name its fastest device: for measuring, where no worker shares them.
+
+    Args:
+        device: What is asked for.
+        num_threads: Cores to use, where it shall not be all: the last bits of an embedding depend on it.
 
     Raises:
         ConfigError: If a GPU is asked for and there is none.
     """
-    torch.set_num_threads(num_cores())
+    torch.set_num_threads(num_threads or num_cores())
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device = 'cuda': torch sees no GPU; give --device cpu, or see `clipsieve doctor`")
     if device == "auto":

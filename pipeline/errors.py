@@ -3,6 +3,7 @@
     ClipsieveError                 1
     |- ConfigError                 2   a flag, a YAML key, an environment variable
     |- InputError                  3   images, captions, a model that cannot be loaded
+    |  `- SourceUnavailable        3   a server or network disk that does not answer for now
     |- StoreError                  4   a store or an index that cannot be used
     |  |- FingerprintMismatch      4   two encoders in one store
     |  |- StoreLocked              4   another job owns the store
@@ -29,6 +30,10 @@ class InputError(ClipsieveError):
     """What was given to work on cannot be used."""
 
     exit_code = 3
+
+
+class SourceUnavailable(InputError):
+    """What holds the images does not answer; nothing is wrong with them."""
 
 
 class StoreError(ClipsieveError):

@@ -12,7 +12,9 @@ from pipeline.decode import crop_and_resize, decode_batch
 from pipeline.errors import InputError
 from pipeline.machine import num_cores
 from pipeline.schema import ImageRecord
-from pipeline.source import ImageEntry, list_images, read_captions, with_captions
+from pipeline.source.captions import read_captions, with_captions
+from pipeline.source.entry import ImageEntry
+from pipeline.source.folder import list_images
 from pipeline.spec import Preprocess
 
 BATCHES_AHEAD = 4

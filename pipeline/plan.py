@@ -1,22 +1,37 @@
 """Cut a listing into shards, the units of work, retry and commit. Pure."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
-from pipeline.source import ImageEntry
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.source.entry import ImageEntry, SourceFile, SourceSpec
+from pipeline.source.webdataset import most_images
 
 DEFAULT_SHARD_CAPACITY = 10_000
 SHARDS_PER_WORKER = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Consecutive entries of the listing; `shard_id` is a hash of their keys, sizes and times."""
+class Shard(BaseModel):
+    """One entry of a plan: consecutive entries of a listing, a whole tar, or consecutive rows of a Parquet file.
+
+    `shard_id` is a hash of what it holds; rows have the ids from `first_id` on, `room` of them at most; `num_images`
+    is None for a tar, which is counted when it is read; `start` is the first entry of the plan's list, or row of the
+    file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ordinal: int
     shard_id: str
-    entries: tuple[ImageEntry, ...]
+    first_id: int
+    room: int
+    num_images: int | None
+    start: int = 0
+    file: SourceFile | None = None
+    is_dropped: bool = False
+    """Its file changed before it was embedded; another shard stands for it."""
 
 
 def shard_capacity(num_images: int, num_workers: int) -> int:
@@ -24,18 +39,55 @@ def shard_capacity(num_images: int, num_workers: int) -> int:
     return max(1, min(DEFAULT_SHARD_CAPACITY, num_images // (SHARDS_PER_WORKER * num_workers)))
 
 
-def plan_shards(entries: Sequence[ImageEntry], capacity: int) -> list[Shard]:
-    """Cut `entries` into shards of `capacity` images, the last one possibly smaller."""
-    shards = []
-    for ordinal, start in enumerate(range(0, len(entries), capacity)):
-        members = tuple(entries[start : start + capacity])
-        shards.append(Shard(ordinal=ordinal, shard_id=_listing_hash(members), entries=members))
-    return shards
+def cut_entries(
+    entries: Iterable[ImageEntry], capacity: int, ordinal: int, first_id: int
+) -> Iterator[tuple[Shard, list[ImageEntry]]]:
+    """Cut entries into shards of `capacity` images, the last one possibly smaller; numbers go on from those given."""
+    source, start = iter(entries), 0
+    while members := list(islice(source, capacity)):
+        size = len(members)
+        yield (
+            Shard(
+                ordinal=ordinal,
+                shard_id=listing_hash(members),
+                first_id=first_id + start,
+                room=size,
+                num_images=size,
+                start=start,
+            ),
+            members,
+        )
+        ordinal, start = ordinal + 1, start + size
 
 
-def _listing_hash(entries: Sequence[ImageEntry]) -> str:
+def cut_files(
+    files: Iterable[SourceFile], spec: SourceSpec, capacity: int, ordinal: int, first_id: int
+) -> Iterator[Shard]:
+    """One shard a tar, and one for each `capacity` rows of a Parquet file."""
+    for file in files:
+        if file.num_rows is None:
+            pieces = [(0, None, most_images(file))]
+        else:
+            sizes = [(start, min(capacity, file.num_rows - start)) for start in range(0, file.num_rows, capacity)]
+            pieces = [(start, size, size) for start, size in sizes]
+        for start, size, room in pieces:
+            identity = (file.key, file.num_bytes, file.mtime_ns, spec.model_dump(exclude={"location"}), start, size)
+            yield Shard(
+                ordinal=ordinal,
+                shard_id=hashlib.sha256(repr(identity).encode()).hexdigest()[:32],
+                first_id=first_id,
+                room=room,
+                num_images=size,
+                start=start,
+                file=file,
+            )
+            ordinal, first_id = ordinal + 1, first_id + room
+
+
+def listing_hash(entries: Iterable[ImageEntry]) -> str:
+    """Hash of keys and states; it does not depend on where the source is."""
     digest = hashlib.sha256()
     for entry in entries:
         # repr quotes the text, so that no two lists give one byte string
-        digest.update(repr((entry.key, entry.num_bytes, entry.mtime_ns, entry.caption)).encode())
+        digest.update(repr((entry.key, *entry.state)).encode())
     return digest.hexdigest()[:32]

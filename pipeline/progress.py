@@ -11,7 +11,8 @@ class Tick:
     """Where a run stands: images, counted over committed shards and those under way."""
 
     num_done: int
-    num_total: int
+    num_total: int | None
+    """None where tars are still to be counted."""
     num_failed: int
     images_per_second: float
 

@@ -1,26 +1,39 @@
-"""`clipsieve embed`: the whole story from a folder to committed shards."""
+"""`clipsieve embed`: the whole story from a source to committed shards."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from pipeline import __version__
-from pipeline.errors import ConfigError
+from pipeline.embed_settings import EmbedSettings
+from pipeline.errors import ConfigError, InputError
+from pipeline.growth import ContentCheck, extend_plan
 from pipeline.lock import store_lock
-from pipeline.plan import Shard, plan_shards, shard_capacity
+from pipeline.plan import shard_capacity
 from pipeline.progress import Tick
-from pipeline.ray_backend import EncoderRequest, WorkerPool, worker_pool
+from pipeline.ray_pool import Progress, WorkerPool, worker_pool
+from pipeline.ray_worker import EncoderRequest
+from pipeline.records import RunRecord, ShardStats
+from pipeline.reporting import Reporting
 from pipeline.schema import spec_metadata
-from pipeline.settings import EmbedSettings
-from pipeline.source import as_text, list_images, read_captions, with_captions
-from pipeline.store import PlannedShard, RunRecord, ShardStats, Store
+from pipeline.seal import write_sealed_json
+from pipeline.source.listing import Listing, list_source
+from pipeline.store import Store
+from pipeline.summary import summarize
+
+FEW_IMAGES = 1000
+"""Share of failures is not judged on fewer images than this."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedReport:
-    """What became of a run; `num_embedded` counts images done by this run, the other counts are of the whole store."""
+    """What became of a run; `num_embedded` counts images done by this run, the other counts are of the whole store.
+
+    `summary` says where this run's time went, see `summary.summarize`.
+    """
 
     store: Store
     record: RunRecord
@@ -29,87 +42,88 @@ class EmbedReport:
     failed: dict[str, int]
     num_ignored_files: int
     num_embedded: int
-    images_per_second_end_to_end: float
+    summary: dict[str, Any]
     start_s: float
     device: str
-    warning: str | None
+    warnings: list[str]
+
+    @property
+    def images_per_second_end_to_end(self) -> float | None:
+        """From the first shard handed out to the last one committed, with Ray and the model already started."""
+        return self.summary["images_per_second"]["end_to_end"] if self.num_embedded else None
 
 
 def embed(
     settings: EmbedSettings, on_tick: Callable[[Tick], None] = lambda tick: None, pool: WorkerPool | None = None
 ) -> EmbedReport:
-    """Embed a folder of images into a store; finish a store that was begun.
+    """Embed a source of images into a store; finish a store that was begun; add to it what its source has more.
 
     Args:
         settings: What, where, and by which encoder.
         on_tick: Told about twice a second how far the run is.
         pool: Workers to use, for callers that embed several times; else they are started and ended here.
 
-    Returns:
-        The counts. `images_per_second_end_to_end` runs from the first shard handed out to the last one committed,
-        with Ray and the model already started; `start_s` is what those took.
-
     Raises:
         ClipsieveError: See `pipeline.errors`; what was committed by then stays committed.
     """
-    entries, num_ignored = list_images(settings.source)
-    if settings.captions:
-        entries = with_captions(entries, read_captions(settings.captions))
+    listing = list_source(settings.source_spec(settings.source), settings.captions)
     store = Store(settings.out)
     store.create_folders()
     started = time.perf_counter()
-    workers = nullcontext(pool) if pool else worker_pool(settings.ray_address, settings.workers)
+    workers = nullcontext(pool) if pool else worker_pool(settings.ray_address, settings.workers, settings.min_workers)
     try:
-        with store_lock(store.root), workers as pool:
+        with (
+            store_lock(store.root),
+            Reporting(store.events_path, on_tick, settings.metrics_port, settings.wandb) as reporting,
+            workers as pool,
+        ):
             begun = store.read_run() if store.run_path.exists() else None
-            _refuse_other_shards(settings, begun)
-            pool.load(_request(settings, begun))
-            capacity = _capacity(settings, len(entries), pool, begun)
-            shards = plan_shards(entries, capacity)
-            record = store.begin(_record(settings, shards, capacity, pool, begun))
+            _refuse_other_units(settings, begun)
+            pool.load(encoder_request(settings, begun))
+            record = store.begin(_record(settings, listing, pool, begun))
             committed = store.committed(record)
-            todo = [shard for shard in shards if shard.ordinal not in committed]
-            meter = _Meter(record, list(committed.values()), on_tick)
+            check = ContentCheck(store, committed) if settings.check_content else None
+            record = extend_plan(store, record, committed, listing, settings.on_change, check)
+            committed = store.committed(record)
+            todo = [shard for shard in record.shards if shard.ordinal not in committed]
             start_s = time.perf_counter() - started
-            finished = pool.run(todo, record, store.root, meter)
+            reporting.event("run_started", num_shards=len(todo), start_s=round(start_s, 3), **pool.resources)
+            meter = _Meter(record, list(committed.values()), reporting.tick, settings.max_bad_fraction)
+            progress = pool.run(todo, record, store.root, meter, reporting.event)
             elapsed_s = time.perf_counter() - meter.started
+            store.sweep()
+            meter.check_failures(progress, is_over=True)
+            report = _report(store, record, committed, progress, listing, pool, elapsed_s, start_s, settings)
+            _write_stats(report, reporting)
     finally:
         _remove_if_empty(store)
-    stats = [*committed.values(), *finished]
-    num_embedded = sum(shard.num_images for shard in finished)
-    return EmbedReport(
-        store=store,
-        record=record,
-        num_images=sum(shard.num_images for shard in stats),
-        num_ok=sum(shard.num_ok for shard in stats),
-        failed=_sum_failed(stats),
-        num_ignored_files=num_ignored,
-        num_embedded=num_embedded,
-        images_per_second_end_to_end=num_embedded / elapsed_s,
-        start_s=start_s,
-        device=pool.report.device,
-        warning=pool.report.warning,
-    )
+    if progress.damaged:
+        first = next(iter(progress.damaged.values()))
+        raise InputError(
+            f"{len(progress.damaged)} of {len(todo)} shards could not be read, others are committed; the first: {first}"
+        )
+    return report
 
 
-def _request(settings: EmbedSettings, begun: RunRecord | None) -> EncoderRequest:
-    # a store that was begun keeps the precision that its first workers chose
+def encoder_request(settings: EmbedSettings, begun: RunRecord | None) -> EncoderRequest:
+    """What the workers shall load; a store that was begun keeps what its first workers chose."""
     precision = None if settings.precision == "auto" else settings.precision
     if precision is None and begun:
         precision = begun.encoder.precision
-    # the order of sums, and so the last bits, depend on the number of threads
-    threads = begun.threads_per_worker if begun else None
     return EncoderRequest(
         settings.model_source(),
         settings.pruning_policy(),
         precision,
         settings.max_pixels,
-        threads,
+        # the order of sums, and so the last bits, depend on the number of threads
+        begun.threads_per_worker if begun else None,
         settings.policy_is_default,
+        settings.image_timeout,
+        settings.canary,
     )
 
 
-def _refuse_other_shards(settings: EmbedSettings, begun: RunRecord | None) -> None:
+def _refuse_other_units(settings: EmbedSettings, begun: RunRecord | None) -> None:
     if begun is None:
         return
     asked = (
@@ -125,24 +139,16 @@ def _refuse_other_shards(settings: EmbedSettings, begun: RunRecord | None) -> No
         )
 
 
-def _capacity(settings: EmbedSettings, num_images: int, pool: WorkerPool, begun: RunRecord | None) -> int:
-    if begun:
-        return begun.shard_capacity
-    return settings.shard_size or shard_capacity(num_images, pool.num_workers)
-
-
-def _record(
-    settings: EmbedSettings, shards: list[Shard], capacity: int, pool: WorkerPool, begun: RunRecord | None
-) -> RunRecord:
+def _record(settings: EmbedSettings, listing: Listing, pool: WorkerPool, begun: RunRecord | None) -> RunRecord:
+    capacity = settings.shard_size or shard_capacity(listing.num_images or 0, pool.num_workers)
     return RunRecord(
         clipsieve_version=__version__,
-        source=as_text(settings.source.absolute()),
         **spec_metadata(pool.report.spec),
-        shard_capacity=capacity,
+        columns=listing.spec.columns,
+        shard_capacity=begun.shard_capacity if begun else capacity,
         batch_size=begun.batch_size if begun else settings.batch_size or pool.report.batch_size,
         max_pixels=settings.max_pixels,
         threads_per_worker=pool.report.threads,
-        shards=tuple(PlannedShard(ordinal=s.ordinal, shard_id=s.shard_id, num_images=len(s.entries)) for s in shards),
         environment={
             **pool.report.versions,
             **{name: version(name) for name in ("ray", "pyarrow", "pillow", "numpy")},
@@ -152,27 +158,117 @@ def _record(
 
 
 class _Meter:
-    """Turns the pool's reports into ticks: what counts is images, not shards."""
+    """Turns the pool's progress into ticks, and stops a run whose images fail: what counts is images, not shards."""
 
-    def __init__(self, record: RunRecord, committed: list[ShardStats], on_tick: Callable[[Tick], None]) -> None:
-        self._committed = committed
+    def __init__(
+        self,
+        record: RunRecord,
+        committed: Sequence[ShardStats],
+        on_tick: Callable[[Tick], None],
+        max_bad_fraction: float | None,
+    ) -> None:
+        self._num_before = sum(stats.num_images for stats in committed)
+        self._failed_before = sum_failed(committed)
         self._num_total = record.num_images
         self._on_tick = on_tick
+        self._max_bad_fraction = max_bad_fraction
         self.started = time.perf_counter()
 
-    def __call__(self, num_under_way: int, finished: list[ShardStats]) -> None:
-        num_new = num_under_way + sum(stats.num_images for stats in finished)
+    def __call__(self, progress: Progress) -> None:
+        num_new = progress.num_under_way + sum(stats.num_images for stats in progress.finished)
+        num_failed = sum(self._failed(progress).values()) + progress.num_failed_under_way
         self._on_tick(
             Tick(
-                num_done=num_new + sum(stats.num_images for stats in self._committed),
+                num_done=self._num_before + num_new,
                 num_total=self._num_total,
-                num_failed=sum(_sum_failed([*self._committed, *finished]).values()),
+                num_failed=num_failed,
                 images_per_second=num_new / (time.perf_counter() - self.started),
             )
         )
+        self.check_failures(progress)
+
+    def check_failures(self, progress: Progress, is_over: bool = False) -> None:
+        """Raise InputError if more images failed than may."""
+        if self._max_bad_fraction is None:
+            return
+        failed = self._failed(progress)
+        num_failed = sum(failed.values()) + progress.num_failed_under_way
+        num_done = self._num_before + progress.num_under_way + sum(stats.num_images for stats in progress.finished)
+        if num_failed > self._max_bad_fraction * (num_done if is_over else max(num_done, FEW_IMAGES)):
+            kinds = ", ".join(f"{count} {status}" for status, count in failed.items()) or "in shards not committed yet"
+            raise InputError(
+                f"{num_failed} of {num_done} images failed ({kinds}), more than --max-bad-fraction "
+                f"{self._max_bad_fraction}; the rows that are not ok say why, what is committed stays"
+            )
+
+    def _failed(self, progress: Progress) -> dict[str, int]:
+        failed = dict(self._failed_before)
+        for status, count in sum_failed(progress.finished).items():
+            failed[status] = failed.get(status, 0) + count
+        return failed
 
 
-def _sum_failed(stats: list[ShardStats]) -> dict[str, int]:
+def _report(
+    store: Store,
+    record: RunRecord,
+    committed: dict[int, ShardStats],
+    progress: Progress,
+    listing: Listing,
+    pool: WorkerPool,
+    elapsed_s: float,
+    start_s: float,
+    settings: EmbedSettings,
+) -> EmbedReport:
+    stats = [*committed.values(), *progress.finished]
+    summary = summarize(
+        progress.finished,
+        elapsed_s,
+        pool.num_ready,
+        pool.resources["cpus"],
+        pool.resources["gpus"],
+        record.encoder.policy is not None,
+    )
+    warnings = [pool.report.warning] if pool.report.warning else []
+    warnings += _canary_warnings(progress.finished, settings.canary_floor)
+    return EmbedReport(
+        store=store,
+        record=record,
+        num_images=sum(shard.num_images for shard in stats),
+        num_ok=sum(shard.num_ok for shard in stats),
+        failed=sum_failed(stats),
+        num_ignored_files=listing.num_ignored,
+        num_embedded=summary["num_images"],
+        summary=summary,
+        start_s=start_s,
+        device=pool.report.device,
+        warnings=warnings,
+    )
+
+
+def _canary_warnings(stats: Sequence[ShardStats], floor: float) -> list[str]:
+    low = [shard for shard in stats if shard.canary and shard.canary["median"] < floor]
+    if not low:
+        return []
+    worst = min(low, key=lambda shard: shard.canary["median"])
+    return [
+        f"in {len(low)} shards the median cosine between pruned and unpruned embeddings is under {floor}, lowest in "
+        f"shard {worst.ordinal}: {worst.canary['median']:.3f}; look at its images, or embed them with a milder policy"
+    ]
+
+
+def _write_stats(report: EmbedReport, reporting: Reporting) -> None:
+    if not report.num_embedded:
+        return
+    for warning in report.warnings:
+        reporting.event("warning", text=warning)
+    totals = {"num_images": report.num_images, "num_ok": report.num_ok, "failed": report.failed}
+    last_run = {**report.summary, "start_s": report.start_s, "device": report.device, "warnings": report.warnings}
+    write_sealed_json(report.store.root / "stats.json", {"store": totals, "last_run": last_run})
+    reporting.event("run_finished", num_images=report.num_embedded, elapsed_s=round(report.summary["elapsed_s"], 3))
+
+
+def sum_failed(stats: Sequence[ShardStats]) -> dict[str, int]:
+    """Failed images by status."""
     totals: dict[str, int] = {}
     for shard in stats:
         for status, count in shard.failed.items():
@@ -184,5 +280,7 @@ def _remove_if_empty(store: Store) -> None:
     # a lock is another job's, which has yet to write run.json: the folders are its own
     if not store.run_path.exists() and not (store.root / "lock.json").exists():
         with suppress(OSError):
+            store.events_path.unlink(missing_ok=True)
+            store.plan_dir.rmdir()
             store.embeddings_dir.rmdir()
             store.root.rmdir()

@@ -5,7 +5,7 @@ library versions give the same bytes.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
+from pipeline.source.entry import ImageEntry
 from pipeline.spec import EncoderSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 METADATA_KEY = b"clipsieve"
 STATUSES = ("ok", "unreadable", "undecodable", "too_large", "timeout", "crashed")
 ROW_GROUP_ROWS = 10_000
@@ -40,10 +41,11 @@ class ImageRecord:
     sha256: str | None
     status: str
     error: str | None
+    extra: dict[str, Any] | None = None
 
 
-def part_schema(embedding_dim: int, half: bool) -> pa.Schema:
-    """Columns of a part; `half` stores float16 embeddings, else float32."""
+def part_schema(embedding_dim: int, half: bool, columns: dict[str, str] | None = None) -> pa.Schema:
+    """Columns of a part; `half` stores float16 embeddings, else float32; `columns` are carried from the source."""
     element = pa.float16() if half else pa.float32()
     return pa.schema(
         [
@@ -57,9 +59,22 @@ def part_schema(embedding_dim: int, half: bool) -> pa.Schema:
             pa.field("status", pa.string(), nullable=False),
             pa.field("error", pa.string()),
             pa.field("tokens_kept", pa.int32()),
+            *(pa.field(name, pa.type_for_alias(kind)) for name, kind in (columns or {}).items()),
             pa.field("embedding", pa.list_(element, embedding_dim)),
         ]
     )
+
+
+def refuse_taken_names(columns: Iterable[str]) -> None:
+    """Refuse columns of a source that have the name of one of a part's own.
+
+    Raises:
+        ConfigError: Naming the first one.
+    """
+    own = part_schema(1, half=False).names
+    taken = next((name for name in columns if name in own), None)
+    if taken:
+        raise ConfigError(f"--columns {taken}: every row has a column of that name already; rename it in the source")
 
 
 def part_table(
@@ -69,6 +84,7 @@ def part_table(
     tokens_kept: int,
     spec: EncoderSpec,
     shard_id: str,
+    columns: dict[str, str] | None = None,
 ) -> pa.Table:
     """Build the table of one shard.
 
@@ -79,27 +95,29 @@ def part_table(
         tokens_kept: Patch tokens that reach the end of the tower (count).
         spec: The encoder, written to the file's metadata.
         shard_id: Content hash of the shard's listing.
+        columns: Columns carried from the source, with their Arrow types.
 
     Returns:
         A table with `part_schema`; `embedding` and `tokens_kept` are null where status is not ok.
     """
     assert embeddings.shape == (len(records), spec.embedding_dim)
     half = spec.precision != "fp32"
-    schema = part_schema(spec.embedding_dim, half)
+    schema = part_schema(spec.embedding_dim, half, columns)
     failed = np.array([record.status != "ok" for record in records], dtype=bool)
     values = embeddings.astype(np.float16 if half else np.float32)
     values[failed] = 0
-    columns: dict[str, Any] = {
+    values_of: dict[str, Any] = {
         name: [getattr(record, name) for record in records]
         for name in ("key", "uri", "caption", "width", "height", "sha256", "status", "error")
     }
-    columns["id"] = np.arange(first_id, first_id + len(records), dtype=np.int64)
-    columns["tokens_kept"] = pa.array(np.full(len(records), tokens_kept, dtype=np.int32), mask=failed)
-    columns["embedding"] = pa.FixedSizeListArray.from_arrays(
+    values_of |= {name: [(record.extra or {}).get(name) for record in records] for name in columns or {}}
+    values_of["id"] = np.arange(first_id, first_id + len(records), dtype=np.int64)
+    values_of["tokens_kept"] = pa.array(np.full(len(records), tokens_kept, dtype=np.int32), mask=failed)
+    values_of["embedding"] = pa.FixedSizeListArray.from_arrays(
         pa.array(values.reshape(-1)), type=schema.field("embedding").type, mask=pa.array(failed)
     )
     metadata = {"schema_version": SCHEMA_VERSION, "shard_id": shard_id, **spec_metadata(spec)}
-    table = pa.table([columns[name] for name in schema.names], schema=schema)
+    table = pa.table([values_of[name] for name in schema.names], schema=schema)
     return table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True).encode()})
 
 
@@ -119,6 +137,54 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise StoreError(f"cannot read {path}: {reason}; remove it and its stats file, and run embed again") from error
+
+
+_ENTRY_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("num_bytes", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("caption", pa.string()),
+        pa.field("extra", pa.string()),
+    ]
+)
+
+
+class EntryWriter:
+    """Writes listed images to a plan's Parquet file, one row group a call."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pq.ParquetWriter(path, _ENTRY_SCHEMA, compression="zstd")
+
+    def __enter__(self) -> "EntryWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, entries: Sequence[ImageEntry]) -> None:
+        """Write the images of one shard."""
+        columns = {name: [getattr(entry, name) for entry in entries] for name in _ENTRY_SCHEMA.names}
+        columns["extra"] = [None if extra is None else json.dumps(extra) for extra in columns["extra"]]
+        self._writer.write_table(pa.table(columns, schema=_ENTRY_SCHEMA), row_group_size=len(entries))
+
+
+def read_entries(path: Path, groups: Iterable[int]) -> Iterator[ImageEntry]:
+    """The listed images of some row groups, one row group in memory at a time.
+
+    Raises:
+        StoreError: If the file is missing or damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            for group in groups:
+                for row in file.read_row_group(group).to_pylist():
+                    row["extra"] = None if row["extra"] is None else json.loads(row["extra"])
+                    yield ImageEntry(**row)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise StoreError(f"cannot read {path}: {reason}; put it back from a backup, or embed again") from error
 
 
 def embeddings_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:

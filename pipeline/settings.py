@@ -1,8 +1,8 @@
-"""The typed settings tree: how flags, environment and YAML become one frozen model; the settings of `embed`.
+"""The typed settings tree: how flags, environment and YAML become one frozen model; what several verbs share.
 
 Precedence: flags, then environment (`CLIPSIEVE_<VERB>_<FIELD>`), then the YAML file of `--config`, then the defaults
 written here. Unknown keys are errors in all three. A part's settings live with the part: see also
-`indexer.settings` and `query.settings`.
+`pipeline.embed_settings`, `pipeline.adapt_settings`, `indexer.settings` and `query.settings`.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
 
 from pipeline.errors import ConfigError
 from pipeline.policy import UNPRUNED, PruningPolicy, choose_policy
@@ -125,27 +125,6 @@ class WorkerSettings(Settings):
 
     max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1)
     """Images with more pixels are refused, as rows with status too_large."""
-
-
-class EmbedSettings(WorkerSettings, ModelSettings):
-    """Embed a folder of images into a store of Parquet shards, on Ray workers."""
-
-    source: CliPositionalArg[Path]
-    """Folder of images, walked recursively."""
-
-    out: Path
-    """Store to write, or to finish."""
-
-    captions: Path | None = None
-    """TSV of `key TAB caption`; the first caption of an image goes to its row."""
-
-    shard_size: int | None = Field(default=None, ge=1)
-    """Images per shard; 10,000 unless given, less where workers would idle."""
-
-    @model_validator(mode="after")
-    def _check_policy(self) -> "EmbedSettings":
-        self.pruning_policy()
-        return self
 
 
 def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> S:

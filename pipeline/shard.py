@@ -1,18 +1,25 @@
-"""One shard from listing to commit: the stage a worker runs. A plain function; runs and is tested without Ray."""
+"""One shard from plan to commit: the stage a worker runs. A plain function; runs and is tested without Ray."""
 
+import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 
 import numpy as np
 
+from pipeline.canary import Canary
 from pipeline.encode import Encoder
+from pipeline.errors import InputError
 from pipeline.plan import Shard
+from pipeline.records import RunRecord, ShardStats
 from pipeline.schema import ImageRecord, part_table
-from pipeline.source import ImageEntry
-from pipeline.store import RunRecord, ShardStats, Store
+from pipeline.source.entry import ImageEntry
+from pipeline.source.reading import read_file
+from pipeline.store import Store
 
-Decoded = tuple[np.ndarray, list[ImageRecord]]
+Decoded = tuple[np.ndarray, list[ImageRecord], float]
+"""Pixels [B, H, W, 3], their records, and the seconds of a core it took."""
 
 
 def embed_shard(
@@ -21,9 +28,10 @@ def embed_shard(
     store: Store,
     encoder: Encoder,
     decode: Callable[[Iterable[Sequence[ImageEntry]]], Iterator[Decoded]],
-    on_batch: Callable[[int], None] = lambda num_images: None,
+    on_batch: Callable[[int, int], None] = lambda num_images, num_failed: None,
+    canary: Canary | None = None,
 ) -> ShardStats:
-    """Decode, encode and commit one shard.
+    """Read, decode, encode and commit one shard.
 
     Batches are cut from the plan, never from arrival order, and a failed image keeps its slot: the bytes of the part
     do not depend on who computes it, or on how often.
@@ -34,25 +42,41 @@ def embed_shard(
         store: Where to commit.
         encoder: Turns pixels into embeddings.
         decode: Maps batches of entries to decoded batches, in order; may work ahead.
-        on_batch: Told the number of images after each batch.
+        on_batch: Told the number of images, and of failed ones among them, after each batch.
+        canary: Watches some of the images.
+
+    Raises:
+        InputError: If the file that the shard stands for is damaged, or names a key twice.
+        StoreError: If the part cannot be written.
     """
-    timings = {"decode_wait_s": 0.0, "encode_s": 0.0, "write_s": 0.0}
+    timings = dict.fromkeys(("decode_cpu_s", "decode_wait_s", "transfer_s", "encode_s", "encode_cpu_s", "write_s"), 0.0)
     records: list[ImageRecord] = []
-    embeddings: list[np.ndarray] = []
-    size = record.batch_size
-    batches = (shard.entries[start : start + size] for start in range(0, len(shard.entries), size))
+    embeddings = [np.empty((0, record.encoder.embedding_dim), np.float32)]
+    num_halvings, transfer_s, cpu_s = encoder.num_halvings, encoder.transfer_s, time.process_time()
     clock = _Clock(timings)
-    for pixels, batch_records in decode(batches):
+    for pixels, batch_records, decode_cpu_s in decode(batches_of(shard, record, store)):
         clock.lap("decode_wait_s")
+        timings["decode_cpu_s"] += decode_cpu_s
         embeddings.append(encoder.encode(pixels))
-        records.extend(batch_records)
         clock.lap("encode_s")
-        on_batch(len(batch_records))
-    first_id = shard.ordinal * record.shard_capacity
+        if canary:
+            canary.watch(batch_records, pixels, embeddings[-1])
+            clock.skip()
+        records.extend(batch_records)
+        on_batch(len(batch_records), sum(image.status != "ok" for image in batch_records))
+    _check(shard, records)
     table = part_table(
-        records, np.concatenate(embeddings), first_id, encoder.tokens_kept, record.encoder, shard.shard_id
+        records,
+        np.concatenate(embeddings),
+        shard.first_id,
+        encoder.tokens_kept,
+        record.encoder,
+        shard.shard_id,
+        record.columns,
     )
     clock.lap("write_s")
+    timings["transfer_s"] = encoder.transfer_s - transfer_s
+    timings["encode_cpu_s"] = time.process_time() - cpu_s
     failed = [image.status for image in records if image.status != "ok"]
     stats = {
         "ordinal": shard.ordinal,
@@ -63,8 +87,41 @@ def embed_shard(
         "failed": {status: failed.count(status) for status in sorted(set(failed))},
         "timings_s": timings,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "micro_batch": encoder.micro_batch,
+        "num_halvings": encoder.num_halvings - num_halvings,
+        "canary": canary.summary() if canary else None,
     }
     return store.commit_shard(table, stats)
+
+
+def batches_of(shard: Shard, record: RunRecord, store: Store) -> Iterator[list[ImageEntry]]:
+    """The images of a shard in the batches they are encoded in.
+
+    Raises:
+        InputError: If the file that the shard stands for changed or is damaged.
+        StoreError: If the plan's list is damaged.
+    """
+    plan = record.plan_of(shard)
+    if shard.file is None:
+        entries = store.entries_of(plan, shard)
+    else:
+        entries = read_file(shard.file, plan.source, shard.start, shard.start + (shard.num_images or 0))
+    while batch := list(islice(entries, record.batch_size)):
+        yield batch
+
+
+def _check(shard: Shard, records: Sequence[ImageRecord]) -> None:
+    where = shard.file.uri if shard.file else f"the plan of shard {shard.ordinal}"
+    if shard.num_images is not None and len(records) != shard.num_images:
+        raise InputError(
+            f"{where} gave {len(records)} images for shard {shard.ordinal}, {shard.num_images} were planned; put a "
+            "whole copy in its place"
+        )
+    keys = [image.key for image in records]
+    if len(set(keys)) < len(keys):
+        twice = next(key for number, key in enumerate(keys) if key in keys[:number])
+        raise InputError(f"{where} names the key {twice!r} twice; keys must be unique: choose another --key-column")
 
 
 class _Clock:
@@ -76,3 +133,6 @@ class _Clock:
         now = time.perf_counter()
         self._timings[stage] += now - self._last
         self._last = now
+
+    def skip(self) -> None:
+        self._last = time.perf_counter()

@@ -1,78 +1,36 @@
 """A store on disk: its layout, its run record, its commit markers. No torch, no Ray.
 
-    STORE/run.json                          the plan and the encoder; written once, before any part
+    STORE/run.json                          the encoder and the units of work; written once, before any part
+    STORE/plan/00000.parquet                images of a listing, one row group a shard; folders and lists only
+    STORE/plan/00000.json                   the shards of that listing: written after it, before any of their parts
     STORE/embeddings/part-00000.parquet     one shard's rows
     STORE/embeddings/part-00000.stats.json  commit marker of that shard: written last
+    STORE/tombstones.parquet                ids of rows that were deleted or replaced (see `tombstones`)
+    STORE/stats.json, events.jsonl          what the last run cost, and what happened in all of them
     STORE/index/                            written by `indexer`
     STORE/lock.json                         owner and heartbeat of the running job (see `lock`)
 
-A part without its stats file does not exist for any reader.
+A part without its stats file does not exist for any reader, nor does a list of images without its plan. All but log,
+lock and index is under a hash: JSON and tombstones are sealed (see `seal`), a stats file has the hash of its part, a plan
+that of its list.
 """
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.atomic import write_atomically, write_json
-from pipeline.errors import FingerprintMismatch, StoreError, UnfinishedStore
-from pipeline.schema import SCHEMA_VERSION, write_part
+from pipeline.atomic import write_atomically
+from pipeline.errors import ConfigError, FingerprintMismatch, StoreError, UnfinishedStore
+from pipeline.plan import Shard
+from pipeline.records import Plan, RunRecord, ShardStats
+from pipeline.schema import SCHEMA_VERSION, EntryWriter, read_entries, write_part
+from pipeline.seal import unsealed_json, write_sealed_json
+from pipeline.source.entry import ImageEntry, SourceSpec
 from pipeline.spec import EncoderSpec
-
-
-class PlannedShard(BaseModel):
-    """One entry of the plan: position, content hash of the listing, number of images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ordinal: int
-    shard_id: str
-    num_images: int
-
-
-class RunRecord(BaseModel):
-    """run.json: what is to be embedded, by which encoder, in which units."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_version: int = SCHEMA_VERSION
-    clipsieve_version: str
-    source: str
-    encoder: EncoderSpec
-    fingerprint: str
-    text_space: str
-    image_policy: str
-    shard_capacity: int
-    batch_size: int
-    max_pixels: int
-    threads_per_worker: int
-    shards: tuple[PlannedShard, ...]
-    environment: dict[str, Any]
-
-    @property
-    def num_images(self) -> int:
-        """Images planned, over all shards."""
-        return sum(shard.num_images for shard in self.shards)
-
-
-class ShardStats(BaseModel):
-    """part-*.stats.json: proof that a shard is committed, and what it cost."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ordinal: int
-    shard_id: str
-    fingerprint: str
-    num_images: int
-    num_ok: int
-    failed: dict[str, int]
-    sha256: str
-    num_bytes: int
-    timings_s: dict[str, float]
-    finished_at: str
 
 
 class Store:
@@ -82,12 +40,19 @@ class Store:
         """Name a store; nothing is read or created."""
         self.root = root.absolute()
         self.run_path = self.root / "run.json"
+        self.events_path = self.root / "events.jsonl"
+        self.plan_dir = self.root / "plan"
         self.embeddings_dir = self.root / "embeddings"
         self.index_dir = self.root / "index"
 
-    def part_path(self, ordinal: int) -> Path:
-        """Parquet file of a shard."""
-        return self.embeddings_dir / f"part-{ordinal:05d}.parquet"
+    def part_path(self, ordinal: int, compaction: int = 0) -> Path:
+        """Parquet file of a shard, or of its rows that were left when deleted ones were taken out."""
+        generation = f".c{compaction}" if compaction else ""
+        return self.embeddings_dir / f"part-{ordinal:05d}{generation}.parquet"
+
+    def part_of(self, stats: ShardStats) -> Path:
+        """Parquet file that a commit marker speaks of."""
+        return self.part_path(stats.ordinal, stats.compaction)
 
     def stats_path(self, ordinal: int) -> Path:
         """Commit marker of a shard."""
@@ -108,6 +73,7 @@ class Store:
                         "choose a new or an empty folder for --out"
                     )
             self.embeddings_dir.mkdir(parents=True, exist_ok=True)
+            self.plan_dir.mkdir(exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot write the store {self.root}: {error.strerror}; choose another --out") from error
 
@@ -118,42 +84,102 @@ class Store:
             StoreError: If there is no store here, or its record is damaged or of another version.
         """
         try:
-            text = self.run_path.read_text(encoding="utf-8")
+            data = self.run_path.read_bytes()
         except FileNotFoundError:
             raise StoreError(f"no store at {self.root}: run.json is missing; make one with `clipsieve embed`") from None
         except OSError as error:
             raise StoreError(f"cannot read {self.run_path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise StoreError(f"{self.run_path} is damaged ({error}); embed again") from error
         try:
-            version = json.loads(text).get("schema_version")
+            version = json.loads(data).get("schema_version")
             if version != SCHEMA_VERSION:
                 raise StoreError(
                     f"{self.run_path} has schema version {version}, this clipsieve reads {SCHEMA_VERSION}; "
                     "use the version that wrote it, or embed again"
                 )
-            return RunRecord.model_validate_json(text)
-        except (ValidationError, ValueError, AttributeError) as error:
+            record = RunRecord.model_validate(unsealed_json(data))
+        except (ValueError, AttributeError) as error:
             raise StoreError(f"{self.run_path} is damaged ({str(error).splitlines()[0]}); embed again") from error
+        return record.model_copy(update={"plans": tuple(self._read_plans())})
+
+    def _read_plans(self) -> Iterator[Plan]:
+        found = sorted(path for path in self.plan_dir.glob("*.json") if not path.name.startswith("."))
+        for number, path in enumerate(found):
+            try:
+                plan = Plan.model_validate(unsealed_json(path.read_bytes()))
+                if plan.number != number:
+                    raise OSError(f"the plan before it, number {number}, is missing")
+                yield plan
+            except (OSError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise StoreError(f"{path} is damaged ({reason}); put it back from a backup, or embed again") from error
 
     def begin(self, record: RunRecord) -> RunRecord:
-        """Write run.json, or check that the one found there is of the same encoder and plan.
+        """Write run.json, or check that the one found there is of the same encoder and columns.
 
         Raises:
             FingerprintMismatch: If the store is of another encoder; the message shows both.
-            StoreError: If the collection changed since the store was begun.
+            ConfigError: If the store carries other columns.
         """
         if not self.run_path.exists():
-            write_json(self.run_path, record.model_dump(mode="json"))
+            write_sealed_json(self.run_path, record.model_dump(mode="json"))
             return record
         found = self.read_run()
         self.check_fingerprint(record.encoder, found)
-        if [shard.shard_id for shard in found.shards] != [shard.shard_id for shard in record.shards]:
-            raise StoreError(
-                f"the store {self.root} was begun over {found.num_images} images of {found.source}; now there are "
-                f"{record.num_images} of {record.source} (names, sizes, times or shard size differ); choose a new --out"
+        if found.columns != record.columns:
+            raise ConfigError(
+                f"the store {self.root} carries the columns {_described(found.columns)}, this source would bring "
+                f"{_described(record.columns)}; give the same --columns, of the same types"
             )
         return found
+
+    def add_plan(
+        self, record: RunRecord, source: SourceSpec, shards: Iterable[tuple[Shard, list[ImageEntry] | None]]
+    ) -> RunRecord:
+        """Write a plan down, all of it or nothing.
+
+        Args:
+            record: The run so far.
+            source: Where the images come from.
+            shards: Each with its images, or None where a file holds them. Consumed once, kept as little as possible.
+
+        Returns:
+            The record with the new plan.
+        """
+        plan = Plan(number=len(record.plans), source=source, shards=())
+        planned: list[Shard] = []
+
+        def write(temporary: Path) -> None:
+            with EntryWriter(temporary) as writer:
+                for shard, entries in shards:
+                    planned.append(shard)
+                    writer.write(entries)
+
+        if plan.has_entries:
+            write_atomically(self.entries_path(plan), write)
+            plan = plan.model_copy(update={"entries_sha256": sha256_of(self.entries_path(plan))})
+        else:
+            planned = [shard for shard, _ in shards]
+        plan = plan.model_copy(update={"shards": tuple(planned)})
+        self.write_plan(plan)
+        return record.model_copy(update={"plans": (*record.plans, plan)})
+
+    def write_plan(self, plan: Plan) -> None:
+        """Write a plan's shards."""
+        write_sealed_json(self.plan_dir / f"{plan.number:05d}.json", plan.model_dump(mode="json"))
+
+    def entries_of(self, plan: Plan, shard: Shard | None = None) -> Iterator[ImageEntry]:
+        """The listed images of one shard of a plan, or of all.
+
+        Raises:
+            StoreError: If the list is missing or damaged.
+        """
+        first = plan.shards[0].ordinal
+        groups = range(len(plan.shards)) if shard is None else [shard.ordinal - first]
+        return read_entries(self.entries_path(plan), groups)
+
+    def entries_path(self, plan: Plan) -> Path:
+        """Parquet file of a plan's images."""
+        return self.plan_dir / f"{plan.number:05d}.parquet"
 
     def check_fingerprint(self, spec: EncoderSpec, found: RunRecord) -> None:
         """Refuse an encoder that is not the store's own.
@@ -174,28 +200,45 @@ class Store:
             table: The rows, see `schema.part_table`.
             stats: All fields of `ShardStats` but `sha256` and `num_bytes`.
         """
-        path = self.part_path(stats["ordinal"])
+        path = self.part_path(stats["ordinal"], stats.get("compaction", 0))
         write_atomically(path, lambda temporary: write_part(temporary, table))
         done = ShardStats(**stats, sha256=sha256_of(path), num_bytes=path.stat().st_size)
-        write_json(self.stats_path(done.ordinal), done.model_dump(mode="json"))
+        write_sealed_json(self.stats_path(done.ordinal), done.model_dump(mode="json"))
         return done
 
     def committed(self, record: RunRecord) -> dict[int, ShardStats]:
-        """Stats of every committed shard of the plan, by ordinal.
+        """Stats of every committed shard of the plans, by ordinal.
 
         A marker counts only if it speaks of this plan and encoder and its part has the size it names.
         """
         found = {}
         for shard in record.shards:
-            try:
-                stats = ShardStats.model_validate_json(self.stats_path(shard.ordinal).read_bytes())
-                num_bytes = self.part_path(shard.ordinal).stat().st_size
-            except (FileNotFoundError, ValidationError):
-                continue
-            expected = (shard.shard_id, record.fingerprint, num_bytes)
-            if (stats.shard_id, stats.fingerprint, stats.num_bytes) == expected:
+            stats = self._marker(shard)
+            if stats and (stats.shard_id, stats.fingerprint) == (shard.shard_id, record.fingerprint):
                 found[shard.ordinal] = stats
         return found
+
+    def _marker(self, shard: Shard) -> ShardStats | None:
+        try:
+            stats = self.read_stats(shard.ordinal)
+            return stats if self.part_of(stats).stat().st_size == stats.num_bytes else None
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def read_stats(self, ordinal: int) -> ShardStats:
+        """A commit marker as it stands, whatever it speaks of.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it is damaged.
+        """
+        return ShardStats.model_validate(unsealed_json(self.stats_path(ordinal).read_bytes()))
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed left half-written; nobody else may be writing."""
+        for folder in (self.root, self.plan_dir, self.embeddings_dir):
+            for path in folder.glob(".*.tmp"):
+                path.unlink(missing_ok=True)
 
     def require_finished(self, record: RunRecord, partial: bool) -> dict[int, ShardStats]:
         """Committed shards, all of them unless `partial`.
@@ -205,24 +248,31 @@ class Store:
         """
         committed = self.committed(record)
         missing = len(record.shards) - len(committed)
-        if missing and not (partial and committed):
+        if not committed or (missing and not partial):
             done = sum(stats.num_images for stats in committed.values())
             advice = "run the same embed command again to finish it"
             if committed:
                 advice += ", or pass --partial"
+            total = "an unknown number of" if record.num_images is None else record.num_images
             raise UnfinishedStore(
                 f"the store {self.root} is unfinished: {len(committed)} of {len(record.shards)} shards, "
-                f"{done} of {record.num_images} images; {advice}"
+                f"{done} of {total} images; {advice}"
             )
         return committed
 
 
 def _is_ours(name: str) -> bool:
     # what a job that died before its run.json can have left behind
-    return name in ("embeddings", "lock.json") or (name.startswith(".") and name.endswith(".tmp"))
+    return name in ("embeddings", "plan", "lock.json", "events.jsonl") or (
+        name.startswith(".") and name.endswith(".tmp")
+    )
 
 
 def sha256_of(path: Path) -> str:
     """Hash of a file's bytes (hex)."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _described(columns: dict[str, str]) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in columns.items()) or "(none)"

@@ -26,7 +26,9 @@ from pipeline.progress import Tick
 from pipeline.provenance import provenance
 from pipeline.recall import KS, first_hit_ranks, recall_metrics
 from pipeline.settings import explain
-from pipeline.source import ImageEntry, list_images, read_captions, with_captions
+from pipeline.source.captions import read_captions, with_captions
+from pipeline.source.entry import ImageEntry
+from pipeline.source.folder import list_images
 from query.settings import BenchPoliciesSettings
 from query.text import text_encoder
 

@@ -13,7 +13,8 @@ from pipeline.errors import ClipsieveError
 if TYPE_CHECKING:
     from indexer.settings import IndexSettings
     from pipeline.adapt_settings import AdaptSettings
-    from pipeline.settings import EmbedSettings
+    from pipeline.embed_settings import EmbedSettings
+    from pipeline.store_settings import CompactSettings, DeleteSettings, VerifySettings
     from query.settings import (
         BenchModelSettings,
         BenchPoliciesSettings,
@@ -42,7 +43,7 @@ VERBS = {
     ),
     "embed": Verb(
         "embed a folder of images into a store of Parquet shards",
-        "pipeline.settings:EmbedSettings",
+        "pipeline.embed_settings:EmbedSettings",
         "  clipsieve embed photos --out store --model ViT-B-16 --pretrained laion2b_s34b_b88k\n"
         "  clipsieve embed photos --out store --model local-dir:/models/clip --keep-ratio 0.5\n"
         "  clipsieve embed photos --out unpruned --policy none\n"
@@ -61,6 +62,21 @@ VERBS = {
         "build a FAISS index over a store",
         "indexer.settings:IndexSettings",
         "  clipsieve index store",
+    ),
+    "verify": Verb(
+        "prove that a store is whole, byte by byte and image by image",
+        "pipeline.store_settings:VerifySettings",
+        "  clipsieve verify store\n  clipsieve verify store --resample 100\n  clipsieve verify store --json",
+    ),
+    "delete": Verb(
+        "delete images from a store by their keys",
+        "pipeline.store_settings:DeleteSettings",
+        "  clipsieve delete store --keys unwanted.txt",
+    ),
+    "compact": Verb(
+        "take deleted and replaced rows out of a store's parts",
+        "pipeline.store_settings:CompactSettings",
+        "  clipsieve compact store && clipsieve index store",
     ),
     "search": Verb(
         "find images with words",
@@ -171,18 +187,25 @@ def _demo(settings: "DemoSettings") -> None:
 
 
 def _embed(settings: "EmbedSettings") -> None:
+    if settings.dry_run:
+        from pipeline.estimate import estimate
+        from query.report import print_sections
+
+        print_sections(estimate(settings))
+        return
     from pipeline.run import embed
 
     with _Lines() as lines:
         report = embed(settings, lambda tick: lines("embed", tick))
-    if report.warning:
-        print(f"warning: {report.warning}", file=sys.stderr)
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     failed = ", ".join(f"{count} {status}" for status, count in report.failed.items())
     ignored = f"; {report.num_ignored_files} other files ignored" if report.num_ignored_files else ""
     print(f"{report.num_ok} of {report.num_images} images embedded{f', {failed}' if failed else ''}{ignored}")
     if report.num_embedded:
         rate = report.images_per_second_end_to_end
         print(f"{rate:.1f} images/s end to end on {report.device}, after {report.start_s:.1f} s to start")
+        print(report.summary["sentence"])
     print(f"store {report.store.root}: encoder {report.record.encoder.describe()}")
 
 
@@ -205,6 +228,39 @@ def _index(settings: "IndexSettings") -> None:
 
     manifest = build_index(settings)
     print(f"{manifest.num_vectors} vectors of {manifest.embedding_dim} indexed, {manifest.num_bytes / 1e6:.1f} MB")
+
+
+def _verify(settings: "VerifySettings") -> None:
+    from pipeline.errors import StoreError
+    from pipeline.verify import verify
+    from query.report import print_verification
+
+    with _Lines() as lines:
+        report = verify(settings, lambda tick: lines("verify", tick))
+    if settings.as_json:
+        print(json.dumps(asdict(report), ensure_ascii=False))
+    else:
+        print_verification(report)
+    if report.findings:
+        raise StoreError(f"the store is not whole, {len(report.findings)} findings, first: {report.findings[0]}")
+
+
+def _delete(settings: "DeleteSettings") -> None:
+    from pipeline.removal import delete
+
+    report = delete(settings)
+    before = f"; {report.num_before} of the keys were deleted before" if report.num_before else ""
+    print(f"{report.num_rows} images of {report.num_keys} keys deleted{before}")
+    print("search leaves them out from now on, the index need not be built again; `clipsieve compact` frees the space")
+
+
+def _compact(settings: "CompactSettings") -> None:
+    from pipeline.removal import compact
+
+    report = compact(settings)
+    print(f"{report.num_rows} rows taken out of {report.num_parts} parts, {report.num_bytes / 1e6:.1f} MB freed")
+    if report.num_parts:
+        print(f"an index is of the old parts: run `clipsieve index {settings.store}`")
 
 
 def _search(settings: "SearchSettings") -> None:

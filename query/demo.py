@@ -10,7 +10,7 @@ from indexer.settings import IndexSettings
 from pipeline.errors import InputError
 from pipeline.progress import Tick
 from pipeline.scenes import write_collection
-from pipeline.source import read_captions
+from pipeline.source.captions import read_captions
 from pipeline.spec import EMBEDDED
 from query.evaluate import evaluate
 from query.search import Hit, search

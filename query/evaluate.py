@@ -24,20 +24,22 @@ import numpy as np
 
 from pipeline.bench import ROUNDS, images_per_second, median_rates, median_speedup
 from pipeline.decode import decode_batch
+from pipeline.embed_settings import EmbedSettings
 from pipeline.encode import Encoder, twin, whole_machine
 from pipeline.errors import InputError
 from pipeline.model.load import load_model
 from pipeline.policy import UNPRUNED, PruningPolicy
 from pipeline.progress import Tick
 from pipeline.provenance import provenance
-from pipeline.ray_backend import worker_pool
+from pipeline.ray_pool import worker_pool
 from pipeline.recall import KS, first_hit_ranks, paired_difference, recall_metrics, recovered_share
+from pipeline.records import RunRecord
 from pipeline.run import EmbedReport, embed
 from pipeline.schema import embeddings_of, read_part
-from pipeline.settings import EmbedSettings
-from pipeline.source import ImageEntry, list_images, read_captions, with_captions
+from pipeline.source.captions import read_captions, with_captions
+from pipeline.source.entry import ImageEntry
+from pipeline.source.folder import list_images
 from pipeline.spec import EncoderSpec
-from pipeline.store import RunRecord
 from query.settings import EvaluateSettings
 from query.text import text_encoder
 
@@ -82,7 +84,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
                 )
                 for condition in conditions
             }
-        warning = next((report.warning for report in reports.values() if report.warning), None)
+        warning = next((report.warnings[0] for report in reports.values() if report.warnings), None)
         if warning:  # nobody asked for a policy, and this tower takes none
             conditions, reports = conditions[:1], {UNPRUNED: reports[UNPRUNED]}
         bench_entries = entries[: settings.bench_images]
@@ -122,11 +124,12 @@ def _is_repaired(condition: Condition) -> bool:
 
 
 def _embed_settings(settings: EvaluateSettings, condition: Condition, out: Path) -> EmbedSettings:
-    shared = settings.model_dump(include=set(EmbedSettings.model_fields) - {"out", "captions", "config", "policy"})
+    fields = set(EmbedSettings.model_fields) - {"out", "captions", "config", "policy", "source"}
+    shared = settings.model_dump(include=fields)
     shared |= {"policy": condition.asked, "adapter": condition.adapter}
     if condition.policy is None:
         shared |= {"keep_ratio": None, "gmac_ratio": None}
-    return EmbedSettings(**shared, source=settings.images, out=out / condition.name, captions=settings.captions)
+    return EmbedSettings(**shared, source=str(settings.images), out=out / condition.name, captions=settings.captions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +189,8 @@ def _one_of_each(specs: Iterable[EncoderSpec]) -> Iterable[EncoderSpec]:
 
 def _embeddings_by_key(report: EmbedReport) -> dict[str, np.ndarray]:
     by_key = {}
-    for shard in report.record.shards:
-        table = read_part(report.store.part_path(shard.ordinal), ["id", "key", "status", "embedding"])
+    for stats in report.store.committed(report.record).values():
+        table = read_part(report.store.part_of(stats), ["id", "key", "status", "embedding"])
         key_of = dict(zip(table["id"].to_pylist(), table["key"].to_pylist(), strict=True))
         ids, vectors = embeddings_of(table)
         by_key |= {key_of[i]: vector for i, vector in zip(ids.tolist(), vectors, strict=True)}
@@ -227,7 +230,7 @@ def _condition_results(
         "metrics": recall_metrics(answers.ranks[name]),
         "images_per_second": rate["images_per_second"],
         # a store that was found finished says nothing about speed
-        "images_per_second_end_to_end": report.images_per_second_end_to_end if report.num_embedded else None,
+        "images_per_second_end_to_end": report.images_per_second_end_to_end,
         "gmacs": rate["gmacs"],
         "cosine_to_unpruned": answers.cosines[name],
     }

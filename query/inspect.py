@@ -11,7 +11,7 @@ from pipeline.model.families import view_of
 from pipeline.model.flops import block_costs
 from pipeline.model.load import LoadedModel, load_model
 from pipeline.policy import UNPRUNED, PruningPolicy
-from pipeline.source import ImageEntry
+from pipeline.source.entry import ImageEntry
 from query.overlay import write_overlay
 from query.settings import InspectSettings
 

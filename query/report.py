@@ -9,6 +9,8 @@ from query.search import Hit
 
 if TYPE_CHECKING:
     from pipeline.adapt import AdaptReport
+    from pipeline.resample import Resample
+    from pipeline.verify import VerifyReport
 
 
 def print_results(results: dict[str, Any]) -> None:
@@ -201,6 +203,30 @@ def print_sections(sections: dict[str, dict[str, Any]]) -> None:
         console.print(f"[bold]{title}[/bold]")
         for name, value in facts.items():
             console.print(f"  {name:<22} {value}", markup=False, highlight=False)
+
+
+def print_verification(report: "VerifyReport") -> None:
+    """Print what a store holds, and all that is wrong with it."""
+    failed = "".join(f", {count} {status}" for status, count in sorted(report.failed.items()))
+    facts = {
+        "whole shards": f"{report.num_whole} of {report.num_shards}, {report.num_bytes / 1e6:.1f} MB",
+        "rows": f"{report.num_images}: {report.num_ok} ok{failed}",
+        "deleted or replaced": f"{report.num_tombstones}, {report.num_removed} of them taken out of their parts",
+    }
+    if report.resample:
+        facts |= _resampled(report.resample)
+    print_sections({"store": {"place": report.store, **facts}})
+    for path in report.leftovers:
+        print(f"left over, harmless, of a job that was killed: {path}")
+    for finding in report.findings:
+        print(f"not whole: {finding}")
+
+
+def _resampled(resample: "Resample") -> dict[str, str]:
+    lowest = f"lowest cosine {resample.min_cosine:.6f}"
+    equal = f"{resample.num_equal} of {resample.num_compared} equal to the bit, {lowest}, on {resample.device}"
+    changed = f"{len(resample.changed)}, first {resample.changed[0]}" if resample.changed else "none"
+    return {"embedded again": equal, "sources that changed": changed}
 
 
 def _title(results: dict[str, Any]) -> str:

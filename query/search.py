@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 from indexer.flat import FlatSearcher
 from indexer.manifest import index_path, read_manifest
 from pipeline.errors import InputError
+from pipeline.records import RunRecord, ShardStats
 from pipeline.schema import read_part
-from pipeline.store import RunRecord, Store
+from pipeline.store import Store
+from pipeline.tombstones import read_tombstones
 from query.text import text_encoder
 
 
@@ -49,21 +51,45 @@ def search(root: Path, queries: list[str], k: int, partial: bool = False) -> lis
     read_manifest(store, record, committed, partial)
     searcher = FlatSearcher(index_path(store))
     texts = text_encoder(record.encoder).encode_texts(queries)
-    scores_QK, ids_QK = searcher.search(texts, k)
-    rows = _rows_by_id(store, record, np.unique(ids_QK))
+    found = _search_living(searcher, texts, k, read_tombstones(store))
+    rows = _rows_by_id(store, record, committed, np.unique(np.concatenate(found.ids)))
     return [
         [
             Hit(rank, int(i), score=float(score), **rows[int(i)])
             for rank, (i, score) in enumerate(zip(ids, scores, strict=True), 1)
         ]
-        for ids, scores in zip(ids_QK, scores_QK, strict=True)
+        for ids, scores in zip(found.ids, found.scores, strict=True)
     ]
 
 
-def _rows_by_id(store: Store, record: RunRecord, ids: np.ndarray) -> dict[int, dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    ids: list[np.ndarray]
+    scores: list[np.ndarray]
+
+
+def _search_living(searcher: FlatSearcher, queries_QE: np.ndarray, k: int, gone: np.ndarray) -> _Found:
+    """The `k` best of each query that are not deleted: the index may be older than the tombstones."""
+    more = min(k, len(gone))
+    while True:
+        scores_QK, ids_QK = searcher.search(queries_QE, k + more)
+        alive = [~np.isin(ids, gone) for ids in ids_QK]
+        if more >= len(gone) or min(living.sum() for living in alive) >= k:
+            return _Found(
+                [ids[living][:k] for ids, living in zip(ids_QK, alive, strict=True)],
+                [scores[living][:k] for scores, living in zip(scores_QK, alive, strict=True)],
+            )
+        more = min(4 * more, len(gone))
+
+
+def _rows_by_id(
+    store: Store, record: RunRecord, committed: dict[int, ShardStats], ids: np.ndarray
+) -> dict[int, dict[str, Any]]:
     rows = {}
-    for ordinal in np.unique(ids // record.shard_capacity):
-        table = read_part(store.part_path(int(ordinal)), ["id", "key", "uri", "caption"])
+    shards = record.shards
+    for place in np.unique(np.searchsorted([shard.first_id for shard in shards], ids, side="right") - 1):
+        stats = committed[shards[place].ordinal]
+        table = read_part(store.part_of(stats), ["id", "key", "uri", "caption"])
         for row in table.filter(pc.is_in(table["id"], pa.array(ids))).to_pylist():
             rows[row.pop("id")] = row
     return rows

@@ -120,7 +120,7 @@ def spec() -> EncoderSpec:
 @pytest.fixture(scope="session")
 def ray_session():
     """Ray on this machine, started once: a start costs seconds."""
-    from pipeline.ray_backend import ray_session
+    from pipeline.ray_session import ray_session
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)  # on this machine, whatever cluster the user works with

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from pipeline.embed_settings import EmbedSettings
 from pipeline.encode import Encoder
 from pipeline.errors import FingerprintMismatch
 from pipeline.model.adapter import read_adapter
 from pipeline.model.load import load_model
 from pipeline.run import embed
 from pipeline.schema import embeddings_of, read_part
-from pipeline.settings import EmbedSettings
 from pipeline.spec import ModelSource
 from pipeline.store import Store
 from query.cli import main

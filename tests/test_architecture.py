@@ -14,18 +14,21 @@ FILES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py")
 # Where a heavy library may be imported at the top of a file, and where inside a function (so: only when needed).
 # A folder stands for all files in it.
 HOMES = {
-    "ray": (["pipeline/ray_backend.py"], []),
+    "ray": (["pipeline/ray_session.py", "pipeline/ray_worker.py", "pipeline/ray_pool.py"], []),
     "torch": (
         [
             "pipeline/model/",
             *(f"pipeline/{name}.py" for name in ("encode", "bench", "adapt", "teacher", "student", "training")),
             "pipeline/checkpoint.py",
         ],
-        ["pipeline/ray_backend.py", "query/doctor.py"],
+        ["pipeline/ray_worker.py", "query/doctor.py"],
     ),
-    "open_clip": (["pipeline/model/"], ["pipeline/ray_backend.py"]),
+    "open_clip": (["pipeline/model/"], ["pipeline/ray_worker.py"]),
     "timm": (["pipeline/model/timm_tower.py"], []),
     "faiss": (["indexer/flat.py"], []),
+    "fsspec": ([], ["pipeline/source/location.py"]),
+    "prometheus_client": ([], ["pipeline/reporting.py"]),
+    "wandb": ([], ["pipeline/reporting.py"]),
     "rich": (["pipeline/progress.py", "query/report.py"], []),
 }
 BANNED_NAMES = {"utils", "util", "common", "helpers", "misc", "base", "manager"}
@@ -103,7 +106,8 @@ def test_size_and_name(path):
         ("pipeline.settings", {"torch", "ray", "open_clip"}),
         ("indexer.build", {"torch", "ray", "open_clip"}),
         ("query.cli", {"torch", "ray", "faiss", "open_clip"}),
-        ("pipeline.ray_backend", {"torch", "open_clip"}),
+        ("pipeline.ray_pool", {"torch", "open_clip"}),
+        ("pipeline.run", {"torch", "open_clip", "timm"}),
     ],
 )
 def test_importing_is_light(module, unwanted):

@@ -196,7 +196,8 @@ def test_config_file_gives_what_flags_give(store, tmp_path, capsys):
 def test_shipped_configs_are_valid():
     from pathlib import Path
 
-    from pipeline.settings import EmbedSettings, load_settings
+    from pipeline.embed_settings import EmbedSettings
+    from pipeline.settings import load_settings
     from query.settings import EvaluateSettings
 
     configs = Path(__file__).parent.parent / "configs"

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,18 +14,17 @@ import torch
 from PIL import Image
 
 from pipeline.decode import decode_batch
+from pipeline.embed_settings import EmbedSettings
 from pipeline.encode import Encoder
 from pipeline.errors import ConfigError, FingerprintMismatch, InputError, StoreError, StoreLocked
 from pipeline.lock import store_lock
 from pipeline.machine import num_cores
 from pipeline.model.load import load_model
-from pipeline.plan import plan_shards
-from pipeline.ray_backend import EncodeWorker
+from pipeline.ray_worker import EncoderRequest, EncodeWorker
 from pipeline.run import embed
 from pipeline.schema import read_part
-from pipeline.settings import EmbedSettings
 from pipeline.shard import embed_shard
-from pipeline.source import list_images
+from pipeline.source.folder import list_images
 from pipeline.spec import ModelSource
 from pipeline.store import Store
 
@@ -104,15 +102,16 @@ def embed_without_ray(settings, record, folder):
     encoder = Encoder(load_model(settings.model_source(), "fp32", "cpu"), settings.pruning_policy())
     store = Store(folder)
     store.create_folders()
-    captioned = {"photo-01.jpg": "a square"} if settings.captions else {}
-    entries = [replace(entry, caption=captioned.get(entry.key)) for entry in list_images(settings.source)[0]]
+    store.begin(record)
+    for path in Store(settings.out).plan_dir.iterdir():
+        shutil.copy(path, store.plan_dir)
 
     def decode(batches):
-        return (decode_batch(batch, encoder.spec.preprocess, settings.max_pixels) for batch in batches)
+        return ((*decode_batch(batch, encoder.spec.preprocess, settings.max_pixels), 0.0) for batch in batches)
 
     num_threads = torch.get_num_threads()
     torch.set_num_threads(max(1, num_cores() // settings.workers))  # the order of sums depends on it
-    for shard in plan_shards(entries, record.shard_capacity):
+    for shard in record.shards:
         embed_shard(shard, record, store, encoder, decode)
     torch.set_num_threads(num_threads)
     return {shard.ordinal: store.part_path(shard.ordinal).read_bytes() for shard in record.shards}
@@ -124,7 +123,7 @@ def embed_without_ray(settings, record, folder):
 def test_a_row_for_every_image_in_the_order_of_keys(run, settings):
     report, _ = run
     rows = rows_of(report.store, report.record)
-    entries, num_ignored = list_images(settings.source)
+    entries, num_ignored = list_images(Path(settings.source))
     assert [row["key"] for row in rows] == [entry.key for entry in entries]
     assert [row["uri"] for row in rows] == [entry.uri for entry in entries]
     assert (report.num_images, report.num_ignored_files, num_ignored) == (len(entries), 1, 1)
@@ -162,7 +161,7 @@ def test_embeddings_are_unit_vectors_of_their_own_image(run, settings):
     np.testing.assert_allclose([np.linalg.norm(vector) for vector in good.values()], 1, atol=1e-5)
     assert {row["tokens_kept"] for row in rows.values() if row["status"] == "ok"} == {int(0.5 * 16)}
     encoder = Encoder(load_model(settings.model_source(), "fp32", "cpu"), settings.pruning_policy())
-    for entry in list_images(settings.source)[0]:
+    for entry in list_images(Path(settings.source))[0]:
         if entry.key in good:
             pixels, _ = decode_batch([entry], encoder.spec.preprocess)
             np.testing.assert_allclose(encoder.encode(pixels)[0], good[entry.key], atol=1e-5)
@@ -187,7 +186,7 @@ def test_run_record_names_encoder_and_plan(run, settings):
     assert record == run[0].record
     assert record.encoder.precision == "fp32"
     assert record.encoder.policy == settings.pruning_policy()
-    assert record.source == str(settings.source)
+    assert [plan.source.location for plan in record.plans] == [str(settings.source)]
     assert sorted(record.environment) == ["device", "numpy", "open_clip", "pillow", "pyarrow", "ray", "torch"]
 
 
@@ -198,7 +197,9 @@ def test_what_workers_report_does_not_make_the_driver_import_torch(run):
 
 def test_nothing_but_the_store_is_left(run):
     root = run[0].store.root
-    assert sorted(path.name for path in root.iterdir()) == ["embeddings", "run.json"]
+    assert sorted(path.name for path in root.iterdir()) == [
+        "embeddings", "events.jsonl", "plan", "run.json", "stats.json"
+    ]  # fmt: skip
     assert not list(root.rglob("*.tmp"))
 
 
@@ -222,7 +223,7 @@ def test_resume_does_what_is_missing_and_nothing_else(copy_of_store):
     assert report.num_images == sum(shard.num_images for shard in report.record.shards)
     after = contents(store.root)
     redone = {f"embeddings/part-0000{n}.{end}" for n in (1, 2) for end in ("parquet", "stats.json")}
-    assert {name for name in before if before[name][1] != after[name][1]} == redone
+    assert {name for name in before if before[name][1] != after[name][1]} == redone | {"events.jsonl", "stats.json"}
     assert before.keys() == after.keys()
     assert all(before[name][0] == after[name][0] for name in before if name.endswith(".parquet"))
 
@@ -258,8 +259,8 @@ def test_a_job_that_has_yet_to_begin_is_left_alone(settings, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"source": Path("/no/such/folder")}, InputError, "does not exist"),
-        ({"source": Path("EMPTY")}, InputError, "has no image"),
+        ({"source": "/no/such/folder"}, InputError, "does not exist"),
+        ({"source": "EMPTY"}, InputError, "has no image"),
         ({"captions": Path("/no/such/file")}, InputError, "cannot read captions"),
         ({"out": Path("/dev/null/store")}, StoreError, "cannot write the store"),
         ({"workers": 10_000}, ConfigError, "workers = 10000: there are .* CPU cores"),
@@ -269,8 +270,8 @@ def test_a_job_that_has_yet_to_begin_is_left_alone(settings, tmp_path):
 )
 def test_what_cannot_be_begun(settings, tmp_path, changes, error, message):
     (tmp_path / "empty").mkdir()
-    if changes.get("source") == Path("EMPTY"):
-        changes = {"source": tmp_path / "empty"}
+    if changes.get("source") == "EMPTY":
+        changes = {"source": str(tmp_path / "empty")}
     out = tmp_path / "out"
     with pytest.raises(error, match=message) as caught:
         embed(with_other(settings, **({"out": out} | changes)))
@@ -310,7 +311,7 @@ def test_a_worker_killed_in_mid_run_costs_nothing(settings, tmp_path):
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
 
-    changes = {"source": source, "captions": None, "shard_size": 12, "workers": 1, "max_pixels": 10**7}
+    changes = {"source": str(source), "captions": None, "shard_size": 12, "workers": 1, "max_pixels": 10**7}
     settings = with_other(settings, out=tmp_path / "store", **changes)
     report = embed(settings, kill_once)
     assert killed
@@ -324,17 +325,17 @@ def test_an_image_that_ends_its_decoder_is_one_crashed_row(collection, tiny_mode
     # No file is known that crashes Pillow, so the decode task is one that ends its own process at one of the images;
     # the process really dies, and what picks up the pieces is the worker's own code.
     @ray.remote(max_retries=0)
-    def decode_or_die(entries, preprocess, max_pixels):
+    def decode_or_die(entries, preprocess, max_pixels, timeout_s):
         if any(entry.key == "large.png" for entry in entries):
             os.kill(os.getpid(), signal.SIGKILL)
-        return decode_batch(entries, preprocess, max_pixels)
+        return *decode_batch(entries, preprocess, max_pixels), 0.0
 
     entries = [entry for entry in list_images(collection)[0] if entry.key in ("half.png", "large.png", "photo-01.png")]
     worker = EncodeWorker.__ray_metadata__.modified_class(1, 0.25)
     worker._decode = decode_or_die
     worker._encoder = SimpleNamespace(spec=load_model(ModelSource(model=tiny_model), "fp32", "cpu").spec)
-    worker._max_pixels = MAX_PIXELS
-    [(pixels, records)] = worker._decode_ahead([entries])
+    worker._request = EncoderRequest(worker._encoder.spec.source, None, "fp32", MAX_PIXELS)
+    [(pixels, records, _)] = worker._decode_ahead([entries])
     assert [(record.key, record.status) for record in records] == [
         ("half.png", "undecodable"),
         ("large.png", "crashed"),
@@ -345,9 +346,9 @@ def test_an_image_that_ends_its_decoder_is_one_crashed_row(collection, tiny_mode
 
 def test_tower_that_cannot_be_pruned_runs_unpruned_by_default(settings, resnet_model, tmp_path):
     report = embed(with_other(settings, model=resnet_model, out=tmp_path / "store"))
-    assert report.warning == (
+    assert report.warnings == [
         "this image tower cannot be pruned: ModifiedResNet is no Vision Transformer; it runs unpruned"
-    )
+    ]
     assert report.record.encoder.policy is None
     assert report.num_ok > 0
     again = embed(with_other(settings, model=resnet_model, out=tmp_path / "store"))

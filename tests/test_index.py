@@ -12,9 +12,13 @@ from indexer.flat import FlatSearcher
 from indexer.manifest import MANIFEST_FILE, index_path, read_manifest
 from indexer.settings import IndexSettings
 from pipeline.errors import StoreError, UnfinishedStore
+from pipeline.plan import Shard
+from pipeline.records import RunRecord
 from pipeline.schema import ImageRecord, embeddings_of, part_table, read_part, spec_metadata
+from pipeline.source.entry import ImageEntry, SourceSpec
 from pipeline.spec import EncoderSpec, ModelSource, Preprocess
-from pipeline.store import PlannedShard, RunRecord, Store
+from pipeline.store import Store
+from pipeline.tombstones import DELETED, add_tombstones
 
 SPEC = EncoderSpec(
     source=ModelSource(model="scenes"),
@@ -36,19 +40,22 @@ def make_store(tmp_path):
     def make(num_shards, rows):
         store = Store(tmp_path / "store")
         store.create_folders()
-        shards = [PlannedShard(ordinal=n, shard_id=f"id-{n}", num_images=rows) for n in range(num_shards)]
+        shards = [
+            Shard(ordinal=n, shard_id=f"id-{n}", first_id=100 * n, room=rows, num_images=rows)
+            for n in range(num_shards)
+        ]
         record = RunRecord(
             clipsieve_version="test",
-            source="nowhere",
             **spec_metadata(SPEC),
             shard_capacity=100,
             batch_size=4,
             max_pixels=1000,
             threads_per_worker=1,
-            shards=tuple(shards),
             environment={},
         )
-        store.begin(record)
+        entry = ImageEntry("x", "file:///x", 0, 0)
+        source = SourceSpec(location="nowhere", format="folder")
+        store.add_plan(store.begin(record), source, [(shard, [entry] * rows) for shard in shards])
         rng = np.random.default_rng(0)
         for shard in shards:
             records = [
@@ -186,3 +193,14 @@ def test_no_store_and_no_index_say_what_to_run(tmp_path, make_store):
     record = store.read_run()
     with pytest.raises(StoreError, match="clipsieve index"):
         read_manifest(store, record, store.committed(record), partial=False)
+
+
+# --- deleted rows
+
+
+def test_deleted_rows_are_in_no_new_index(make_store):
+    store = make_store(num_shards=3, rows=5)
+    add_tombstones(store, [0, 104], DELETED)
+    assert build_index(IndexSettings(store=store.root)).num_vectors == 10
+    _, found = FlatSearcher(index_path(store)).search(np.ones((1, 8), np.float32), 100)
+    assert not {0, 104} & set(found[0])

@@ -84,7 +84,7 @@ def test_file_says_what_made_it(tmp_path, spec, table):
     write_part(tmp_path / "part.parquet", table)
     metadata = json.loads(pq.read_schema(tmp_path / "part.parquet").metadata[b"clipsieve"])
     assert metadata == {
-        "schema_version": 1,
+        "schema_version": 2,
         "shard_id": "ab12",
         "encoder": spec.model_dump(mode="json"),
         "fingerprint": spec.fingerprint,

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.decode import path_of
 from pipeline.errors import InputError
-from pipeline.source import ImageEntry, as_text, list_images, read_captions, with_captions
+from pipeline.source.captions import read_captions, with_captions
+from pipeline.source.entry import ImageEntry, as_text
+from pipeline.source.folder import list_images
+from pipeline.source.location import path_of
 
 
 def touch(folder, *names):

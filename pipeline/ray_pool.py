@@ -1,0 +1,369 @@
+"""The driver's side of a run: start encode workers, hand out shards, take what comes back, survive what dies."""
+
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from pipeline import __version__
+from pipeline.errors import ConfigError, InputError, WorkerError
+from pipeline.plan import Shard
+from pipeline.provenance import code_sha256
+from pipeline.ray_session import get, ray_session
+from pipeline.ray_worker import EncoderRequest, EncodeWorker, WorkerIdentity, WorkerReport, batches_ahead
+from pipeline.records import RunRecord, ShardStats
+
+MAX_SHARD_ATTEMPTS = 3
+MAX_LOAD_ATTEMPTS = 3
+MAX_DAMAGED_SHARDS = 10
+"""Shards whose source cannot be read, after which it is the source that is broken and not some of its files."""
+
+WORKERS_GONE_S = 600.0
+"""How long a run without any worker waits for one."""
+
+STRAGGLER_FACTOR = 3.0
+POLL_S = 0.5
+# On a machine without GPUs encoding and decoding share the cores: an encode worker reserves most of its core, and
+# the rest is enough to admit one decode task per core.
+_ENCODE_CPUS = 0.75
+_DECODE_CPUS = 0.25
+
+
+@dataclass
+class Progress:
+    """How far a run is: images done and failed in shards under way, and what finished."""
+
+    num_under_way: int = 0
+    num_failed_under_way: int = 0
+    finished: list[ShardStats] = field(default_factory=list)
+    damaged: dict[int, str] = field(default_factory=dict)
+    """Why shards were set aside, by ordinal: their source cannot be read."""
+
+
+@contextmanager
+def worker_pool(address: str | None, num_workers: int | None, min_workers: int | None = None) -> Iterator["WorkerPool"]:
+    """A Ray session with encode workers, all ended with the block."""
+    with ray_session(address):
+        pool = WorkerPool(num_workers, min_workers)
+        try:
+            yield pool
+        finally:
+            pool.stop()
+
+
+class WorkerPool:
+    """Encode workers, one per GPU of the cluster, else one per CPU core; of use once a model is loaded."""
+
+    report: WorkerReport
+    """What the workers loaded last."""
+
+    def __init__(self, num_workers: int | None, min_workers: int | None = None) -> None:
+        """Start the workers.
+
+        Args:
+            num_workers: The most there shall be; those that find no room yet wait for the cluster to grow.
+            min_workers: How many must be there to begin; all unless given.
+
+        Raises:
+            ConfigError: If the workers to begin with are more than there are cores.
+        """
+        resources = ray.cluster_resources()
+        self._num_gpus = int(resources.get("GPU", 0))
+        self._num_cpus = int(resources.get("CPU", 1))
+        count = num_workers or self._num_gpus or self._num_cpus
+        self._min = min(min_workers or count, count)
+        if not self._num_gpus and self._min > self._num_cpus:
+            # Ray would wait for more cores without a word
+            raise ConfigError(
+                f"workers = {self._min}: there are {self._num_cpus} CPU cores and no GPU; give at most {self._num_cpus}"
+            )
+        present = min(count, self._num_gpus or self._num_cpus) if min_workers else count
+        self._threads = 1 if self._num_gpus else min(max(1, self._num_cpus // present), _most_cores_of_a_node())
+        self._options = _worker_options(self._num_gpus, present, self._threads)
+        self._decode_cpus = 1.0 if self._num_gpus else _DECODE_CPUS
+        self._workers = [self._start() for _ in range(count)]
+        self._joining: dict[Any, Any] = {}
+        self._request: EncoderRequest | None = None
+        self._weights: Any = None
+
+    def load(self, request: EncoderRequest) -> None:
+        """Have the workers load a model, in place of what they had: one from where it is, the others from that one.
+
+        Raises:
+            WorkerError: If workers run other code than the driver, do not agree on what they loaded, or die of it.
+        """
+        if self._has_loaded(request):
+            return
+        for _ in range(MAX_LOAD_ATTEMPTS):
+            try:
+                self._load(request)
+                return
+            except ray.exceptions.RayError as error:
+                reason = _first_line(error)
+                self.stop()
+                self._workers = [self._start() for _ in self._workers]
+        raise WorkerError(
+            f"workers died {MAX_LOAD_ATTEMPTS} times while they loaded the model ({reason}); see their logs"
+        )
+
+    def _load(self, request: EncoderRequest) -> None:
+        self._request, self._joining, self._weights = None, {}, None
+        identities = {worker.identify.remote(): worker for worker in self._workers}
+        present, _ = ray.wait(list(identities), num_returns=self._min)
+        for identity in [get(ref) for ref in present]:
+            _refuse_other_code(identity)
+        first, identity = identities[present[0]], get(present[0])
+        if request.precision is None:
+            request = replace(request, precision=identity.preferred_precision)
+        self.report = get(first.load.remote(request))
+        self._request = request
+        if len(self._workers) > 1:
+            self._weights = first.pack.remote()
+        for worker in self._workers:
+            if worker is not first:
+                self._join(worker)
+        while self.num_ready < self._min:
+            self._welcome(ray.wait(list(self._joining))[0][0])
+
+    def _has_loaded(self, request: EncoderRequest) -> bool:
+        if self._request is None or self._joining:
+            return False
+        precision, threads = request.precision or self._request.precision, request.threads or self.report.threads
+        return replace(request, precision=precision, threads=threads) == replace(self._request, threads=threads)
+
+    @property
+    def num_workers(self) -> int:
+        """Number of encode workers, those that wait for room included."""
+        return len(self._workers)
+
+    @property
+    def num_ready(self) -> int:
+        """Number of encode workers that have loaded the model."""
+        return len(self._workers) - len(self._joining)
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """Cores and GPUs of the cluster, as they were at the start."""
+        return {"cpus": self._num_cpus, "gpus": self._num_gpus}
+
+    def run(
+        self,
+        shards: Sequence[Shard],
+        record: RunRecord,
+        root: Path,
+        on_tick: Callable[[Progress], None],
+        on_event: Callable[..., None] = lambda event, **details: None,
+    ) -> Progress:
+        """Have every shard embedded and committed.
+
+        Args:
+            shards: What is to be done.
+            record: The run, passed on to the workers.
+            root: The store, on a file system that all workers see.
+            on_tick: Called about twice a second.
+            on_event: Told of commits, losses and stragglers: a name, and details by keyword.
+
+        Returns:
+            What finished, and what was set aside because its source cannot be read.
+
+        Raises:
+            WorkerError: If a shard failed `MAX_SHARD_ATTEMPTS` times, or no worker is left.
+            ClipsieveError: What a worker raised for the user, as it was raised; unreadable sources beyond
+                `MAX_DAMAGED_SHARDS` too.
+        """
+        run = _Run(self, shards, ray.put(record), root, on_event)
+        while run.queue or run.busy:
+            run.hand_out()
+            done, _ = ray.wait([*run.busy, *self._joining], timeout=POLL_S)
+            for ref in done:
+                if ref in self._joining:
+                    run.idle += self._welcome(ref, on_event)
+                elif ref in run.busy:  # else it is the slower one of two that did the same
+                    run.take(ref)
+            run.tick(on_tick)
+        run.end_stragglers()
+        return run.progress
+
+    def stop(self) -> None:
+        """End the workers' processes."""
+        for worker in self._workers:
+            ray.kill(worker)
+
+    def ready_workers(self) -> list[Any]:
+        """Workers that have loaded the model."""
+        joining = list(self._joining.values())
+        return [worker for worker in self._workers if worker not in joining]
+
+    def replace(self, worker: Any) -> None:
+        """End a worker, and start another one that joins when there is room for it."""
+        with suppress(ray.exceptions.RayError):
+            ray.kill(worker)  # it may live on, cut off
+        place = self._workers.index(worker)
+        self._workers[place] = self._start()
+        self._join(self._workers[place])
+
+    def release(self, worker: Any) -> bool:
+        """Give an idle worker's room back, if the run can do with fewer; whether it was given back."""
+        if len(self._workers) <= self._min:
+            return False
+        ray.kill(worker)
+        self._workers.remove(worker)
+        return True
+
+    def _join(self, worker: Any) -> None:
+        self._joining[worker.load.remote(self._request, self._weights)] = worker
+
+    def _welcome(self, ref: Any, on_event: Callable[..., None] = lambda event, **details: None) -> list[Any]:
+        """Take a worker in whose loading has ended: a list of it, empty if it failed and another one was started."""
+        worker = self._joining.pop(ref)
+        try:
+            report = get(ref)
+        except ray.exceptions.RayError as error:
+            on_event("worker_lost", reason=_first_line(error))
+            if isinstance(error, ray.exceptions.ObjectLostError):
+                self._weights = None  # the node that held them is gone: from where the model is, then
+            self.replace(worker)
+            return []
+        if report.spec.fingerprint != self.report.spec.fingerprint:
+            raise WorkerError(
+                f"workers loaded different encoders: {self.report.spec.describe()} and {report.spec.describe()}; "
+                "put the same weights on every node"
+            )
+        identity = get(worker.identify.remote())
+        _refuse_other_code(identity)
+        on_event("worker_joined", host=identity.host)
+        return [worker]
+
+    def _start(self) -> Any:
+        ahead = batches_ahead(self._num_cpus, max(1, self._num_gpus)) if self._num_gpus else batches_ahead(1, 1)
+        return EncodeWorker.options(**self._options).remote(self._threads, self._decode_cpus, ahead)
+
+
+class _Run:
+    """The shards of one run: waiting, under way, done."""
+
+    def __init__(
+        self, pool: WorkerPool, shards: Sequence[Shard], record: Any, root: Path, on_event: Callable[..., None]
+    ) -> None:
+        self.queue = deque(shards)
+        self.idle = deque(pool.ready_workers())
+        self.busy: dict[Any, tuple[Any, Shard, float]] = {}
+        self.progress = Progress()
+        self._pool, self._record, self._root, self._on_event = pool, record, root, on_event
+        self._attempts: dict[int, int] = {}
+        self._seconds: list[float] = []
+        self._alone_since: float | None = None
+
+    def hand_out(self) -> None:
+        while self.queue and self.idle:
+            shard = self.queue.popleft()
+            self._attempts[shard.ordinal] = self._attempts.get(shard.ordinal, 0) + 1
+            self._give(shard)
+        if not self.queue:
+            self._help_stragglers()
+            self.idle = deque(worker for worker in self.idle if not self._pool.release(worker))
+        self._refuse_to_wait_forever()
+
+    def take(self, ref: Any) -> None:
+        worker, shard, started = self.busy.pop(ref)
+        twins = [other for other, (_, same, _) in self.busy.items() if same.ordinal == shard.ordinal]
+        try:
+            stats = get(ref)
+        except InputError as error:
+            self._set_aside(shard, error)
+        except ray.exceptions.RayError as error:
+            self._on_event("worker_lost", shard=shard.ordinal, reason=_first_line(error))
+            if not twins:
+                self._try_again(shard, error)
+            self._pool.replace(worker)
+            return
+        else:
+            self.progress.finished.append(stats)
+            self._seconds.append(time.monotonic() - started)
+            self._on_event("shard_committed", shard=shard.ordinal, num_images=stats.num_images, host=stats.host)
+        for other in twins:  # it would write the same bytes, later
+            self._pool.replace(self.busy.pop(other)[0])
+        self.idle.append(worker)
+
+    def tick(self, on_tick: Callable[[Progress], None]) -> None:
+        counts = {}
+        for ref, shard in [(worker.images_done.remote(), shard) for worker, shard, _ in self.busy.values()]:
+            with suppress(ray.exceptions.GetTimeoutError, ray.exceptions.RayError):
+                done = ray.get(ref, timeout=POLL_S)
+                counts[shard.ordinal] = max(counts.get(shard.ordinal, (0, 0)), done)
+        self.progress.num_under_way = sum(num_images for num_images, _ in counts.values())
+        self.progress.num_failed_under_way = sum(num_failed for _, num_failed in counts.values())
+        on_tick(self.progress)
+
+    def end_stragglers(self) -> None:
+        for worker, _, _ in self.busy.values():
+            self._pool.replace(worker)
+
+    def _give(self, shard: Shard) -> None:
+        worker = self.idle.popleft()
+        self.busy[worker.embed_shard.remote(shard, self._record, self._root)] = (worker, shard, time.monotonic())
+
+    def _help_stragglers(self) -> None:
+        # a worker may be slow for reasons of its own, a sick node or disk: the first to finish counts
+        if not self.idle or len(self._seconds) < 3:
+            return
+        limit_s = STRAGGLER_FACTOR * statistics.median(self._seconds)
+        under_way = [shard.ordinal for _, shard, _ in self.busy.values()]
+        for _, shard, started in list(self.busy.values()):
+            if self.idle and under_way.count(shard.ordinal) == 1 and time.monotonic() - started > limit_s:
+                self._on_event("straggler_run_again", shard=shard.ordinal)
+                self._give(shard)
+
+    def _try_again(self, shard: Shard, error: Exception) -> None:
+        if self._attempts[shard.ordinal] >= MAX_SHARD_ATTEMPTS:
+            raise WorkerError(
+                f"shard {shard.ordinal} ended its worker {MAX_SHARD_ATTEMPTS} times "
+                f"({_first_line(error)}); what is committed stays, run embed again to go on"
+            ) from error
+        self.queue.appendleft(shard)
+
+    def _set_aside(self, shard: Shard, error: InputError) -> None:
+        self._on_event("shard_failed", shard=shard.ordinal, reason=str(error))
+        self.progress.damaged[shard.ordinal] = str(error)
+        if len(self.progress.damaged) > MAX_DAMAGED_SHARDS:
+            raise error
+
+    def _refuse_to_wait_forever(self) -> None:
+        if self.busy or self.idle:
+            self._alone_since = None
+            return
+        self._alone_since = self._alone_since or time.monotonic()
+        if time.monotonic() - self._alone_since > WORKERS_GONE_S:
+            raise WorkerError(
+                f"no worker could be started for {WORKERS_GONE_S:.0f} s; look at `ray status`, then run embed again"
+            )
+
+
+def _refuse_other_code(identity: WorkerIdentity) -> None:
+    if identity.code_sha256 != code_sha256():
+        raise WorkerError(
+            f"the node {identity.host} runs clipsieve {identity.version} (code {identity.code_sha256[:12]}), this is "
+            f"{__version__} (code {code_sha256()[:12]}); install the same on every node"
+        )
+
+
+def _worker_options(num_gpus: int, count: int, threads: int) -> dict[str, float]:
+    if num_gpus:
+        return {"num_gpus": 1 / math.ceil(count / num_gpus), "num_cpus": 0}
+    # Ray takes fractions of a core only below one
+    return {"num_cpus": _ENCODE_CPUS if threads == 1 else threads - 1}
+
+
+def _most_cores_of_a_node() -> int:
+    return max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

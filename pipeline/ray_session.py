@@ -1,0 +1,103 @@
+"""Be connected to Ray, and take results from it. Home of `ray`, with `ray_worker` and `ray_pool`.
+
+    driver (ray_pool)  -- shards -->  EncodeWorker (ray_worker), one per GPU, or per CPU core  -- stats -->  driver
+                                           |  ^
+                                  entries  v  |  uint8 pixels      a few batches ahead, no more
+                                       decode tasks, on the CPUs of every node
+
+The driver never sees an image. It does not import torch either, so that a head node without a GPU decides nothing.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from pipeline.errors import ClipsieveError, InputError, WorkerError
+from pipeline.machine import num_cores
+
+_OBJECT_STORE_BYTES = 2 * 2**30
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[None]:
+    """Be connected to Ray within the block: the one already here, a cluster's, or a new one on this machine.
+
+    Raises:
+        InputError: If the cluster does not answer.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning on machines without GPUs
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address:
+            _check_answers(address)
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(
+                address="local",  # else Ray would join what another job left running on this machine
+                num_cpus=num_cores(),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                # else Ray ends idle decode processes between shards, for there are more processes than cores
+                _system_config={"num_workers_soft_limit": 4 * num_cores()},
+                **quiet,
+            )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        advice = "see /tmp/ray/session_latest/logs"
+        if address:
+            advice = "check --ray-address; if the head asks for a token, set RAY_AUTH_MODE=token and copy its token"
+        raise InputError(f"cannot join Ray at {address or 'this machine'}: {reason}; {advice}") from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray's own handler prints its stack and exits; stop as tidily as for Ctrl-C instead
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Knock before Ray does, which would try for minutes; for HOST:PORT, other forms are Ray's to read."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5).close()
+
+
+def cluster_resources(address: str | None) -> tuple[int, int] | None:
+    """Cores and GPUs of a cluster; None if no address is given or set.
+
+    Raises:
+        InputError: If the cluster does not answer.
+    """
+    if not (address or os.environ.get("RAY_ADDRESS")):
+        return None
+    with ray_session(address):
+        found = ray.cluster_resources()
+    return int(found.get("CPU", 1)), int(found.get("GPU", 0))
+
+
+def get(ref: Any) -> Any:
+    """`ray.get`, with what a worker raised for the user raised again as itself."""
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ClipsieveError):
+            raise error.cause from None
+        if isinstance(error.cause, ray.exceptions.RayError):
+            raise error.cause from error
+        reason = str(error.cause).splitlines()[0] if str(error.cause) else ""
+        raise WorkerError(
+            f"a worker failed: {type(error.cause).__name__}: {reason}; this is a defect, report it"
+        ) from error

@@ -1,0 +1,242 @@
+"""What runs in Ray's processes: encode workers, each with a device and a model, and decode tasks."""
+
+import io
+import math
+import platform
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from pipeline import __version__
+from pipeline.decode import decode_batch, failed_record
+from pipeline.errors import ConfigError
+from pipeline.machine import prepare_for_torch
+from pipeline.plan import Shard
+from pipeline.policy import PruningPolicy
+from pipeline.provenance import code_sha256
+from pipeline.ray_session import get
+from pipeline.read_ahead import read_ahead
+from pipeline.records import RunRecord, ShardStats
+from pipeline.schema import ImageRecord
+from pipeline.source.entry import ImageEntry
+from pipeline.spec import EncoderSpec, ModelSource, Precision, Preprocess
+from pipeline.store import Store
+
+BATCHES_AHEAD = 3
+CRASHES_PER_IMAGE = 3
+"""How often an image must end its decoder until it is taken for the cause, and not for a bystander."""
+
+_DECODER_LOST = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderRequest:
+    """What the workers shall load; None lets their hardware decide on precision, and their cores on threads."""
+
+    source: ModelSource
+    policy: PruningPolicy | None
+    precision: Precision | None
+    max_pixels: int
+    threads: int | None = None
+    policy_is_default: bool = False
+    """Whether a tower that cannot be pruned may go without."""
+    image_timeout_s: float | None = None
+    canary: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    """Where a worker runs, and by which code."""
+
+    host: str
+    version: str
+    code_sha256: str
+    preferred_precision: Precision
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker found itself to be after loading."""
+
+    spec: EncoderSpec
+    warning: str | None
+    device: str
+    batch_size: int
+    threads: int
+    versions: dict[str, str]
+
+
+@ray.remote(concurrency_groups={"progress": 1})  # one thread loads and embeds, one answers how far it is
+class EncodeWorker:
+    """Owns a device and a model; embeds and commits one shard at a time."""
+
+    def __init__(self, threads: int, decode_cpus: float, batches_ahead: int = BATCHES_AHEAD) -> None:
+        prepare_for_torch()
+        self._threads = threads
+        self._batches_ahead = batches_ahead
+        self._decode_options = {"num_cpus": decode_cpus}
+        self._decode = _decode_task
+        self._done = (0, 0)
+
+    def identify(self) -> WorkerIdentity:
+        """Say where this worker runs, by which code, and what its hardware computes fastest."""
+        from pipeline.model.load import preferred_precision
+
+        return WorkerIdentity(platform.node(), __version__, code_sha256(), preferred_precision(self._device()))
+
+    def load(self, request: EncoderRequest, weights: Any = None) -> WorkerReport:
+        """Load the model, from where it is or from the weights that another worker packed, and warm it up."""
+        import numpy as np
+        import open_clip
+        import torch
+
+        from pipeline.canary import Canary
+        from pipeline.encode import Encoder, default_batch_size, device_name, prunable, twin
+        from pipeline.model.load import load_model
+
+        self._threads = request.threads or self._threads
+        torch.set_num_threads(self._threads)
+        device = self._device()
+        self._encoder = self._canary = self._loaded = None  # make room
+        self._request = request
+        if weights is None:
+            loaded = load_model(request.source, request.precision, device)
+        else:
+            loaded = _unpacked(weights, device)
+        policy, warning = prunable(loaded, request.policy, request.policy_is_default)
+        if request.canary:
+            if policy is None:
+                raise ConfigError("--canary compares with the unpruned model, which this run embeds with already")
+            self._canary = Canary(Encoder(twin(loaded), None), request.canary)
+        self._loaded = loaded  # as it is; what is pruned is a twin
+        self._encoder = Encoder(twin(loaded), policy)
+        preprocess = self._encoder.spec.preprocess
+        batch_size = default_batch_size(device)
+        # warm up: the first forward pass and the first decode tasks, whose processes have to start, take seconds
+        decoders = [_warm_up.options(**self._decode_options).remote() for _ in range(BATCHES_AHEAD)]
+        self._encoder.encode(np.zeros((batch_size, preprocess.height, preprocess.width, 3), np.uint8))
+        get(decoders)
+        # plain text: torch's own version type would make the driver import torch to read it
+        versions = {"torch": str(torch.__version__), "open_clip": str(open_clip.__version__)}
+        return WorkerReport(self._encoder.spec, warning, device_name(device), batch_size, self._threads, versions)
+
+    def pack(self) -> Any:
+        """The loaded model as an array of bytes, which Ray's object store hands to other workers without copying."""
+        return _packed(self._loaded)
+
+    def embed_shard(self, shard: Shard, record: RunRecord, root: Path) -> ShardStats:
+        """Embed and commit one shard."""
+        import torch
+
+        from pipeline.shard import embed_shard
+
+        torch.set_num_threads(self._threads)  # the count belongs to the calling thread
+        try:
+            return embed_shard(shard, record, Store(root), self._encoder, self._decode_ahead, self._count, self._canary)
+        finally:
+            self._done = (0, 0)  # now, not at the next start: these images are counted with the finished shard
+
+    @ray.method(concurrency_group="progress")
+    def images_done(self) -> tuple[int, int]:
+        """Images done in the shard under way, and how many of them failed."""
+        return self._done
+
+    def _count(self, num_images: int, num_failed: int) -> None:
+        self._done = (self._done[0] + num_images, self._done[1] + num_failed)
+
+    def _decode_ahead(self, batches: Iterable[Sequence[ImageEntry]]) -> Iterator[tuple[Any, list[ImageRecord], float]]:
+        pending: deque[tuple[Sequence[ImageEntry], Any]] = deque()
+        for batch in read_ahead(batches):
+            pending.append((batch, self._start(batch)))
+            if len(pending) > self._batches_ahead:
+                yield self._decoded(*pending.popleft())
+        while pending:
+            yield self._decoded(*pending.popleft())
+
+    def _start(self, batch: Sequence[ImageEntry], **options: int) -> Any:
+        return self._decode.options(**self._decode_options, **options).remote(batch, *self._how())
+
+    def _how(self) -> tuple[Preprocess, int, float | None]:
+        return self._encoder.spec.preprocess, self._request.max_pixels, self._request.image_timeout_s
+
+    def _decoded(self, batch: Sequence[ImageEntry], ref: Any) -> tuple[Any, list[ImageRecord], float]:
+        try:
+            return get(ref)
+        except _DECODER_LOST:
+            return self._decode_one_by_one(batch)
+
+    def _decode_one_by_one(self, batch: Sequence[ImageEntry]) -> tuple[Any, list[ImageRecord], float]:
+        # Some image in this batch ends the process that decodes it. It costs that image, not the batch.
+        import numpy as np
+
+        results = [self._decode_alone(entry) for entry in batch]
+        pixels = np.concatenate([pixels for pixels, _, _ in results])
+        return pixels, [records[0] for _, records, _ in results], sum(seconds for _, _, seconds in results)
+
+    def _decode_alone(self, entry: ImageEntry) -> tuple[Any, list[ImageRecord], float]:
+        import numpy as np
+
+        preprocess, _, timeout_s = self._how()
+        for _ in range(CRASHES_PER_IMAGE):
+            started = time.perf_counter()
+            try:
+                return get(self._start([entry], max_retries=0))
+            except _DECODER_LOST:
+                elapsed_s = time.perf_counter() - started
+                if timeout_s and elapsed_s >= timeout_s:
+                    failed = failed_record(entry, "timeout", f"decoding did not end within {timeout_s:g} s")
+                    break
+                failed = failed_record(entry, "crashed", f"ended its decoder's process {CRASHES_PER_IMAGE} times")
+        return np.zeros((1, preprocess.height, preprocess.width, 3), np.uint8), [failed], 0.0
+
+    def _device(self) -> Any:
+        import torch
+
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@ray.remote(max_retries=1)
+def _decode_task(
+    entries: Sequence[ImageEntry], preprocess: Preprocess, max_pixels: int, timeout_s: float | None
+) -> tuple[Any, list[ImageRecord], float]:
+    started = time.process_time()
+    pixels, records = decode_batch(entries, preprocess, max_pixels, timeout_s)
+    return pixels, records, time.process_time() - started
+
+
+@ray.remote
+def _warm_up() -> None:
+    time.sleep(0.5)  # long enough that the next one needs, and starts, a process of its own
+
+
+def batches_ahead(num_cpus: int, num_workers: int) -> int:
+    """Batches that a worker has decoded ahead: enough to keep its share of the cores busy, and bounded."""
+    return min(32, max(BATCHES_AHEAD, math.ceil(num_cpus / num_workers) + 1))
+
+
+def _packed(loaded: Any) -> Any:
+    import numpy as np
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save((loaded.clip, loaded.tokenize, loaded.spec, loaded.summary_offsets_LD), buffer)
+    return np.frombuffer(buffer.getbuffer(), np.uint8)
+
+
+def _unpacked(weights: Any, device: Any) -> Any:
+    import torch
+
+    from pipeline.model.load import LoadedModel
+
+    clip, tokenize, spec, offsets = torch.load(io.BytesIO(weights), map_location=device, weights_only=False)
+    return LoadedModel(clip, tokenize, spec, device, offsets)

@@ -1,0 +1,88 @@
+"""Captions files: one `key TAB caption` a line, UTF-8; several lines a key are allowed."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.source.entry import ImageEntry
+
+
+def iterate_captions(path: Path) -> Iterator[tuple[str, str]]:
+    """Pairs of key and caption in the file's order, one by one.
+
+    Raises:
+        InputError: If the file is missing, not UTF-8, or a line has no tab.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                line = line.rstrip("\r\n")
+                key, tab, caption = line.partition("\t")
+                if not tab or not key or not caption.strip():
+                    raise InputError(f"captions {path}, line {number}: expected `key TAB caption`, found {line[:60]!r}")
+                yield key, caption.strip()
+    except OSError as error:
+        raise InputError(f"cannot read captions {path}: {error.strerror}; give a TSV of key and caption") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"captions {path} are not UTF-8 (byte {error.start}); save them as UTF-8") from error
+
+
+def read_captions(path: Path) -> dict[str, list[str]]:
+    """All captions by key, in the file's order.
+
+    Raises:
+        InputError: If the file is missing, empty, not UTF-8, or a line has no tab.
+    """
+    captions: dict[str, list[str]] = {}
+    for key, caption in iterate_captions(path):
+        captions.setdefault(key, []).append(caption)
+    if not captions:
+        raise InputError(f"captions {path} are empty; expected one `key TAB caption` a line")
+    return captions
+
+
+def with_captions(entries: list[ImageEntry], captions: dict[str, list[str]]) -> list[ImageEntry]:
+    """Give each entry its first caption, where it has one.
+
+    Raises:
+        InputError: If a caption names an image that is not among the entries.
+    """
+    missing = sorted(captions.keys() - {entry.key for entry in entries})
+    if missing:
+        raise _strangers(len(missing), missing[0])
+    return [replace(entry, caption=captions.get(entry.key, [None])[0]) for entry in entries]
+
+
+def join_captions(entries: Iterable[ImageEntry], captions: Iterable[tuple[str, str]]) -> Iterator[ImageEntry]:
+    """The same for more entries than memory holds; both in the order of keys."""
+    pairs = iter(captions)
+    pair = next(pairs, None)
+    strangers: list[str] = []
+
+    def skip(pair: tuple[str, str] | None, key: str | None) -> tuple[str, str] | None:
+        while pair and (key is None or pair[0] < key):
+            if not strangers or strangers[-1] != pair[0]:
+                strangers.append(pair[0])
+            pair = next(pairs, None)
+        return pair
+
+    for entry in entries:
+        pair = skip(pair, entry.key)
+        caption = None
+        while pair and pair[0] == entry.key:
+            caption = caption or pair[1]
+            pair = next(pairs, None)
+        yield replace(entry, caption=caption) if caption else entry
+    skip(pair, None)
+    if strangers:
+        raise _strangers(len(strangers), strangers[0])
+
+
+def _strangers(count: int, first: str) -> InputError:
+    return InputError(
+        f"{count} captioned images are not in the source, first {first!r}; "
+        "captions name images by their path relative to the source folder"
+    )

@@ -1,0 +1,63 @@
+"""What is known of an image before it is read, and of a file that holds many."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEntry:
+    """One image to embed.
+
+    `key` names it within the store; `uri` says where it is, `#member=...` or `#row=...` where a file holds many;
+    `num_bytes` and `mtime_ns` are 0 where they are not known; `extra` are the values of columns carried along;
+    `data` are the encoded bytes, where the source was read and not only listed.
+    """
+
+    key: str
+    uri: str
+    num_bytes: int
+    mtime_ns: int
+    caption: str | None = None
+    extra: dict[str, Any] | None = None
+    data: bytes | None = None
+
+    @property
+    def state(self) -> tuple[int, int, str | None, dict[str, Any] | None]:
+        """What tells that the image, or what is said of it, changed."""
+        return self.num_bytes, self.mtime_ns, self.caption, self.extra
+
+
+class SourceFile(BaseModel):
+    """A tar or Parquet file of a source; `num_rows` is None where it would have to be read to be counted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    uri: str
+    num_bytes: int
+    mtime_ns: int
+    num_rows: int | None = None
+
+
+class SourceSpec(BaseModel):
+    """Where images come from, and which columns of it are used; a plan records it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    location: str
+    format: str
+    image_column: str | None = None
+    key_column: str | None = None
+    caption_column: str | None = None
+    columns: dict[str, str] = {}
+    """Columns carried along, with their Arrow types."""
+    key_prefix: str = ""
+
+
+def as_text(path: Path) -> str:
+    """A path as text that Parquet and JSON can hold: names are bytes to the kernel, those not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")

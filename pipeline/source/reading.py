@@ -1,0 +1,52 @@
+"""One planned shard as entries, and one image by its URI: the reading half of every source."""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+from pipeline.errors import InputError
+from pipeline.source import parquet, webdataset
+from pipeline.source.entry import ImageEntry, SourceFile, SourceSpec
+from pipeline.source.location import examine, read_bytes, reason_of
+
+MAX_FILE_BYTES = webdataset.MAX_MEMBER_BYTES
+"""Larger files are refused unread: a decoder holds the file in memory."""
+
+_INSIDE = re.compile(r"#(?:member=(?P<member>[^#]+)|column=(?P<column>[^#&]+)&row=(?P<row>\d+))$")
+
+
+def read_file(file: SourceFile, spec: SourceSpec, start: int, stop: int) -> Iterator[ImageEntry]:
+    """The images of a tar, or of rows `start` to `stop` of a Parquet file, with their bytes.
+
+    Raises:
+        InputError: If the file is not as it was planned, is damaged, or cannot be read.
+        SourceUnavailable: If its server does not answer.
+    """
+    if examine(file.uri) != (file.num_bytes, file.mtime_ns):
+        raise InputError(
+            f"{file.uri} changed since the run was planned; put the old file back, or run the same command with "
+            "--on-change embed"
+        )
+    try:
+        if spec.format == "webdataset":
+            yield from webdataset.read_tar(file, spec)
+        else:
+            yield from parquet.read_rows(file, spec, start, stop)
+    except OSError as error:
+        raise InputError(f"cannot read {file.uri}: {reason_of(error)}; run the same command again") from error
+
+
+def read_image(uri: str) -> bytes:
+    """The encoded bytes of one image, wherever it is.
+
+    Raises:
+        TooLarge: If they are more than `MAX_FILE_BYTES`.
+        OSError: If it is not there or cannot be read.
+        SourceUnavailable: If its server does not answer.
+    """
+    inside = _INSIDE.search(uri)
+    if inside is None:
+        return read_bytes(uri, MAX_FILE_BYTES)
+    if inside["member"]:
+        return webdataset.read_member(uri[: inside.start()], unquote(inside["member"]))
+    return parquet.read_cell(uri[: inside.start()], inside["column"], int(inside["row"]))

@@ -1,0 +1,286 @@
+"""`clipsieve verify`: the whole story from run.json to a proof that a store is whole, or what it lacks."""
+
+import re
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import StoreError
+from pipeline.plan import Shard, listing_hash
+from pipeline.progress import Tick
+from pipeline.records import Plan, RunRecord, ShardStats
+from pipeline.schema import read_part, spec_metadata
+from pipeline.seal import unsealed_json
+from pipeline.source.entry import ImageEntry
+from pipeline.store import Store, sha256_of
+from pipeline.store_settings import VerifySettings
+from pipeline.tombstones import read_tombstones, tombstones_between
+from pipeline.verify_part import faults_of
+
+if TYPE_CHECKING:
+    from pipeline.resample import Resample
+
+_EMBED_AGAIN = "remove it, and its stats file if it is a part, and run the same embed command again"
+_BACKUP = "put it back from a backup, or embed again"
+_NAMED = 5
+_PART = re.compile(r"part-(\d+)(\.c\d+)?\.parquet")
+
+
+@dataclass
+class VerifyReport:
+    """What a store holds; `findings` say what is wrong with it, where, and what to do.
+
+    `num_images` counts rows; `num_removed` those that compaction took out; `num_bytes` are of parts. `leftovers` are
+    files that no reader looks at. Shards that are not whole are not counted.
+    """
+
+    store: str
+    num_shards: int = 0
+    num_whole: int = 0
+    num_images: int = 0
+    num_ok: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
+    num_removed: int = 0
+    num_tombstones: int = 0
+    num_bytes: int = 0
+    findings: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
+    resample: "Resample | None" = None
+
+    def find(self, where: Path, what: str, advice: str) -> None:
+        """Add a finding."""
+        self.findings.append(f"{where}: {what}; {advice}")
+
+    def count(self, stats: ShardStats) -> None:
+        """Add a whole shard."""
+        self.num_whole += 1
+        self.num_images += stats.num_images
+        self.num_ok += stats.num_ok
+        self.num_removed += stats.num_removed
+        self.num_bytes += stats.num_bytes
+        for status, count in stats.failed.items():
+            self.failed[status] = self.failed.get(status, 0) + count
+
+
+def verify(settings: VerifySettings, on_tick: Callable[[Tick], None] = lambda tick: None) -> VerifyReport:
+    """Look at every byte of a store but its log, its lock and its index. Changes nothing, and takes no lock.
+
+    Memory holds one part at a time, and 8 bytes for each row of the store.
+
+    Args:
+        settings: Which store, and how many rows to embed again.
+        on_tick: Told after each shard how far it is.
+
+    Raises:
+        StoreError: If there is no store.
+        InputError: If rows are to be embedded again and the model cannot be loaded.
+    """
+    store = Store(settings.store)
+    report = VerifyReport(str(store.root))
+    try:
+        record = store.read_run()
+    except StoreError as error:
+        if not store.run_path.exists():
+            raise
+        report.findings.append(str(error))
+        return report
+    _check_records(store, record, report)
+    gone = _read_gone(store, record, report)
+    markers = _read_markers(store, record, report)
+    whole: dict[int, ShardStats] = {}
+    hashes = array("q")  # grows in place
+    started = time.perf_counter()
+    for shard, entries in _planned(store, record, report):
+        stats = markers.get(shard.ordinal)
+        table = _read_whole(store, stats, report) if stats else None
+        if table is None:
+            continue
+        buried = None if gone is None else _buried(gone, shard)
+        faults = list(faults_of(table, record, shard, stats, entries, buried))
+        for fault in faults:
+            report.find(store.part_of(stats), fault, _EMBED_AGAIN)
+        if not faults:
+            whole[shard.ordinal] = stats
+            report.count(stats)
+            hashes.extend(hash(key) for _, key in _living(table, buried))
+        rate = report.num_images / (time.perf_counter() - started)
+        on_tick(Tick(report.num_images, record.num_images, sum(report.failed.values()), rate))
+    if gone is not None and len(hashes):
+        _check_keys(store, record, whole, gone, hashes, report)
+    _check_names(store, record, markers, report)
+    if settings.resample and whole:
+        from pipeline.resample import resample
+
+        report.resample = resample(store, record, whole, settings.resample, settings.seed)
+        report.findings += report.resample.findings
+    return report
+
+
+def _check_records(store: Store, record: RunRecord, report: VerifyReport) -> None:
+    report.num_shards = len(record.shards)
+    planned = [shard for plan in record.plans for shard in plan.shards]
+    if not planned:
+        report.find(store.plan_dir, "no image is planned", "run the same embed command again")
+    for number, shard in enumerate(planned):
+        if shard.ordinal != number:
+            report.find(store.plan_dir, f"shard {number} has the ordinal {shard.ordinal}", _BACKUP)
+    for one, other in pairwise(planned):
+        if one.first_id + one.room > other.first_id:
+            report.find(store.plan_dir, f"shards {one.ordinal} and {other.ordinal} share ids", _BACKUP)
+    for name, value in spec_metadata(record.encoder).items():
+        if name != "encoder" and getattr(record, name) != value:
+            report.find(store.run_path, f"its {name} is not that of its encoder", _BACKUP)
+    summary = store.root / "stats.json"
+    try:
+        unsealed_json(summary.read_bytes())
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        report.find(summary, f"it is damaged ({error})", "remove it; nothing reads it, and the next embed writes it")
+
+
+def _read_gone(store: Store, record: RunRecord, report: VerifyReport) -> np.ndarray | None:
+    try:
+        gone = read_tombstones(store)
+    except StoreError as error:
+        report.findings.append(str(error))
+        return None
+    report.num_tombstones = len(gone)
+    planned = [shard for plan in record.plans for shard in plan.shards]
+    num_known = sum(len(_buried(gone, shard)) for shard in planned)
+    if num_known != len(gone):
+        what = f"{len(gone) - num_known} of its ids belong to no shard"
+        report.find(store.root / "tombstones.parquet", what, "a plan is lost: put it back from a backup")
+    return gone
+
+
+def _planned(
+    store: Store, record: RunRecord, report: VerifyReport
+) -> Iterator[tuple[Shard, Sequence[ImageEntry] | None]]:
+    """Every shard that is to be embedded, with its images where they are listed."""
+    for plan in record.plans:
+        listed = _listed(store, plan, report) if plan.has_entries else (None for _ in plan.shards)
+        pairs = zip(plan.shards, listed, strict=False)
+        yield from ((shard, entries) for shard, entries in pairs if not shard.is_dropped)
+
+
+def _listed(store: Store, plan: Plan, report: VerifyReport) -> Iterator[Sequence[ImageEntry] | None]:
+    path = store.entries_path(plan)
+    try:
+        if sha256_of(path) != plan.entries_sha256:
+            raise StoreError(f"{path}: its bytes are not those that its plan was written with; {_BACKUP}")
+        entries = store.entries_of(plan)
+        for shard in plan.shards:
+            members = list(islice(entries, shard.room))
+            if listing_hash(members) != shard.shard_id:
+                raise StoreError(f"{path}: what it lists for shard {shard.ordinal} is not what was planned; {_BACKUP}")
+            yield members
+    except OSError as error:
+        report.find(path, f"it cannot be read ({error.strerror})", _BACKUP)
+    except StoreError as error:
+        report.findings.append(str(error))
+    else:
+        return
+    while True:
+        yield None
+
+
+def _read_markers(store: Store, record: RunRecord, report: VerifyReport) -> dict[int, ShardStats]:
+    """The commit markers that are as they should be."""
+    markers, missing = {}, []
+    for shard in record.shards:
+        path = store.stats_path(shard.ordinal)
+        try:
+            stats = store.read_stats(shard.ordinal)
+        except FileNotFoundError:
+            missing.append(shard.ordinal)
+            continue
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            report.find(path, f"it is damaged ({reason}), so that its shard does not count", _EMBED_AGAIN)
+            continue
+        if (stats.ordinal, stats.shard_id, stats.fingerprint) == (shard.ordinal, shard.shard_id, record.fingerprint):
+            markers[shard.ordinal] = stats
+        else:
+            report.find(path, "it is another shard's or another encoder's", _EMBED_AGAIN)
+    if missing:
+        what = f"it is unfinished: {len(missing)} of {report.num_shards} shards are not embedded, first {missing[0]}"
+        report.find(store.root, what, "run the same embed command again")
+    return markers
+
+
+def _read_whole(store: Store, stats: ShardStats, report: VerifyReport) -> pa.Table | None:
+    path = store.part_of(stats)
+    try:
+        if path.stat().st_size == stats.num_bytes and sha256_of(path) == stats.sha256:
+            table = read_part(path)
+            table.validate(full=True)
+            return table
+        report.find(path, "its bytes are not those of its stats file", _EMBED_AGAIN)
+    except (OSError, pa.ArrowException, StoreError) as error:
+        report.find(path, f"it cannot be read ({str(error).splitlines()[0]})", _EMBED_AGAIN)
+    return None
+
+
+def _buried(gone: np.ndarray, shard: Shard) -> np.ndarray:
+    return tombstones_between(gone, shard.first_id, shard.first_id + shard.room)
+
+
+def _living(table: pa.Table, buried: np.ndarray | None) -> Iterator[tuple[int, str]]:
+    """Ids and keys of the rows that no tombstone names."""
+    ids = set() if buried is None else set(buried.tolist())
+    pairs = zip(table["id"].to_pylist(), table["key"].to_pylist(), strict=True)
+    return ((number, key) for number, key in pairs if number not in ids)
+
+
+def _check_keys(
+    store: Store,
+    record: RunRecord,
+    whole: Mapping[int, ShardStats],
+    gone: np.ndarray,
+    hashes: array,
+    report: VerifyReport,
+) -> None:
+    sorted_hashes = np.frombuffer(hashes, np.int64)
+    sorted_hashes.sort()
+    repeated = np.unique(sorted_hashes[1:][np.diff(sorted_hashes) == 0])
+    if not len(repeated):
+        return
+    wanted = set(repeated[:_NAMED].tolist())
+    rows: dict[str, list[int]] = {}
+    for shard in record.shards:
+        if shard.ordinal in whole:
+            table = read_part(store.part_of(whole[shard.ordinal]), ["id", "key"])
+            for number, key in _living(table, _buried(gone, shard)):
+                if hash(key) in wanted:
+                    rows.setdefault(key, []).append(number)
+    named = [f"{key!r} of ids {', '.join(map(str, ids[:_NAMED]))}" for key, ids in rows.items() if len(ids) > 1]
+    if named:  # else two keys of one hash
+        what = f"{len(repeated)} keys stand for more than one image: {'; '.join(named)}"
+        report.find(store.embeddings_dir, what, "embed one of the sources anew with a --key-prefix or a --key-column")
+
+
+def _check_names(store: Store, record: RunRecord, markers: Mapping[int, ShardStats], report: VerifyReport) -> None:
+    """Look for files that are none of the store's."""
+    ordinals = {shard.ordinal for shard in record.shards}
+    known = {store.part_of(stats).name for stats in markers.values()}
+    known |= {store.stats_path(ordinal).name for ordinal in ordinals}
+    known |= {f"{plan.number:05d}.json" for plan in record.plans}
+    known |= {store.entries_path(plan).name for plan in record.plans if plan.has_entries}
+    for path in sorted([*store.root.glob(".*.tmp"), *store.plan_dir.iterdir(), *store.embeddings_dir.iterdir()]):
+        if path.name in known:
+            continue
+        part = _PART.fullmatch(path.name)
+        is_temporary = path.name.startswith(".") and path.suffix == ".tmp"
+        # what a killed job leaves: a list whose plan was not written, a part that no marker names (any more)
+        if is_temporary or path.name == f"{len(record.plans):05d}.parquet" or (part and int(part[1]) in ordinals):
+            report.leftovers.append(str(path))
+        else:
+            report.find(path, "no plan speaks of it", "put the plan back if one is lost, else move the file away")

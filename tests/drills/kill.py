@@ -1,0 +1,202 @@
+"""Kill `clipsieve embed` at random moments, over and over, and compare what it leaves with a run that was left alone.
+
+    python tests/drills/kill.py --kills 200
+
+Every kill is a real SIGKILL: of the driver alone, of one encode worker, of one decoder, of the raylet, of the driver
+with all its processes. After each the same command is run again, and killed again, until it is through; then every
+part must be equal to the byte, `clipsieve verify` must find nothing, and no process may be left over.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+VICTIMS = ("driver", "worker", "decoder", "raylet", "all")
+TITLES = {"worker": "ray::EncodeWorker", "decoder": "ray::_decode_task", "raylet": "raylet"}
+KILLS_PER_STORE = 5
+PATIENCE_S = 300.0
+
+
+@dataclass
+class Result:
+    """What a drill did: kills by victim, runs by exit code, stores compared, processes that outlived their driver."""
+
+    kills: Counter = field(default_factory=Counter)
+    exits: Counter = field(default_factory=Counter)
+    num_stores: int = 0
+    num_orphans: int = 0
+    last_exit: int = 0
+
+
+def drill(command: list[str], folder: Path, num_kills: int, seed: int, log=lambda text: None) -> Result:
+    """Kill `command --out STORE` until `num_kills` are done.
+
+    Args:
+        command: `clipsieve embed SOURCE ...` without --out.
+        folder: Scratch.
+        num_kills: Real kills to do.
+        seed: Decides whom and when.
+        log: Told what happens.
+
+    Raises:
+        AssertionError: If a store differs from the one that was left alone, or is not whole.
+    """
+    chance, result = random.Random(seed), Result()
+    started = time.monotonic()
+    reference = folder / "reference"
+    assert subprocess.run([*command, "--out", reference], capture_output=True).returncode == 0
+    duration_s = time.monotonic() - started
+    expected = _parts(reference)
+    log(f"left alone: {len(expected)} parts in {duration_s:.1f} s")
+    while sum(result.kills.values()) < num_kills:
+        store = folder / "killed"
+        shutil.rmtree(store, ignore_errors=True)
+        left = min(KILLS_PER_STORE, num_kills - sum(result.kills.values()))
+        while True:
+            left -= _run([*command, "--out", str(store)], duration_s, left, chance, result, log)
+            if left <= 0 and result.last_exit == 0:
+                break
+        assert _parts(store) == expected, "parts differ"
+        assert not list(store.rglob("*.tmp")), "half-written files are left"
+        verified = subprocess.run([command[0], "verify", store], capture_output=True, text=True)
+        assert verified.returncode == 0, verified.stderr
+        result.num_stores += 1
+        log(f"store {result.num_stores} is equal to the byte after {dict(result.kills)}")
+    return result
+
+
+def _run(command: list[str], duration_s: float, left: int, chance: random.Random, result: Result, log) -> int:
+    """One run, killed once if there are kills left; the number of kills done."""
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    done = 0
+    if left > 0:
+        victim, moment_s = chance.choice(VICTIMS), chance.uniform(0, 1.1 * duration_s)
+        try:
+            driver.wait(moment_s)
+        except subprocess.TimeoutExpired:
+            done = _kill(driver, victim, chance)
+            log(f"killed {victim} after {moment_s:.1f} s: {'hit' if done else 'none was there'}")
+            result.kills[victim] += done
+    family = _descendants(driver.pid)
+    try:
+        _, errors = driver.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        for pid in [*_descendants(driver.pid), driver.pid]:
+            _end(pid)
+        raise AssertionError(f"the run did not end within {PATIENCE_S:.0f} s") from None
+    result.last_exit = driver.returncode
+    result.exits[driver.returncode] += 1
+    if driver.returncode > 0:
+        log(f"exit {driver.returncode}: {errors.decode().splitlines()[-1:]}")
+    result.num_orphans += _bury(family)
+    return done
+
+
+def _kill(driver: subprocess.Popen, victim: str, chance: random.Random) -> int:
+    family = _descendants(driver.pid)
+    if victim == "driver":
+        pids = [driver.pid]
+    elif victim == "all":
+        pids = [driver.pid, *family]
+    else:
+        named = [pid for pid in family if _program(pid).startswith(TITLES[victim])]
+        pids = [chance.choice(named)] if named else []
+    for pid in pids:
+        _end(pid)
+    return int(bool(pids))
+
+
+def _bury(family: list[int]) -> int:
+    """Wait for what a dead driver left to end by itself; end what does not. How many those were."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and any(_title(pid) for pid in family):
+        time.sleep(0.2)
+    orphans = [pid for pid in family if _title(pid)]
+    for pid in orphans:
+        _end(pid)
+    return len(orphans)
+
+
+def _end(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _descendants(root: int) -> list[int]:
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found, new = [], {root}
+    while new:
+        new = {pid for pid, parent in parents.items() if parent in new}
+        found += sorted(new)
+    return found
+
+
+def _title(pid: int) -> str:
+    """Command line of a process; empty if it is gone, or only its exit status is left."""
+    try:
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return ""
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _program(pid: int) -> str:
+    """File name of a process's program; Ray's workers call themselves by what they do."""
+    first = _title(pid).partition(" ")[0]
+    return first if first.startswith("ray::") else Path(first).name
+
+
+def _parts(store: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((store / "embeddings").glob("part-*.parquet"))}
+
+
+def collection(folder: Path, num_images: int) -> Path:
+    """A folder of photographs large enough for a run to last, with damaged ones among them."""
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    for number in range(num_images):
+        noise = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        image = Image.fromarray(noise).resize((1600, 1200), Image.Resampling.BICUBIC)
+        image.save(folder / f"{number:04d}.png" if number % 4 == 0 else folder / f"{number:04d}.jpg")
+        if number % 10 == 3:
+            (folder / f"{number:04d}.jpg").write_bytes(b"no image")
+    return folder
+
+
+def main() -> None:
+    """Run the drill on generated photographs with the embedded model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images", type=int, default=160)
+    parser.add_argument("--clipsieve", default=str(Path(sys.executable).with_name("clipsieve")))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="clipsieve-drill-") as scratch:
+        photos = collection(Path(scratch) / "photos", arguments.images)
+        command = [arguments.clipsieve, "embed", str(photos), "--shard-size", "20", "--batch-size", "8"]
+        result = drill(command, Path(scratch), arguments.kills, arguments.seed, lambda text: print(text, flush=True))
+    print(f"kills {dict(result.kills)}; exits {dict(result.exits)}")
+    print(f"{result.num_stores} stores equal to the byte; {result.num_orphans} processes had to be ended")
+
+
+if __name__ == "__main__":
+    main()
