@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.decode import decode_batch
 from pipeline.embed_settings import EmbedSettings
-from pipeline.encode import Encoder, default_batch_size, peak_device_bytes, prunable, whole_machine
+from pipeline.encode import Encoder, default_batch_size, peak_device_bytes, prunable, quickest, whole_machine
 from pipeline.machine import num_cores
 from pipeline.model.load import load_model, preferred_precision
 from pipeline.plan import shard_capacity
@@ -45,7 +45,7 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
     precision = preferred_precision(device) if settings.precision == "auto" else settings.precision
     loaded = load_model(settings.model_source(), precision, device)
     policy, warning = prunable(loaded, settings.pruning_policy(), settings.policy_is_default)
-    encoder = Encoder(loaded, policy)
+    encoder = quickest(loaded, policy)
     batch_size = min(settings.batch_size or default_batch_size(device), max(1, len(sample)))
 
     started = time.process_time()

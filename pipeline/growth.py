@@ -5,6 +5,7 @@ Listing and plans are walked side by side in the order of keys, so that memory d
 
 import hashlib
 import heapq
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,29 +22,50 @@ from pipeline.source.listing import Listing
 from pipeline.source.reading import read_file, read_image
 from pipeline.source.sorting import Sorted
 from pipeline.store import Store
-from pipeline.tombstones import REPLACED, add_tombstones, read_tombstones
+from pipeline.tombstones import REPLACED, add_tombstones, read_tombstones, tombstones_between
 
 OnChange = Literal["stop", "keep", "embed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Planned:
-    """An image that a plan lists, or a file: where its rows are, and what was known of it."""
+    """An image that a plan lists, or a shard of a file: where its rows are, and what was known of it."""
 
     key: str
     uri: str
     state: object
     location: str
     shard: Shard
-    ids: tuple[int, ...] = ()
+    number: int
+    """Id of its row, or of its first one."""
+    is_deleted: bool = False
+    """Asked to stay away, whatever its source has."""
 
 
 @dataclass
 class Differences:
-    """How a listing differs from the plans."""
+    """How a listing differs from the plans: counts, the first keys, and what is to be done about it."""
 
-    changed: list[Planned] = field(default_factory=list)
-    gone: list[Planned] = field(default_factory=list)
+    num_changed: int = 0
+    first_changed: str = ""
+    num_lost: int = 0
+    """Gone before they were embedded."""
+    first_lost: str = ""
+    ids: array = field(default_factory=lambda: array("q"))
+    """Rows of what changed."""
+    unread: set[int] = field(default_factory=set)
+    """Ordinals of shards whose file changed, or went, before it was embedded."""
+
+    def add_changed(self, key: str, ids: Iterable[int]) -> None:
+        """Count an image or file that changed."""
+        self.first_changed = self.first_changed or key
+        self.num_changed += 1
+        self.ids.extend(ids)
+
+    def add_lost(self, key: str) -> None:
+        """Count an image or file that is gone."""
+        self.first_lost = self.first_lost or key
+        self.num_lost += 1
 
 
 def extend_plan(
@@ -74,20 +96,16 @@ def extend_plan(
     """
     if not record.plans:
         return _add(store, record, listing, listing if listing.entries is not None else listing.files)
-    differences = Differences()
-    if listing.entries is not None:
-        replaced = read_tombstones(store, REPLACED)
-        planned = _planned_entries(store, record, replaced)
-        new: Iterable = Sorted(_new_entries(listing, planned, differences, on_change, check), _key)
-    else:
-        new = _new_files(listing, record, differences, on_change, check)
-    unfinished = [item for item in differences.gone if item.shard.ordinal not in committed]
+    growth = _Growth(store, record, committed, listing, on_change, check)
+    # all of it, before anything is written
+    new = growth.new_files() if listing.entries is None else Sorted(growth.new_entries(), _key)
+    differences = growth.differences
     if on_change == "stop":
-        _refuse(store, differences.changed, "changed since they were planned (size, time, caption, columns or content)")
-        _refuse(store, unfinished, "are gone before they were embedded")
-    if on_change == "embed" and differences.changed:
-        record = _drop_unread(store, record, committed, differences.changed)
-        add_tombstones(store, _old_ids(differences.changed, committed), REPLACED)
+        _refuse(store, differences)
+    if on_change == "embed":
+        # in this order, so that a kill in between loses no image and shows none twice
+        record = _drop(store, record, differences.unread)
+        add_tombstones(store, differences.ids, REPLACED)
     return _add(store, record, listing, new)
 
 
@@ -103,7 +121,7 @@ class ContentCheck:
         """Whether the image is another than the one embedded, or one that could not be read then."""
         if planned.shard.ordinal not in self._committed:
             return False
-        found = self._hashes(planned.shard.ordinal).get(planned.ids[0])
+        found = self._hashes(planned.shard.ordinal).get(planned.number)
         try:
             return found != hashlib.sha256(read_image(entry.uri)).hexdigest()
         except OSError:  # nothing better could be embedded
@@ -114,13 +132,15 @@ class ContentCheck:
         shard = planned.shard
         if shard.ordinal not in self._committed:
             return False
-        hashes = self._hashes(shard.ordinal)
-        entries = read_file(shard.file, spec, shard.start, shard.start + shard.room)
-        for number, entry in enumerate(entries, shard.first_id):
-            # rows without bytes of their own point elsewhere
+        hashes, stats = self._hashes(shard.ordinal), self._committed[shard.ordinal]
+        entries = read_file(shard.file, spec, shard.start, shard.start + (shard.num_images or 0))
+        count = 0
+        for count, entry in enumerate(entries, start=1):
+            number = shard.first_id + count - 1
+            # rows that were deleted have no hash, those without bytes of their own point elsewhere
             if number in hashes and entry.data and hashes[number] != hashlib.sha256(entry.data).hexdigest():
                 return True
-        return False
+        return count != stats.num_images + stats.num_removed
 
     def _hashes_of(self, ordinal: int) -> dict[int, str | None]:
         table = read_part(self._store.part_of(self._committed[ordinal]), ["id", "sha256"])
@@ -144,71 +164,121 @@ def _add(store: Store, record: RunRecord, listing: Listing, new: Iterable) -> Ru
     return store.add_plan(record, listing.spec, rest())
 
 
-def _planned_entries(store: Store, record: RunRecord, replaced: np.ndarray) -> Iterator[Planned]:
-    streams = [_entries_of(store, plan, replaced) for plan in record.plans if plan.has_entries]
-    return heapq.merge(*streams, key=_key)
+class _Growth:
+    """Walks a listing beside the plans."""
 
+    def __init__(
+        self,
+        store: Store,
+        record: RunRecord,
+        committed: Mapping[int, ShardStats],
+        listing: Listing,
+        on_change: OnChange,
+        check: ContentCheck | None,
+    ) -> None:
+        self.differences = Differences()
+        self._store, self._record, self._committed, self._listing = store, record, committed, listing
+        self._embeds_changed = on_change == "embed"
+        self._check = check
 
-def _entries_of(store: Store, plan: Plan, replaced: np.ndarray) -> Iterator[Planned]:
-    for shard in plan.shards:
-        for row, entry in enumerate(store.entries_of(plan, shard)):
-            number = shard.first_id + row
-            place = np.searchsorted(replaced, number)
-            if place == len(replaced) or replaced[place] != number:
-                yield Planned(entry.key, entry.uri, entry.state, plan.source.location, shard, (number,))
-
-
-def _new_entries(
-    listing: Listing,
-    planned: Iterator[Planned],
-    differences: Differences,
-    on_change: OnChange,
-    check: ContentCheck | None,
-) -> Iterator[ImageEntry]:
-    old = next(planned, None)
-    for entry in listing:
-        while old and old.key < entry.key:
-            _note_gone(old, listing, differences)
-            old = next(planned, None)
-        if old is None or old.key != entry.key:
-            yield entry
-            continue
-        _refuse_stranger(entry, old)
-        if old.state != entry.state or (check and check.is_image_changed(old, entry)):
-            differences.changed.append(old)
-            if on_change == "embed":
+    def new_entries(self) -> Iterator[ImageEntry]:
+        """Entries that no plan has, and those that changed where they are to be embedded again."""
+        planned = self._planned_entries()
+        old = next(planned, None)
+        for entry in self._listing:
+            while old and old.key < entry.key:
+                self._miss(old)
+                old = next(planned, None)
+            if old is None or old.key != entry.key:
                 yield entry
-        old = next(planned, None)
-    while old:
-        _note_gone(old, listing, differences)
-        old = next(planned, None)
+                continue
+            _refuse_stranger(entry, old)
+            if not old.is_deleted and self._is_image_changed(old, entry):
+                self.differences.add_changed(entry.key, [old.number])
+                if self._embeds_changed:
+                    yield entry
+            old = next(planned, None)
+        while old:
+            self._miss(old)
+            old = next(planned, None)
 
-
-def _new_files(
-    listing: Listing, record: RunRecord, differences: Differences, on_change: OnChange, check: ContentCheck | None
-) -> list[SourceFile]:
-    planned: dict[str, list[Planned]] = {}
-    for plan in record.plans:
-        latest: dict[str, list[Planned]] = {}
-        for shard in plan.shards:
-            if shard.file and not shard.is_dropped:
-                item = Planned(shard.file.key, shard.file.uri, shard.file, plan.source.location, shard)
-                latest.setdefault(shard.file.key, []).append(item)
-        planned |= latest  # of a file that changed, the newest plan speaks
-    new = []
-    for file in listing.files:
-        old = planned.pop(file.key, None)
-        if old is None:
-            new.append(file)
-            continue
-        _refuse_stranger(file, old[0])
-        if old[0].state != file or (check and any(check.is_file_changed(item, listing.spec) for item in old)):
-            differences.changed += old
-            if on_change == "embed":
+    def new_files(self) -> list[SourceFile]:
+        """The same of files."""
+        planned: dict[str, list[Planned]] = {}
+        for plan in self._record.plans:
+            planned |= _files_of(plan)  # of a file that changed, the newest plan speaks
+        new = []
+        for file in self._listing.files:
+            shards = planned.pop(file.key, None)
+            if shards is None:
                 new.append(file)
-    for old in planned.values():
-        _note_gone(old[0], listing, differences)
-    return new
+                continue
+            _refuse_stranger(file, shards[0])
+            if self._is_file_changed(shards, file):
+                self.differences.add_changed(file.key, self._ids_of(shards))
+                self._note_unread(shards)
+                if self._embeds_changed:
+                    new.append(file)
+        for key, shards in planned.items():
+            if shards[0].location == self._listing.spec.location and self._note_unread(shards):
+                self.differences.add_lost(key)
+        return new
+
+    def _planned_entries(self) -> Iterator[Planned]:
+        replaced, gone = read_tombstones(self._store, REPLACED), read_tombstones(self._store)
+        streams = [self._entries_of(plan, replaced, gone) for plan in self._record.plans if plan.has_entries]
+        return heapq.merge(*streams, key=_key)
+
+    def _entries_of(self, plan: Plan, replaced: np.ndarray, gone: np.ndarray) -> Iterator[Planned]:
+        location = plan.source.location
+        for shard in plan.shards:
+            reach = shard.first_id, shard.first_id + shard.room
+            passed_over = set(tombstones_between(replaced, *reach).tolist())
+            deleted = set(tombstones_between(gone, *reach).tolist())
+            for number, entry in enumerate(self._store.entries_of(plan, shard), shard.first_id):
+                if number not in passed_over:
+                    yield Planned(entry.key, entry.uri, entry.state, location, shard, number, number in deleted)
+
+    def _is_image_changed(self, old: Planned, entry: ImageEntry) -> bool:
+        return old.state != entry.state or bool(self._check and self._check.is_image_changed(old, entry))
+
+    def _is_file_changed(self, shards: list[Planned], file: SourceFile) -> bool:
+        spec = self._listing.spec
+        if shards[0].state != (file, _columns(spec)):
+            return True
+        return bool(self._check and any(self._check.is_file_changed(shard, spec) for shard in shards))
+
+    def _miss(self, old: Planned) -> None:
+        is_unread = old.shard.ordinal not in self._committed
+        if is_unread and old.location == self._listing.spec.location:
+            self.differences.add_lost(old.key)
+
+    def _note_unread(self, shards: list[Planned]) -> set[int]:
+        unread = {item.shard.ordinal for item in shards} - self._committed.keys()
+        self.differences.unread |= unread
+        return unread
+
+    def _ids_of(self, shards: list[Planned]) -> Iterator[int]:
+        for item in shards:
+            stats = self._committed.get(item.shard.ordinal)
+            if stats:
+                yield from range(item.number, item.number + stats.num_images + stats.num_removed)
+
+
+def _files_of(plan: Plan) -> dict[str, list[Planned]]:
+    """The shards of each file of a plan."""
+    found: dict[str, list[Planned]] = {}
+    for shard in plan.shards:
+        file = shard.file
+        if file and not shard.is_dropped:
+            state = (file, _columns(plan.source))
+            item = Planned(file.key, file.uri, state, plan.source.location, shard, shard.first_id)
+            found.setdefault(file.key, []).append(item)
+    return found
+
+
+def _columns(spec: SourceSpec) -> tuple[str | None, ...]:
+    return spec.image_column, spec.key_column, spec.caption_column
 
 
 def _refuse_stranger(found: ImageEntry | SourceFile, old: Planned) -> None:
@@ -219,38 +289,27 @@ def _refuse_stranger(found: ImageEntry | SourceFile, old: Planned) -> None:
         )
 
 
-def _note_gone(old: Planned, listing: Listing, differences: Differences) -> None:
-    if old.location == listing.spec.location:
-        differences.gone.append(old)
-
-
-def _refuse(store: Store, items: list[Planned], what: str) -> None:
-    if items:
+def _refuse(store: Store, differences: Differences) -> None:
+    if differences.num_changed:
         raise StoreError(
-            f"{len(items)} images or files of the store {store.root} {what}, first {items[0].key!r}; put them back, or "
-            "give --on-change embed to embed what changed again, or --on-change keep to go on as planned"
+            f"{differences.num_changed} images or files of the store {store.root} changed since they were planned "
+            f"(size, time, caption, columns or content), first {differences.first_changed!r}; put them back, or give "
+            "--on-change embed to embed them again, or --on-change keep to go on as planned"
+        )
+    if differences.num_lost:
+        raise StoreError(
+            f"{differences.num_lost} images or files of the store {store.root} are gone before they were embedded, "
+            f"first {differences.first_lost!r}; put them back, or give --on-change embed to go on without them"
         )
 
 
-def _old_ids(items: list[Planned], committed: Mapping[int, ShardStats]) -> Iterator[int]:
-    for item in items:
-        stats = committed.get(item.shard.ordinal)
-        if item.shard.file is None:
-            yield from item.ids
-        elif stats:
-            yield from range(item.shard.first_id, item.shard.first_id + stats.num_images + stats.num_removed)
-
-
-def _drop_unread(
-    store: Store, record: RunRecord, committed: Mapping[int, ShardStats], changed: list[Planned]
-) -> RunRecord:
-    """Take shards out of the plans whose file changed before they were embedded."""
-    dropped = {item.shard.ordinal for item in changed if item.shard.file and item.shard.ordinal not in committed}
+def _drop(store: Store, record: RunRecord, ordinals: set[int]) -> RunRecord:
+    """Take shards out of the plans whose file changed, or went, before they were embedded."""
     plans = []
     for plan in record.plans:
-        if any(shard.ordinal in dropped for shard in plan.shards):
+        if any(shard.ordinal in ordinals for shard in plan.shards):
             shards = tuple(
-                shard.model_copy(update={"is_dropped": True}) if shard.ordinal in dropped else shard
+                shard.model_copy(update={"is_dropped": True}) if shard.ordinal in ordinals else shard
                 for shard in plan.shards
             )
             plan = plan.model_copy(update={"shards": shards})

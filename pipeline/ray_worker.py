@@ -101,7 +101,7 @@ class EncodeWorker:
         import torch
 
         from pipeline.canary import Canary
-        from pipeline.encode import Encoder, default_batch_size, device_name, prunable, twin
+        from pipeline.encode import default_batch_size, device_name, prunable, quickest, twin
         from pipeline.model.load import load_model
 
         self._threads = request.threads or self._threads
@@ -117,9 +117,9 @@ class EncodeWorker:
         if request.canary:
             if policy is None:
                 raise ConfigError("--canary compares with the unpruned model, which this run embeds with already")
-            self._canary = Canary(Encoder(twin(loaded), None), request.canary)
+            self._canary = Canary(quickest(twin(loaded), None), request.canary)
         self._loaded = loaded  # as it is; what is pruned is a twin
-        self._encoder = Encoder(twin(loaded), policy)
+        self._encoder = quickest(twin(loaded), policy)
         preprocess = self._encoder.spec.preprocess
         batch_size = default_batch_size(device)
         # warm up: the first forward pass and the first decode tasks, whose processes have to start, take seconds

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.decode import decode_batch
-from pipeline.encode import Encoder, device_name, whole_machine
+from pipeline.encode import Encoder, device_name, quickest, whole_machine
 from pipeline.errors import InputError
 from pipeline.model.load import load_model
 from pipeline.plan import Shard
@@ -49,7 +49,7 @@ def resample(store: Store, record: RunRecord, whole: Mapping[int, ShardStats], n
     """
     device = whole_machine(num_threads=record.threads_per_worker)
     source = record.encoder.source
-    encoder = Encoder(load_model(source, record.encoder.precision, device), record.encoder.policy)
+    encoder = quickest(load_model(source, record.encoder.precision, device), record.encoder.policy)
     if encoder.spec.fingerprint != record.fingerprint:
         raise InputError(
             f"the model {source.model} is {encoder.spec.describe()} now, the store was made with "

@@ -111,7 +111,7 @@ def verify(settings: VerifySettings, on_tick: Callable[[Tick], None] = lambda ti
             report.count(stats)
             hashes.extend(hash(key) for _, key in _living(table, buried))
         rate = report.num_images / (time.perf_counter() - started)
-        on_tick(Tick(report.num_images, record.num_images, sum(report.failed.values()), rate))
+        on_tick(Tick(report.num_images + report.num_removed, record.num_images, sum(report.failed.values()), rate))
     if gone is not None and len(hashes):
         _check_keys(store, record, whole, gone, hashes, report)
     _check_names(store, record, markers, report)

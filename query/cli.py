@@ -329,7 +329,7 @@ def _doctor(settings: "DoctorSettings") -> None:
     from query.doctor import examine
     from query.report import print_sections
 
-    sections = examine(settings.model)
+    sections = examine(settings.model, settings.images)
     if settings.as_json:
         print(json.dumps(sections, indent=2))
     else:

@@ -3,6 +3,7 @@
 import platform
 import shutil
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ClipsieveError
@@ -12,21 +13,31 @@ _PACKAGES = ("torch", "open_clip_torch", "ray", "pyarrow", "pillow", "numpy", "p
 _FAISS_PACKAGES = ("faiss-gpu", "faiss-gpu-cuvs", "faiss-cpu", "faiss-gpu-cu12")
 
 
-def examine(model: str) -> dict[str, dict[str, Any]]:
-    """Collect the facts, by section. Loads torch, FAISS and the model; starts no Ray."""
+def examine(model: str, images: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Collect the facts, by section. Loads torch, FAISS and the model; starts no Ray.
+
+    Args:
+        model: The model to load and to examine the preprocessing with.
+        images: Folder of photographs for the latter; a few are generated unless given.
+    """
     import torch
 
     from indexer.flat import faiss_build
     from pipeline.model.load import load_model, preferred_precision
+    from pipeline.parity import describe, generated_photos, parity_cosines
+    from pipeline.source.folder import list_images
     from pipeline.spec import ModelSource
 
     faiss = faiss_build()
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = torch.device("cuda" if num_gpus else "cpu")
     precision = preferred_precision(device)
+    preprocessing = "not examined"
     try:
-        spec = load_model(ModelSource(model=model), precision, "cpu").spec
-        loading = f"ok, {spec.embedding_dim} dimensions, weights {spec.weights_sha256[:16]}"
+        loaded = load_model(ModelSource(model=model), "fp32", "cpu")
+        loading = f"ok, {loaded.spec.embedding_dim} dimensions, weights {loaded.spec.weights_sha256[:16]}"
+        entries = list_images(images)[0] if images else list(generated_photos())
+        preprocessing = describe(parity_cosines(loaded, entries))
     except ClipsieveError as error:
         loading = f"failed: {error}"
     workers = f"{num_gpus}, one per GPU" if num_gpus else f"{num_cores()}, one per core"
@@ -49,7 +60,7 @@ def examine(model: str) -> dict[str, dict[str, Any]]:
             "faiss compile options": faiss["compile_options"],
         },
         "disk": {"/dev/shm free": _free("/dev/shm"), "temporary folder free": _free("/tmp")},
-        "model": {model: loading},
+        "model": {model: loading, "ours against open_clip's preprocessing": preprocessing},
         "what will run where": {
             "decode": f"CPU, Ray tasks on {num_cores()} cores",
             "encode": f"{device.type}, {precision}, Ray workers: {workers}",

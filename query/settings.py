@@ -155,3 +155,6 @@ class DoctorSettings(Settings):
 
     model: str = "scenes"
     """Model whose loading is tried."""
+
+    images: Path | None = None
+    """Folder of photographs to compare our preprocessing with open_clip's on; a few are generated unless given."""

@@ -18,7 +18,10 @@ HOMES = {
     "torch": (
         [
             "pipeline/model/",
-            *(f"pipeline/{name}.py" for name in ("encode", "bench", "adapt", "teacher", "student", "training")),
+            *(
+                f"pipeline/{name}.py"
+                for name in ("encode", "bench", "adapt", "teacher", "student", "training", "parity")
+            ),
             "pipeline/checkpoint.py",
         ],
         ["pipeline/ray_worker.py", "query/doctor.py"],
@@ -26,7 +29,7 @@ HOMES = {
     "open_clip": (["pipeline/model/"], ["pipeline/ray_worker.py"]),
     "timm": (["pipeline/model/timm_tower.py"], []),
     "faiss": (["indexer/flat.py"], []),
-    "fsspec": ([], ["pipeline/source/location.py"]),
+    "fsspec": ([], ["pipeline/source/remote.py"]),
     "prometheus_client": ([], ["pipeline/reporting.py"]),
     "wandb": ([], ["pipeline/reporting.py"]),
     "rich": (["pipeline/progress.py", "query/report.py"], []),

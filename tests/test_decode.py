@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 from open_clip import image_transform
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.decode import decode_batch, fit, to_rgb
+from pipeline.model.load import load_model
+from pipeline.parity import generated_photos, parity_cosines
 from pipeline.source.entry import ImageEntry
 from pipeline.source.folder import list_images
 from pipeline.source.location import path_of
 from pipeline.source.reading import MAX_FILE_BYTES
-from pipeline.spec import DEFAULT_MAX_PIXELS, Preprocess
+from pipeline.spec import DEFAULT_MAX_PIXELS, ModelSource, Preprocess
 
 SIZES = [(61, 47), (47, 61), (33, 32), (32, 33), (31, 31), (32, 32), (64, 64), (20, 13), (13, 20), (333, 500), (1, 1)]
 STRIPS = [(7, 500), (500, 7)]
@@ -342,3 +345,65 @@ def test_file_too_large_to_hold_is_refused_unread(tmp_path):
     _, [record] = decode_batch([entry], Preprocess(height=8, width=8, mean=(0, 0, 0), std=(1, 1, 1)))
     assert record.status == "too_large"
     assert str(MAX_FILE_BYTES + 1) in record.error
+
+
+# --- large JPEGs are decoded at a fraction of their size
+
+
+def large_jpeg(make_image, width, height, orientation=1):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    small = make_image(width // 16, height // 16, 3)
+    return encoded(small.resize((width, height), Image.Resampling.BICUBIC), "JPEG", quality=95, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("target", [(32, 32), (24, 40)])
+def test_a_draft_gives_nearly_the_same_pixels(decode, make_image, target, resize_mode, orientation):
+    wanted = preprocess(*target, resize_mode=resize_mode)
+    data = large_jpeg(make_image, 1203, 805, orientation)
+    pixels, record = decode("large.jpg", data, wanted=wanted)
+    upright = to_rgb(Image.open(io.BytesIO(data)))
+    assert (record.width, record.height) == upright.size == ((1203, 805) if orientation == 1 else (805, 1203))
+    reference = open_clip_pixels(upright, wanted).astype(np.int16)
+    one_pixel_off = np.abs(reference[:, 1:] - reference[:, :-1]).mean()
+    assert np.abs(pixels - reference).mean() < one_pixel_off / 4
+
+
+@pytest.mark.parametrize(
+    ("size", "decoded"),
+    [
+        ((127, 127), (127, 127)),  # half of it is less than twice the target
+        ((128, 128), (64, 64)),
+        ((255, 128), (128, 64)),
+        ((256, 256), (64, 64)),
+        ((511, 700), (128, 175)),
+        ((512, 512), (64, 64)),
+        ((4000, 3000), (500, 375)),
+    ],
+)
+def test_a_draft_is_at_least_twice_the_target(decode, make_image, monkeypatch, size, decoded):
+    data = encoded(make_image(*size), "JPEG")
+    sizes = []
+    original = JpegImageFile.load
+
+    def load(image):
+        sizes.append(image.size)
+        return original(image)
+
+    monkeypatch.setattr(JpegImageFile, "load", load)
+    _, record = decode("photo.jpg", data)
+    assert sizes[0] == decoded
+    assert (record.width, record.height) == size
+
+
+def test_embeddings_are_those_of_open_clips_own_preprocessing(shared):
+    model = ModelSource(model=f"local-dir:{shared / 'models' / 'lit-vit-ti-16'}")
+    loaded = load_model(model, "fp32", "cpu")
+    cosines = parity_cosines(loaded, list_images(shared / "data" / "photos-native")[0])
+    assert len(cosines) == 300
+    assert cosines.min() >= 0.999
+    large = parity_cosines(loaded, list(generated_photos()))
+    assert len(large) == 8
+    assert large.min() >= 0.999

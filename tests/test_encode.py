@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from pipeline.bench import images_per_second
-from pipeline.encode import Encoder, twin
+from pipeline.encode import Encoder, quickest, twin
 from pipeline.errors import ClipsieveError
 from pipeline.model.flops import gmacs_per_image
 from pipeline.model.load import load_model
@@ -102,3 +102,54 @@ def test_conditions_are_timed_in_turns_after_a_warm_up():
     forth, back = once[0] + once[1], once[1] + once[0]
     assert calls == forth + back + forth  # a warm-up and two rounds, the order reversed in every other
     assert {name: len(values) for name, values in rates.items()} == {"none": 2, "pruned": 2}
+
+
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.999999), ("bf16", 0.9999)])
+def test_collections_are_embedded_unpruned_as_open_clip_does(tiny_model, pixels, precision, least):
+    loaded = load_model(ModelSource(model=tiny_model), precision, "cpu")
+    plain, quick = Encoder(twin(loaded), None), quickest(twin(loaded), None)
+    assert quick.spec == plain.spec
+    assert quick.tokens_kept == plain.tokens_kept == 16
+    assert quick.gmacs < plain.gmacs
+    assert (np.sum(quick.encode(pixels) * plain.encode(pixels), axis=1) >= least).all()
+
+
+def test_a_tower_without_shortcuts_is_embedded_as_it_is(resnet_model, pixels):
+    loaded = load_model(ModelSource(model=resnet_model), "fp32", "cpu")
+    np.testing.assert_array_equal(quickest(loaded, None).encode(pixels), Encoder(loaded, None).encode(pixels))
+
+
+# --- a device whose memory is too small
+
+
+def out_of_memory_beyond(encoder, limit):
+    """Have the tower fail as a GPU does, for batches of more images than its memory holds; sizes that were tried."""
+    tried = []
+
+    def check(module, arguments):
+        tried.append(len(arguments[0]))
+        if len(arguments[0]) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    encoder._clip.visual.register_forward_pre_hook(check)
+    return tried
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_size_is_remembered(loaded, make_image):
+    pixels = np.stack([np.asarray(make_image(32, 32, number)) for number in range(8)])
+    expected = Encoder(twin(loaded), POLICY).encode(pixels)
+    encoder = Encoder(twin(loaded), POLICY)
+    tried = out_of_memory_beyond(encoder, 2)
+    found = encoder.encode(pixels)
+    assert (np.sum(found * expected, axis=1) >= 0.9999).all()
+    assert tried == [8, 4, 2, 2, 2, 2]
+    assert (encoder.micro_batch, encoder.num_halvings) == (2, 2)
+    encoder.encode(pixels[:3])
+    assert tried[6:] == [2, 1]
+
+
+def test_memory_too_small_for_one_image_is_an_error(loaded, pixels):
+    encoder = Encoder(loaded, None)
+    out_of_memory_beyond(encoder, 0)
+    with pytest.raises(ClipsieveError, match="does not hold one image; choose a smaller --model or --image-size"):
+        encoder.encode(pixels)

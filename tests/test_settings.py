@@ -97,7 +97,7 @@ def test_positional_arguments_may_come_from_elsewhere(load, monkeypatch):
     assert load(given=("--out", "store"), text="source: from-file").source == "from-file"
     monkeypatch.setenv("CLIPSIEVE_EMBED_SOURCE", "from-environment")
     assert load(given=("--out", "store"), text="source: from-file").source == "from-environment"
-    assert load(text="source: from-file").source == Path("photos")
+    assert load(text="source: from-file").source == "photos"
 
 
 def test_yaml_takes_both_spellings(load):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from pipeline.errors import InputError
@@ -57,28 +58,28 @@ def with_captions(entries: list[ImageEntry], captions: dict[str, list[str]]) -> 
 
 
 def join_captions(entries: Iterable[ImageEntry], captions: Iterable[tuple[str, str]]) -> Iterator[ImageEntry]:
-    """The same for more entries than memory holds; both in the order of keys."""
-    pairs = iter(captions)
-    pair = next(pairs, None)
-    strangers: list[str] = []
+    """The same for more entries than memory holds; both in the order of keys.
 
-    def skip(pair: tuple[str, str] | None, key: str | None) -> tuple[str, str] | None:
-        while pair and (key is None or pair[0] < key):
-            if not strangers or strangers[-1] != pair[0]:
-                strangers.append(pair[0])
-            pair = next(pairs, None)
-        return pair
-
+    Raises:
+        InputError: At the end, if a caption names an image that is not among the entries.
+    """
+    # of several captions of an image the first one stays
+    firsts = ((key, next(pairs)[1]) for key, pairs in groupby(captions, lambda pair: pair[0]))
+    caption = next(firsts, None)
+    first_stranger, num_strangers = "", 0
     for entry in entries:
-        pair = skip(pair, entry.key)
-        caption = None
-        while pair and pair[0] == entry.key:
-            caption = caption or pair[1]
-            pair = next(pairs, None)
-        yield replace(entry, caption=caption) if caption else entry
-    skip(pair, None)
-    if strangers:
-        raise _strangers(len(strangers), strangers[0])
+        while caption and caption[0] < entry.key:
+            first_stranger, num_strangers = first_stranger or caption[0], num_strangers + 1
+            caption = next(firsts, None)
+        if caption and caption[0] == entry.key:
+            yield replace(entry, caption=caption[1])
+            caption = next(firsts, None)
+        else:
+            yield entry
+    if caption:
+        first_stranger, num_strangers = first_stranger or caption[0], num_strangers + 1 + sum(1 for _ in firsts)
+    if num_strangers:
+        raise _strangers(num_strangers, first_stranger)
 
 
 def _strangers(count: int, first: str) -> InputError:

@@ -12,7 +12,16 @@ _CODE = re.compile(r"AWS Error ([A-Z_]+)|google::cloud::Status\(([A-Z_]+)")
 _REFUSALS = re.compile(r"ACCESS_DENIED|PERMISSION|NO_SUCH|NOT_FOUND|INVALID|MISSING|MALFORMED|VALIDATION|OPT_IN")
 _BAD_CREDENTIALS = re.compile(r"EXPIRED|ACCESS_KEY|SIGNATURE|TOKEN|UNRECOGNIZED_CLIENT|UNAUTHENTICATED")
 _STATUS = re.compile(r"HTTP status (\d+)")
-_NO_LIBRARY = re.compile(r"Unable to load lib")
+_NOT_HERE = re.compile(r"^Unable to load lib|Could not create a OAuth2 access token")
+_FINAL = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    ValueError,
+    TypeError,
+    NotImplementedError,
+)
 
 
 def reason_of(error: BaseException) -> str:
@@ -22,16 +31,8 @@ def reason_of(error: BaseException) -> str:
 
 
 def passes(error: Exception, location: str) -> bool:
-    if isinstance(
-        error,
-        FileNotFoundError
-        | PermissionError
-        | IsADirectoryError
-        | NotADirectoryError
-        | ValueError
-        | TypeError
-        | NotImplementedError,
-    ):
+    """Whether the same call may work a little later."""
+    if isinstance(error, _FINAL):
         return False
     if not is_url(location):
         return isinstance(error, OSError) and error.errno in _PASSING_ERRNOS
@@ -42,14 +43,15 @@ def passes(error: Exception, location: str) -> bool:
 
 
 def concerns_all(error: Exception) -> bool:
+    """Whether any other file would have met the same error."""
     code, status = _answer(error)
-    is_web = hasattr(error, "status")
+    is_of_a_web_site = hasattr(error, "status")
     return bool(
         isinstance(error, ImportError)
-        or _NO_LIBRARY.match(str(error))
+        or _NOT_HERE.search(str(error))
         or _BAD_CREDENTIALS.search(code)
-        # of S3, a 403 may be one file's; what follows an expired token is a 400
-        or (not is_web and status in (400, 401))
+        # a 403 of S3 may be one file's; what follows an expired token is a 400
+        or (not is_of_a_web_site and status in (400, 401))
     )
 
 

@@ -8,10 +8,12 @@ reason later; other names are counted as ignored.
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote_from_bytes
 
 from pipeline.errors import InputError
 from pipeline.source.entry import ImageEntry, as_text
-from pipeline.source.location import children, is_url, joined, path_of, uri_of
+from pipeline.source.location import walk
+from pipeline.source.naming import is_url, path_of, uri_of
 
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .avif .heic .heif .jp2".split()
@@ -29,9 +31,13 @@ def walk_folder(location: str) -> Iterator[ImageEntry | None]:
     Raises:
         InputError: If the folder is missing or cannot be read.
     """
-    if is_url(location):
-        return _walk_url(location.rstrip("/"), location.rstrip("/"))
-    return _walk_disk(Path(path_of(uri_of(location))))
+    if not is_url(location):
+        return _walk_disk(path_of(uri_of(location)))
+    root = location.rstrip("/")
+    return (
+        ImageEntry(name, f"{root}/{name}", found.num_bytes, found.mtime_ns) if has_image_suffix(name) else None
+        for name, found in walk(root)
+    )
 
 
 def list_images(folder: Path) -> tuple[list[ImageEntry], int]:
@@ -43,7 +49,7 @@ def list_images(folder: Path) -> tuple[list[ImageEntry], int]:
     Raises:
         InputError: If the folder is missing, cannot be read, or has no image.
     """
-    found = list(_walk_disk(folder.absolute()))
+    found = list(_walk_disk(os.fspath(folder.absolute())))
     entries = [entry for entry in found if entry]
     if not entries:
         raise no_image(str(folder), len(found))
@@ -58,59 +64,40 @@ def no_image(location: str, num_ignored: int) -> InputError:
     )
 
 
-def _walk_disk(root: Path) -> Iterator[ImageEntry | None]:
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
+def _walk_disk(root: str) -> Iterator[ImageEntry | None]:
+    if not os.path.isdir(root):
+        what = "is not a folder" if os.path.lexists(root) else "does not exist"
         raise InputError(f"source {root} {what}; give a folder of images")
-    # a string prefix is much quicker than one Path per file
-    base, base_uri = os.fspath(root), root.as_uri()
     folders = [""]
     while folders:
         relative = folders.pop()
+        path = os.path.join(root, relative)
+        # strings are much quicker than one Path per file
+        key, uri = as_text(relative), f"file://{_quoted(path.rstrip('/'))}/"
         try:
-            with os.scandir(os.path.join(base, relative)) as found:
+            with os.scandir(path) as found:
                 for item in found:
-                    name = os.path.join(relative, item.name)
-                    if item.name.startswith("."):
+                    name = item.name
+                    if name.startswith("."):
                         continue
                     if item.is_dir(follow_symlinks=False):
-                        folders.append(name)
-                    elif item.is_symlink() and item.is_dir():
+                        folders.append(f"{relative}{name}/")
+                    elif item.is_symlink() and os.path.isdir(item.path):
                         continue
                     else:
-                        yield _entry(item, name, base_uri) if has_image_suffix(item.name) else None
+                        yield _entry(item, key, uri) if has_image_suffix(name) else None
         except OSError as error:
-            raise InputError(
-                f"cannot list {os.path.join(base, relative)}: {error.strerror}; mend its permissions or move it away"
-            ) from error
+            raise InputError(f"cannot list {path}: {error.strerror}; mend its permissions or move it away") from error
 
 
-def _entry(item: os.DirEntry, name: str, base_uri: str) -> ImageEntry:
+def _entry(item: os.DirEntry, folder_key: str, folder_uri: str) -> ImageEntry:
     try:
         status = item.stat()
         num_bytes, mtime_ns = status.st_size, status.st_mtime_ns
     except OSError:  # a dangling link, say: decoding gives it a row with the reason
         num_bytes = mtime_ns = 0
-    return ImageEntry(as_text(Path(name)), f"{base_uri.rstrip('/')}/{_quoted(name)}", num_bytes, mtime_ns)
+    return ImageEntry(folder_key + as_text(item.name), folder_uri + _quoted(item.name), num_bytes, mtime_ns)
 
 
-def _quoted(name: str) -> str:
-    from urllib.parse import quote_from_bytes
-
-    return quote_from_bytes(os.fsencode(name))
-
-
-def _walk_url(folder: str, root: str) -> Iterator[ImageEntry | None]:
-    from pyarrow.fs import FileType
-
-    for info in children(folder):
-        name = info.base_name
-        if name.startswith("."):
-            continue
-        url = joined(folder, name)
-        if info.type == FileType.Directory:
-            yield from _walk_url(url, root)
-        elif has_image_suffix(name):
-            yield ImageEntry(url[len(root) + 1 :], url, info.size or 0, info.mtime_ns or 0)
-        else:
-            yield None
+def _quoted(path: str) -> str:
+    return quote_from_bytes(os.fsencode(path))

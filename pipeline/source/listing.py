@@ -1,6 +1,8 @@
 """What a source holds, told from names and footers: the first stage of a run. Memory does not grow with the source."""
 
+import fnmatch
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -9,14 +11,16 @@ from typing import Literal
 
 from pipeline.errors import InputError
 from pipeline.source.captions import iterate_captions, join_captions
-from pipeline.source.entry import ImageEntry, SourceFile, SourceSpec
+from pipeline.source.entry import ImageEntry, SourceFile, SourceSpec, as_text
 from pipeline.source.folder import no_image, walk_folder
-from pipeline.source.location import children, examine, expanded, is_url, joined, path_of, uri_of
+from pipeline.source.location import at_once, children, examine, walk
+from pipeline.source.naming import expanded, is_url, path_of, uri_of
 from pipeline.source.sorting import Sorted
 from pipeline.source.table import LIST_SUFFIXES, read_list
 
 Format = Literal["folder", "webdataset", "parquet", "list"]
 _FILE_SUFFIXES = {"webdataset": ".tar", "parquet": ".parquet"}
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 
 
 @dataclass(frozen=True)
@@ -61,20 +65,19 @@ def list_source(spec: SourceSpec, captions: Path | None = None) -> Listing:
     Raises:
         InputError: If the source is missing, refused, empty or not what it is said to be.
     """
-    location = spec.location
+    location = spec.location.rstrip("/") or "/"
     if not is_url(location):  # as recorded: absolute, for a resumed job may start elsewhere
         location = path_of(uri_of(location))
     spec = spec.model_copy(update={"location": location, "format": _format(location, spec.format)})
     if captions and spec.format != "folder":
         raise InputError(f"--captions is for folders; a {spec.format} source carries its own, see --caption-column")
+    _refuse_strange_columns(spec)
     if spec.format in _FILE_SUFFIXES:
         return _list_files(spec)
     spec = spec.model_copy(update={"columns": dict.fromkeys(spec.columns, "string")})
     if spec.format == "list":
         count = _Count(read_list(spec))
         return Listing(spec, entries=Sorted(count, _key), num_bytes=count.num_bytes)
-    if spec.columns or spec.image_column or spec.key_column:
-        raise InputError("a folder has no columns; --columns, --image-column and --key-column are for other sources")
     count = _Count(walk_folder(location))
     listing = Sorted(count, _key)
     if not len(listing):
@@ -105,52 +108,106 @@ class _Count:
 def _format(location: str, asked: str) -> Format:
     if asked != "auto":
         return asked
-    suffix = os.path.splitext(location)[1].lower()
+    name = location.lower().removesuffix("/")
+    if name.endswith(_COMPRESSED):  # to be told so
+        return "webdataset"
+    suffix = os.path.splitext(name)[1]
     found = next((name for name, end in _FILE_SUFFIXES.items() if suffix == end), None)
     return found or ("list" if suffix in LIST_SUFFIXES else "folder")
 
 
-def _list_files(spec: SourceSpec) -> Listing:
-    files = []
-    for uri, key in _files_of(spec):
-        if os.path.splitext(key)[1].lower() in (".gz", ".tgz", ".zst", ".bz2", ".xz"):
-            raise InputError(f"{uri} is compressed; images gain nothing by it: unpack it to a plain .tar")
-        num_bytes, mtime_ns = examine(uri)
-        file = SourceFile(key=spec.key_prefix + key, uri=uri, num_bytes=num_bytes, mtime_ns=mtime_ns)
-        if spec.format == "parquet":
-            from pipeline.source.parquet import with_footer
+def _refuse_strange_columns(spec: SourceSpec) -> None:
+    if spec.format == "folder" and (spec.columns or spec.image_column or spec.key_column or spec.caption_column):
+        raise InputError(
+            f"the folder {spec.location} has no columns: --columns, --image-column, --key-column and --caption-column "
+            "are for other sources; give captions of a folder with --captions"
+        )
+    if spec.format == "webdataset" and (spec.image_column or spec.key_column):
+        raise InputError(
+            f"the tars {spec.location} have no columns of images or keys: their members are the images, and their "
+            "names the keys; leave out --image-column and --key-column"
+        )
 
-            file, spec = with_footer(file, spec)
-        files.append(file)
+
+def _list_files(spec: SourceSpec) -> Listing:
+    found = sorted(_files_of(spec), key=lambda pair: pair[1])
+    for (one, key), (other, same) in pairwise(found):
+        if key == same:
+            raise InputError(
+                f"source {spec.location} names two files {key!r} ({one} and {other}); name every file once, or embed "
+                "them one after the other, each with a --key-prefix"
+            )
+    for uri, key in found:
+        if key.lower().endswith(_COMPRESSED):
+            raise InputError(f"{uri} is compressed; images gain nothing by it: unpack it to a plain .tar")
+    sizes = at_once(examine, [uri for uri, _ in found])
+    files = [
+        SourceFile(key=spec.key_prefix + key, uri=uri, num_bytes=num_bytes, mtime_ns=mtime_ns)
+        for (uri, key), (num_bytes, mtime_ns) in zip(found, sizes, strict=True)
+    ]
     if spec.format == "webdataset":
-        spec = spec.model_copy(update={"columns": dict.fromkeys(spec.columns, "string")})
-    files.sort(key=lambda file: file.key)
-    for one, other in pairwise(files):
-        if one.key == other.key:
-            raise InputError(f"source {spec.location} names {one.uri} twice; name every file once")
-    if spec.format == "parquet" and not any(file.num_rows for file in files):
-        raise InputError(f"source {spec.location} has no row; give Parquet files of images")
+        update = {"columns": dict.fromkeys(spec.columns, "string"), "caption_column": spec.caption_column or "caption"}
+        spec = spec.model_copy(update=update)
+    else:
+        files, spec = _with_footers(files, spec)
     return Listing(spec, files=files, num_bytes=sum(file.num_bytes for file in files))
+
+
+def _with_footers(files: list[SourceFile], spec: SourceSpec) -> tuple[list[SourceFile], SourceSpec]:
+    from pipeline.source.parquet import read_footer, settled
+
+    counted = []
+    for file, (schema, num_rows) in zip(files, at_once(read_footer, [file.uri for file in files]), strict=True):
+        spec = settled(spec, file.uri, schema)
+        counted.append(file.model_copy(update={"num_rows": num_rows}))
+    if not any(file.num_rows for file in counted):
+        raise InputError(f"source {spec.location} has no row; give Parquet files of images")
+    return counted, spec
 
 
 def _files_of(spec: SourceSpec) -> Iterator[tuple[str, str]]:
     """URI and key of each file; the key is relative to the part of the location before the first wildcard."""
     location, suffix = spec.location, _FILE_SUFFIXES[spec.format]
-    fixed = location[: min(location.find(char) % (len(location) + 1) for char in "{*?[")]
-    root = uri_of(fixed.rpartition("/")[0] or "/")
-    for place in expanded(location):
-        if is_url(place) and not place.lower().endswith(suffix) and not place.startswith("http"):
-            found = [joined(place, info.base_name) for info in children(place) if info.base_name.endswith(suffix)]
-            base = place.rstrip("/")
-        elif not is_url(place) and os.path.isdir(place):
-            found = [path.as_uri() for path in sorted(Path(place).rglob(f"*{suffix}"))]
-            base = uri_of(place)
-        else:
-            found, base = [uri_of(place)], root
-        if not found:
+    places = [match for place in expanded(location) for match in _matches(place)]
+    fixed = re.split(r"[*?{[]", location)[0] if places != [location] else location.rstrip("/")
+    root = fixed.rpartition("/")[0]
+    for place in places:
+        inside = list(_files_in(place, suffix))
+        if not inside:
             raise InputError(f"source {place} holds no {suffix} file; check the name, or --input-format")
-        for uri in found:
-            yield uri, uri.removeprefix(f"{base.rstrip('/')}/")
+        for path in inside:
+            # of a folder alone, keys are relative to it
+            start = place if places == [location] and path != place else root
+            yield uri_of(path), as_text(path.removeprefix(start).lstrip("/"))
+
+
+def _matches(place: str) -> list[str]:
+    """The URLs that a URL with `*` in its last part stands for."""
+    folder, _, pattern = place.rpartition("/")
+    if "*" not in place or not is_url(place) or place.startswith("http"):
+        return [place]
+    found = [] if "*" in folder else fnmatch.filter((child.name for child in children(folder)), pattern)
+    if not found:
+        raise InputError(f"source {place} matches no file; check the pattern, * is for the last part of a URL only")
+    return [f"{folder}/{name}" for name in found]
+
+
+def _files_in(place: str, suffix: str) -> Iterator[str]:
+    """The place itself, or the files of a suffix under it, if it is a folder; hidden ones are left out."""
+    if is_url(place):
+        if place.lower().endswith((suffix, *_COMPRESSED)) or place.startswith("http"):
+            yield place
+        else:
+            names = (name for name, _ in walk(place))
+            yield from (f"{place.rstrip('/')}/{name}" for name in names if name.lower().endswith(suffix))
+    elif not os.path.isdir(place):
+        yield place
+    else:
+        for folder, folders, names in os.walk(place):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in names:
+                if name.lower().endswith(suffix) and not name.startswith("."):
+                    yield os.path.join(folder, name)
 
 
 def _refuse_repeated(entries: Iterator[ImageEntry], location: str) -> Iterator[ImageEntry]:

@@ -35,7 +35,7 @@ def joined(parent: str, name: str) -> str:
     """URI of a name relative to a URI's folder; names that are URLs or absolute paths stand for themselves."""
     if _SCHEME.match(name):
         return name
-    if os.path.isabs(name) or not is_url(parent):
+    if name.startswith("/") or not is_url(parent):
         return (Path(path_of(parent)) / name).as_uri()
     if "." in name.split("/") or ".." in name.split("/"):
         scheme, _, rest = parent.partition("://")
@@ -51,7 +51,7 @@ def expanded(pattern: str) -> list[str]:
     """
     found = []
     for location in _without_braces(pattern):
-        if is_url(location) or not glob.has_magic(location) or os.path.exists(location):
+        if is_url(location) or not glob.has_magic(location) or Path(location).exists():
             found.append(location)
             continue
         matches = sorted(glob.glob(location, recursive=True))

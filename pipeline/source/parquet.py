@@ -4,14 +4,17 @@ Home of pyarrow's reading side for sources.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.source.entry import ImageEntry, SourceFile, SourceSpec
-from pipeline.source.location import joined, open_stream, persistently, reason_of
+from pipeline.source.failures import reason_of
+from pipeline.source.location import open_stream
+from pipeline.source.naming import joined
 
 IMAGE_COLUMNS = (
     "image",
@@ -28,40 +31,68 @@ IMAGE_COLUMNS = (
 )
 CAPTION_COLUMNS = ("caption", "text", "title")
 _ROWS_AT_ONCE = 64
+_BUFFER_BYTES = 2**20
+_IMAGE_TYPES = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+    pa.types.is_fixed_size_binary,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+)
 
 
 def with_footer(file: SourceFile, spec: SourceSpec) -> tuple[SourceFile, SourceSpec]:
     """The file with its number of rows, and the spec with the columns settled.
 
     Raises:
-        InputError: If it is no Parquet file, or lacks a column.
+        InputError: If it is no Parquet file, lacks a column, or has it of another type than the files before it.
+    """
+    schema, num_rows = read_footer(file.uri)
+    return file.model_copy(update={"num_rows": num_rows}), settled(spec, file.uri, schema)
+
+
+def read_footer(uri: str) -> tuple[pa.Schema, int]:
+    """Columns and number of rows of a file.
+
+    Raises:
+        InputError: If it is no Parquet file, or cannot be read.
     """
     try:
-        with persistently(lambda: open_stream(file.uri), file.uri) as stream:
+        with open_stream(uri) as stream:
             footer = pq.ParquetFile(stream)
-            schema, num_rows = footer.schema_arrow, footer.metadata.num_rows
+            return footer.schema_arrow, footer.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"cannot read {file.uri} as Parquet: {reason_of(error)}; fetch it again") from error
-    image = _choose(file, schema, spec.image_column, IMAGE_COLUMNS, "--image-column")
+        raise InputError(f"cannot read {uri} as Parquet: {reason_of(error)}; fetch it again") from error
+
+
+def settled(spec: SourceSpec, uri: str, schema: pa.Schema) -> SourceSpec:
+    """The spec with the columns that this file has; those settled by other files must be there too.
+
+    Raises:
+        InputError: If a column is missing, or is of another type.
+    """
+    image = _choose(uri, schema, spec.image_column, IMAGE_COLUMNS, "--image-column")
     if image is None:
         raise InputError(
-            f"{file.uri} has no column of images under a usual name; name it with --image-column, one of "
+            f"{uri} has no column of images under a usual name; name it with --image-column, one of "
             f"{', '.join(schema.names)}"
         )
-    _refuse_type(file, schema.field(image))
+    _refuse_type(uri, schema.field(image))
     columns = {}
     for name, asked in spec.columns.items():
-        found = _arrow_type(file, _field(file, schema, name, "--columns"))
+        found = _kind_carried(uri, _field(uri, schema, name, "--columns"))
         if asked and asked != found:
-            raise InputError(f"{file.uri}: column {name!r} is {found}, in other files it is {asked}; make them agree")
+            raise InputError(f"{uri}: column {name!r} is {found}, in other files it is {asked}; make them agree")
         columns[name] = found
-    settled = {
+    update = {
         "image_column": image,
-        "key_column": _choose(file, schema, spec.key_column, (), "--key-column"),
-        "caption_column": _choose(file, schema, spec.caption_column, CAPTION_COLUMNS, "--caption-column"),
+        "key_column": _choose(uri, schema, spec.key_column, (), "--key-column"),
+        "caption_column": _choose(uri, schema, spec.caption_column, CAPTION_COLUMNS, "--caption-column"),
         "columns": columns,
     }
-    return file.model_copy(update={"num_rows": num_rows}), spec.model_copy(update=settled)
+    return spec.model_copy(update=update)
 
 
 def read_rows(file: SourceFile, spec: SourceSpec, start: int, stop: int) -> Iterator[ImageEntry]:
@@ -74,28 +105,44 @@ def read_rows(file: SourceFile, spec: SourceSpec, start: int, stop: int) -> Iter
     columns = {spec.image_column, spec.key_column, spec.caption_column, *spec.columns} - {None}
     folder = file.uri.rpartition("/")[0]
     try:
-        with persistently(lambda: open_stream(file.uri), file.uri) as stream:
-            parquet = pq.ParquetFile(stream)
-            groups, first = _row_groups(parquet, start, stop)
-            for batch in parquet.iter_batches(_ROWS_AT_ONCE, groups, sorted(columns), use_threads=False):
-                rows = batch.slice(max(0, start - first), max(0, stop - max(first, start)))
-                for number, row in enumerate(rows.to_pylist(), max(first, start)):
-                    yield _entry(file, spec, folder, number, row)
-                first += batch.num_rows
+        with open_stream(file.uri) as stream:
+            for number, row in _rows(stream, sorted(columns), start, stop):
+                yield _entry(file, spec, folder, number, row)
     except pa.ArrowException as error:
-        raise InputError(f"{file.uri} is damaged ({reason_of(error)}); fetch it again") from error
+        raise InputError(
+            f"{file.uri} is damaged ({reason_of(error)}); put a whole copy in its place, and run the same command with "
+            "--on-change embed"
+        ) from error
 
 
 def read_cell(uri: str, column: str, row: int) -> bytes:
-    """One image's bytes. Raises OSError."""
+    """One image's bytes.
+
+    Raises:
+        OSError, SourceUnavailable: If it is not there or cannot be read.
+    """
     try:
         with open_stream(uri) as stream:
-            parquet = pq.ParquetFile(stream)
-            [group], first = _row_groups(parquet, row, row + 1)
-            value = parquet.read_row_group(group, [column])[column][row - first].as_py()
+            [(_, found)] = _rows(stream, [column], row, row + 1)
     except (pa.ArrowException, ValueError) as error:
         raise OSError(f"cannot read row {row}: {reason_of(error)}") from error
+    value = found[column]
     return (value.get("bytes") if isinstance(value, dict) else value) or b""
+
+
+def _rows(stream: BinaryIO, columns: list[str], start: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows by their number, with the values of some columns; few of them in memory, however large a row group is."""
+    # not ahead by whole row groups, which may be as large as the file
+    parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+    groups, first = _row_groups(parquet, start, stop)
+    for batch in parquet.iter_batches(_ROWS_AT_ONCE, groups, columns, use_threads=False):
+        begin, end = max(first, start), min(first + batch.num_rows, stop)
+        if begin < end:
+            part = pa.table([batch.slice(begin - first, end - begin)[name] for name in columns], columns)
+            yield from enumerate(pa.table([_plain(part[name]) for name in columns], columns).to_pylist(), begin)
+        first += batch.num_rows
+        if first >= stop:
+            return
 
 
 def _entry(file: SourceFile, spec: SourceSpec, folder: str, number: int, row: dict[str, Any]) -> ImageEntry:
@@ -107,14 +154,14 @@ def _entry(file: SourceFile, spec: SourceSpec, folder: str, number: int, row: di
     if isinstance(data, str) or (data is None and path):
         data, uri = None, joined(folder, path)
     else:
-        data, uri = data or b"", f"{file.uri}#column={spec.image_column}&row={number}"
+        data, uri = data or b"", f"{file.uri}#column={quote(spec.image_column, safe='')}&row={number}"
     key = row[spec.key_column] if spec.key_column else None
     return ImageEntry(
         key=f"{file.key}/{number}" if key is None else str(key),
         uri=uri,
         num_bytes=len(data or b""),
         mtime_ns=0,
-        caption=None if caption is None else str(caption),
+        caption=None if caption is None else str(caption) or None,
         extra={name: row[name] for name in spec.columns} or None,
         data=data,
     )
@@ -132,34 +179,50 @@ def _row_groups(parquet: pq.ParquetFile, start: int, stop: int) -> tuple[list[in
     return found, first
 
 
-def _choose(file: SourceFile, schema: pa.Schema, asked: str | None, usual: tuple[str, ...], flag: str) -> str | None:
+def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times as numbers: Python's own have no nanoseconds, and know time zones that a machine may not."""
+    return values.cast(pa.int64()) if pa.types.is_timestamp(values.type) or _is_in_ns(values.type) else values
+
+
+def _is_in_ns(kind: pa.DataType) -> bool:
+    return (pa.types.is_time(kind) or pa.types.is_duration(kind)) and kind.unit == "ns"
+
+
+def _choose(uri: str, schema: pa.Schema, asked: str | None, usual: tuple[str, ...], flag: str) -> str | None:
     if asked:
-        return _field(file, schema, asked, flag).name
+        return _field(uri, schema, asked, flag).name
     return next((name for name in usual if name in schema.names), None)
 
 
-def _field(file: SourceFile, schema: pa.Schema, name: str, flag: str) -> pa.Field:
+def _field(uri: str, schema: pa.Schema, name: str, flag: str) -> pa.Field:
     if name not in schema.names:
-        raise InputError(f"{file.uri} has no column {name!r}; give {flag} one of {', '.join(schema.names)}")
+        raise InputError(f"{uri} has no column {name!r}; give {flag} one of {', '.join(schema.names)}")
     return schema.field(name)
 
 
-def _refuse_type(file: SourceFile, field: pa.Field) -> None:
-    kind = field.type
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+def _flat(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _refuse_type(uri: str, field: pa.Field) -> None:
+    kind = _flat(field.type)
+    is_flat = any(is_of(kind) for is_of in _IMAGE_TYPES)
     is_both = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-    if not (is_text or is_bytes or is_both):
+    if not (is_flat or is_both):
         raise InputError(
-            f"{file.uri}: column {field.name!r} is {kind}, expected bytes, a struct of bytes and path, or text; give "
+            f"{uri}: column {field.name!r} is {kind}, expected bytes, a struct of bytes and path, or text; give "
             "another --image-column"
         )
 
 
-def _arrow_type(file: SourceFile, field: pa.Field) -> str:
-    name = str(field.type)
+def _kind_carried(uri: str, field: pa.Field) -> str:
+    kind = _flat(field.type)
+    name = str(pa.timestamp(kind.unit) if pa.types.is_timestamp(kind) else kind)  # a time zone: as UTC
     try:
         pa.type_for_alias(name)
     except ValueError:
-        raise InputError(f"{file.uri}: column {field.name!r} is {name}; --columns takes flat types only") from None
+        raise InputError(
+            f"{uri}: column {field.name!r} is {name}, and cannot be carried; --columns takes numbers, text, bytes, "
+            "dates and times"
+        ) from None
     return name

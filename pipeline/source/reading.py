@@ -1,13 +1,15 @@
 """One planned shard as entries, and one image by its URI: the reading half of every source."""
 
+import os
 import re
 from collections.abc import Iterator
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 from pipeline.errors import InputError
 from pipeline.source import parquet, webdataset
 from pipeline.source.entry import ImageEntry, SourceFile, SourceSpec
-from pipeline.source.location import examine, read_bytes, reason_of
+from pipeline.source.failures import reason_of
+from pipeline.source.location import examine, read_bytes
 
 MAX_FILE_BYTES = webdataset.MAX_MEMBER_BYTES
 """Larger files are refused unread: a decoder holds the file in memory."""
@@ -47,6 +49,7 @@ def read_image(uri: str) -> bytes:
     inside = _INSIDE.search(uri)
     if inside is None:
         return read_bytes(uri, MAX_FILE_BYTES)
+    file = uri[: inside.start()]
     if inside["member"]:
-        return webdataset.read_member(uri[: inside.start()], unquote(inside["member"]))
-    return parquet.read_cell(uri[: inside.start()], inside["column"], int(inside["row"]))
+        return webdataset.read_member(file, os.fsdecode(unquote_to_bytes(inside["member"])))
+    return parquet.read_cell(file, unquote(inside["column"]), int(inside["row"]))

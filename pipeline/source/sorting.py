@@ -1,4 +1,4 @@
-"""Sort more than memory holds: sorted runs in temporary files, merged when they are read."""
+"""Sort more than memory holds: sorted runs in a temporary file, merged when they are read."""
 
 import heapq
 import pickle
@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, BinaryIO, Generic, TypeVar
+
+from pipeline.errors import StoreError
 
 T = TypeVar("T")
 RUN_LENGTH = 200_000
@@ -16,45 +18,46 @@ class Sorted(Generic[T]):
     """Items in the order of `key`, equal ones in the order they came; can be iterated again and again."""
 
     def __init__(self, items: Iterable[T], key: Callable[[T], Any], run_length: int = RUN_LENGTH) -> None:
-        """Take all of `items`; `run_length` of them are in memory at a time."""
+        """Take all of `items`; fewer than `run_length` stay in memory, more go to the temporary file."""
         self._key = key
-        self._runs: list[BinaryIO] = []
         self._in_memory: list[T] = []
+        self._file: BinaryIO | None = None
+        self._runs: list[tuple[int, int]] = []  # where in the file they begin and end
         self._count = 0
         source = iter(items)
         while run := list(islice(source, run_length)):
             self._count += len(run)
             run.sort(key=key)
-            if self._in_memory:
-                self._runs.append(_spilled(self._in_memory))
-            self._in_memory = run
-        if self._runs:
-            self._runs.append(_spilled(self._in_memory))
-            self._in_memory = []
+            if len(run) < run_length and self._file is None:
+                self._in_memory = run
+            else:
+                self._spill(run)
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[T]:
-        if not self._runs:
+        if self._file is None:
             return iter(self._in_memory)
-        return heapq.merge(*(_read(run) for run in self._runs), key=self._key)
+        return heapq.merge(*(self._read(*run) for run in self._runs), key=self._key)
 
-
-def _spilled(items: list[Any]) -> BinaryIO:
-    file = tempfile.TemporaryFile(prefix="clipsieve-")
-    for start in range(0, len(items), _BATCH):
-        pickle.dump(items[start : start + _BATCH], file, pickle.HIGHEST_PROTOCOL)
-    return file
-
-
-def _read(file: BinaryIO) -> Iterator[Any]:
-    position = 0
-    while True:
-        file.seek(position)  # one file may be read by several iterations in turn
+    def _spill(self, run: list[T]) -> None:
         try:
-            batch = pickle.load(file)
-        except EOFError:
-            return
-        position = file.tell()
-        yield from batch
+            self._file = self._file or tempfile.TemporaryFile(prefix="clipsieve-")
+            start = self._file.tell()
+            for first in range(0, len(run), _BATCH):
+                pickle.dump(run[first : first + _BATCH], self._file, pickle.HIGHEST_PROTOCOL)
+            self._file.flush()
+        except OSError as error:
+            raise StoreError(
+                f"cannot sort {self._count} items in {tempfile.gettempdir()}: {error.strerror}; free space there, or "
+                "set TMPDIR to a larger disk"
+            ) from error
+        self._runs.append((start, self._file.tell()))
+
+    def _read(self, position: int, end: int) -> Iterator[T]:
+        while position < end:
+            self._file.seek(position)  # all runs, and iterations, read the one file in turn
+            batch = pickle.load(self._file)
+            position = self._file.tell()
+            yield from batch

@@ -8,13 +8,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.source.entry import ImageEntry, SourceSpec
-from pipeline.source.location import is_url, joined, open_stream, path_of, persistently, reason_of, uri_of
-from pipeline.source.webdataset import as_column
+from pipeline.source.entry import ImageEntry, SourceSpec, as_column
+from pipeline.source.failures import reason_of
+from pipeline.source.location import open_stream, refuse_unreachable
+from pipeline.source.naming import is_url, joined, path_of, uri_of
 
 PATH_COLUMNS = ("image_path", "filepath", "file_path", "path", "file_name", "filename", "file", "url", "uri", "image")
 CAPTION_COLUMNS = ("caption", "title", "text")
 LIST_SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": None, ".ndjson": None}
+
+_SURPLUS = "(surplus)"
 
 
 def read_list(spec: SourceSpec) -> Iterator[ImageEntry]:
@@ -25,65 +28,92 @@ def read_list(spec: SourceSpec) -> Iterator[ImageEntry]:
     """
     uri = uri_of(spec.location)
     folder = uri.rpartition("/")[0]
+    schemes: set[str] = set()
+    number = 0
     try:
-        with persistently(lambda: open_stream(uri), uri) as stream:
-            text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-            rows = enumerate(_rows(text, spec.location), start=1)
-            number, row = next(rows, (0, None))
-            if row is None:
-                raise InputError(f"list {spec.location} is empty; expected a header and one image a line")
-            path = _choose(spec.location, row, spec.image_column, PATH_COLUMNS, "--image-column")
-            if path is None:
-                raise InputError(
-                    f"list {spec.location} has no column of paths under a usual name; name it with --image-column, "
-                    f"one of {', '.join(row)}"
-                )
-            caption = _choose(spec.location, row, spec.caption_column, CAPTION_COLUMNS, "--caption-column")
-            for name in spec.columns:
-                _choose(spec.location, row, name, (), "--columns")
-            while row is not None:
-                if not row.get(path):
-                    raise InputError(f"list {spec.location}, row {number}: no {path!r}; every row names an image")
-                yield _entry(spec, folder, row, row[path], row.get(caption) if caption else None)
-                number, row = next(rows, (0, None))
+        with open_stream(uri) as stream:
+            rows = _rows(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), spec.location)
+            for number, row in enumerate(rows, start=1):
+                if number == 1:
+                    _refuse_missing_columns(spec, row)
+                entry = _entry(spec, folder, number, row)
+                scheme = entry.uri.partition("://")[0]
+                if scheme != "file" and scheme not in schemes:  # now, not on every worker
+                    refuse_unreachable(entry.uri)
+                    schemes.add(scheme)
+                yield entry
     except UnicodeDecodeError as error:
-        raise InputError(f"list {spec.location} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+        raise InputError(f"list {spec.location} is not UTF-8 (after row {number}); save it as UTF-8") from error
     except (OSError, csv.Error) as error:
-        raise InputError(f"cannot read the list {spec.location}: {reason_of(error)}") from error
+        raise InputError(
+            f"cannot read the list {spec.location}: {reason_of(error)} (after row {number}); check its name and its "
+            "format"
+        ) from error
+    if not number:
+        raise InputError(f"list {spec.location} is empty; expected a header and one image a line")
 
 
 def _rows(text: Iterable[str], location: str) -> Iterator[dict[str, Any]]:
     delimiter = LIST_SUFFIXES[os.path.splitext(location)[1].lower()]
     if delimiter:
-        yield from csv.DictReader(text, delimiter=delimiter)
+        yield from csv.DictReader(text, delimiter=delimiter, restkey=_SURPLUS)
         return
     for number, line in enumerate(text, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"list {location}, line {number} is not JSON: {reason_of(error)}") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"list {location}, line {number} is not JSON: {reason_of(error)}; expected one object a line"
+            ) from error
         if not isinstance(row, dict):
             raise InputError(f"list {location}, line {number}: expected a JSON object, found {line[:60]!r}")
         yield row
 
 
-def _entry(spec: SourceSpec, folder: str, row: dict[str, Any], path: str, caption: Any) -> ImageEntry:
-    uri = joined(folder, str(path))
+def _refuse_missing_columns(spec: SourceSpec, row: dict[str, Any]) -> None:
+    asked = {
+        "--image-column": [spec.image_column],
+        "--key-column": [spec.key_column],
+        "--caption-column": [spec.caption_column],
+        "--columns": list(spec.columns),
+    }
+    for flag, names in asked.items():
+        for name in names:
+            if name and name not in row:
+                raise InputError(f"list {spec.location} has no column {name!r}; give {flag} one of {', '.join(row)}")
+    if not spec.image_column and not any(name in row for name in PATH_COLUMNS):
+        raise InputError(
+            f"list {spec.location} has no column of paths under a usual name; name it with --image-column, one of "
+            f"{', '.join(row)}"
+        )
+
+
+def _entry(spec: SourceSpec, folder: str, number: int, row: dict[str, Any]) -> ImageEntry:
+    if _SURPLUS in row:
+        raise InputError(
+            f"list {spec.location}, row {number}: more fields than the header names; put fields that hold the "
+            "separator into double quotes"
+        )
+    column = spec.image_column or _present(PATH_COLUMNS, row)
+    path = as_column(row.get(column))
+    if not path:
+        raise InputError(f"list {spec.location}, row {number}: no {column or 'path'!r}; every row names an image")
+    uri = joined(folder, path)
     num_bytes = mtime_ns = 0
     if not is_url(uri):  # asking a server for each of millions would take longer than fetching them
         try:
             status = os.stat(path_of(uri))
             num_bytes, mtime_ns = status.st_size, status.st_mtime_ns
-        except OSError:
+        except (OSError, ValueError):  # a row will say why
             pass
-    key = str(row.get(spec.key_column) or path) if spec.key_column else str(path)
+    key = as_column(row.get(spec.key_column)) if spec.key_column else None
+    caption = as_column(row.get(spec.caption_column or _present(CAPTION_COLUMNS, row)))
     extra = {name: as_column(row.get(name)) for name in spec.columns} or None
-    return ImageEntry(key, uri, num_bytes, mtime_ns, as_column(caption), extra)
+    return ImageEntry(key or path, uri, num_bytes, mtime_ns, caption or None, extra)
 
 
-def _choose(location: str, row: dict[str, Any], asked: str | None, usual: tuple[str, ...], flag: str) -> str | None:
-    if asked and asked not in row:
-        raise InputError(f"list {location} has no column {asked!r}; give {flag} one of {', '.join(row)}")
-    return asked or next((name for name in usual if name in row), None)
+def _present(usual: tuple[str, ...], row: dict[str, Any]) -> str | None:
+    # row by row: of JSON, one may lack what another has
+    return next((name for name in usual if name in row), None)

@@ -86,11 +86,11 @@ def _run(command: list[str], duration_s: float, left: int, chance: random.Random
             done = _kill(driver, victim, chance)
             log(f"killed {victim} after {moment_s:.1f} s: {'hit' if done else 'none was there'}")
             result.kills[victim] += done
-    family = _descendants(driver.pid)
+    family = descendants(driver.pid)
     try:
         _, errors = driver.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
-        for pid in [*_descendants(driver.pid), driver.pid]:
+        for pid in [*descendants(driver.pid), driver.pid]:
             _end(pid)
         raise AssertionError(f"the run did not end within {PATIENCE_S:.0f} s") from None
     result.last_exit = driver.returncode
@@ -102,7 +102,7 @@ def _run(command: list[str], duration_s: float, left: int, chance: random.Random
 
 
 def _kill(driver: subprocess.Popen, victim: str, chance: random.Random) -> int:
-    family = _descendants(driver.pid)
+    family = descendants(driver.pid)
     if victim == "driver":
         pids = [driver.pid]
     elif victim == "all":
@@ -118,9 +118,9 @@ def _kill(driver: subprocess.Popen, victim: str, chance: random.Random) -> int:
 def _bury(family: list[int]) -> int:
     """Wait for what a dead driver left to end by itself; end what does not. How many those were."""
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and any(_title(pid) for pid in family):
+    while time.monotonic() < deadline and any(title(pid) for pid in family):
         time.sleep(0.2)
-    orphans = [pid for pid in family if _title(pid)]
+    orphans = [pid for pid in family if title(pid)]
     for pid in orphans:
         _end(pid)
     return len(orphans)
@@ -133,7 +133,8 @@ def _end(pid: int) -> None:
         pass
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
+    """Processes under a process, all generations."""
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -147,7 +148,7 @@ def _descendants(root: int) -> list[int]:
     return found
 
 
-def _title(pid: int) -> str:
+def title(pid: int) -> str:
     """Command line of a process; empty if it is gone, or only its exit status is left."""
     try:
         if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
@@ -159,7 +160,7 @@ def _title(pid: int) -> str:
 
 def _program(pid: int) -> str:
     """File name of a process's program; Ray's workers call themselves by what they do."""
-    first = _title(pid).partition(" ")[0]
+    first = title(pid).partition(" ")[0]
     return first if first.startswith("ray::") else Path(first).name
 
 
