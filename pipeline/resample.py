@@ -136,6 +136,7 @@ def _judge(
     if not cosine >= MIN_COSINE:
         where, then = store.part_of(stats), record.environment.get("device", "an unknown device")
         result.findings.append(
-            f"{where}: the embedding of {key!r} has cosine {cosine:.6f} to what its image gives now on {result.device}, "
-            f"expected {MIN_COSINE}; it was made on {then}: compare on that device, with the versions of run.json"
+            f"{where}: the embedding of {key!r} has cosine {cosine:.6f} to what its image now gives on "
+            f"{result.device}, expected {MIN_COSINE}; it was made on {then}: compare on that device, with the versions "
+            "of run.json"
         )

@@ -167,7 +167,7 @@ class _Meter:
         on_tick: Callable[[Tick], None],
         max_bad_fraction: float | None,
     ) -> None:
-        self._num_before = sum(stats.num_images for stats in committed)
+        self._num_before = sum(stats.num_images + stats.num_removed for stats in committed)
         self._failed_before = sum_failed(committed)
         self._num_total = record.num_images
         self._on_tick = on_tick

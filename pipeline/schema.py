@@ -123,7 +123,9 @@ def part_table(
 
 def write_part(path: Path, table: pa.Table) -> None:
     """Write `table` to `path` as is; the caller makes it atomic."""
-    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+    # no two embeddings are equal: a dictionary of their numbers makes them larger, and slower to write and to read
+    repeated = [name for name in table.schema.names if name != "embedding"]
+    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS, use_dictionary=repeated)
 
 
 def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

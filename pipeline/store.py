@@ -11,8 +11,8 @@
     STORE/lock.json                         owner and heartbeat of the running job (see `lock`)
 
 A part without its stats file does not exist for any reader, nor does a list of images without its plan. All but log,
-lock and index is under a hash: JSON and tombstones are sealed (see `seal`), a stats file has the hash of its part, a plan
-that of its list.
+lock and index is under a hash: JSON and tombstones are sealed (see `seal`), a stats file has the hash of its part, a
+plan that of its list.
 """
 
 import hashlib

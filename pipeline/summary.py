@@ -21,7 +21,9 @@ def summarize(
 
     Returns:
         Rates in images per second: end to end; and what decoding and encoding would reach alone, on all cores or all
-        workers. Seconds by stage, summed over workers. `bound_by` and a sentence that says what it means.
+        workers. The share of what they would reach together at best: 1/(1/decode + 1/encode) where they share the
+        cores, the slower of the two where they do not. Seconds by stage, summed over workers. `bound_by`, and a
+        sentence that says what it means.
     """
     num_images = sum(shard.num_images for shard in stats)
     seconds = {name: sum(shard.timings_s.get(name, 0.0) for shard in stats) for name in _STAGES}
@@ -34,11 +36,16 @@ def summarize(
         "decode": _rate(num_images, seconds["decode_cpu_s"] / num_cpus),
         "encode": _rate(num_images, encode_s),
     }
+    ideal = None
+    if rates["decode"] and rates["encode"]:
+        alone = (rates["decode"], rates["encode"])
+        ideal = min(alone) if num_gpus else 1 / (1 / alone[0] + 1 / alone[1])
     bound_by = _bound_by(seconds, rates, num_workers, elapsed_s, num_gpus)
     return {
         "num_images": num_images,
         "elapsed_s": elapsed_s,
         "images_per_second": rates,
+        "share_of_ideal": rates["end_to_end"] / ideal if ideal else None,
         "seconds": seconds,
         "bound_by": bound_by,
         "sentence": _sentence(bound_by, rates, num_cpus, num_gpus, has_policy),

@@ -274,7 +274,7 @@ def _check_names(store: Store, record: RunRecord, markers: Mapping[int, ShardSta
     known |= {store.stats_path(ordinal).name for ordinal in ordinals}
     known |= {f"{plan.number:05d}.json" for plan in record.plans}
     known |= {store.entries_path(plan).name for plan in record.plans if plan.has_entries}
-    for path in sorted([*store.root.glob(".*.tmp"), *store.plan_dir.iterdir(), *store.embeddings_dir.iterdir()]):
+    for path in sorted([*store.root.glob(".*.tmp"), *store.plan_dir.glob("*"), *store.embeddings_dir.glob("*")]):
         if path.name in known:
             continue
         part = _PART.fullmatch(path.name)

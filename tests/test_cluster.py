@@ -39,8 +39,8 @@ def photos(tmp_path_factory):
 def start(tmp_path, tiny_model, photos):
     """Starts an embed of the photos, with more arguments."""
 
-    def start_embed(store, *more):
-        command = [CLIPSIEVE, "embed", str(photos), "--out", str(tmp_path / store), "--model", tiny_model]
+    def start_embed(store, *more, source=photos):
+        command = [CLIPSIEVE, "embed", str(source), "--out", str(tmp_path / store), "--model", tiny_model]
         command += ["--shard-size", "8", "--batch-size", "4", *more]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -85,8 +85,11 @@ def test_a_node_lost_in_mid_run_costs_nothing(cluster, start, tmp_path):
     assert subprocess.run([CLIPSIEVE, "verify", tmp_path / "lost"], capture_output=True).returncode == 0
 
 
-def test_a_node_that_joins_gets_work(cluster, start, tmp_path):
-    run = start("grown", "--ray-address", cluster.address, "--workers", "2", "--min-workers", "1")
+def test_a_node_that_joins_gets_work(cluster, start, photos, tmp_path):
+    lines = ["path,key"] + [f"{path},{n}/{path.name}" for n in range(6) for path in sorted(photos.iterdir())]
+    (tmp_path / "long.csv").write_text("\n".join(lines))  # long enough for a node to join
+    more = ("--ray-address", cluster.address, "--workers", "2", "--min-workers", "1", "--key-column", "key")
+    run = start("grown", *more, source=tmp_path / "long.csv")
     wait_for(lambda: events(tmp_path / "grown", "run_started"), run)
     cluster.add_node(**NODE)
     end(run)
@@ -98,9 +101,10 @@ def test_another_version_of_the_code_is_refused(start, tmp_path, monkeypatch):
     shutil.copytree(Path(pipeline.__file__).parent, tmp_path / "other" / "pipeline")
     with (tmp_path / "other" / "pipeline" / "plan.py").open("a") as file:
         file.write("# another version\n")
-    cluster = Cluster(initialize_head=True, connect=False, head_node_args={**NODE, "num_cpus": 0})
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "other"))
+    cluster = Cluster(initialize_head=True, connect=False, head_node_args={**NODE, "include_dashboard": False})
+    monkeypatch.delenv("PYTHONPATH")
     try:
-        cluster.add_node(**NODE, env_vars={"PYTHONPATH": str(tmp_path / "other")})
         run = start("refused", "--ray-address", cluster.address)
         _, errors = run.communicate(timeout=PATIENCE_S)
     finally:

@@ -289,3 +289,17 @@ def test_what_was_replaced_is_taken_out_and_its_successor_stays(tmp_path, photos
     squeeze(store)
     embed_plainly(source, store.root, tiny_model)
     assert is_whole(store).num_images == 11
+
+
+@pytest.mark.parametrize("on_change", ["stop", "embed"])
+def test_a_deleted_image_stays_away_though_its_file_changes(
+    tmp_path, photos, tiny_model, make_image, remove, on_change
+):
+    source = shutil.copytree(photos, tmp_path / "photos")
+    store = embed_plainly(source, tmp_path / "store", tiny_model)
+    remove(store, "photo-01.png")
+    squeeze(store)
+    make_image(31, 33).save(source / "photo-01.png")
+    embed_plainly(source, store.root, tiny_model, on_change=on_change)
+    assert is_whole(store).num_images == 11
+    assert len(store.read_run().plans) == 1

@@ -26,6 +26,7 @@ def test_rates_of_cores_that_decoding_and_encoding_share():
     stats = [shard(decode_cpu_s=1, encode_cpu_s=3, encode_s=3)] * 2
     summary = summarize(stats, 5.0, num_workers=2, num_cpus=2, num_gpus=0, has_policy=False)
     assert summary["images_per_second"] == {"end_to_end": 40, "decode": 200, "encode": pytest.approx(200 / 3)}
+    assert summary["share_of_ideal"] == pytest.approx(40 / 50)
     assert summary["seconds"]["decode_cpu_s"] == 2
     assert summary["bound_by"] == "encode"
     assert summary["sentence"] == (
@@ -39,6 +40,7 @@ def test_a_gpu_that_waits_for_cores():
     stats = [shard(num_images=1000, decode_cpu_s=32, encode_s=0.5, decode_wait_s=2)]
     summary = summarize(stats, 2.5, num_workers=1, num_cpus=16, num_gpus=1, has_policy=True)
     assert summary["images_per_second"] == {"end_to_end": 400, "decode": 500, "encode": 2000}
+    assert summary["share_of_ideal"] == pytest.approx(400 / 500)
     assert summary["sentence"] == (
         "decode-bound: 16 cores give 500 images/s, the encoder could do 2,000; pruning will not help until there are "
         "more cores, or smaller images"

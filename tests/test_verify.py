@@ -351,7 +351,6 @@ def test_strangers_and_leftovers(store):
 def test_a_store_without_a_plan(store):
     for folder in (store.plan_dir, store.embeddings_dir):
         shutil.rmtree(folder)
-        folder.mkdir()
     (store.root / "tombstones.parquet").unlink()
     assert "no image is planned; run the same embed command again" in only_finding(store)
     with pytest.raises(StoreError, match="0 of 0 shards"):

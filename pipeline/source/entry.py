@@ -26,6 +26,10 @@ class ImageEntry:
     extra: dict[str, Any] | None = None
     data: bytes | None = None
 
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        """As its values, twice as fast as what dataclasses do: entries go to disk and to workers by millions."""
+        return ImageEntry, (self.key, self.uri, self.num_bytes, self.mtime_ns, self.caption, self.extra, self.data)
+
     @property
     def state(self) -> tuple[int, int, str | None, dict[str, Any] | None]:
         """What tells that the image, or what is said of it, changed."""

@@ -136,6 +136,7 @@ def compare(tower: Tower, arguments: argparse.Namespace, peer_python: Path) -> d
         }
         for policy in tower.policies:
             calls[f"clipsieve {policy}"] = lambda out, policy=policy: run_clipsieve(tower, images, out, policy)
+        calls["clipsieve none, fp32"] = lambda out: run_clipsieve(tower, images, out, "none", "fp32")
         rounds: dict[str, list[dict]] = {name: [] for name in calls}
         for number in range(arguments.rounds):
             for name in calls if number % 2 == 0 else reversed(calls):
@@ -189,10 +190,11 @@ def link_images(source: Path, folder: Path, num_images: int) -> Path:
     return folder
 
 
-def run_clipsieve(tower: Tower, images: Path, out: Path, policy: str) -> dict:
+def run_clipsieve(tower: Tower, images: Path, out: Path, policy: str, precision: str = "auto") -> dict:
     """Embed with clipsieve, in a process of its own."""
     clipsieve = Path(sys.executable).with_name("clipsieve")
     command = [clipsieve, "embed", images, "--out", out / "store", *tower.clipsieve_arguments, "--policy", policy]
+    command += ["--precision", precision]
     text, wall_s = run(command, out / "log.txt", dict(os.environ))
     done = re.search(r"^(\d+) of (\d+) images embedded", text, re.MULTILINE)
     rate = re.search(r"([\d.]+) images/s end to end on (\w+), after ([\d.]+) s to start", text)
@@ -200,12 +202,15 @@ def run_clipsieve(tower: Tower, images: Path, out: Path, policy: str) -> dict:
         raise SystemExit(f"clipsieve printed no rate:\n{text}")
     check_count("clipsieve", int(done[1]), tower.num_images)
     images_per_second = float(rate[1])
+    last_run = json.loads((out / "store" / "stats.json").read_text())["last_run"]
     return {
         "images_per_second": images_per_second,
         "start_s": wall_s - tower.num_images / images_per_second,
         "wall_s": wall_s,
         "num_vectors": int(done[1]),
         "device": rate[2],
+        "share_of_ideal": last_run["share_of_ideal"],
+        "alone": last_run["images_per_second"],
     }
 
 

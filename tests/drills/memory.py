@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def tenths(store: Path, probes: list[tuple[float, float]]) -> list[dict[str, flo
     images = np.cumsum([0, *(event["num_images"] for event in commits)])
     marks = np.interp(np.linspace(0, images[-1], 11), images, moments)
     found = []
-    for begin, end in zip(marks, marks[1:], strict=False):
+    for begin, end in pairwise(marks):
         beside = [rate for moment, rate in probes if begin <= moment < end]
         rate = images[-1] / 10 / (end - begin)
         found.append({"images_per_second": rate, "over_probe": rate / statistics.median(beside) if beside else None})
