@@ -16,7 +16,7 @@ from pipeline import __version__
 from pipeline.errors import ConfigError, InputError, WorkerError
 from pipeline.plan import Shard
 from pipeline.provenance import code_sha256
-from pipeline.ray_session import get, ray_session
+from pipeline.ray_session import LIVENESS_S, get, ray_session, refuse_dead_node, wait
 from pipeline.ray_worker import EncoderRequest, EncodeWorker, WorkerIdentity, WorkerReport, batches_ahead
 from pipeline.records import RunRecord, ShardStats
 
@@ -116,13 +116,13 @@ class WorkerPool:
     def _load(self, request: EncoderRequest) -> None:
         self._request, self._joining, self._weights = None, {}, None
         identities = {worker.identify.remote(): worker for worker in self._workers}
-        present, _ = ray.wait(list(identities), num_returns=self._min)
+        present = wait(list(identities), num_returns=self._min)
         for identity in [get(ref) for ref in present]:
             _refuse_other_code(identity)
         first, identity = identities[present[0]], get(present[0])
         if request.precision is None:
             request = replace(request, precision=identity.preferred_precision)
-        self.report = get(first.load.remote(request))
+        self.report = get(wait([first.load.remote(request)])[0])
         self._request = request
         if len(self._workers) > 1:
             self._weights = first.pack.remote()
@@ -130,7 +130,7 @@ class WorkerPool:
             if worker is not first:
                 self._join(worker)
         while self.num_ready < self._min:
-            self._welcome(ray.wait(list(self._joining))[0][0])
+            self._welcome(wait(list(self._joining))[0])
 
     def _has_loaded(self, request: EncoderRequest) -> bool:
         if self._request is None or self._joining:
@@ -181,8 +181,7 @@ class WorkerPool:
         run = _Run(self, shards, ray.put(record), root, on_event)
         while run.queue or run.busy:
             run.hand_out()
-            done, _ = ray.wait([*run.busy, *self._joining], timeout=POLL_S)
-            for ref in done:
+            for ref in run.wait([*run.busy, *self._joining]):
                 if ref in self._joining:
                     run.idle += self._welcome(ref, on_event)
                 elif ref in run.busy:  # else it is the slower one of two that did the same
@@ -224,7 +223,7 @@ class WorkerPool:
         """Take a worker in whose loading has ended: a list of it, empty if it failed and another one was started."""
         worker = self._joining.pop(ref)
         try:
-            report = get(ref)
+            report, identity = get(ref), get(wait([worker.identify.remote()])[0])
         except ray.exceptions.RayError as error:
             on_event("worker_lost", reason=_first_line(error))
             if isinstance(error, ray.exceptions.ObjectLostError):
@@ -236,7 +235,6 @@ class WorkerPool:
                 f"workers loaded different encoders: {self.report.spec.describe()} and {report.spec.describe()}; "
                 "put the same weights on every node"
             )
-        identity = get(worker.identify.remote())
         _refuse_other_code(identity)
         on_event("worker_joined", host=identity.host)
         return [worker]
@@ -260,6 +258,7 @@ class _Run:
         self._attempts: dict[int, int] = {}
         self._seconds: list[float] = []
         self._alone_since: float | None = None
+        self._looked = time.monotonic()
 
     def hand_out(self) -> None:
         while self.queue and self.idle:
@@ -270,6 +269,12 @@ class _Run:
             self._help_stragglers()
             self.idle = deque(worker for worker in self.idle if not self._pool.release(worker))
         self._refuse_to_wait_forever()
+
+    def wait(self, refs: list[Any]) -> list[Any]:
+        if time.monotonic() - self._looked > LIVENESS_S:
+            refuse_dead_node()
+            self._looked = time.monotonic()
+        return ray.wait(refs, timeout=POLL_S)[0]
 
     def take(self, ref: Any) -> None:
         worker, shard, started = self.busy.pop(ref)

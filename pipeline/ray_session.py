@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ from pipeline.errors import ClipsieveError, InputError, WorkerError
 from pipeline.machine import num_cores
 
 _OBJECT_STORE_BYTES = 2 * 2**30
+LIVENESS_S = 5.0
+"""How often what Ray runs on is looked at while something is waited for."""
 
 
 @contextmanager
@@ -53,7 +56,7 @@ def ray_session(address: str | None) -> Iterator[None]:
                 _system_config={"num_workers_soft_limit": 4 * num_cores()},
                 **quiet,
             )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # it raises many kinds, plain ones too
         reason = str(error).splitlines()[0]
         advice = "see /tmp/ray/session_latest/logs"
         if address:
@@ -101,3 +104,27 @@ def get(ref: Any) -> Any:
         raise WorkerError(
             f"a worker failed: {type(error.cause).__name__}: {reason}; this is a defect, report it"
         ) from error
+
+
+def wait(refs: list[Any], num_returns: int = 1, timeout_s: float | None = None) -> list[Any]:
+    """Those of some results that are ready: `num_returns` of them, unless the time is over before.
+
+    Raises:
+        WorkerError: If Ray's own processes on this machine died; they would be waited for without an end.
+    """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        left_s = LIVENESS_S if deadline is None else min(LIVENESS_S, max(0.0, deadline - time.monotonic()))
+        ready, _ = ray.wait(refs, num_returns=num_returns, timeout=left_s)
+        if len(ready) >= num_returns or (deadline is not None and time.monotonic() >= deadline):
+            return ready
+        refuse_dead_node()
+
+
+def refuse_dead_node() -> None:
+    """Raise WorkerError if Ray's processes on this machine are gone; the cluster takes some seconds to know."""
+    here = ray.get_runtime_context().get_node_id()
+    if not any(node["NodeID"] == here and node["Alive"] for node in ray.nodes()):
+        raise WorkerError(
+            "Ray's processes on this machine died; what is committed stays, run the same command to go on"
+        )

@@ -52,6 +52,8 @@ class EncoderRequest:
     """Whether a tower that cannot be pruned may go without."""
     image_timeout_s: float | None = None
     canary: float | None = None
+    is_baseline: bool = False
+    """Whether the unpruned model shall run as open_clip runs it, to be measured against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class EncodeWorker:
         import torch
 
         from pipeline.canary import Canary
-        from pipeline.encode import default_batch_size, device_name, prunable, quickest, twin
+        from pipeline.encode import Encoder, default_batch_size, device_name, prunable, quickest, twin
         from pipeline.model.load import load_model
 
         self._threads = request.threads or self._threads
@@ -119,7 +121,7 @@ class EncodeWorker:
                 raise ConfigError("--canary compares with the unpruned model, which this run embeds with already")
             self._canary = Canary(quickest(twin(loaded), None), request.canary)
         self._loaded = loaded  # as it is; what is pruned is a twin
-        self._encoder = quickest(twin(loaded), policy)
+        self._encoder = (Encoder if request.is_baseline else quickest)(twin(loaded), policy)
         preprocess = self._encoder.spec.preprocess
         batch_size = default_batch_size(device)
         # warm up: the first forward pass and the first decode tasks, whose processes have to start, take seconds

@@ -54,7 +54,10 @@ class EmbedReport:
 
 
 def embed(
-    settings: EmbedSettings, on_tick: Callable[[Tick], None] = lambda tick: None, pool: WorkerPool | None = None
+    settings: EmbedSettings,
+    on_tick: Callable[[Tick], None] = lambda tick: None,
+    pool: WorkerPool | None = None,
+    is_baseline: bool = False,
 ) -> EmbedReport:
     """Embed a source of images into a store; finish a store that was begun; add to it what its source has more.
 
@@ -62,6 +65,7 @@ def embed(
         settings: What, where, and by which encoder.
         on_tick: Told about twice a second how far the run is.
         pool: Workers to use, for callers that embed several times; else they are started and ended here.
+        is_baseline: Whether the unpruned model shall run exactly as open_clip runs it, to be measured against.
 
     Raises:
         ClipsieveError: See `pipeline.errors`; what was committed by then stays committed.
@@ -79,7 +83,7 @@ def embed(
         ):
             begun = store.read_run() if store.run_path.exists() else None
             _refuse_other_units(settings, begun)
-            pool.load(encoder_request(settings, begun))
+            pool.load(encoder_request(settings, begun, is_baseline))
             record = store.begin(_record(settings, listing, pool, begun))
             committed = store.committed(record)
             check = ContentCheck(store, committed) if settings.check_content else None
@@ -105,7 +109,7 @@ def embed(
     return report
 
 
-def encoder_request(settings: EmbedSettings, begun: RunRecord | None) -> EncoderRequest:
+def encoder_request(settings: EmbedSettings, begun: RunRecord | None, is_baseline: bool) -> EncoderRequest:
     """What the workers shall load; a store that was begun keeps what its first workers chose."""
     precision = None if settings.precision == "auto" else settings.precision
     if precision is None and begun:
@@ -120,6 +124,7 @@ def encoder_request(settings: EmbedSettings, begun: RunRecord | None) -> Encoder
         settings.policy_is_default,
         settings.image_timeout,
         settings.canary,
+        is_baseline,
     )
 
 

@@ -81,6 +81,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
                     _embed_settings(settings, condition, out),
                     lambda tick, name=condition.name: on_tick(name, tick),
                     pool,
+                    is_baseline=True,
                 )
                 for condition in conditions
             }

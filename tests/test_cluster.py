@@ -42,7 +42,8 @@ def start(tmp_path, tiny_model, photos):
     def start_embed(store, *more, source=photos):
         command = [CLIPSIEVE, "embed", str(source), "--out", str(tmp_path / store), "--model", tiny_model]
         command += ["--shard-size", "8", "--batch-size", "4", *more]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # elsewhere: Ray's workers look for packages where their driver was started
+        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return start_embed
 

@@ -186,7 +186,8 @@ def _matches(place: str) -> list[str]:
     folder, _, pattern = place.rpartition("/")
     if "*" not in place or not is_url(place) or place.startswith("http"):
         return [place]
-    found = [] if "*" in folder else fnmatch.filter((child.name for child in children(folder)), pattern)
+    names = [] if "*" in folder else [child.name for child in children(folder) if not child.name.startswith(".")]
+    found = fnmatch.filter(names, pattern)
     if not found:
         raise InputError(f"source {place} matches no file; check the pattern, * is for the last part of a URL only")
     return [f"{folder}/{name}" for name in found]

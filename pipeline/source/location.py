@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 from pipeline.errors import InputError, SourceUnavailable
 from pipeline.source.failures import concerns_all, passes, reason_of
 from pipeline.source.naming import is_url, path_of, uri_of
-from pipeline.source.remote import Found, Remote, remote_of
+from pipeline.source.remote import ALWAYS_HERE, Found, Remote, remote_of
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -133,11 +133,13 @@ def open_stream(uri: str) -> BinaryIO:
 
 
 def refuse_unreachable(url: str) -> None:
-    """Refuse a URL of a kind that cannot be read here at all.
+    """Refuse a URL of a kind that cannot be read here at all; asks no server.
 
     Raises:
         InputError: If no file system takes it.
     """
+    if url.startswith(ALWAYS_HERE):
+        return
     try:
         persistently(lambda: _remote(url), url)
     except OSError as error:

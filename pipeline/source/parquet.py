@@ -63,7 +63,7 @@ def read_footer(uri: str) -> tuple[pa.Schema, int]:
         with open_stream(uri) as stream:
             footer = pq.ParquetFile(stream)
             return footer.schema_arrow, footer.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {uri} as Parquet: {reason_of(error)}; fetch it again") from error
 
 
@@ -108,7 +108,7 @@ def read_rows(file: SourceFile, spec: SourceSpec, start: int, stop: int) -> Iter
         with open_stream(file.uri) as stream:
             for number, row in _rows(stream, sorted(columns), start, stop):
                 yield _entry(file, spec, folder, number, row)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(
             f"{file.uri} is damaged ({reason_of(error)}); put a whole copy in its place, and run the same command with "
             "--on-change embed"
@@ -124,7 +124,7 @@ def read_cell(uri: str, column: str, row: int) -> bytes:
     try:
         with open_stream(uri) as stream:
             [(_, found)] = _rows(stream, [column], row, row + 1)
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, KeyError) as error:
         raise OSError(f"cannot read row {row}: {reason_of(error)}") from error
     value = found[column]
     return (value.get("bytes") if isinstance(value, dict) else value) or b""
@@ -135,11 +135,14 @@ def _rows(stream: BinaryIO, columns: list[str], start: int, stop: int) -> Iterat
     # not ahead by whole row groups, which may be as large as the file
     parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES)
     groups, first = _row_groups(parquet, start, stop)
+    if not set(columns) <= set(parquet.schema_arrow.names):
+        raise pa.ArrowInvalid(f"its columns are {', '.join(parquet.schema_arrow.names)}, not {', '.join(columns)}")
     for batch in parquet.iter_batches(_ROWS_AT_ONCE, groups, columns, use_threads=False):
         begin, end = max(first, start), min(first + batch.num_rows, stop)
         if begin < end:
-            part = pa.table([batch.slice(begin - first, end - begin)[name] for name in columns], columns)
-            yield from enumerate(pa.table([_plain(part[name]) for name in columns], columns).to_pylist(), begin)
+            part = batch.slice(begin - first, end - begin)
+            rows = zip(*(_values(part[name]) for name in columns), strict=True)
+            yield from ((number, dict(zip(columns, row, strict=True))) for number, row in enumerate(rows, begin))
         first += batch.num_rows
         if first >= stop:
             return
@@ -157,7 +160,7 @@ def _entry(file: SourceFile, spec: SourceSpec, folder: str, number: int, row: di
         data, uri = data or b"", f"{file.uri}#column={quote(spec.image_column, safe='')}&row={number}"
     key = row[spec.key_column] if spec.key_column else None
     return ImageEntry(
-        key=f"{file.key}/{number}" if key is None else str(key),
+        key=f"{file.key}/{number}" if key is None else f"{spec.key_prefix}{key}",
         uri=uri,
         num_bytes=len(data or b""),
         mtime_ns=0,
@@ -179,9 +182,16 @@ def _row_groups(parquet: pq.ParquetFile, start: int, stop: int) -> tuple[list[in
     return found, first
 
 
-def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Times as numbers: Python's own have no nanoseconds, and know time zones that a machine may not."""
-    return values.cast(pa.int64()) if pa.types.is_timestamp(values.type) or _is_in_ns(values.type) else values
+def _values(column: pa.Array) -> list[Any]:
+    """As Python's, but times as numbers: its own have no nanoseconds, and know time zones that a machine may not."""
+    kind = _flat(column.type)
+    if pa.types.is_timestamp(kind) or _is_in_ns(kind):
+        return column.cast(kind).cast(pa.int64()).to_pylist()
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:  # what is said of an image is damaged, the image is not
+        texts = column.cast(kind).cast(pa.large_binary()).to_pylist()
+        return [None if text is None else text.decode("utf-8", "replace") for text in texts]
 
 
 def _is_in_ns(kind: pa.DataType) -> bool:

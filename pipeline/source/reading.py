@@ -9,7 +9,7 @@ from pipeline.errors import InputError
 from pipeline.source import parquet, webdataset
 from pipeline.source.entry import ImageEntry, SourceFile, SourceSpec
 from pipeline.source.failures import reason_of
-from pipeline.source.location import examine, read_bytes
+from pipeline.source.location import TooLarge, examine, read_bytes
 
 MAX_FILE_BYTES = webdataset.MAX_MEMBER_BYTES
 """Larger files are refused unread: a decoder holds the file in memory."""
@@ -35,7 +35,10 @@ def read_file(file: SourceFile, spec: SourceSpec, start: int, stop: int) -> Iter
         else:
             yield from parquet.read_rows(file, spec, start, stop)
     except OSError as error:
-        raise InputError(f"cannot read {file.uri}: {reason_of(error)}; run the same command again") from error
+        raise InputError(
+            f"cannot read {file.uri}: {reason_of(error)}; run the same command again, or if the file is damaged, put a "
+            "whole copy in its place and run it with --on-change embed"
+        ) from error
 
 
 def read_image(uri: str) -> bytes:
@@ -52,4 +55,7 @@ def read_image(uri: str) -> bytes:
     file = uri[: inside.start()]
     if inside["member"]:
         return webdataset.read_member(file, os.fsdecode(unquote_to_bytes(inside["member"])))
-    return parquet.read_cell(file, unquote(inside["column"]), int(inside["row"]))
+    data = parquet.read_cell(file, unquote(inside["column"]), int(inside["row"]))
+    if len(data) > MAX_FILE_BYTES:
+        raise TooLarge(f"{len(data)} bytes, the limit is {MAX_FILE_BYTES}")
+    return data

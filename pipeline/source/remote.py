@@ -13,6 +13,9 @@ from typing import Any, BinaryIO, Protocol
 
 from pipeline import __version__
 
+ALWAYS_HERE = ("s3://", "gs://", "gcs://", "abfs://", "abfss://")
+"""URLs that need no other package."""
+
 _OF_PYARROW = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
 
 
@@ -122,7 +125,8 @@ class FsspecFiles:
         try:
             return _found(self._filesystem.info(url))
         except FileNotFoundError as error:
-            raise_what_was_hidden(error)
+            if getattr(error.__cause__, "status", 404) not in (404, 410):
+                raise_what_was_hidden(error)
             return None
 
     def children(self, url: str) -> list[Found]:

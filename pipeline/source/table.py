@@ -26,13 +26,21 @@ def read_list(spec: SourceSpec) -> Iterator[ImageEntry]:
     Raises:
         InputError: If the list is missing, is not UTF-8, lacks a column, or a line names no image.
     """
+    suffix = os.path.splitext(spec.location)[1].lower()
+    if suffix not in LIST_SUFFIXES:
+        raise InputError(
+            f"cannot read the list {spec.location}: its name ends in none of {' '.join(LIST_SUFFIXES)}, which tells "
+            "how it is written; rename it"
+        )
     uri = uri_of(spec.location)
     folder = uri.rpartition("/")[0]
     schemes: set[str] = set()
     number = 0
     try:
         with open_stream(uri) as stream:
-            rows = _rows(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), spec.location)
+            rows = _rows(
+                io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), spec.location, LIST_SUFFIXES[suffix]
+            )
             for number, row in enumerate(rows, start=1):
                 if number == 1:
                     _refuse_missing_columns(spec, row)
@@ -53,8 +61,7 @@ def read_list(spec: SourceSpec) -> Iterator[ImageEntry]:
         raise InputError(f"list {spec.location} is empty; expected a header and one image a line")
 
 
-def _rows(text: Iterable[str], location: str) -> Iterator[dict[str, Any]]:
-    delimiter = LIST_SUFFIXES[os.path.splitext(location)[1].lower()]
+def _rows(text: Iterable[str], location: str, delimiter: str | None) -> Iterator[dict[str, Any]]:
     if delimiter:
         yield from csv.DictReader(text, delimiter=delimiter, restkey=_SURPLUS)
         return

@@ -20,9 +20,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-VICTIMS = ("driver", "worker", "decoder", "raylet", "all")
-TITLES = {"worker": "ray::EncodeWorker", "decoder": "ray::_decode_task", "raylet": "raylet"}
-KILLS_PER_STORE = 5
+ENDING = ("driver", "all", "raylet")
+"""Kills that end a run: every other run meets one of them, at any moment from its start on."""
+
+PASSING = {"worker": 1, "decoder": 2}
+"""Kills that a run survives, and how often one rather than the other: the other runs meet these, one after the other."""
+
+TITLES = {
+    "worker": ("ray::EncodeWorker",),
+    "decoder": ("ray::_decode_task", "ray::IDLE"),  # between two tasks it calls itself idle
+    "raylet": ("raylet",),
+}
+KILLS_PER_STORE = 8
 PATIENCE_S = 300.0
 
 
@@ -37,7 +46,14 @@ class Result:
     last_exit: int = 0
 
 
-def drill(command: list[str], folder: Path, num_kills: int, seed: int, log=lambda text: None) -> Result:
+def drill(
+    command: list[str],
+    folder: Path,
+    num_kills: int,
+    seed: int,
+    log=lambda text: None,
+    kills_per_store: int = KILLS_PER_STORE,
+) -> Result:
     """Kill `command --out STORE` until `num_kills` are done.
 
     Args:
@@ -46,6 +62,7 @@ def drill(command: list[str], folder: Path, num_kills: int, seed: int, log=lambd
         num_kills: Real kills to do.
         seed: Decides whom and when.
         log: Told what happens.
+        kills_per_store: Kills after which a store is compared and a new one is begun.
 
     Raises:
         AssertionError: If a store differs from the one that was left alone, or is not whole.
@@ -60,7 +77,7 @@ def drill(command: list[str], folder: Path, num_kills: int, seed: int, log=lambd
     while sum(result.kills.values()) < num_kills:
         store = folder / "killed"
         shutil.rmtree(store, ignore_errors=True)
-        left = min(KILLS_PER_STORE, num_kills - sum(result.kills.values()))
+        left = min(kills_per_store, num_kills - sum(result.kills.values()))
         while True:
             left -= _run([*command, "--out", str(store)], duration_s, left, chance, result, log)
             if left <= 0 and result.last_exit == 0:
@@ -75,18 +92,29 @@ def drill(command: list[str], folder: Path, num_kills: int, seed: int, log=lambd
 
 
 def _run(command: list[str], duration_s: float, left: int, chance: random.Random, result: Result, log) -> int:
-    """One run, killed once if there are kills left; the number of kills done."""
+    """One run, killed here and there until one of the kills ends it, or none are left; the number of kills done."""
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-    done = 0
-    if left > 0:
-        victim, moment_s = chance.choice(VICTIMS), chance.uniform(0, 1.1 * duration_s)
+    started, done, family = time.monotonic(), 0, []
+    number = sum(result.exits.values())
+    is_to_end = number % 2 == 0
+    pause_s = chance.uniform(0, 1.1 * duration_s) if is_to_end else chance.uniform(0.5, 0.9) * duration_s
+    while done < left:
         try:
-            driver.wait(moment_s)
+            driver.wait(pause_s)
+            break
         except subprocess.TimeoutExpired:
-            done = _kill(driver, victim, chance)
-            log(f"killed {victim} after {moment_s:.1f} s: {'hit' if done else 'none was there'}")
-            result.kills[victim] += done
-    family = descendants(driver.pid)
+            pass
+        [passing] = chance.choices(list(PASSING), PASSING.values())
+        victim = ENDING[number // 2 % len(ENDING)] if is_to_end else passing
+        family = descendants(driver.pid)
+        hit = _kill(driver, victim, family, chance)
+        log(f"{victim} after {time.monotonic() - started:.1f} s: {'killed' if hit else 'none was there'}")
+        done += hit
+        result.kills[victim] += hit
+        if hit and is_to_end:
+            break
+        pause_s = chance.uniform(0.2, 2.5)
+    family = family or descendants(driver.pid)
     try:
         _, errors = driver.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
@@ -101,8 +129,7 @@ def _run(command: list[str], duration_s: float, left: int, chance: random.Random
     return done
 
 
-def _kill(driver: subprocess.Popen, victim: str, chance: random.Random) -> int:
-    family = descendants(driver.pid)
+def _kill(driver: subprocess.Popen, victim: str, family: list[int], chance: random.Random) -> bool:
     if victim == "driver":
         pids = [driver.pid]
     elif victim == "all":
@@ -112,18 +139,20 @@ def _kill(driver: subprocess.Popen, victim: str, chance: random.Random) -> int:
         pids = [chance.choice(named)] if named else []
     for pid in pids:
         _end(pid)
-    return int(bool(pids))
+    return bool(pids)
 
 
 def _bury(family: list[int]) -> int:
-    """Wait for what a dead driver left to end by itself; end what does not. How many those were."""
+    """Wait for what a dead driver left to end by itself; end what does not. How many workers those were."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and any(title(pid) for pid in family):
         time.sleep(0.2)
     orphans = [pid for pid in family if title(pid)]
+    # Ray's own agents may stay when their raylet is killed as it starts; a worker of ours would be another matter
+    num_workers = sum(_program(pid).startswith((*TITLES["worker"], *TITLES["decoder"])) for pid in orphans)
     for pid in orphans:
         _end(pid)
-    return len(orphans)
+    return num_workers
 
 
 def _end(pid: int) -> None:
@@ -169,18 +198,25 @@ def _parts(store: Path) -> dict[str, bytes]:
 
 
 def collection(folder: Path, num_images: int) -> Path:
-    """A folder of photographs large enough for a run to last, with damaged ones among them."""
+    """A folder of photographs large enough for a run to last, with damaged ones among them; some are equal."""
     import numpy as np
     from PIL import Image
 
     folder.mkdir(parents=True)
     for number in range(num_images):
-        noise = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        image = Image.fromarray(noise).resize((1600, 1200), Image.Resampling.BICUBIC)
-        image.save(folder / f"{number:04d}.png" if number % 4 == 0 else folder / f"{number:04d}.jpg")
+        path = folder / f"{number:04d}.{'png' if number % 4 == 0 else 'jpg'}"
         if number % 10 == 3:
-            (folder / f"{number:04d}.jpg").write_bytes(b"no image")
+            path.write_bytes(b"no image")
+        elif number >= 40:
+            shutil.copy(next(folder.glob(f"{number % 40:04d}.*")), folder / f"{number:04d}.jpg")
+        else:
+            noise = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(noise).resize((1600, 1200), Image.Resampling.BICUBIC).save(path)
     return folder
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
 
 
 def main() -> None:
@@ -188,13 +224,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--images", type=int, default=160)
+    parser.add_argument("--images", type=int, default=1500)
     parser.add_argument("--clipsieve", default=str(Path(sys.executable).with_name("clipsieve")))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="clipsieve-drill-") as scratch:
         photos = collection(Path(scratch) / "photos", arguments.images)
-        command = [arguments.clipsieve, "embed", str(photos), "--shard-size", "20", "--batch-size", "8"]
-        result = drill(command, Path(scratch), arguments.kills, arguments.seed, lambda text: print(text, flush=True))
+        command = [arguments.clipsieve, "embed", str(photos), "--shard-size", "50", "--batch-size", "8"]
+        result = drill(command, Path(scratch), arguments.kills, arguments.seed, _print, 20)
     print(f"kills {dict(result.kills)}; exits {dict(result.exits)}")
     print(f"{result.num_stores} stores equal to the byte; {result.num_orphans} processes had to be ended")
 
