@@ -121,9 +121,9 @@ class ContentCheck:
         """Whether the image is another than the one embedded, or one that could not be read then."""
         if planned.shard.ordinal not in self._committed:
             return False
-        found = self._hashes(planned.shard.ordinal).get(planned.number)
+        hashes = self._hashes(planned.shard.ordinal)
         try:
-            return found != hashlib.sha256(read_image(entry.uri)).hexdigest()
+            return planned.number in hashes and hashes[planned.number] != _hash(read_image(entry.uri))
         except OSError:  # nothing better could be embedded
             return False
 
@@ -137,14 +137,16 @@ class ContentCheck:
         count = 0
         for count, entry in enumerate(entries, start=1):
             number = shard.first_id + count - 1
-            # rows that were deleted have no hash, those without bytes of their own point elsewhere
-            if number in hashes and entry.data and hashes[number] != hashlib.sha256(entry.data).hexdigest():
+            # rows without bytes of their own point elsewhere
+            if number in hashes and entry.data and hashes[number] != _hash(entry.data):
                 return True
         return count != stats.num_images + stats.num_removed
 
     def _hashes_of(self, ordinal: int) -> dict[int, str | None]:
-        table = read_part(self._store.part_of(self._committed[ordinal]), ["id", "sha256"])
-        return dict(zip(table["id"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+        """Of each row that has one, or has none for its image could not be read; not of those that ended a decoder."""
+        table = read_part(self._store.part_of(self._committed[ordinal]), ["id", "sha256", "status"])
+        rows = zip(*(table[name].to_pylist() for name in ("id", "sha256", "status")), strict=True)
+        return {number: digest for number, digest, status in rows if digest or status == "unreadable"}
 
 
 def _add(store: Store, record: RunRecord, listing: Listing, new: Iterable) -> RunRecord:
@@ -316,6 +318,10 @@ def _drop(store: Store, record: RunRecord, ordinals: set[int]) -> RunRecord:
             store.write_plan(plan)
         plans.append(plan)
     return record.model_copy(update={"plans": tuple(plans)})
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _key(item: ImageEntry | Planned) -> str:

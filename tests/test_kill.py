@@ -23,8 +23,8 @@ NUM_KILLS = 24
 
 def test_what_is_killed_at_random_moments_ends_in_the_same_bytes(tmp_path, tiny_model, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    photos = collection(tmp_path / "photos", 400)
-    command = [CLIPSIEVE, "embed", str(photos), "--model", tiny_model, "--shard-size", "25", "--batch-size", "4"]
+    photos = collection(tmp_path / "photos", 1200)
+    command = [CLIPSIEVE, "embed", str(photos), "--model", tiny_model, "--shard-size", "40", "--batch-size", "4"]
     result = drill(command, tmp_path, NUM_KILLS, seed=5, log=print)
     assert sum(result.kills.values()) >= 20
     assert set(result.kills) == {"driver", "all", "raylet", "worker", "decoder"}

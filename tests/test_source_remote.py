@@ -5,6 +5,7 @@ import http.server
 import io
 import os
 import tarfile
+from pathlib import Path
 from typing import ClassVar
 
 import boto3
@@ -149,6 +150,13 @@ def test_a_bucket_is_a_folder(bucket, s3):
     assert [entry.key for entry in listed(f"{url}/snö")] == ["ü é.jpg"]
 
 
+@pytest.mark.parametrize("key", ["d//e.jpg", "/e.jpg"])
+def test_keys_that_cannot_be_read_are_not_left_out_in_silence(bucket, key):
+    url = bucket({"a.jpg": b"A", key: b"E"})
+    with pytest.raises(InputError, match=r"cannot list s3://.*: keys in it have an empty part \(//\), .*rename them"):
+        listed(url)
+
+
 def test_more_than_a_page_of_objects(bucket):
     url = bucket({})
     names = [f"{number:04d}.jpg" for number in range(2300)]
@@ -288,7 +296,7 @@ def test_a_server_that_is_stopped(server, s3, monkeypatch):
 
 
 def test_what_is_refused_is_refused_at_once(bucket, front, monkeypatch):
-    monkeypatch.setattr(location, "RETRY_WAITS_S", (60.0,))
+    monkeypatch.setattr(location, "RETRY_WAITS_S", ("never",))
     url = bucket({"a.jpg": b"A"})
     for status, code in ((403, "AccessDenied"), (404, "NoSuchBucket"), (301, "PermanentRedirect")):
         front.answers[:] = [refusal(status, code)] * 10
@@ -304,7 +312,7 @@ def test_what_is_refused_is_refused_at_once(bucket, front, monkeypatch):
     ("status", "code"), [(400, "ExpiredToken"), (401, "Unauthorized"), (403, "InvalidAccessKeyId")]
 )
 def test_bad_credentials_cost_no_image(bucket, front, status, code, monkeypatch):
-    monkeypatch.setattr(location, "RETRY_WAITS_S", (60.0,))
+    monkeypatch.setattr(location, "RETRY_WAITS_S", ("never",))
     url = bucket({"a.jpg": b"A"})
     front.answers[:] = [refusal(status, code)] * 10
     with pytest.raises(SourceUnavailable, match=rf"{url} cannot be read: .*renew the credentials"):
@@ -321,3 +329,11 @@ def test_the_name_of_an_image_says_nothing_about_its_server(bucket, front):
     front.answers += [refusal(503, "SlowDown")] * 3
     assert read_image(f"{url}/INVALID/NOT_FOUND.jpg") == b"A"
     assert front.answers == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file whose reads fail")
+def test_a_disk_that_fails_is_at_fault_itself():
+    with pytest.raises(
+        SourceUnavailable, match=r"file:///proc/self/mem cannot be read now: Input/output error; .* disk"
+    ):
+        record_of("file:///proc/self/mem")

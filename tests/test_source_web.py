@@ -148,6 +148,14 @@ def test_tars_on_the_web(site, monkeypatch):
     assert read_image(found[4].uri) == found[4].data
 
 
+def test_fsspec_takes_any_failure_for_an_absent_file_and_we_do_not(site):
+    with pytest.raises(OSError, match="503"):
+        location.open_stream(f"{site}/always-503.tar")
+    assert Site.counts["/always-503.tar"] >= 5
+    with pytest.raises(FileNotFoundError):
+        location.open_stream(f"{site}/none.tar")
+
+
 def test_web_servers_are_no_folders(site):
     with pytest.raises(
         InputError, match=rf"cannot list {site}/photos: web servers do not list folders; name the images"
@@ -180,10 +188,11 @@ def test_what_fsspec_reads():
 
 @pytest.mark.parametrize("url", ["hdfs://nowhere:8020/photos", "foo://host/photos", "foo://host/a.tar"])
 def test_urls_that_cannot_be_read_here_at_all(url, monkeypatch):
-    monkeypatch.setattr(location, "RETRY_WAITS_S", (60.0,))
-    with pytest.raises(InputError, match=url.partition("://")[0]) as caught:
-        listed(url)
-    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(location, "RETRY_WAITS_S", ("never",))
+    for _ in range(2):
+        with pytest.raises(InputError, match=url.partition("://")[0]) as caught:
+            listed(url)
+        assert "\n" not in str(caught.value)
 
 
 def test_google_without_credentials(monkeypatch, site):

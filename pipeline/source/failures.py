@@ -12,7 +12,7 @@ _CODE = re.compile(r"AWS Error ([A-Z_]+)|google::cloud::Status\(([A-Z_]+)")
 _REFUSALS = re.compile(r"ACCESS_DENIED|PERMISSION|NO_SUCH|NOT_FOUND|INVALID|MISSING|MALFORMED|VALIDATION|OPT_IN")
 _BAD_CREDENTIALS = re.compile(r"EXPIRED|ACCESS_KEY|SIGNATURE|TOKEN|UNRECOGNIZED_CLIENT|UNAUTHENTICATED")
 _STATUS = re.compile(r"HTTP status (\d+)")
-_NOT_HERE = re.compile(r"^Unable to load lib|Could not create a OAuth2 access token")
+_NOT_HERE = re.compile(r"load lib(?:jvm|hdfs)|Could not create a OAuth2 access token")
 _FINAL = (
     FileNotFoundError,
     PermissionError,

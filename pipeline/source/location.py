@@ -42,11 +42,7 @@ def examine(location: str) -> tuple[int, int]:
         InputError: If it is not there, is no file, or is refused.
     """
     try:
-        if not is_url(location):
-            status = os.stat(path_of(uri_of(location)))
-            found = Found("", not stat.S_ISREG(status.st_mode), status.st_size, status.st_mtime_ns)
-        else:
-            found = persistently(lambda: _remote(location).examine(location), location)
+        found = persistently(lambda: _examine(location), location)
     except OSError as error:
         raise InputError(
             f"cannot examine {location}: {reason_of(error)}; check the name and who may read it"
@@ -58,7 +54,7 @@ def examine(location: str) -> tuple[int, int]:
     return found.num_bytes, found.mtime_ns
 
 
-def children(url: str) -> list[Found]:
+def children(url: str) -> Iterable[Found]:
     """All that is directly in a remote folder.
 
     Raises:
@@ -261,6 +257,13 @@ class _Persistent(io.RawIOBase):
     def _size(self) -> int:
         self._read(0)
         return self._file.seek(0, io.SEEK_END)
+
+
+def _examine(location: str) -> Found | None:
+    if is_url(location):
+        return _remote(location).examine(location)
+    status = os.stat(path_of(uri_of(location)))
+    return Found("", not stat.S_ISREG(status.st_mode), status.st_size, status.st_mtime_ns)
 
 
 def _read_local(path: str, max_bytes: int) -> bytes:

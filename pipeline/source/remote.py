@@ -5,6 +5,7 @@ is named by AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL.
 """
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,7 +36,7 @@ class Remote(Protocol):
     def examine(self, url: str) -> Found | None:
         """What is there, if anything."""
 
-    def children(self, url: str) -> list[Found]:
+    def children(self, url: str) -> Iterable[Found]:
         """All that is directly in a folder."""
 
     def open(self, url: str) -> BinaryIO:
@@ -58,7 +59,7 @@ def remote_of(root: str) -> Remote:
 
     # a site that hangs must not cost five minutes an image; some sites refuse clients without a name
     timeout = aiohttp.ClientTimeout(total=300, sock_connect=10, sock_read=30)
-    options = {"timeout": timeout, "headers": {"User-Agent": f"clipsieve/{__version__}"}}
+    options = {"timeout": timeout, "headers": {"User-Agent": f"clipsieve/{__version__}"}, "trust_env": True}
     return WebFiles(fsspec.url_to_fs(root, client_kwargs=options)[0])
 
 
@@ -86,13 +87,15 @@ class ArrowFiles:
         """What is there, if anything."""
         return self._found(self._filesystem.get_file_info(self._path(url)))
 
-    def children(self, url: str) -> list[Found]:
+    def children(self, url: str) -> Iterable[Found]:
         """All that is directly in a folder."""
         from pyarrow.fs import FileSelector
 
         path = self._path(url)
-        found = (self._found(info) for info in self._filesystem.get_file_info(FileSelector(path)))
-        return [child for child in found if child]
+        infos = self._filesystem.get_file_info(FileSelector(path))
+        if any(info.path.rstrip("/") == path for info in infos):
+            raise ValueError("keys in it have an empty part (//), and pyarrow cannot read those: rename them")
+        return (child for info in infos if (child := self._found(info)))
 
     def open(self, url: str) -> BinaryIO:
         """Open a file."""
@@ -125,11 +128,10 @@ class FsspecFiles:
         try:
             return _found(self._filesystem.info(url))
         except FileNotFoundError as error:
-            if getattr(error.__cause__, "status", 404) not in (404, 410):
-                raise_what_was_hidden(error)
+            _raise_what_was_hidden(error)
             return None
 
-    def children(self, url: str) -> list[Found]:
+    def children(self, url: str) -> Iterable[Found]:
         """All that is directly in a folder."""
         own = self._filesystem._strip_protocol(url).strip("/")  # some list the folder itself as well
         found = self._filesystem.ls(url, detail=True)
@@ -140,7 +142,7 @@ class FsspecFiles:
         try:
             return self._filesystem.open(url, "rb")
         except FileNotFoundError as error:
-            raise_what_was_hidden(error)
+            _raise_what_was_hidden(error)
             raise
 
     def read(self, url: str, max_bytes: int) -> bytes:
@@ -152,7 +154,7 @@ class FsspecFiles:
 class WebFiles(FsspecFiles):
     """Web sites: one request an image."""
 
-    def children(self, url: str) -> list[Found]:
+    def children(self, url: str) -> Iterable[Found]:
         """Refuse: the links on a page are no folder."""
         raise NotImplementedError("web servers do not list folders; name the images in a CSV, TSV or JSONL list")
 
@@ -167,10 +169,11 @@ class WebFiles(FsspecFiles):
         return b"".join(parts)
 
 
-def raise_what_was_hidden(error: FileNotFoundError) -> None:
+def _raise_what_was_hidden(error: FileNotFoundError) -> None:
     """Raise the reason for which fsspec says that something is not there, where it is another one."""
-    if error.__cause__ is not None and not isinstance(error.__cause__, FileNotFoundError):
-        raise error.__cause__
+    cause = error.__cause__
+    if cause is not None and not isinstance(cause, FileNotFoundError) and getattr(cause, "status", 0) not in (404, 410):
+        raise cause
 
 
 def _found(info: dict[str, Any]) -> Found:

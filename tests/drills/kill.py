@@ -24,7 +24,7 @@ ENDING = ("driver", "all", "raylet")
 """Kills that end a run: every other run meets one of them, at any moment from its start on."""
 
 PASSING = {"worker": 1, "decoder": 2}
-"""Kills that a run survives, and how often one rather than the other: the other runs meet these, one after the other."""
+"""Kills that a run survives, and how often one rather than the other: what the other runs meet, many of them each."""
 
 TITLES = {
     "worker": ("ray::EncodeWorker",),
@@ -80,7 +80,7 @@ def drill(
         left = min(kills_per_store, num_kills - sum(result.kills.values()))
         while True:
             left -= _run([*command, "--out", str(store)], duration_s, left, chance, result, log)
-            if left <= 0 and result.last_exit == 0:
+            if result.last_exit == 0:
                 break
         assert _parts(store) == expected, "parts differ"
         assert not list(store.rglob("*.tmp")), "half-written files are left"
@@ -97,7 +97,7 @@ def _run(command: list[str], duration_s: float, left: int, chance: random.Random
     started, done, family = time.monotonic(), 0, []
     number = sum(result.exits.values())
     is_to_end = number % 2 == 0
-    pause_s = chance.uniform(0, 1.1 * duration_s) if is_to_end else chance.uniform(0.5, 0.9) * duration_s
+    pause_s = chance.uniform(0, 0.8 if is_to_end else 0.3) * duration_s
     while done < left:
         try:
             driver.wait(pause_s)
@@ -143,16 +143,19 @@ def _kill(driver: subprocess.Popen, victim: str, family: list[int], chance: rand
 
 
 def _bury(family: list[int]) -> int:
-    """Wait for what a dead driver left to end by itself; end what does not. How many workers those were."""
+    """Wait for workers that outlive their driver to end; end what does not. How many workers those were."""
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and any(title(pid) for pid in family):
+    while time.monotonic() < deadline and any(_is_worker(pid) for pid in family):
         time.sleep(0.2)
-    orphans = [pid for pid in family if title(pid)]
-    # Ray's own agents may stay when their raylet is killed as it starts; a worker of ours would be another matter
-    num_workers = sum(_program(pid).startswith((*TITLES["worker"], *TITLES["decoder"])) for pid in orphans)
-    for pid in orphans:
-        _end(pid)
+    num_workers = sum(_is_worker(pid) for pid in family)
+    for pid in family:  # Ray's own agents take a minute to notice
+        if title(pid):
+            _end(pid)
     return num_workers
+
+
+def _is_worker(pid: int) -> bool:
+    return _program(pid).startswith((*TITLES["worker"], *TITLES["decoder"]))
 
 
 def _end(pid: int) -> None:
