@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -191,15 +192,24 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _open(data: bytes) -> Image.Image:
-    Image.MAX_IMAGE_PIXELS = None  # the limit is ours, and says which image and how large
-    Image.init()
-    # PostScript is a program: Pillow would hand it to Ghostscript
-    formats = [name for name in Image.ID if name != "EPS"]
     try:
-        return Image.open(io.BytesIO(data), formats=formats)
+        return Image.open(io.BytesIO(data), formats=_formats())
     except Exception as error:
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else _first_line(error)
         raise _Rejected("undecodable", f"{reason} ({len(data)} bytes)") from error
+
+
+@cache
+def _formats() -> list[str]:
+    """What Pillow may open here; settles its ways on the first call in a process."""
+    Image.MAX_IMAGE_PIXELS = None  # the limit is ours, and says which image and how large
+    Image.init()
+    with suppress(ImportError):  # HEIC is a plugin's
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    # PostScript is a program: Pillow would hand it to Ghostscript
+    return [name for name in Image.ID if name != "EPS"]
 
 
 def _refuse_extreme_shape(image: Image.Image, preprocess: Preprocess) -> None:

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 
+from pipeline import growth
 from pipeline.growth import ContentCheck, extend_plan
 from pipeline.records import RunRecord
 from pipeline.schema import ImageRecord, part_table, read_part, spec_metadata
@@ -108,3 +109,26 @@ def spoil(path):
     data[-1] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+class Killed(BaseException):
+    """As a signal would end the job."""
+
+
+def die(*_, **__):
+    raise Killed
+
+
+def kill_before_burying(monkeypatch):
+    monkeypatch.setattr(growth, "add_tombstones", die)
+
+
+def kill_before_planning(monkeypatch):
+    monkeypatch.setattr(Store, "add_plan", die)
+
+
+def kill_before_the_plan_counts(monkeypatch):
+    monkeypatch.setattr(Store, "write_plan", die)
+
+
+KILLS = [kill_before_burying, kill_before_planning, kill_before_the_plan_counts]

@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from open_clip import image_transform
 from PIL import Image
@@ -174,6 +175,16 @@ def test_palette_with_alpha_keeps_its_colours(decode):
     pixels, record = decode("palette.png", encoded(palette, "PNG", transparency=bytes([255, 0])))
     assert record.status == "ok"
     assert (pixels == [10, 200, 30]).all()  # alpha is dropped, even where it is zero
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP", "AVIF", "HEIF", "GIF", "PNG"])
+def test_formats(decode, make_image, kind):
+    pillow_heif.register_heif_opener()  # to write one; reading registers it by itself
+    image = make_image(60, 40)
+    pixels, record = decode("picture.any", encoded(image, kind))
+    assert (record.status, record.width, record.height) == ("ok", 60, 40)
+    expected = np.asarray(fit(image, preprocess())).astype(np.int16)
+    assert np.abs(pixels - expected).mean() < (1 if kind in ("BMP", "TIFF", "PNG") else 20)
 
 
 def test_first_frame_of_an_animation(decode):

@@ -321,6 +321,30 @@ def test_a_worker_killed_in_mid_run_costs_nothing(settings, tmp_path):
     assert not list(report.store.root.rglob("*.tmp"))
 
 
+@pytest.mark.skipif(num_cores() < 2, reason="needs two workers")
+def test_a_shard_whose_worker_stands_still_is_run_elsewhere(settings, tmp_path, photos):
+    stopped = []
+
+    def stop_one(tick):
+        events = tmp_path / "store" / "events.jsonl"
+        done = events.read_text().count("shard_committed")
+        if not stopped and done >= 4 and tick.num_done < tick.num_total:
+            pid = encode_worker_pids()[0]
+            os.kill(pid, signal.SIGSTOP)  # alive, and no further
+            stopped.append(pid)
+
+    source = tmp_path / "photos"
+    source.mkdir()
+    for number in range(60):
+        Image.effect_noise((1500, 1500), 60).save(source / f"{number:02d}.jpg")
+    changes = {"source": str(source), "captions": None, "shard_size": 5, "workers": 2, "max_pixels": 10**7}
+    report = embed(with_other(settings, out=tmp_path / "store", **changes), stop_one)
+    assert stopped
+    assert (report.num_images, report.num_ok) == (60, 60)
+    assert "straggler_run_again" in (tmp_path / "store" / "events.jsonl").read_text()
+    assert stopped[0] not in encode_worker_pids()
+
+
 def test_an_image_that_ends_its_decoder_is_one_crashed_row(collection, tiny_model):
     # No file is known that crashes Pillow, so the decode task is one that ends its own process at one of the images;
     # the process really dies, and what picks up the pieces is the worker's own code.

@@ -4,14 +4,12 @@ import os
 
 import pytest
 
-from pipeline import growth
 from pipeline.errors import InputError, StoreError
 from pipeline.plan import listing_hash
 from pipeline.source.entry import SourceSpec
 from pipeline.source.listing import list_source
-from pipeline.store import Store
 from pipeline.tombstones import DELETED, add_tombstones, read_tombstones
-from tests.growing import Job, contents, hashed, spoil
+from tests.growing import KILLS, Job, Killed, contents, hashed, kill_before_the_plan_counts, spoil
 
 
 @pytest.fixture
@@ -271,29 +269,6 @@ def test_an_image_that_ends_its_decoder_is_not_changed_for_that(job, folder):
 
 
 # --- kills
-
-
-class Killed(BaseException):
-    """As a signal would end the job."""
-
-
-def die(*_, **__):
-    raise Killed
-
-
-def kill_before_burying(monkeypatch):
-    monkeypatch.setattr(growth, "add_tombstones", die)
-
-
-def kill_before_planning(monkeypatch):
-    monkeypatch.setattr(Store, "add_plan", die)
-
-
-def kill_before_the_plan_counts(monkeypatch):
-    monkeypatch.setattr(Store, "write_plan", die)
-
-
-KILLS = [kill_before_burying, kill_before_planning, kill_before_the_plan_counts]
 
 
 @pytest.mark.parametrize("is_committed", [True, False])

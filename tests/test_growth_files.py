@@ -10,8 +10,7 @@ import pytest
 
 from pipeline.errors import InputError, StoreError
 from pipeline.tombstones import DELETED, add_tombstones, read_tombstones
-from tests.growing import Job, hashed
-from tests.test_growth import KILLS, Killed
+from tests.growing import KILLS, Job, Killed, hashed
 
 
 @pytest.fixture

@@ -267,7 +267,6 @@ def test_a_server_that_fails_for_good_is_at_fault_itself(bucket, front, monkeypa
     listing = listed(f"{url}/0.tar")
     front.answers += [refusal(503, "SlowDown")] * 100
     for call in (
-        lambda: record_of(f"{url}/a.jpg"),
         lambda: list(read_file(listing.files[0], listing.spec, 0, 0)),
         lambda: listed(url),
     ):

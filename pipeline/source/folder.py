@@ -87,7 +87,9 @@ def _walk_disk(root: str) -> Iterator[ImageEntry | None]:
                     else:
                         yield _entry(item, key, uri) if has_image_suffix(name) else None
         except OSError as error:
-            raise InputError(f"cannot list {path}: {error.strerror}; mend its permissions or move it away") from error
+            raise InputError(
+                f"cannot list {path.rstrip('/')}: {error.strerror}; mend its permissions or move it away"
+            ) from error
 
 
 def _entry(item: os.DirEntry, folder_key: str, folder_uri: str) -> ImageEntry:

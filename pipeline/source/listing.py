@@ -204,11 +204,15 @@ def _files_in(place: str, suffix: str) -> Iterator[str]:
     elif not os.path.isdir(place):
         yield place
     else:
-        for folder, folders, names in os.walk(place):
+        for folder, folders, names in os.walk(place, onerror=_refuse_unreadable):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
                 if name.lower().endswith(suffix) and not name.startswith("."):
                     yield os.path.join(folder, name)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise InputError(f"cannot list {error.filename}: {error.strerror}; mend its permissions or move it away") from error
 
 
 def _refuse_repeated(entries: Iterator[ImageEntry], location: str) -> Iterator[ImageEntry]:
