@@ -29,6 +29,9 @@ WORKERS_GONE_S = 600.0
 """How long a run without any worker waits for one."""
 
 STRAGGLER_FACTOR = 3.0
+UNRESPONSIVE_S = 120.0
+"""A worker that does not answer for so long is taken for dead; it may stand still, and hold what others wait for."""
+
 POLL_S = 0.5
 # On a machine without GPUs encoding and decoding share the cores: an encode worker reserves most of its core, and
 # the rest is enough to admit one decode task per core.
@@ -257,6 +260,7 @@ class _Run:
         self._pool, self._record, self._root, self._on_event = pool, record, root, on_event
         self._attempts: dict[int, int] = {}
         self._seconds: list[float] = []
+        self._answered: dict[Any, float] = {}  # when a worker last said how far it is, by what it is busy with
         self._alone_since: float | None = None
         self._looked = time.monotonic()
 
@@ -284,10 +288,7 @@ class _Run:
         except InputError as error:
             self._set_aside(shard, error)
         except ray.exceptions.RayError as error:
-            self._on_event("worker_lost", shard=shard.ordinal, reason=_first_line(error))
-            if not twins:
-                self._try_again(shard, error)
-            self._pool.replace(worker)
+            self._lose(worker, shard, error)
             return
         else:
             self.progress.finished.append(stats)
@@ -299,10 +300,17 @@ class _Run:
 
     def tick(self, on_tick: Callable[[Progress], None]) -> None:
         counts = {}
-        for ref, shard in [(worker.images_done.remote(), shard) for worker, shard, _ in self.busy.values()]:
-            with suppress(ray.exceptions.GetTimeoutError, ray.exceptions.RayError):
-                done = ray.get(ref, timeout=POLL_S)
+        for ref, (worker, shard, started) in list(self.busy.items()):
+            try:
+                done = ray.get(worker.images_done.remote(), timeout=POLL_S)
                 counts[shard.ordinal] = max(counts.get(shard.ordinal, (0, 0)), done)
+                self._answered[ref] = time.monotonic()
+            except ray.exceptions.GetTimeoutError as error:
+                if time.monotonic() - self._answered.get(ref, started) > UNRESPONSIVE_S:
+                    del self.busy[ref]
+                    self._lose(worker, shard, error)
+            except ray.exceptions.RayError:
+                pass  # what it was busy with says so too
         self.progress.num_under_way = sum(num_images for num_images, _ in counts.values())
         self.progress.num_failed_under_way = sum(num_failed for _, num_failed in counts.values())
         on_tick(self.progress)
@@ -325,6 +333,12 @@ class _Run:
             if self.idle and under_way.count(shard.ordinal) == 1 and time.monotonic() - started > limit_s:
                 self._on_event("straggler_run_again", shard=shard.ordinal)
                 self._give(shard)
+
+    def _lose(self, worker: Any, shard: Shard, error: Exception) -> None:
+        self._on_event("worker_lost", shard=shard.ordinal, reason=_first_line(error))
+        if all(other.ordinal != shard.ordinal for _, other, _ in self.busy.values()):
+            self._try_again(shard, error)
+        self._pool.replace(worker)
 
     def _try_again(self, shard: Shard, error: Exception) -> None:
         if self._attempts[shard.ordinal] >= MAX_SHARD_ATTEMPTS:

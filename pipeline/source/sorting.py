@@ -10,8 +10,8 @@ from typing import Any, BinaryIO, Generic, TypeVar
 from pipeline.errors import StoreError
 
 T = TypeVar("T")
-RUN_LENGTH = 200_000
-_BATCH = 1000
+RUN_LENGTH = 50_000
+_BATCH = 250
 
 
 class Sorted(Generic[T]):
