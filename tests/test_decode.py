@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pillow_heif
 import pytest
-from open_clip import image_transform
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.decode import decode_batch, fit, to_rgb
 from pipeline.model.load import load_model
+from pipeline.model.transform import reference_transform
 from pipeline.parity import generated_photos, parity_cosines
 from pipeline.source.entry import ImageEntry
 from pipeline.source.folder import list_images
@@ -35,16 +35,7 @@ def preprocess(height=32, width=32, **more):
 
 
 def open_clip_pixels(image, wanted):
-    transform = image_transform(
-        (wanted.height, wanted.width),
-        is_train=False,
-        mean=wanted.mean,
-        std=wanted.std,
-        resize_mode=wanted.resize_mode,
-        interpolation=wanted.interpolation,
-        fill_color=wanted.fill_color,
-    )
-    return (transform(image) * 255).round().byte().permute(1, 2, 0).numpy()
+    return (reference_transform(wanted)(image) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def decode_file(path, wanted=None, **more):
