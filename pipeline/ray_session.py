@@ -47,13 +47,21 @@ def ray_session(address: str | None) -> Iterator[None]:
             _check_answers(address)
             ray.init(address=address, **quiet)
         else:
+            # for the workers, which inherit it: one heap for all their threads, so that the large buffers which
+            # `prepare_for_torch` keeps are found again, and large pages for it
+            os.environ.setdefault("MALLOC_ARENA_MAX", "1")
+            os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
             ray.init(
                 address="local",  # else Ray would join what another job left running on this machine
                 num_cpus=num_cores(),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
-                # else Ray ends idle decode processes between shards, for there are more processes than cores
-                _system_config={"num_workers_soft_limit": 4 * num_cores()},
+                _system_config={
+                    # else Ray ends idle decode processes between shards, for there are more processes than cores
+                    "num_workers_soft_limit": 4 * num_cores(),
+                    # else `init` waits for processes started in advance, without an end if one of them is killed
+                    "prestart_worker_first_driver": False,
+                },
                 **quiet,
             )
     except Exception as error:  # it raises many kinds, plain ones too

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.model import onednn
+
 MAX_DENSE_TOKENS = 640
 """Longer sequences have too large a T x T matrix, whatever its speed."""
 
@@ -42,11 +44,12 @@ def attend_densely(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log
     num_images, num_heads, num_queries, width = query_BHQE.shape
     query, key, value = (heads.flatten(0, 1) for heads in (query_BHQE, key_BHTE, value_BHTE))
     if log_sizes_BT is None:
-        added = query.new_zeros(1)
+        added = query.new_empty(1)  # not read: times zero
     else:
         added = log_sizes_BT[:, None, None, :].expand(-1, num_heads, -1, -1).flatten(0, 1)
-    logits = torch.baddbmm(added, query, key.transpose(1, 2), alpha=width**-0.5)
-    return torch.bmm(logits.softmax(dim=-1), value).view(num_images, num_heads, num_queries, width)
+    is_added = int(log_sizes_BT is not None)
+    logits = torch.baddbmm(added, query, key.transpose(1, 2), beta=is_added, alpha=width**-0.5)
+    return torch.bmm(onednn.softmax(logits), value).view(num_images, num_heads, num_queries, width)
 
 
 def attend_without_mask(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_BT: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """open_clip's own VisionTransformer: with and without ln_pre, query-key norms, norm-former scales, CoCa's pooling."""
 
-import torch.nn.functional as F
 from open_clip.transformer import CustomResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
+from pipeline.model import onednn
 from pipeline.model.tower import Tower
 
 
@@ -49,8 +49,7 @@ class OpenClipTower(Tower):
         attention, first, last = block.attn, "qkv".index(parts[0]), "qkv".index(parts[-1]) + 1
         width = attention.in_proj_weight.shape[0] // 3
         rows = slice(first * width, last * width)
-        bias = None if attention.in_proj_bias is None else attention.in_proj_bias[rows]
-        joint_BTF = F.linear(normed_BTD, attention.in_proj_weight[rows], bias)
+        joint_BTF = onednn.linear(normed_BTD, attention.in_proj_weight, attention.in_proj_bias, rows)
         heads = [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in joint_BTF.split(width, dim=-1)]
         norms = [getattr(attention, f"ln_{name}", nn.Identity()) for name in "qkv"[first:last]]
         return [norm(part) for part, norm in zip(heads, norms, strict=True)]
@@ -73,6 +72,11 @@ class OpenClipTower(Tower):
             mixed_BTD = attention.out_proj(mixed_BTD)
         x_BTD = x_BTD + block.ls_1(mixed_BTD)
         return x_BTD + block.ls_2(block.mlp(block.ln_2(x_BTD)))
+
+    def gelu_after_linear(self, block: nn.Module) -> tuple[nn.Linear, nn.GELU] | None:
+        """The first layer of the block's MLP and the GELU right after it."""
+        first, second, *_ = block.mlp
+        return (first, second) if type(first) is nn.Linear and type(second) is nn.GELU else None
 
     def head(self, x_BTD: Tensor) -> Tensor:
         """Pool the tokens that leave the last block into features."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.model import tokens
+from pipeline.model import onednn, tokens
 from pipeline.model.attention import dense_is_faster
 from pipeline.model.cut import Cut, rope_at
 from pipeline.model.families import view_of
@@ -70,6 +70,8 @@ class _Pruner:
         self._is_written_out = tower.head_width >= WIDE_HEADS and dense_is_faster(
             weight.device, weight.dtype, tower.num_prefix + tower.num_patches
         )
+        if onednn.suits(weight.device, weight.dtype):
+            self._use_onednn()
         bypasses, last = isinstance(policy.schedule, Bypass), len(tower.blocks) - 1
         for number, block in enumerate(tower.blocks):
             is_short = self._counts[number] < tower.num_patches
@@ -160,6 +162,17 @@ class _Pruner:
             sizes_BN = torch.cat([sizes_BN, kept], dim=1)
         log_BN = self._policy.size_weight * sizes_BN.log()
         return nn.functional.pad(log_BN, (self._tower.num_prefix, 0))
+
+    def _use_onednn(self) -> None:
+        """Run the linear layers of all blocks by oneDNN, and the GELU of their MLPs within them."""
+        for block in self._tower.blocks:
+            pair = self._tower.gelu_after_linear(block)
+            if pair:
+                self._replace_forward(pair[1], lambda x: x)
+            for module in block.modules():
+                if isinstance(module, nn.Linear):
+                    gelu = pair[1].approximate if pair and module is pair[0] else None
+                    self._replace_forward(module, partial(onednn.linear_forward, module, gelu))
 
     def _replace_forward(self, module: nn.Module, forward: Callable[..., Tensor]) -> None:
         # an attribute of the instance hides the method of the class; removing it brings the method back

@@ -4,14 +4,14 @@ Home of `timm`. Kept patch tokens keep their rotary positions.
 """
 
 import torch
-import torch.nn.functional as F
 from open_clip.timm_model import TimmModel
-from timm.layers import AttentionPoolLatent, apply_rot_embed_cat
+from timm.layers import AttentionPoolLatent, Mlp, apply_rot_embed_cat
 from timm.layers.attention import Attention, AttentionRope
 from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from pipeline.model import onednn
 from pipeline.model.tower import Tower
 
 
@@ -66,8 +66,7 @@ class TimmTower(Tower):
         else:
             width = attention.qkv.out_features // 3
             rows = slice(first * width, last * width)
-            bias = _qkv_bias(attention)
-            joint_BTF = F.linear(normed_BTD, attention.qkv.weight[rows], None if bias is None else bias[rows])
+            joint_BTF = onednn.linear(normed_BTD, attention.qkv.weight, _qkv_bias(attention), rows)
             projected = joint_BTF.split(width, dim=-1)
         heads = [part.unflatten(-1, (-1, self.head_width)).transpose(1, 2) for part in projected]
         norms = [attention.q_norm, attention.k_norm, nn.Identity()][first:last]
@@ -102,6 +101,12 @@ class TimmTower(Tower):
             return x_BTD + block.norm2(block.mlp(x_BTD))
         x_BTD = x_BTD + _scaled(block, 1, mixed_BTD)
         return x_BTD + _scaled(block, 2, block.mlp(block.norm2(x_BTD)))
+
+    def gelu_after_linear(self, block: nn.Module) -> tuple[nn.Linear, nn.GELU] | None:
+        """The first layer of the block's MLP and the GELU right after it."""
+        mlp = block.mlp
+        is_plain = type(mlp) is Mlp and type(mlp.fc1) is nn.Linear and type(mlp.act) is nn.GELU
+        return (mlp.fc1, mlp.act) if is_plain else None
 
     def head(self, x_BTD: Tensor) -> Tensor:
         """Pool the tokens that leave the last block into features."""

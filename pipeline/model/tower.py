@@ -65,6 +65,10 @@ class Tower(ABC):
         """The rest of a block after attention: output projection, residuals, MLP."""
 
     @abstractmethod
+    def gelu_after_linear(self, block: nn.Module) -> tuple[nn.Linear, nn.GELU] | None:
+        """The layer of the block whose output goes through a GELU and nowhere else, and that GELU; None without one."""
+
+    @abstractmethod
     def head(self, x_BTD: Tensor) -> Tensor:
         """Pool the tokens that leave the last block into features: [B, embedding]."""
 
