@@ -30,22 +30,38 @@ FEW_IMAGES = 1000
 
 @dataclass(frozen=True, slots=True)
 class EmbedReport:
-    """What became of a run; `num_embedded` counts images done by this run, the other counts are of the whole store.
-
-    `summary` says where this run's time went, see `summary.summarize`.
-    """
+    """What became of a run; `num_embedded` counts images done by this run, the other counts are of the whole store."""
 
     store: Store
     record: RunRecord
-    num_images: int
-    num_ok: int
-    failed: dict[str, int]
+    stats: list[ShardStats]
     num_ignored_files: int
-    num_embedded: int
     summary: dict[str, Any]
+    """Where this run's time went, see `summary.summarize`."""
+
     start_s: float
     device: str
     warnings: list[str]
+
+    @property
+    def num_images(self) -> int:
+        """Rows, whatever became of them."""
+        return sum(shard.num_images for shard in self.stats)
+
+    @property
+    def num_ok(self) -> int:
+        """Rows with an embedding."""
+        return sum(shard.num_ok for shard in self.stats)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """Rows without one, by status."""
+        return sum_failed(self.stats)
+
+    @property
+    def num_embedded(self) -> int:
+        """Images done by this run."""
+        return self.summary["num_images"]
 
     @property
     def images_per_second_end_to_end(self) -> float | None:
@@ -97,7 +113,16 @@ def embed(
             elapsed_s = time.perf_counter() - meter.started
             store.sweep()
             meter.check_failures(progress, is_over=True)
-            report = _report(store, record, committed, progress, listing, pool, elapsed_s, start_s, settings)
+            report = EmbedReport(
+                store,
+                record,
+                [*committed.values(), *progress.finished],
+                listing.num_ignored,
+                _summary(record, progress, pool, elapsed_s),
+                start_s,
+                pool.report.device,
+                _warnings(pool, progress, settings.canary_floor),
+            )
             _write_stats(report, reporting)
     finally:
         _remove_if_empty(store)
@@ -173,32 +198,23 @@ class _Meter:
         max_bad_fraction: float | None,
     ) -> None:
         self._num_before = sum(stats.num_images + stats.num_removed for stats in committed)
-        self._failed_before = sum_failed(committed)
+        self._committed = committed
         self._num_total = record.num_images
         self._on_tick = on_tick
         self._max_bad_fraction = max_bad_fraction
         self.started = time.perf_counter()
 
     def __call__(self, progress: Progress) -> None:
-        num_new = progress.num_under_way + sum(stats.num_images for stats in progress.finished)
-        num_failed = sum(self._failed(progress).values()) + progress.num_failed_under_way
-        self._on_tick(
-            Tick(
-                num_done=self._num_before + num_new,
-                num_total=self._num_total,
-                num_failed=num_failed,
-                images_per_second=num_new / (time.perf_counter() - self.started),
-            )
-        )
+        num_done, _, num_failed = self._counts(progress)
+        rate = (num_done - self._num_before) / (time.perf_counter() - self.started)
+        self._on_tick(Tick(num_done, self._num_total, num_failed, rate))
         self.check_failures(progress)
 
     def check_failures(self, progress: Progress, is_over: bool = False) -> None:
         """Raise InputError if more images failed than may."""
         if self._max_bad_fraction is None:
             return
-        failed = self._failed(progress)
-        num_failed = sum(failed.values()) + progress.num_failed_under_way
-        num_done = self._num_before + progress.num_under_way + sum(stats.num_images for stats in progress.finished)
+        num_done, failed, num_failed = self._counts(progress)
         if num_failed > self._max_bad_fraction * (num_done if is_over else max(num_done, FEW_IMAGES)):
             kinds = ", ".join(f"{count} {status}" for status, count in failed.items()) or "in shards not committed yet"
             raise InputError(
@@ -206,59 +222,30 @@ class _Meter:
                 f"{self._max_bad_fraction}; the rows that are not ok say why, what is committed stays"
             )
 
-    def _failed(self, progress: Progress) -> dict[str, int]:
-        failed = dict(self._failed_before)
-        for status, count in sum_failed(progress.finished).items():
-            failed[status] = failed.get(status, 0) + count
-        return failed
+    def _counts(self, progress: Progress) -> tuple[int, dict[str, int], int]:
+        """Images of the store done so far; those that failed, by status in committed shards, and in all."""
+        num_done = self._num_before + progress.num_under_way + sum(stats.num_images for stats in progress.finished)
+        failed = sum_failed([*self._committed, *progress.finished])
+        return num_done, failed, sum(failed.values()) + progress.num_failed_under_way
 
 
-def _report(
-    store: Store,
-    record: RunRecord,
-    committed: dict[int, ShardStats],
-    progress: Progress,
-    listing: Listing,
-    pool: WorkerPool,
-    elapsed_s: float,
-    start_s: float,
-    settings: EmbedSettings,
-) -> EmbedReport:
-    stats = [*committed.values(), *progress.finished]
-    summary = summarize(
-        progress.finished,
-        elapsed_s,
-        pool.num_ready,
-        pool.resources["cpus"],
-        pool.resources["gpus"],
-        record.encoder.policy is not None,
-    )
+def _summary(record: RunRecord, progress: Progress, pool: WorkerPool, elapsed_s: float) -> dict[str, Any]:
+    cpus, gpus = pool.resources["cpus"], pool.resources["gpus"]
+    has_policy = record.encoder.policy is not None
+    return summarize(progress.finished, elapsed_s, pool.num_ready, cpus, gpus, has_policy)
+
+
+def _warnings(pool: WorkerPool, progress: Progress, canary_floor: float) -> list[str]:
     warnings = [pool.report.warning] if pool.report.warning else []
-    warnings += _canary_warnings(progress.finished, settings.canary_floor)
-    return EmbedReport(
-        store=store,
-        record=record,
-        num_images=sum(shard.num_images for shard in stats),
-        num_ok=sum(shard.num_ok for shard in stats),
-        failed=sum_failed(stats),
-        num_ignored_files=listing.num_ignored,
-        num_embedded=summary["num_images"],
-        summary=summary,
-        start_s=start_s,
-        device=pool.report.device,
-        warnings=warnings,
-    )
-
-
-def _canary_warnings(stats: Sequence[ShardStats], floor: float) -> list[str]:
-    low = [shard for shard in stats if shard.canary and shard.canary["median"] < floor]
-    if not low:
-        return []
-    worst = min(low, key=lambda shard: shard.canary["median"])
-    return [
-        f"in {len(low)} shards the median cosine between pruned and unpruned embeddings is under {floor}, lowest in "
-        f"shard {worst.ordinal}: {worst.canary['median']:.3f}; look at its images, or embed them with a milder policy"
-    ]
+    low = [shard for shard in progress.finished if shard.canary and shard.canary["median"] < canary_floor]
+    if low:
+        worst = min(low, key=lambda shard: shard.canary["median"])
+        warnings.append(
+            f"in {len(low)} shards the median cosine between pruned and unpruned embeddings is under {canary_floor}, "
+            f"lowest in shard {worst.ordinal}: {worst.canary['median']:.3f}; look at its images, or embed them with a "
+            "milder policy"
+        )
+    return warnings
 
 
 def _write_stats(report: EmbedReport, reporting: Reporting) -> None:

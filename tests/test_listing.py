@@ -11,8 +11,8 @@ import pytest
 from pipeline.errors import InputError, StoreError
 from pipeline.source.captions import join_captions
 from pipeline.source.entry import ImageEntry, SourceSpec
-from pipeline.source.listing import list_source
 from pipeline.source.sorting import Sorted
+from tests.sources import listed
 
 
 def touch(folder, *names):
@@ -20,10 +20,6 @@ def touch(folder, *names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
-
-
-def listed(location, captions=None, source_format="auto", **spec):
-    return list_source(SourceSpec(location=str(location), format=source_format, **spec), captions)
 
 
 def write_captions(tmp_path, *lines):
@@ -156,12 +152,12 @@ def test_a_folder_has_no_columns(tmp_path, spec):
 def test_captions_of_a_folder(tmp_path):
     touch(tmp_path, "x/a.jpg", "x/b.jpg", "x/d/c.jpg")
     path = write_captions(tmp_path, "d/c.jpg\tlast", "b.jpg\tfirst of b", "b.jpg\tsecond of b")
-    listing = listed(tmp_path / "x", path)
+    listing = listed(tmp_path / "x", captions=path)
     for _ in range(2):
         assert {entry.key: entry.caption for entry in listing} == {
             "a.jpg": None, "b.jpg": "first of b", "d/c.jpg": "last",
         }  # fmt: skip
-    prefixed = listed(tmp_path / "x", path, key_prefix="p/")
+    prefixed = listed(tmp_path / "x", captions=path, key_prefix="p/")
     assert [entry.caption for entry in prefixed] == [None, "first of b", "last"]
 
 
@@ -170,7 +166,7 @@ def test_a_caption_of_no_image_is_refused(tmp_path, stranger):
     touch(tmp_path, "x/a.jpg", "x/b.jpg")
     path = write_captions(tmp_path, "b.jpg\tyes", f"{stranger}\tno", f"{stranger}\tno again", "a.jpg\tyes")
     with pytest.raises(InputError, match=rf"1 captioned images are not in the source, first '{stranger}'"):
-        list(listed(tmp_path / "x", path))
+        list(listed(tmp_path / "x", captions=path))
 
 
 def test_captions_are_joined_without_holding_either_side():
@@ -197,13 +193,13 @@ def test_captions_of_other_sources_are_in_them(tmp_path):
     touch(tmp_path, "list.csv")
     for name, kind in (("list.csv", "list"), ("x.tar", "webdataset"), ("x.parquet", "parquet")):
         with pytest.raises(InputError, match=rf"--captions is for folders; a {kind} source carries its own"):
-            listed(tmp_path / name, path)
+            listed(tmp_path / name, captions=path)
 
 
 def test_captions_of_nothing(tmp_path):
     touch(tmp_path, "x/a.jpg")
     with pytest.raises(InputError, match=r"captions .*captions.tsv are empty"):
-        listed(tmp_path / "x", write_captions(tmp_path))
+        listed(tmp_path / "x", captions=write_captions(tmp_path))
 
 
 # --- which format

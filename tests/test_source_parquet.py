@@ -12,9 +12,8 @@ from pipeline.errors import InputError
 from pipeline.plan import cut_files
 from pipeline.shard import _check
 from pipeline.source import reading
-from pipeline.source.entry import SourceSpec
-from pipeline.source.listing import list_source
 from pipeline.source.reading import read_file, read_image
+from tests.sources import listed
 
 
 @pytest.fixture
@@ -28,10 +27,6 @@ def write(tmp_path):
         return path
 
     return write_file
-
-
-def listed(location, source_format="auto", **spec):
-    return list_source(SourceSpec(location=str(location), format=source_format, **spec))
 
 
 def read_all(location, capacity=10_000, **spec):

@@ -2,9 +2,7 @@
 
 import http.client
 import http.server
-import io
 import os
-import tarfile
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,16 +14,12 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
-from pipeline.decode import decode_batch
 from pipeline.errors import InputError, SourceUnavailable
 from pipeline.source import location
-from pipeline.source.entry import ImageEntry, SourceSpec
-from pipeline.source.listing import list_source
 from pipeline.source.reading import read_file, read_image
-from pipeline.spec import Preprocess
+from tests.sources import listed, record_of, tar_of
 from tests.web_server import Handler, serving
 
-PREPROCESS = Preprocess(height=8, width=8, mean=(0.5,) * 3, std=(0.5,) * 3)
 NAMES = ["a b.jpg", "c#1.jpg", "d%20e.jpg", "f+g.jpg", "q?x=1.jpg", "amp&.jpg", "snö/ü é.jpg"]
 
 
@@ -107,25 +101,6 @@ def front(server, monkeypatch):
 
 def refusal(status, code):
     return status, f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>".encode()
-
-
-def listed(url, source_format="auto", **spec):
-    return list_source(SourceSpec(location=url, format=source_format, **spec))
-
-
-def tar_of(members):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def record_of(uri):
-    [record] = decode_batch([ImageEntry("k", uri, 0, 0)], PREPROCESS)[1]
-    return record
 
 
 # --- S3

@@ -10,9 +10,9 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.source import webdataset
-from pipeline.source.entry import SourceFile, SourceSpec
-from pipeline.source.listing import list_source
+from pipeline.source.entry import SourceFile
 from pipeline.source.reading import read_file, read_image
+from tests.sources import listed
 
 
 def write_tar(path, members, form=tarfile.PAX_FORMAT):
@@ -27,10 +27,6 @@ def write_tar(path, members, form=tarfile.PAX_FORMAT):
             info.size = len(data or b"")
             archive.addfile(info, io.BytesIO(data or b""))
     return path
-
-
-def listed(location, source_format="auto", **spec):
-    return list_source(SourceSpec(location=str(location), format=source_format, **spec))
 
 
 def read_all(location, source_format="auto", **spec):

@@ -1,22 +1,15 @@
 """Sources on web servers and behind other schemes than S3's."""
 
-import io
-import tarfile
 from typing import ClassVar
 
 import fsspec
 import pytest
 
-from pipeline.decode import decode_batch
 from pipeline.errors import InputError
 from pipeline.source import location
-from pipeline.source.entry import ImageEntry, SourceSpec
-from pipeline.source.listing import list_source
 from pipeline.source.reading import read_file, read_image
-from pipeline.spec import Preprocess
+from tests.sources import listed, record_of, tar_of
 from tests.web_server import Handler, serving
-
-PREPROCESS = Preprocess(height=8, width=8, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 @pytest.fixture(autouse=True)
@@ -27,25 +20,6 @@ def fresh(monkeypatch):
     location._silent_sites.clear()
     yield
     location._filesystem.cache_clear()
-
-
-def listed(url, source_format="auto", **spec):
-    return list_source(SourceSpec(location=url, format=source_format, **spec))
-
-
-def tar_of(members):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def record_of(uri):
-    [record] = decode_batch([ImageEntry("k", uri, 0, 0)], PREPROCESS)[1]
-    return record
 
 
 class Site(Handler):
