@@ -73,6 +73,8 @@ def _decode_into(
         digest = hashlib.sha256(data).hexdigest()
         with _ending_this_process_after(timeout_s):
             image = _open(data)
+            if max(image.size) >= 2**31:  # more than the columns hold
+                raise _Rejected("too_large", f"{image.width} x {image.height} pixels, the limit is {max_pixels}")
             width, height = image.size
             if width * height > max_pixels:
                 raise _Rejected("too_large", f"{width} x {height} pixels, the limit is {max_pixels}")

@@ -39,7 +39,7 @@ class SourceSettings(WorkerSettings):
         Raises:
             ConfigError: If a carried column has the name of one of the store's own.
         """
-        names = [name.strip() for name in self.columns.split(",")] if self.columns else []
+        names = [name for text in (self.columns or "").split(",") if (name := text.strip())]
         refuse_taken_names(names)
         return SourceSpec(
             location=location,

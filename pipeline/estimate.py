@@ -6,7 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.decode import decode_batch
 from pipeline.embed_settings import EmbedSettings
 from pipeline.encode import Encoder, default_batch_size, peak_device_bytes, prunable, quickest, whole_machine
+from pipeline.errors import InputError
 from pipeline.machine import num_cores
 from pipeline.model.load import load_model, preferred_precision
 from pipeline.plan import shard_capacity
@@ -41,16 +42,18 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
     """
     listing = list_source(settings.source_spec(settings.source), settings.captions)
     sample = list(islice(_sample(listing), PROBE_IMAGES))
+    if not sample:
+        raise InputError(f"source {listing.spec.location} has no image; name tars or files that have some")
     device = whole_machine()
     precision = preferred_precision(device) if settings.precision == "auto" else settings.precision
     loaded = load_model(settings.model_source(), precision, device)
     policy, warning = prunable(loaded, settings.pruning_policy(), settings.policy_is_default)
     encoder = quickest(loaded, policy)
-    batch_size = min(settings.batch_size or default_batch_size(device), max(1, len(sample)))
+    batch_size = min(settings.batch_size or default_batch_size(device), len(sample))
 
     started = time.process_time()
     pixels, records = decode_batch(sample, encoder.spec.preprocess, settings.max_pixels)
-    decode_s = (time.process_time() - started) / max(1, len(sample))
+    decode_s = (time.process_time() - started) / len(sample)
     encode_s = _encode_seconds(encoder, pixels, batch_size)
     row_bytes = _row_bytes(encoder, pixels, records, listing)
 
@@ -61,7 +64,7 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
     rate = min(decode_rate, encode_rate) if gpus else 1 / (1 / decode_rate + 1 / encode_rate)
     num_images = listing.num_images
     if num_images is None:
-        mean_bytes = statistics.fmean(len(entry.data or b"") for entry in sample) if sample else 0
+        mean_bytes = statistics.fmean(len(entry.data or b"") for entry in sample)
         num_images = round(listing.num_bytes / mean_bytes) if mean_bytes else 0
     workers = settings.workers or gpus or cpus
     capacity = settings.shard_size or shard_capacity(num_images, workers)
@@ -99,8 +102,7 @@ def _sample(listing: Listing) -> Iterator[ImageEntry]:
     if listing.entries is not None:
         step = max(1, (listing.num_images or 0) // PROBE_IMAGES)
         return islice(listing, 0, None, step)
-    file = listing.files[0]
-    return read_file(file, listing.spec, 0, file.num_rows or 0)
+    return chain.from_iterable(read_file(file, listing.spec, 0, file.num_rows or 0) for file in listing.files)
 
 
 def _encode_seconds(encoder: Encoder, pixels: np.ndarray, batch_size: int) -> float:

@@ -22,7 +22,7 @@ from pipeline.source.listing import Listing
 from pipeline.source.reading import read_file, read_image
 from pipeline.source.sorting import Sorted
 from pipeline.store import Store
-from pipeline.tombstones import REPLACED, add_tombstones, read_tombstones, tombstones_between
+from pipeline.tombstones import REPLACED, add_tombstones, create_tombstones, read_tombstones, tombstones_between
 
 OnChange = Literal["stop", "keep", "embed"]
 
@@ -75,6 +75,7 @@ def extend_plan(
     listing: Listing,
     on_change: OnChange,
     check: "ContentCheck | None" = None,
+    capacity: int | None = None,
 ) -> RunRecord:
     """Plan what of a listing no plan has yet.
 
@@ -86,6 +87,7 @@ def extend_plan(
         on_change: For images that changed since they were planned: `stop` with an error, `keep` what there is, or
             `embed` them again and bury the old rows.
         check: Compares contents too, which sizes and times may not tell.
+        capacity: Images per new shard; as the run began unless given.
 
     Returns:
         The record, with a plan more if there is anything new.
@@ -94,8 +96,11 @@ def extend_plan(
         StoreError: If images changed, or are gone before they were embedded, and `on_change` is `stop`.
         InputError: If a key of the listing is in the store already, from elsewhere.
     """
+    capacity = capacity or record.shard_capacity
     if not record.plans:
-        return _add(store, record, listing, listing if listing.entries is not None else listing.files)
+        create_tombstones(store)
+        return _add(store, record, listing, listing if listing.entries is not None else listing.files, capacity)
+    _refuse_nested(record, listing.spec)
     growth = _Growth(store, record, committed, listing, on_change, check)
     # all of it, before anything is written
     new = growth.new_files() if listing.entries is None else Sorted(growth.new_entries(), _key)
@@ -106,7 +111,7 @@ def extend_plan(
         # in this order, so that a kill in between loses no image and shows none twice
         record = _drop(store, record, differences.unread)
         add_tombstones(store, differences.ids, REPLACED)
-    return _add(store, record, listing, new)
+    return _add(store, record, listing, new, capacity)
 
 
 class ContentCheck:
@@ -149,12 +154,12 @@ class ContentCheck:
         return {number: digest for number, digest, status in rows if digest or status == "unreadable"}
 
 
-def _add(store: Store, record: RunRecord, listing: Listing, new: Iterable) -> RunRecord:
+def _add(store: Store, record: RunRecord, listing: Listing, new: Iterable, capacity: int) -> RunRecord:
     ordinal, first_id = record.next_numbers
     if listing.entries is not None:
-        shards: Iterator = cut_entries(new, record.shard_capacity, ordinal, first_id)
+        shards: Iterator = cut_entries(new, capacity, ordinal, first_id)
     else:
-        shards = ((shard, None) for shard in cut_files(new, listing.spec, record.shard_capacity, ordinal, first_id))
+        shards = ((shard, None) for shard in cut_files(new, listing.spec, capacity, ordinal, first_id))
     first = next(shards, None)
     if first is None:
         return record
@@ -209,10 +214,14 @@ class _Growth:
         planned: dict[str, list[Planned]] = {}
         for plan in self._record.plans:
             planned |= _files_of(plan)  # of a file that changed, the newest plan speaks
+        replaced = read_tombstones(self._store, REPLACED)
+        planned = {key: shards for key, shards in planned.items() if not _is_given_up(shards, replaced)}
+        keys = {shards[0].uri: key for key, shards in planned.items()}
         new = []
         for file in self._listing.files:
             shards = planned.pop(file.key, None)
             if shards is None:
+                _refuse_second_key(file, keys.get(file.uri))
                 new.append(file)
                 continue
             _refuse_stranger(file, shards[0])
@@ -246,7 +255,7 @@ class _Growth:
 
     def _is_file_changed(self, shards: list[Planned], file: SourceFile) -> bool:
         spec = self._listing.spec
-        if shards[0].state != (file, _columns(spec)):
+        if any(item.state != (file, _columns(spec)) for item in shards):
             return True
         return bool(self._check and any(self._check.is_file_changed(shard, spec) for shard in shards))
 
@@ -256,7 +265,7 @@ class _Growth:
             self.differences.add_lost(old.key)
 
     def _note_unread(self, shards: list[Planned]) -> set[int]:
-        unread = {item.shard.ordinal for item in shards} - self._committed.keys()
+        unread = {item.shard.ordinal for item in shards if item.state} - self._committed.keys()
         self.differences.unread |= unread
         return unread
 
@@ -268,15 +277,22 @@ class _Growth:
 
 
 def _files_of(plan: Plan) -> dict[str, list[Planned]]:
-    """The shards of each file of a plan."""
+    """The shards of each file of a plan; those that were dropped have no state, which no file is equal to."""
     found: dict[str, list[Planned]] = {}
     for shard in plan.shards:
         file = shard.file
-        if file and not shard.is_dropped:
-            state = (file, _columns(plan.source))
+        if file:
+            state = None if shard.is_dropped else (file, _columns(plan.source))
             item = Planned(file.key, file.uri, state, plan.source.location, shard, shard.first_id)
             found.setdefault(file.key, []).append(item)
     return found
+
+
+def _is_given_up(shards: list[Planned], replaced: np.ndarray) -> bool:
+    """Whether nothing of a file is to be seen any more: it changed or went, and no newer plan stands for it."""
+    if all(item.state is None for item in shards):
+        return True
+    return any(len(tombstones_between(replaced, item.number, item.number + item.shard.room)) for item in shards)
 
 
 def _columns(spec: SourceSpec) -> tuple[str | None, ...]:
@@ -289,6 +305,28 @@ def _refuse_stranger(found: ImageEntry | SourceFile, old: Planned) -> None:
             f"the key {found.key!r} is in the store already, of {old.uri}; here it is of {found.uri}: give this source "
             "a --key-prefix, or put the collection back where it was"
         )
+
+
+def _refuse_second_key(file: SourceFile, key: str | None) -> None:
+    if key is not None:
+        raise InputError(
+            f"{file.uri} is in the store already, as {key!r}; here it would be {file.key!r}, and its images there "
+            "twice: name the source as before, or only what is new"
+        )
+
+
+def _refuse_nested(record: RunRecord, spec: SourceSpec) -> None:
+    """Refuse a folder within a folder of the store, or around one, or the same one under another prefix."""
+    for plan in record.plans:
+        old = plan.source
+        if spec.format != "folder" or old.format != "folder":
+            continue
+        inner, outer = sorted([f"{old.location.rstrip('/')}/", f"{spec.location.rstrip('/')}/"], key=len, reverse=True)
+        if inner.startswith(outer) and (inner != outer or old.key_prefix != spec.key_prefix):
+            raise InputError(
+                f"the folder {spec.location} shares images with {old.location}, which is in the store under other "
+                "keys; they would be there twice: name the source as before, or only what is new"
+            )
 
 
 def _refuse(store: Store, differences: Differences) -> None:

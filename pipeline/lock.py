@@ -28,7 +28,8 @@ def store_lock(root: Path) -> Iterator[None]:
         StoreLocked: If another job is alive in this store; the message names it.
     """
     path = root / "lock.json"
-    owner = {"owner": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid(), "started_at": time.time()}
+    owner = {"owner": uuid.uuid4().hex, "host": socket.gethostname(), "place": _place()}
+    owner |= {"pid": os.getpid(), "started_at": time.time()}
     _acquire(path, owner)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, owner, stop), daemon=True, name="store-lock")
@@ -78,7 +79,7 @@ def _is_stale(path: Path) -> bool:
         age_s = time.time() - holder.get("heartbeat", path.stat().st_mtime)
     except FileNotFoundError:
         return False
-    if age_s > STALE_AFTER_S or (holder.get("host") == socket.gethostname() and not _is_alive(holder["pid"])):
+    if age_s > STALE_AFTER_S or (holder.get("place") == _place() and not _is_alive(holder["pid"])):
         return True
     raise StoreLocked(
         f"the store {path.parent} is in use by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
@@ -108,7 +109,8 @@ def _took_over(path: Path, owner: dict) -> bool:
 
 def _beat(path: Path, owner: dict, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_S):
-        if _read(path).get("owner") != owner["owner"]:
+        holder = _read(path)
+        if holder and holder.get("owner") != owner["owner"]:  # unreadable for once is not taken over
             return
         with suppress(StoreError):  # a missed beat is made good by the next
             write_json(path, {**owner, "heartbeat": time.time()})
@@ -119,6 +121,15 @@ def _read(path: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+
+
+def _place() -> str:
+    """Where a process id means the same process: containers may share a host's name and not its processes."""
+    try:
+        processes = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        processes = ""
+    return f"{socket.gethostname()} {processes}".strip()
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,12 +1,15 @@
 """What this machine can do, and how to make torch quick on it. No torch here; called before it is imported."""
 
 import ctypes
+import math
 import os
 import platform
 from pathlib import Path
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+CPU_QUOTA_AND_PERIOD = [Path(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period")]
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
@@ -31,10 +34,21 @@ def prepare_for_torch() -> None:
 
 
 def num_cores() -> int:
-    """Processor cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Processor cores this process may use: those it may run on, or the share of them that its container is given."""
+    present = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(present, math.ceil(_cores_of_quota() or present))
+
+
+def _cores_of_quota() -> float | None:
+    """Processor time per time that a Linux control group allows, version 2 or 1; None without a limit."""
+    try:
+        if CPU_MAX.exists():
+            quota, period = CPU_MAX.read_text().split()
+        else:
+            quota, period = (path.read_text().strip() for path in CPU_QUOTA_AND_PERIOD)
+        return int(quota) / int(period) if quota != "max" and int(quota) > 0 else None
+    except (OSError, ValueError):
+        return None
 
 
 def cpu_name() -> str:

@@ -34,8 +34,10 @@ class Shard(BaseModel):
     """Its file changed before it was embedded; another shard stands for it."""
 
 
-def shard_capacity(num_images: int, num_workers: int) -> int:
+def shard_capacity(num_images: int | None, num_workers: int) -> int:
     """Default images per shard: 10,000, or fewer so that every worker has at least 4 shards to do."""
+    if num_images is None:
+        return DEFAULT_SHARD_CAPACITY
     return max(1, min(DEFAULT_SHARD_CAPACITY, num_images // (SHARDS_PER_WORKER * num_workers)))
 
 

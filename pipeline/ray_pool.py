@@ -33,15 +33,14 @@ UNRESPONSIVE_S = 120.0
 """A worker that does not answer for so long is taken for dead; it may stand still, and hold what others wait for."""
 
 POLL_S = 0.5
-# On a machine without GPUs encoding and decoding share the cores: an encode worker reserves most of its core, and
-# the rest is enough to admit one decode task per core.
-_ENCODE_CPUS = 0.75
-_DECODE_CPUS = 0.25
 
 
 @dataclass
 class Progress:
     """How far a run is: images done and failed in shards under way, and what finished."""
+
+    num_workers: int = 0
+    """Most that were busy at a time."""
 
     num_under_way: int = 0
     num_failed_under_way: int = 0
@@ -88,9 +87,11 @@ class WorkerPool:
                 f"workers = {self._min}: there are {self._num_cpus} CPU cores and no GPU; give at most {self._num_cpus}"
             )
         present = min(count, self._num_gpus or self._num_cpus) if min_workers else count
-        self._threads = 1 if self._num_gpus else min(max(1, self._num_cpus // present), _most_cores_of_a_node())
-        self._options = _worker_options(self._num_gpus, present, self._threads)
-        self._decode_cpus = 1.0 if self._num_gpus else _DECODE_CPUS
+        self._threads = 1 if self._num_gpus else threads_that_fit(present, _cores_of_nodes())
+        encode_cpus, self._decode_cpus = cpus_reserved(self._num_cpus, count, self._threads)
+        self._options = {"num_cpus": encode_cpus}
+        if self._num_gpus:
+            self._options, self._decode_cpus = {"num_gpus": 1 / math.ceil(present / self._num_gpus), "num_cpus": 0}, 1.0
         self._workers = [self._start() for _ in range(count)]
         self._joining: dict[Any, Any] = {}
         self._request: EncoderRequest | None = None
@@ -132,14 +133,21 @@ class WorkerPool:
         for worker in self._workers:
             if worker is not first:
                 self._join(worker)
+        num_lost = 0
         while self.num_ready < self._min:
-            self._welcome(wait(list(self._joining))[0])
+            num_lost += not self._welcome(wait(list(self._joining))[0])
+            if num_lost >= MAX_LOAD_ATTEMPTS * len(self._workers):
+                raise WorkerError(
+                    f"workers died {num_lost} times while they loaded the model; if memory is short, give fewer "
+                    "--workers, else see their logs"
+                )
 
     def _has_loaded(self, request: EncoderRequest) -> bool:
         if self._request is None or self._joining:
             return False
-        precision, threads = request.precision or self._request.precision, request.threads or self.report.threads
-        return replace(request, precision=precision, threads=threads) == replace(self._request, threads=threads)
+        precision, threads = request.precision or self._request.precision, request.threads or self._threads
+        loaded = replace(self._request, threads=self.report.threads)
+        return replace(request, precision=precision, threads=threads) == loaded
 
     @property
     def num_workers(self) -> int:
@@ -187,10 +195,9 @@ class WorkerPool:
             for ref in run.wait([*run.busy, *self._joining]):
                 if ref in self._joining:
                     run.idle += self._welcome(ref, on_event)
-                elif ref in run.busy:  # else it is the slower one of two that did the same
+                else:
                     run.take(ref)
             run.tick(on_tick)
-        run.end_stragglers()
         return run.progress
 
     def stop(self) -> None:
@@ -219,6 +226,12 @@ class WorkerPool:
         self._workers.remove(worker)
         return True
 
+    def release_joining(self) -> None:
+        """Wait no longer for workers that the run can do without."""
+        for ref, worker in list(self._joining.items()):
+            if self.release(worker):
+                del self._joining[ref]
+
     def _join(self, worker: Any) -> None:
         self._joining[worker.load.remote(self._request, self._weights)] = worker
 
@@ -229,8 +242,7 @@ class WorkerPool:
             report, identity = get(ref), get(wait([worker.identify.remote()])[0])
         except ray.exceptions.RayError as error:
             on_event("worker_lost", reason=_first_line(error))
-            if isinstance(error, ray.exceptions.ObjectLostError):
-                self._weights = None  # the node that held them is gone: from where the model is, then
+            self._weights = None  # it may be they that are lost, with their node: from where the model is, then
             self.replace(worker)
             return []
         if report.spec.fingerprint != self.report.spec.fingerprint:
@@ -271,6 +283,7 @@ class _Run:
             self._give(shard)
         if not self.queue:
             self._help_stragglers()
+            self._pool.release_joining()
             self.idle = deque(worker for worker in self.idle if not self._pool.release(worker))
         self._refuse_to_wait_forever()
 
@@ -282,6 +295,7 @@ class _Run:
 
     def take(self, ref: Any) -> None:
         worker, shard, started = self.busy.pop(ref)
+        self._answered.pop(ref, None)
         twins = [other for other, (_, same, _) in self.busy.items() if same.ordinal == shard.ordinal]
         try:
             stats = get(ref)
@@ -315,13 +329,10 @@ class _Run:
         self.progress.num_failed_under_way = sum(num_failed for _, num_failed in counts.values())
         on_tick(self.progress)
 
-    def end_stragglers(self) -> None:
-        for worker, _, _ in self.busy.values():
-            self._pool.replace(worker)
-
     def _give(self, shard: Shard) -> None:
         worker = self.idle.popleft()
         self.busy[worker.embed_shard.remote(shard, self._record, self._root)] = (worker, shard, time.monotonic())
+        self.progress.num_workers = max(self.progress.num_workers, len(self.busy))
 
     def _help_stragglers(self) -> None:
         # a worker may be slow for reasons of its own, a sick node or disk: the first to finish counts
@@ -373,15 +384,25 @@ def _refuse_other_code(identity: WorkerIdentity) -> None:
         )
 
 
-def _worker_options(num_gpus: int, count: int, threads: int) -> dict[str, float]:
-    if num_gpus:
-        return {"num_gpus": 1 / math.ceil(count / num_gpus), "num_cpus": 0}
-    # Ray takes fractions of a core only below one
-    return {"num_cpus": _ENCODE_CPUS if threads == 1 else threads - 1}
+def threads_that_fit(num_workers: int, cores_of_nodes: Sequence[int]) -> int:
+    """Threads a worker, the most with which all of them find room: a worker is on one node."""
+    choices = range(max(cores_of_nodes, default=1), 0, -1)
+    return next((t for t in choices if sum(cores // t for cores in cores_of_nodes) >= num_workers), 1)
 
 
-def _most_cores_of_a_node() -> int:
-    return max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
+def cpus_reserved(num_cpus: int, num_workers: int, threads: int) -> tuple[float, float]:
+    """Cores that Ray shall count for an encode worker and for a decode task, on machines without GPUs.
+
+    They share the cores: a worker reserves most of its own, and the rest admits about one decode task a core. Where
+    there may be more workers than cores, no node shall take so many that nothing is left to decode with.
+    """
+    if threads > 1:  # Ray takes fractions of a core only below one
+        return threads - 1, 0.25
+    return (0.99, 0.01) if num_workers >= num_cpus else (0.75, 0.25)
+
+
+def _cores_of_nodes() -> list[int]:
+    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
 
 
 def _first_line(error: Exception) -> str:

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -114,17 +113,15 @@ def get(ref: Any) -> Any:
         ) from error
 
 
-def wait(refs: list[Any], num_returns: int = 1, timeout_s: float | None = None) -> list[Any]:
-    """Those of some results that are ready: `num_returns` of them, unless the time is over before.
+def wait(refs: list[Any], num_returns: int = 1) -> list[Any]:
+    """The first `num_returns` of some results that are ready.
 
     Raises:
         WorkerError: If Ray's own processes on this machine died; they would be waited for without an end.
     """
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
-        left_s = LIVENESS_S if deadline is None else min(LIVENESS_S, max(0.0, deadline - time.monotonic()))
-        ready, _ = ray.wait(refs, num_returns=num_returns, timeout=left_s)
-        if len(ready) >= num_returns or (deadline is not None and time.monotonic() >= deadline):
+        ready, _ = ray.wait(refs, num_returns=num_returns, timeout=LIVENESS_S)
+        if len(ready) >= num_returns:
             return ready
         refuse_dead_node()
 

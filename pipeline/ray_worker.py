@@ -48,6 +48,8 @@ class EncoderRequest:
     precision: Precision | None
     max_pixels: int
     threads: int | None = None
+    batch_size: int | None = None
+    """Images per forward pass to warm up with, unless it is the hardware's usual number."""
     policy_is_default: bool = False
     """Whether a tower that cannot be pruned may go without."""
     image_timeout_s: float | None = None
@@ -84,7 +86,7 @@ class EncodeWorker:
 
     def __init__(self, threads: int, decode_cpus: float, batches_ahead: int = BATCHES_AHEAD) -> None:
         prepare_for_torch()
-        self._threads = threads
+        self._own_threads = self._threads = threads
         self._batches_ahead = batches_ahead
         self._decode_options = {"num_cpus": decode_cpus}
         self._decode = _decode_task
@@ -106,7 +108,7 @@ class EncodeWorker:
         from pipeline.encode import Encoder, default_batch_size, device_name, prunable, quickest, twin
         from pipeline.model.load import load_model
 
-        self._threads = request.threads or self._threads
+        self._threads = request.threads or self._own_threads
         torch.set_num_threads(self._threads)
         device = self._device()
         self._encoder = self._canary = self._loaded = None  # make room
@@ -123,7 +125,7 @@ class EncodeWorker:
         self._loaded = loaded  # as it is; what is pruned is a twin
         self._encoder = (Encoder if request.is_baseline else quickest)(twin(loaded), policy)
         preprocess = self._encoder.spec.preprocess
-        batch_size = default_batch_size(device)
+        batch_size = request.batch_size or default_batch_size(device)
         # warm up: the first forward pass and the first decode tasks, whose processes have to start, take seconds
         decoders = [_warm_up.options(**self._decode_options).remote() for _ in range(BATCHES_AHEAD)]
         self._encoder.encode(np.zeros((batch_size, preprocess.height, preprocess.width, 3), np.uint8))
@@ -165,8 +167,8 @@ class EncodeWorker:
         while pending:
             yield self._decoded(*pending.popleft())
 
-    def _start(self, batch: Sequence[ImageEntry], **options: int) -> Any:
-        return self._decode.options(**self._decode_options, **options).remote(batch, *self._how())
+    def _start(self, batch: Sequence[ImageEntry]) -> Any:
+        return self._decode.options(**self._decode_options).remote(batch, *self._how())
 
     def _how(self) -> tuple[Preprocess, int, float | None]:
         return self._encoder.spec.preprocess, self._request.max_pixels, self._request.image_timeout_s
@@ -189,13 +191,15 @@ class EncodeWorker:
         import numpy as np
 
         preprocess, _, timeout_s = self._how()
+        num_timeouts = 0
         for _ in range(CRASHES_PER_IMAGE):
             started = time.perf_counter()
             try:
-                return get(self._start([entry], max_retries=0))
+                return get(self._start([entry]))
             except _DECODER_LOST:
                 elapsed_s = time.perf_counter() - started
-                if timeout_s and elapsed_s >= timeout_s:
+                num_timeouts += bool(timeout_s and elapsed_s >= timeout_s)
+                if num_timeouts == 2:  # once may be the wait for a core, and a crash
                     failed = failed_record(entry, "timeout", f"decoding did not end within {timeout_s:g} s")
                     break
                 failed = failed_record(entry, "crashed", f"ended its decoder's process {CRASHES_PER_IMAGE} times")
@@ -207,7 +211,7 @@ class EncodeWorker:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@ray.remote(max_retries=1)
+@ray.remote(max_retries=0)  # Ray would try a batch that takes too much memory for ever; see _decode_one_by_one
 def _decode_task(
     entries: Sequence[ImageEntry], preprocess: Preprocess, max_pixels: int, timeout_s: float | None
 ) -> tuple[Any, list[ImageRecord], float]:

@@ -106,4 +106,8 @@ def _start_wandb(project: str) -> Any:
         import wandb
     except ImportError as error:
         raise ConfigError("--wandb needs the package wandb: pip install wandb") from error
-    return wandb.init(project=project, job_type="embed")
+    try:
+        return wandb.init(project=project, job_type="embed")
+    except Exception as error:  # its own errors, of the network or of a missing login
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"--wandb {project}: {reason}; run `wandb login`, or set WANDB_MODE=offline") from error

@@ -103,7 +103,10 @@ def embed(
             record = store.begin(_record(settings, listing, pool, begun))
             committed = store.committed(record)
             check = ContentCheck(store, committed) if settings.check_content else None
-            record = extend_plan(store, record, committed, listing, settings.on_change, check)
+            # a store that was begun with few images need not keep their small shards
+            usual = max(record.shard_capacity, shard_capacity(listing.num_images, pool.num_workers))
+            capacity = settings.shard_size or usual
+            record = extend_plan(store, record, committed, listing, settings.on_change, check, capacity)
             committed = store.committed(record)
             todo = [shard for shard in record.shards if shard.ordinal not in committed]
             start_s = time.perf_counter() - started
@@ -146,6 +149,7 @@ def encoder_request(settings: EmbedSettings, begun: RunRecord | None, is_baselin
         settings.max_pixels,
         # the order of sums, and so the last bits, depend on the number of threads
         begun.threads_per_worker if begun else None,
+        begun.batch_size if begun else settings.batch_size,
         settings.policy_is_default,
         settings.image_timeout,
         settings.canary,
@@ -170,13 +174,13 @@ def _refuse_other_units(settings: EmbedSettings, begun: RunRecord | None) -> Non
 
 
 def _record(settings: EmbedSettings, listing: Listing, pool: WorkerPool, begun: RunRecord | None) -> RunRecord:
-    capacity = settings.shard_size or shard_capacity(listing.num_images or 0, pool.num_workers)
+    capacity = settings.shard_size or shard_capacity(listing.num_images, pool.num_workers)
     return RunRecord(
         clipsieve_version=__version__,
         **spec_metadata(pool.report.spec),
         columns=listing.spec.columns,
         shard_capacity=begun.shard_capacity if begun else capacity,
-        batch_size=begun.batch_size if begun else settings.batch_size or pool.report.batch_size,
+        batch_size=begun.batch_size if begun else pool.report.batch_size,
         max_pixels=settings.max_pixels,
         threads_per_worker=pool.report.threads,
         environment={
@@ -232,7 +236,7 @@ class _Meter:
 def _summary(record: RunRecord, progress: Progress, pool: WorkerPool, elapsed_s: float) -> dict[str, Any]:
     cpus, gpus = pool.resources["cpus"], pool.resources["gpus"]
     has_policy = record.encoder.policy is not None
-    return summarize(progress.finished, elapsed_s, pool.num_ready, cpus, gpus, has_policy)
+    return summarize(progress.finished, elapsed_s, progress.num_workers, cpus, gpus, has_policy)
 
 
 def _warnings(pool: WorkerPool, progress: Progress, canary_floor: float) -> list[str]:

@@ -54,13 +54,17 @@ def embed_shard(
     embeddings = [np.empty((0, record.encoder.embedding_dim), np.float32)]
     num_halvings, transfer_s, cpu_s = encoder.num_halvings, encoder.transfer_s, time.process_time()
     clock = _Clock(timings)
+    if canary:
+        canary.summary()  # what a shard before this one left that was not finished
     for pixels, batch_records, decode_cpu_s in decode(batches_of(shard, record, store)):
         clock.lap("decode_wait_s")
         timings["decode_cpu_s"] += decode_cpu_s
         embeddings.append(encoder.encode(pixels))
         clock.lap("encode_s")
         if canary:
+            watch_s = time.process_time()
             canary.watch(batch_records, pixels, embeddings[-1])
+            cpu_s += time.process_time() - watch_s
             clock.skip()
         records.extend(batch_records)
         on_batch(len(batch_records), sum(image.status != "ok" for image in batch_records))

@@ -201,6 +201,8 @@ class Store:
             stats: All fields of `ShardStats` but `sha256` and `num_bytes`.
         """
         path = self.part_path(stats["ordinal"], stats.get("compaction", 0))
+        if path.exists():  # of a slower worker, say: no marker shall ever speak of another part than its own
+            self.stats_path(stats["ordinal"]).unlink(missing_ok=True)
         write_atomically(path, lambda temporary: write_part(temporary, table))
         done = ShardStats(**stats, sha256=sha256_of(path), num_bytes=path.stat().st_size)
         write_sealed_json(self.stats_path(done.ordinal), done.model_dump(mode="json"))

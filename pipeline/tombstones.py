@@ -48,6 +48,12 @@ def deleted_keys(store: Store) -> set[str]:
     return set(_read(store)["key"].drop_null().to_pylist())
 
 
+def create_tombstones(store: Store) -> None:
+    """Write an empty list where there is none: from now on a missing one is a lost one."""
+    if not _path(store).exists():
+        _write(store, _SCHEMA.empty_table())
+
+
 def add_tombstones(store: Store, ids: Iterable[int], reason: str, keys: Mapping[int, str] | None = None) -> int:
     """Mark rows as gone; those that are already stay as they are.
 
@@ -64,17 +70,19 @@ def add_tombstones(store: Store, ids: Iterable[int], reason: str, keys: Mapping[
     new = np.setdiff1d(np.fromiter(ids, np.int64), table["id"].to_numpy())
     if len(new):
         columns = [new, [reason] * len(new), [(keys or {}).get(number) for number in new.tolist()]]
-        table = pa.concat_tables([table, pa.table(columns, schema=_SCHEMA)]).sort_by("id")
-        sink = pa.BufferOutputStream()
-        table = table.replace_schema_metadata({"seal": UNSEALED})
-        pq.write_table(table, sink, compression="zstd")
-        data = sealed(sink.getvalue().to_pybytes())
-        write_atomically(_path(store), lambda temporary: temporary.write_bytes(data))
+        _write(store, pa.concat_tables([table, pa.table(columns, schema=_SCHEMA)]).sort_by("id"))
     return len(new)
 
 
 def _path(store: Store) -> Path:
     return store.root / "tombstones.parquet"
+
+
+def _write(store: Store, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({"seal": UNSEALED}), sink, compression="zstd")
+    data = sealed(sink.getvalue().to_pybytes())
+    write_atomically(_path(store), lambda temporary: temporary.write_bytes(data))
 
 
 def _read(store: Store) -> pa.Table:
@@ -83,8 +91,12 @@ def _read(store: Store) -> pa.Table:
         data = path.read_bytes()
         check_seal(data)
         return pq.read_table(pa.BufferReader(data)).replace_schema_metadata(None)
-    except FileNotFoundError:
-        return _SCHEMA.empty_table()
+    except FileNotFoundError as error:
+        if not any(store.plan_dir.glob("*.json")):
+            return _SCHEMA.empty_table()
+        raise StoreError(
+            f"{path} is lost; put it back from a backup: without it deleted images would be found again"
+        ) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise StoreError(
             f"cannot read {path}: {str(error).splitlines()[0]}; put it back from a backup: without it deleted images "

@@ -269,7 +269,7 @@ def _check_keys(
 
 def _check_names(store: Store, record: RunRecord, markers: Mapping[int, ShardStats], report: VerifyReport) -> None:
     """Look for files that are none of the store's."""
-    ordinals = {shard.ordinal for shard in record.shards}
+    ordinals = {shard.ordinal for plan in record.plans for shard in plan.shards}  # with those that were dropped
     known = {store.part_of(stats).name for stats in markers.values()}
     known |= {store.stats_path(ordinal).name for ordinal in ordinals}
     known |= {f"{plan.number:05d}.json" for plan in record.plans}

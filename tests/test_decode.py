@@ -271,6 +271,13 @@ def test_low_pixel_limit_spares_images_smaller_than_the_tower(decode, make_image
     assert decode("x.png", encoded(make_image(10, 10), "PNG"), max_pixels=500)[1].status == "ok"
 
 
+@pytest.mark.parametrize("side", [2**31, 2**32 - 1])
+def test_a_side_that_no_column_holds(decode, side):
+    pixels, record = decode("x.ppm", b"P6\n%d 1\n255\n" % side)
+    assert_failed(pixels, record, "too_large", f"{side} x 1 pixels, the limit is")
+    assert (record.width, record.height) == (None, None)
+
+
 def write_png_bomb(path, side):
     """A whole, valid PNG of side x side grey pixels, a megabyte on disk."""
 

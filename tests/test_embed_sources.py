@@ -290,6 +290,20 @@ def test_canary(run, folder):
         run(folder, canary=0.5, policy="none", out=folder.parent / "unpruned")
 
 
+def test_canary_of_a_shard_counts_nothing_of_one_that_broke_off(run, photos, tmp_path):
+    for name in ("a.tar", "b.tar"):
+        with tarfile.open(tmp_path / name, "w") as archive:
+            for path in sorted(photos.glob("*.*"))[:8]:
+                archive.add(path, path.name)
+    data = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(data[: len(data) // 3])
+    with pytest.raises(InputError, match="1 of 2 shards could not be read"):
+        run(tmp_path / "*.tar", canary=1.0, policy="fast", batch_size=1)
+    store = Store(tmp_path / "store")
+    [stats] = store.committed(store.read_run()).values()
+    assert stats.canary["num_images"] == stats.num_images == 8
+
+
 def test_canary_leaves_the_parts_as_they_are(run, folder):
     watched = run(folder, canary=0.5)
     plain = run(folder, out=folder.parent / "plain")

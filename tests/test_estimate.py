@@ -56,3 +56,14 @@ def test_what_the_run_would_refuse_is_refused(tmp_path, tiny_model):
     with pytest.raises(InputError, match="does not exist"):
         estimate(settings(tmp_path / "none", tmp_path, tiny_model))
     assert not (tmp_path / "store").exists()
+
+
+def test_the_first_files_may_be_empty(photos, tmp_path, tiny_model):
+    for name in ("0.tar", "1.tar"):
+        with tarfile.open(tmp_path / name, "w") as archive:
+            if name == "1.tar":
+                archive.add(next(photos.glob("*.jpg")), "a.jpg")
+    found = estimate(settings(tmp_path / "*.tar", tmp_path, tiny_model))
+    assert found["source"]["failed in the sample"] == "0 of 1"
+    with pytest.raises(InputError, match=r"0.tar has no image; name tars or files that have some"):
+        estimate(settings(tmp_path / "0.tar", tmp_path, tiny_model))

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from pipeline.errors import InputError, StoreError
+from pipeline.growth import extend_plan
 from pipeline.plan import listing_hash
 from pipeline.source.entry import SourceSpec
 from pipeline.source.listing import list_source
@@ -304,3 +305,47 @@ def test_a_kill_before_the_first_plan_counts(job, folder, monkeypatch):
     (folder / "9.jpg").write_text("new")
     job.run(folder)
     assert job.living == contents(folder)
+
+
+# --- what must not be there twice
+
+
+@pytest.mark.parametrize("inner_first", [True, False])
+def test_folders_within_one_another_are_refused(job, folder, inner_first):
+    (folder / "inner").mkdir()
+    (folder / "inner" / "x.jpg").write_text("x")
+    sources = [folder / "inner", folder] if inner_first else [folder, folder / "inner"]
+    before = job.plan(sources[0])
+    with pytest.raises(InputError, match=r"shares images with .*, which is in the store under other keys"):
+        job.plan(sources[1])
+    with pytest.raises(InputError, match="shares images with"):
+        job.plan(sources[0], key_prefix="p/")
+    assert job.record == before
+
+
+def test_a_folder_of_a_longer_name_is_another_folder(job, folder):
+    other = folder.with_name(f"{folder.name}-2")
+    other.mkdir()
+    (other / "x.jpg").write_text("x")
+    job.run(folder)
+    assert "x.jpg" in job.run(other)
+
+
+def test_new_shards_may_be_larger_than_old_ones(job, folder):
+    job.run(folder)
+    for number in range(10):
+        (folder / f"new-{number}.jpg").write_text(f"new {number}")
+    listing = list_source(SourceSpec(location=str(folder), format="folder"))
+    committed = job.store.committed(job.record)
+    record = extend_plan(job.store, job.record, committed, listing, "stop", capacity=8)
+    assert [shard.num_images for shard in record.plans[1].shards] == [8, 2]
+    job.commit()
+    assert job.living == contents(folder)
+
+
+def test_a_lost_list_of_deleted_images_is_not_an_empty_one(job, folder):
+    job.run(folder)
+    add_tombstones(job.store, [1], DELETED)
+    (job.store.root / "tombstones.parquet").unlink()
+    with pytest.raises(StoreError, match=r"tombstones.parquet is lost; put it back from a backup"):
+        job.plan(folder)

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import InputError, StoreError
 from pipeline.tombstones import DELETED, add_tombstones, read_tombstones
-from tests.growing import KILLS, Job, Killed, hashed
+from tests.growing import KILLS, Job, Killed, hashed, kill_before_planning
 
 
 @pytest.fixture
@@ -232,3 +232,76 @@ def test_a_parquet_file_beside_a_folder_and_a_list(job, tmp_path):
     os.utime(source.folder / "a.parquet", ns=(1, 1))
     job.run(source.pattern, "embed")
     assert job.living == source.images | {"x.jpg": hashed(b"x")}
+
+
+@pytest.mark.parametrize("num_committed", [1, 99])
+@pytest.mark.parametrize("check", [False, True])
+def test_a_file_that_went_and_is_back_as_it_was(job, source, tmp_path, num_committed, check):
+    job.plan(source.pattern)
+    job.commit(num_committed)
+    (source.folder / f"a{source.suffix}").rename(tmp_path / "away")
+    job.plan(source.pattern, "embed")
+    job.commit()
+    (tmp_path / "away").rename(source.folder / f"a{source.suffix}")
+    if source.suffix == ".parquet" and num_committed == 1:  # some of its rows are there, and the rest was given up
+        with pytest.raises(StoreError, match=changed_count(source)):
+            job.plan(source.pattern, check=check)
+    for on_change in ("embed", "stop", "keep"):
+        job.plan(source.pattern, on_change, check=check)
+    job.commit()
+    assert job.living == source.images
+
+
+def test_a_file_that_changed_went_and_is_back_as_it_was(job, source, tmp_path):
+    job.run(source.pattern)
+    old, images = tmp_path / "old", dict(source.images)
+    (source.folder / f"a{source.suffix}").rename(old)
+    source.write("a", range(6), "another")
+    job.plan(source.pattern, "embed")  # and no further
+    source.remove("a")
+    job.plan(source.pattern, "embed")
+    old.rename(source.folder / f"a{source.suffix}")
+    assert job.run(source.pattern) == images
+
+
+@pytest.mark.parametrize("then", ["stop", "keep", "embed"])
+def test_a_file_put_back_after_a_kill(job, source, tmp_path, monkeypatch, then):
+    job.run(source.pattern)
+    old, images = tmp_path / "old", dict(source.images)
+    (source.folder / f"a{source.suffix}").rename(old)
+    source.write("a", range(6), "another")
+    with monkeypatch.context() as patch:
+        kill_before_planning(patch)
+        with pytest.raises(Killed):
+            job.plan(source.pattern, "embed")
+    old.rename(source.folder / f"a{source.suffix}")
+    assert job.run(source.pattern, then) == images
+
+
+def test_a_parquet_file_that_lost_all_its_rows(job, tmp_path):
+    for name in "ab":
+        write_parquet(tmp_path / f"{name}.parquet", range(3))
+    job.run(tmp_path / "*.parquet")
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "b.parquet")
+    assert set(job.run(tmp_path / "*.parquet", "embed")) == {f"a.parquet/{row}" for row in range(3)}
+    job.plan(tmp_path / "*.parquet")  # is no change any more
+
+
+def test_the_same_file_under_another_key_is_refused(job, source):
+    before = job.plan(source.pattern)
+    key = f"{source.folder.name}/a{source.suffix}"
+    with pytest.raises(InputError, match=rf"in the store already, as 'a{source.suffix}'; here it would be '{key}'"):
+        job.plan(source.folder.parent / f"s?ts/*{source.suffix}")
+    with pytest.raises(InputError, match=r"here it would be 'p/a"):
+        job.plan(source.pattern, key_prefix="p/")
+    assert job.record == before
+
+
+def test_captions_that_only_later_files_have_are_refused(job, tmp_path):
+    pq.write_table(pa.table({"image": [b"0"]}), tmp_path / "a.parquet")
+    job.run(tmp_path / "*.parquet")
+    pq.write_table(pa.table({"image": [b"1"], "caption": ["one"]}), tmp_path / "b.parquet")
+    for on_change in ("stop", "embed"):
+        with pytest.raises(InputError, match=r"b.parquet has captions in 'caption', files before it have no such"):
+            job.plan(tmp_path / "*.parquet", on_change)
+    assert len(job.living) == 1

@@ -18,7 +18,7 @@ from pipeline.schema import ImageRecord, embeddings_of, part_table, read_part, s
 from pipeline.source.entry import ImageEntry, SourceSpec
 from pipeline.spec import EncoderSpec, ModelSource, Preprocess
 from pipeline.store import Store
-from pipeline.tombstones import DELETED, add_tombstones
+from pipeline.tombstones import DELETED, add_tombstones, create_tombstones
 
 SPEC = EncoderSpec(
     source=ModelSource(model="scenes"),
@@ -55,6 +55,7 @@ def make_store(tmp_path):
         )
         entry = ImageEntry("x", "file:///x", 0, 0)
         source = SourceSpec(location="nowhere", format="folder")
+        create_tombstones(store)
         store.add_plan(store.begin(record), source, [(shard, [entry] * rows) for shard in shards])
         rng = np.random.default_rng(0)
         for shard in shards:

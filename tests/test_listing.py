@@ -2,7 +2,9 @@
 
 import os
 import random
+import tarfile
 import tracemalloc
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ import pytest
 from pipeline.errors import InputError, StoreError
 from pipeline.source.captions import join_captions
 from pipeline.source.entry import ImageEntry, SourceSpec
+from pipeline.source.reading import read_image
 from pipeline.source.sorting import Sorted
 from tests.sources import listed
 
@@ -221,3 +224,16 @@ def test_the_name_tells_the_format_unless_it_is_said(tmp_path):
         assert list(listing) == []
     with pytest.raises(InputError, match=r"cannot read the list .*x: its name ends in none of .csv .tsv"):
         listed(tmp_path / "x", source_format="list")
+
+
+def test_a_location_that_is_no_utf8_is_written_down_as_text(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"A")
+    with tarfile.open(folder / "x.tar", "w") as archive:
+        archive.add(folder / "a.jpg", "a.jpg")
+    for listing in (listed(folder), listed(folder / "x.tar"), listed(folder / "*.tar")):
+        assert "caf\\xe9" in listing.spec.location
+        SourceSpec.model_validate_json(listing.spec.model_dump_json())
+    [entry] = listed(folder)
+    assert read_image(entry.uri) == b"A"

@@ -190,3 +190,12 @@ def test_sizes_are_counted(write, tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")  # examined, never opened
     listing = list_source(SourceSpec(location=str(write("path\na.jpg\npipe.jpg\nnone.jpg\n")), format="auto"))
     assert (listing.num_images, listing.num_bytes, listing.num_ignored) == (3, 5, 0)
+
+
+@pytest.mark.parametrize(
+    "lines", [['"quoted start', "plain"], ['"quoted start', 'its "end"'], ['"The Thinker" by Rodin', "plain"]]
+)
+def test_a_stray_quote_swallows_no_line(write, lines):
+    path = write("path\tcaption\n" + "".join(f"{number}.jpg\t{line}\n" for number, line in enumerate(lines)), "l.tsv")
+    with pytest.raises(InputError, match=r"cannot read the list .*; check its name and its format"):
+        entries(path)

@@ -316,3 +316,22 @@ def test_text_that_is_no_utf8_costs_no_image(write):
     found = read_all(path, columns={"word": ""})
     assert [entry.caption for entry in found] == ["caf\ufffd", "good", None]
     assert [entry.extra["word"] for entry in found] == ["caf\ufffd", "good", None]
+
+
+def test_two_columns_of_one_name_are_refused(write):
+    column = pa.array([b"a"])
+    path = write(pa.Table.from_arrays([column, column, pa.array([1]), pa.array([2])], ["image", "image", "n", "n"]))
+    with pytest.raises(InputError, match=r"data.parquet has 2 columns 'image'; give them different names"):
+        listed(path)
+    with pytest.raises(InputError, match=r"data.parquet has 2 columns 'n'"):
+        listed(write(pa.Table.from_arrays([column, column, column], ["image", "n", "n"])), columns={"n": ""})
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.time64("us"), pa.duration("s")])
+def test_times_that_python_has_not_cost_no_image(write, kind):
+    most = 2 ** (kind.bit_width - 1) - 1
+    values = pa.array([most, None], pa.int32() if kind.bit_width == 32 else pa.int64()).cast(kind)
+    path = write({"image": [b"a", b"b"], "when": values})
+    listing = listed(path, columns={"when": ""})
+    found = [entry.extra["when"] for entry in read_file(listing.files[0], listing.spec, 0, 2)]
+    assert pa.array(found, pa.type_for_alias(listing.spec.columns["when"])).equals(values)

@@ -316,3 +316,8 @@ def test_room_is_enough_for_the_most_images_a_tar_can_hold(tmp_path):
     [file] = listed(path).files
     assert isinstance(file, SourceFile)
     assert len(read_all(path)) == 200 <= webdataset.most_images(file)
+
+
+def test_a_tar_of_unknown_size_has_room_for_any():
+    file = SourceFile(key="a.tar", uri="https://host/a.tar", num_bytes=0, mtime_ns=0)
+    assert webdataset.most_images(file) == 2**31

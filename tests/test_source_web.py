@@ -176,3 +176,9 @@ def test_google_without_credentials(monkeypatch, site):
     with pytest.raises(InputError, match=r"gs://bucket/photos") as caught:
         listed("gs://bucket/photos")
     assert "\n" not in str(caught.value)
+
+
+def test_a_site_that_answers_again_is_asked_as_often_as_before(site):
+    assert record_of(f"{site}/always-503.jpg").status == "unreadable"
+    assert read_image(f"{site}/a b.jpg") == b"this is /a%20b.jpg"
+    assert read_image(f"{site}/twice.jpg") == b"this is /twice.jpg"  # at the third request

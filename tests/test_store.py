@@ -95,6 +95,17 @@ def test_a_marker_is_never_written_before_its_part(store, record):
     assert store.committed(record) == {}
 
 
+def test_a_part_that_is_replaced_is_not_spoken_of_by_the_old_marker(store, record, monkeypatch):
+    commit(store, record, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.store.sha256_of", lambda path: 1 / 0)  # as a kill between part and marker
+        with pytest.raises(ZeroDivisionError):
+            commit(store, record, 0)
+    assert store.committed(record) == {}
+    done = commit(store, record, 0)
+    assert store.committed(record) == {0: done}
+
+
 def test_a_part_whose_marker_cannot_be_written_does_not_count(store, record):
     store.stats_path(0).mkdir()
     with pytest.raises(StoreError, match=r"part-00000.stats.json"):

@@ -348,6 +348,15 @@ def test_strangers_and_leftovers(store):
     ]  # fmt: skip
 
 
+def test_a_part_of_a_shard_that_was_dropped_before_its_marker_came_is_a_leftover(store):
+    plan = store.read_run().plans[1]
+    store.write_plan(plan.model_copy(update={"shards": (plan.shards[0].model_copy(update={"is_dropped": True}),)}))
+    store.stats_path(plan.shards[0].ordinal).unlink()
+    report = check(store)
+    assert report.findings == []
+    assert report.leftovers == [str(store.part_path(plan.shards[0].ordinal))]
+
+
 def test_a_store_without_a_plan(store):
     for folder in (store.plan_dir, store.embeddings_dir):
         shutil.rmtree(folder)

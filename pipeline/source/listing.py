@@ -65,6 +65,12 @@ def list_source(spec: SourceSpec, captions: Path | None = None) -> Listing:
     Raises:
         InputError: If the source is missing, refused, empty or not what it is said to be.
     """
+    listing = _list(spec, captions)
+    # as it is written down: paths need not be UTF-8
+    return replace(listing, spec=listing.spec.model_copy(update={"location": as_text(listing.spec.location)}))
+
+
+def _list(spec: SourceSpec, captions: Path | None) -> Listing:
     location = spec.location.rstrip("/") or "/"
     if not is_url(location):  # as recorded: absolute, for a resumed job may start elsewhere
         location = path_of(uri_of(location))
@@ -158,7 +164,13 @@ def _with_footers(files: list[SourceFile], spec: SourceSpec) -> tuple[list[Sourc
 
     counted = []
     for file, (schema, num_rows) in zip(files, at_once(read_footer, [file.uri for file in files]), strict=True):
-        spec = settled(spec, file.uri, schema)
+        found = settled(spec, file.uri, schema)
+        if counted and found.caption_column != spec.caption_column:
+            raise InputError(
+                f"{file.uri} has captions in {found.caption_column!r}, files before it have no such column; embed them "
+                "as two sources"
+            )
+        spec = found
         counted.append(file.model_copy(update={"num_rows": num_rows}))
     if not any(file.num_rows for file in counted):
         raise InputError(f"source {spec.location} has no row; give Parquet files of images")

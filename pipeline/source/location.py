@@ -154,7 +154,7 @@ def persistently(call: Callable[[], T], location: str) -> T:
     """
     for wait_s in (*_waits_s(location), None):
         try:
-            return call()
+            result = call()
         except InputError:
             raise
         except Exception as error:
@@ -173,6 +173,9 @@ def persistently(call: Callable[[], T], location: str) -> T:
                     f"{location} cannot be read now: {reason_of(error)}; when its server or disk answers again, run "
                     "the same command to go on"
                 ) from error
+        else:
+            _silent_sites.pop(_root(location), None)
+            return result
         time.sleep(wait_s)
     raise AssertionError
 

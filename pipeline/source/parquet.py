@@ -43,16 +43,6 @@ _IMAGE_TYPES = (
 )
 
 
-def with_footer(file: SourceFile, spec: SourceSpec) -> tuple[SourceFile, SourceSpec]:
-    """The file with its number of rows, and the spec with the columns settled.
-
-    Raises:
-        InputError: If it is no Parquet file, lacks a column, or has it of another type than the files before it.
-    """
-    schema, num_rows = read_footer(file.uri)
-    return file.model_copy(update={"num_rows": num_rows}), settled(spec, file.uri, schema)
-
-
 def read_footer(uri: str) -> tuple[pa.Schema, int]:
     """Columns and number of rows of a file.
 
@@ -192,6 +182,10 @@ def _values(column: pa.Array) -> list[Any]:
     except UnicodeDecodeError:  # what is said of an image is damaged, the image is not
         texts = column.cast(kind).cast(pa.large_binary()).to_pylist()
         return [None if text is None else text.decode("utf-8", "replace") for text in texts]
+    except (OverflowError, ValueError):
+        if not pa.types.is_temporal(kind):
+            raise
+        return column.cast(kind).cast(pa.int32() if kind.bit_width == 32 else pa.int64()).to_pylist()  # no such year
 
 
 def _is_in_ns(kind: pa.DataType) -> bool:
@@ -201,12 +195,15 @@ def _is_in_ns(kind: pa.DataType) -> bool:
 def _choose(uri: str, schema: pa.Schema, asked: str | None, usual: tuple[str, ...], flag: str) -> str | None:
     if asked:
         return _field(uri, schema, asked, flag).name
-    return next((name for name in usual if name in schema.names), None)
+    found = next((name for name in usual if name in schema.names), None)
+    return found and _field(uri, schema, found, flag).name
 
 
 def _field(uri: str, schema: pa.Schema, name: str, flag: str) -> pa.Field:
     if name not in schema.names:
         raise InputError(f"{uri} has no column {name!r}; give {flag} one of {', '.join(schema.names)}")
+    if schema.names.count(name) > 1:
+        raise InputError(f"{uri} has {schema.names.count(name)} columns {name!r}; give them different names")
     return schema.field(name)
 
 

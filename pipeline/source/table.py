@@ -63,7 +63,7 @@ def read_list(spec: SourceSpec) -> Iterator[ImageEntry]:
 
 def _rows(text: Iterable[str], location: str, delimiter: str | None) -> Iterator[dict[str, Any]]:
     if delimiter:
-        yield from csv.DictReader(text, delimiter=delimiter, restkey=_SURPLUS)
+        yield from csv.DictReader(text, delimiter=delimiter, restkey=_SURPLUS, strict=True)
         return
     for number, line in enumerate(text, start=1):
         if not line.strip():

@@ -5,6 +5,7 @@ The key of a member is its name up to the first dot of its last part, as WebData
 """
 
 import json
+import math
 import os
 import tarfile
 from collections.abc import Iterator
@@ -21,12 +22,13 @@ BLOCK = 512
 MAX_MEMBER_BYTES = 2**30
 """Larger members are not read into memory; decoding gives them a row with the reason."""
 
+_MOST_IMAGES = 2**31
 _PIECE = 2**20
 
 
 def most_images(file: SourceFile) -> int:
-    """Images a tar can hold at most: each needs a block of header."""
-    return max(1, file.num_bytes // BLOCK)
+    """Images a tar can hold at most: each needs a block of header. Some web servers do not tell a file's size."""
+    return max(1, file.num_bytes // BLOCK) if file.num_bytes else _MOST_IMAGES
 
 
 def read_tar(file: SourceFile, spec: SourceSpec) -> Iterator[ImageEntry]:
@@ -140,7 +142,7 @@ def _entries(file: SourceFile, spec: SourceSpec, group: list[tuple[tarfile.TarIn
                 key=f"{file.key}/{as_text(member.name)}",
                 uri=f"{file.uri}#member={quote_from_bytes(os.fsencode(member.name))}",
                 num_bytes=member.size,
-                mtime_ns=int(member.mtime * 1e9),
+                mtime_ns=int(member.mtime * 1e9) if math.isfinite(member.mtime) else 0,
                 caption=caption,
                 extra=extra,
                 data=data,
