@@ -200,7 +200,7 @@ def test_what_workers_report_does_not_make_the_driver_import_torch(run):
 def test_nothing_but_the_store_is_left(run):
     root = run[0].store.root
     assert sorted(path.name for path in root.iterdir()) == [
-        "embeddings", "events.jsonl", "plan", "run.json", "stats.json"
+        "embeddings", "events.jsonl", "plan", "run.json", "stats.json", "tombstones.parquet"
     ]  # fmt: skip
     assert not list(root.rglob("*.tmp"))
 
