@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from pipeline import __version__
+from pipeline.cores import cpus_reserved, threads_that_fit
 from pipeline.errors import ConfigError, InputError, WorkerError
 from pipeline.plan import Shard
 from pipeline.provenance import code_sha256
@@ -382,23 +383,6 @@ def _refuse_other_code(identity: WorkerIdentity) -> None:
             f"the node {identity.host} runs clipsieve {identity.version} (code {identity.code_sha256[:12]}), this is "
             f"{__version__} (code {code_sha256()[:12]}); install the same on every node"
         )
-
-
-def threads_that_fit(num_workers: int, cores_of_nodes: Sequence[int]) -> int:
-    """Threads a worker, the most with which all of them find room: a worker is on one node."""
-    choices = range(max(cores_of_nodes, default=1), 0, -1)
-    return next((t for t in choices if sum(cores // t for cores in cores_of_nodes) >= num_workers), 1)
-
-
-def cpus_reserved(num_cpus: int, num_workers: int, threads: int) -> tuple[float, float]:
-    """Cores that Ray shall count for an encode worker and for a decode task, on machines without GPUs.
-
-    They share the cores: a worker reserves most of its own, and the rest admits about one decode task a core. Where
-    there may be more workers than cores, no node shall take so many that nothing is left to decode with.
-    """
-    if threads > 1:  # Ray takes fractions of a core only below one
-        return threads - 1, 0.25
-    return (0.99, 0.01) if num_workers >= num_cpus else (0.75, 0.25)
 
 
 def _cores_of_nodes() -> list[int]:

@@ -8,11 +8,12 @@ import pytest
 import ray
 
 from pipeline import ray_pool
+from pipeline.cores import cpus_reserved, threads_that_fit
 from pipeline.errors import WorkerError
 from pipeline.machine import num_cores
 from pipeline.plan import Shard
 from pipeline.provenance import code_sha256
-from pipeline.ray_pool import WorkerPool, _Run, cpus_reserved, threads_that_fit
+from pipeline.ray_pool import WorkerPool, _Run
 from pipeline.ray_worker import EncoderRequest, WorkerIdentity
 from pipeline.spec import ModelSource
 
@@ -93,6 +94,7 @@ def test_with_cores_to_spare_decoding_is_bounded_by_them():
     assert cpus_reserved(8, 2, 4) == (3, 0.25)
 
 
+@pytest.mark.kill
 @pytest.mark.skipif(num_cores() < 2, reason="needs two workers")
 def test_workers_that_die_of_loading_end_the_run(tiny_model, tmp_path, monkeypatch):
     class LoadsOnce:
