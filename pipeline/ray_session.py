@@ -15,7 +15,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 
@@ -127,9 +127,15 @@ def wait(refs: list[Any], num_returns: int = 1) -> list[Any]:
 
 
 def refuse_dead_node() -> None:
-    """Raise WorkerError if Ray's processes on this machine are gone; the cluster takes some seconds to know."""
+    """Raise WorkerError if Ray's processes on this machine are gone."""
+    # those that we started: at once, for when Ray itself comes to know, it ends this process without a word
+    started = ray._private.worker._global_node
+    if started and any(kind in ("raylet", "gcs_server") for kind, _ in started.dead_processes()):
+        _raise_dead_node()
     here = ray.get_runtime_context().get_node_id()
     if not any(node["NodeID"] == here and node["Alive"] for node in ray.nodes()):
-        raise WorkerError(
-            "Ray's processes on this machine died; what is committed stays, run the same command to go on"
-        )
+        _raise_dead_node()
+
+
+def _raise_dead_node() -> NoReturn:
+    raise WorkerError("Ray's processes on this machine died; what is committed stays, run the same command to go on")
