@@ -15,7 +15,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import ray
 
@@ -130,12 +130,9 @@ def refuse_dead_node() -> None:
     """Raise WorkerError if Ray's processes on this machine are gone."""
     # those that we started: at once, for when Ray itself comes to know, it ends this process without a word
     started = ray._private.worker._global_node
-    if started and any(kind in ("raylet", "gcs_server") for kind, _ in started.dead_processes()):
-        _raise_dead_node()
+    has_died = started and any(kind in ("raylet", "gcs_server") for kind, _ in started.dead_processes())
     here = ray.get_runtime_context().get_node_id()
-    if not any(node["NodeID"] == here and node["Alive"] for node in ray.nodes()):
-        _raise_dead_node()
-
-
-def _raise_dead_node() -> NoReturn:
-    raise WorkerError("Ray's processes on this machine died; what is committed stays, run the same command to go on")
+    if has_died or not any(node["NodeID"] == here and node["Alive"] for node in ray.nodes()):
+        raise WorkerError(
+            "Ray's processes on this machine died; what is committed stays, run the same command to go on"
+        )
