@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import StoreError, UnfinishedStore
+from pipeline.errors import StoreError, UnfinishedStore, first_line
 from pipeline.records import RunRecord, ShardStats
 from pipeline.store import Store
 
@@ -60,7 +60,7 @@ def read_manifest(store: Store, record: RunRecord, committed: dict[int, ShardSta
     except FileNotFoundError:
         raise StoreError(f"the store {store.root} has no index; run `clipsieve index {store.root}`") from None
     except (OSError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise StoreError(f"cannot read {path} ({reason}); build it again with `clipsieve index`") from error
     found = index_path(store).stat().st_size if index_path(store).exists() else 0
     if found != manifest.num_bytes:

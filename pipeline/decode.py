@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageOps
 
-from pipeline.errors import SourceUnavailable
+from pipeline.errors import SourceUnavailable, first_line
 from pipeline.schema import ImageRecord
 from pipeline.source.entry import ImageEntry
 from pipeline.source.location import TooLarge, reason_of
@@ -89,7 +89,7 @@ def _decode_into(
     except SourceUnavailable:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds; each costs this one image
-        status, reason = "undecodable", _first_line(error)
+        status, reason = "undecodable", first_line(error)
     if status != "ok":
         slot[:] = 0
     return ImageRecord(entry.key, entry.uri, entry.caption, width, height, digest, status, reason, entry.extra)
@@ -197,7 +197,7 @@ def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=_formats())
     except Exception as error:
-        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else _first_line(error)
+        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else first_line(error)
         raise _Rejected("undecodable", f"{reason} ({len(data)} bytes)") from error
 
 
@@ -262,8 +262,3 @@ def _center_crop_or_pad(image: Image.Image, width: int, height: int, fill: int) 
     left = round((image.width - width) / 2)
     top = round((image.height - height) / 2)
     return image.crop((left, top, left + width, top + height))
-
-
-def _first_line(error: BaseException) -> str:
-    text = (str(error) or type(error).__name__).splitlines()[0]
-    return text[:200]

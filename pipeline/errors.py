@@ -58,3 +58,8 @@ class WorkerError(ClipsieveError):
     """A worker process failed more often than it may."""
 
     exit_code = 5
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line of 200 characters at most; its kind if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

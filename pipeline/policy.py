@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 
 DEFAULT_POLICY = "balanced"
 UNPRUNED = "none"
@@ -251,7 +251,7 @@ def _read_policy(path: Path, name: str) -> PruningPolicy:
     except OSError as error:
         raise ConfigError(f"cannot read policy {path}: {error.strerror}") from error
     except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"policy {path} is no YAML mapping: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"policy {path} is no YAML mapping: {first_line(error)}") from error
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])

@@ -1,12 +1,9 @@
-"""The driver's side of a run: start encode workers, hand out shards, take what comes back, survive what dies."""
+"""The encode workers of a driver: start them, have them load a model, replace those that die, end them."""
 
 import math
-import statistics
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +11,17 @@ import ray
 
 from pipeline import __version__
 from pipeline.cores import cpus_reserved, threads_that_fit
-from pipeline.errors import ConfigError, InputError, WorkerError
+from pipeline.errors import ConfigError, WorkerError, first_line
 from pipeline.plan import Shard
 from pipeline.provenance import code_sha256
-from pipeline.ray_session import LIVENESS_S, get, ray_session, refuse_dead_node, wait
+from pipeline.ray_run import WORKERS_GONE_S, Progress, Run
+from pipeline.ray_session import get, ray_session, wait
 from pipeline.ray_worker import EncoderRequest, EncodeWorker, WorkerIdentity, WorkerReport, batches_ahead
-from pipeline.records import RunRecord, ShardStats
+from pipeline.records import RunRecord
 
-MAX_SHARD_ATTEMPTS = 3
 MAX_LOAD_ATTEMPTS = 3
-MAX_DAMAGED_SHARDS = 10
-"""Shards whose source cannot be read, after which it is the source that is broken and not some of its files."""
-
-WORKERS_GONE_S = 600.0
-"""How long a run without any worker waits for one."""
-
-STRAGGLER_FACTOR = 3.0
-UNRESPONSIVE_S = 120.0
-"""A worker that does not answer for so long is taken for dead; it may stand still, and hold what others wait for."""
-
-POLL_S = 0.5
-
-
-@dataclass
-class Progress:
-    """How far a run is: images done and failed in shards under way, and what finished."""
-
-    num_workers: int = 0
-    """Most that were busy at a time."""
-
-    num_under_way: int = 0
-    num_failed_under_way: int = 0
-    finished: list[ShardStats] = field(default_factory=list)
-    damaged: dict[int, str] = field(default_factory=dict)
-    """Why shards were set aside, by ordinal: their source cannot be read."""
+SETTLE_S = 10.0
+"""How long a worker that shall end may take to start first."""
 
 
 @contextmanager
@@ -111,7 +85,7 @@ class WorkerPool:
                 self._load(request)
                 return
             except ray.exceptions.RayError as error:
-                reason = _first_line(error)
+                reason = first_line(error)
                 self.stop()
                 self._workers = [self._start() for _ in self._workers]
         raise WorkerError(
@@ -121,7 +95,12 @@ class WorkerPool:
     def _load(self, request: EncoderRequest) -> None:
         self._request, self._joining, self._weights = None, {}, None
         identities = {worker.identify.remote(): worker for worker in self._workers}
-        present = wait(list(identities), num_returns=self._min)
+        present = wait(list(identities), self._min, WORKERS_GONE_S)
+        if len(present) < self._min:
+            raise WorkerError(
+                f"{len(present)} of {self._min} workers were given room within {WORKERS_GONE_S:.0f} s; look at "
+                "`ray status`, give fewer --workers, or --min-workers to begin with fewer"
+            )
         for identity in [get(ref) for ref in present]:
             _refuse_other_code(identity)
         first, identity = identities[present[0]], get(present[0])
@@ -190,7 +169,7 @@ class WorkerPool:
             ClipsieveError: What a worker raised for the user, as it was raised; unreadable sources beyond
                 `MAX_DAMAGED_SHARDS` too.
         """
-        run = _Run(self, shards, ray.put(record), root, on_event)
+        run = Run(self, shards, ray.put(record), root, on_event)
         while run.queue or run.busy:
             run.hand_out()
             for ref in run.wait([*run.busy, *self._joining]):
@@ -203,8 +182,7 @@ class WorkerPool:
 
     def stop(self) -> None:
         """End the workers' processes."""
-        for worker in self._workers:
-            ray.kill(worker)
+        _end(self._workers)
 
     def ready_workers(self) -> list[Any]:
         """Workers that have loaded the model."""
@@ -229,9 +207,11 @@ class WorkerPool:
 
     def release_joining(self) -> None:
         """Wait no longer for workers that the run can do without."""
-        for ref, worker in list(self._joining.items()):
-            if self.release(worker):
-                del self._joining[ref]
+        spare = list(self._joining.items())[: max(0, len(self._workers) - self._min)]
+        _end([worker for _, worker in spare])
+        for ref, worker in spare:
+            self._workers.remove(worker)
+            del self._joining[ref]
 
     def _join(self, worker: Any) -> None:
         self._joining[worker.load.remote(self._request, self._weights)] = worker
@@ -242,7 +222,7 @@ class WorkerPool:
         try:
             report, identity = get(ref), get(wait([worker.identify.remote()])[0])
         except ray.exceptions.RayError as error:
-            on_event("worker_lost", reason=_first_line(error))
+            on_event("worker_lost", reason=first_line(error))
             self._weights = None  # it may be they that are lost, with their node: from where the model is, then
             self.replace(worker)
             return []
@@ -260,121 +240,12 @@ class WorkerPool:
         return EncodeWorker.options(**self._options).remote(self._threads, self._decode_cpus, ahead)
 
 
-class _Run:
-    """The shards of one run: waiting, under way, done."""
-
-    def __init__(
-        self, pool: WorkerPool, shards: Sequence[Shard], record: Any, root: Path, on_event: Callable[..., None]
-    ) -> None:
-        self.queue = deque(shards)
-        self.idle = deque(pool.ready_workers())
-        self.busy: dict[Any, tuple[Any, Shard, float]] = {}
-        self.progress = Progress()
-        self._pool, self._record, self._root, self._on_event = pool, record, root, on_event
-        self._attempts: dict[int, int] = {}
-        self._seconds: list[float] = []
-        self._answered: dict[Any, float] = {}  # when a worker last said how far it is, by what it is busy with
-        self._alone_since: float | None = None
-        self._looked = time.monotonic()
-
-    def hand_out(self) -> None:
-        while self.queue and self.idle:
-            shard = self.queue.popleft()
-            self._attempts[shard.ordinal] = self._attempts.get(shard.ordinal, 0) + 1
-            self._give(shard)
-        if not self.queue:
-            self._help_stragglers()
-            self._pool.release_joining()
-            self.idle = deque(worker for worker in self.idle if not self._pool.release(worker))
-        self._refuse_to_wait_forever()
-
-    def wait(self, refs: list[Any]) -> list[Any]:
-        if time.monotonic() - self._looked > LIVENESS_S:
-            refuse_dead_node()
-            self._looked = time.monotonic()
-        return ray.wait(refs, timeout=POLL_S)[0]
-
-    def take(self, ref: Any) -> None:
-        worker, shard, started = self.busy.pop(ref)
-        self._answered.pop(ref, None)
-        twins = [other for other, (_, same, _) in self.busy.items() if same.ordinal == shard.ordinal]
-        try:
-            stats = get(ref)
-        except InputError as error:
-            self._set_aside(shard, error)
-        except ray.exceptions.RayError as error:
-            self._lose(worker, shard, error)
-            return
-        else:
-            self.progress.finished.append(stats)
-            self._seconds.append(time.monotonic() - started)
-            self._on_event("shard_committed", shard=shard.ordinal, num_images=stats.num_images, host=stats.host)
-        for other in twins:  # it would write the same bytes, later
-            self._pool.replace(self.busy.pop(other)[0])
-        self.idle.append(worker)
-
-    def tick(self, on_tick: Callable[[Progress], None]) -> None:
-        counts = {}
-        for ref, (worker, shard, started) in list(self.busy.items()):
-            try:
-                done = ray.get(worker.images_done.remote(), timeout=POLL_S)
-                counts[shard.ordinal] = max(counts.get(shard.ordinal, (0, 0)), done)
-                self._answered[ref] = time.monotonic()
-            except ray.exceptions.GetTimeoutError as error:
-                if time.monotonic() - self._answered.get(ref, started) > UNRESPONSIVE_S:
-                    del self.busy[ref]
-                    self._lose(worker, shard, error)
-            except ray.exceptions.RayError:
-                pass  # what it was busy with says so too
-        self.progress.num_under_way = sum(num_images for num_images, _ in counts.values())
-        self.progress.num_failed_under_way = sum(num_failed for _, num_failed in counts.values())
-        on_tick(self.progress)
-
-    def _give(self, shard: Shard) -> None:
-        worker = self.idle.popleft()
-        self.busy[worker.embed_shard.remote(shard, self._record, self._root)] = (worker, shard, time.monotonic())
-        self.progress.num_workers = max(self.progress.num_workers, len(self.busy))
-
-    def _help_stragglers(self) -> None:
-        # a worker may be slow for reasons of its own, a sick node or disk: the first to finish counts
-        if not self.idle or len(self._seconds) < 3:
-            return
-        limit_s = STRAGGLER_FACTOR * statistics.median(self._seconds)
-        under_way = [shard.ordinal for _, shard, _ in self.busy.values()]
-        for _, shard, started in list(self.busy.values()):
-            if self.idle and under_way.count(shard.ordinal) == 1 and time.monotonic() - started > limit_s:
-                self._on_event("straggler_run_again", shard=shard.ordinal)
-                self._give(shard)
-
-    def _lose(self, worker: Any, shard: Shard, error: Exception) -> None:
-        self._on_event("worker_lost", shard=shard.ordinal, reason=_first_line(error))
-        if all(other.ordinal != shard.ordinal for _, other, _ in self.busy.values()):
-            self._try_again(shard, error)
-        self._pool.replace(worker)
-
-    def _try_again(self, shard: Shard, error: Exception) -> None:
-        if self._attempts[shard.ordinal] >= MAX_SHARD_ATTEMPTS:
-            raise WorkerError(
-                f"shard {shard.ordinal} ended its worker {MAX_SHARD_ATTEMPTS} times "
-                f"({_first_line(error)}); what is committed stays, run embed again to go on"
-            ) from error
-        self.queue.appendleft(shard)
-
-    def _set_aside(self, shard: Shard, error: InputError) -> None:
-        self._on_event("shard_failed", shard=shard.ordinal, reason=str(error))
-        self.progress.damaged[shard.ordinal] = str(error)
-        if len(self.progress.damaged) > MAX_DAMAGED_SHARDS:
-            raise error
-
-    def _refuse_to_wait_forever(self) -> None:
-        if self.busy or self.idle:
-            self._alone_since = None
-            return
-        self._alone_since = self._alone_since or time.monotonic()
-        if time.monotonic() - self._alone_since > WORKERS_GONE_S:
-            raise WorkerError(
-                f"no worker could be started for {WORKERS_GONE_S:.0f} s; look at `ray status`, then run embed again"
-            )
+def _end(workers: Sequence[Any]) -> None:
+    # Ray 2.60 never gives back the room of an actor that is killed in the moment in which it is handed its process:
+    # let them start first. Those that wait for room do not answer, and can be killed.
+    ray.wait([worker.images_done.remote() for worker in workers], num_returns=len(workers), timeout=SETTLE_S)
+    for worker in workers:
+        ray.kill(worker)
 
 
 def _refuse_other_code(identity: WorkerIdentity) -> None:
@@ -387,7 +258,3 @@ def _refuse_other_code(identity: WorkerIdentity) -> None:
 
 def _cores_of_nodes() -> list[int]:
     return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

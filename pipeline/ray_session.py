@@ -1,6 +1,6 @@
-"""Be connected to Ray, and take results from it. Home of `ray`, with `ray_worker` and `ray_pool`.
+"""Be connected to Ray, and take results from it. Home of `ray`, with `ray_worker`, `ray_pool` and `ray_run`.
 
-    driver (ray_pool)  -- shards -->  EncodeWorker (ray_worker), one per GPU, or per CPU core  -- stats -->  driver
+    driver (ray_run)   -- shards -->  EncodeWorker (ray_worker), one per GPU, or per CPU core  -- stats -->  driver
                                            |  ^
                                   entries  v  |  uint8 pixels      a few batches ahead, no more
                                        decode tasks, on the CPUs of every node
@@ -9,17 +9,19 @@ The driver never sees an image. It does not import torch either, so that a head 
 """
 
 import logging
+import math
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 
-from pipeline.errors import ClipsieveError, InputError, WorkerError
+from pipeline.errors import ClipsieveError, InputError, WorkerError, first_line
 from pipeline.machine import num_cores
 
 _OBJECT_STORE_BYTES = 2 * 2**30
@@ -64,7 +66,7 @@ def ray_session(address: str | None) -> Iterator[None]:
                 **quiet,
             )
     except Exception as error:  # it raises many kinds, plain ones too
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         advice = "see /tmp/ray/session_latest/logs"
         if address:
             advice = "check --ray-address; if the head asks for a token, set RAY_AUTH_MODE=token and copy its token"
@@ -107,21 +109,22 @@ def get(ref: Any) -> Any:
             raise error.cause from None
         if isinstance(error.cause, ray.exceptions.RayError):
             raise error.cause from error
-        reason = str(error.cause).splitlines()[0] if str(error.cause) else ""
+        reason = first_line(error.cause)
         raise WorkerError(
             f"a worker failed: {type(error.cause).__name__}: {reason}; this is a defect, report it"
         ) from error
 
 
-def wait(refs: list[Any], num_returns: int = 1) -> list[Any]:
-    """The first `num_returns` of some results that are ready.
+def wait(refs: list[Any], num_returns: int = 1, limit_s: float = math.inf) -> list[Any]:
+    """The first `num_returns` of some results that are ready, or fewer if no more are within `limit_s`.
 
     Raises:
         WorkerError: If Ray's own processes on this machine died; they would be waited for without an end.
     """
+    deadline = time.monotonic() + limit_s
     while True:
         ready, _ = ray.wait(refs, num_returns=num_returns, timeout=LIVENESS_S)
-        if len(ready) >= num_returns:
+        if len(ready) >= num_returns or time.monotonic() > deadline:
             return ready
         refuse_dead_node()
 

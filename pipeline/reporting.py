@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, StoreError, first_line
 from pipeline.progress import Tick
 
 
@@ -109,5 +109,5 @@ def _start_wandb(project: str) -> Any:
     try:
         return wandb.init(project=project, job_type="embed")
     except Exception as error:  # its own errors, of the network or of a missing login
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ConfigError(f"--wandb {project}: {reason}; run `wandb login`, or set WANDB_MODE=offline") from error

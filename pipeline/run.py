@@ -14,7 +14,8 @@ from pipeline.growth import ContentCheck, extend_plan
 from pipeline.lock import store_lock
 from pipeline.plan import shard_capacity
 from pipeline.progress import Tick
-from pipeline.ray_pool import Progress, WorkerPool, worker_pool
+from pipeline.ray_pool import WorkerPool, worker_pool
+from pipeline.ray_run import Progress
 from pipeline.ray_worker import EncoderRequest
 from pipeline.records import RunRecord, ShardStats
 from pipeline.reporting import Reporting

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, StoreError, first_line
 from pipeline.source.entry import ImageEntry
 from pipeline.spec import EncoderSpec
 
@@ -137,7 +137,7 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=list(columns) if columns else None, partitioning=None)
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise StoreError(f"cannot read {path}: {reason}; remove it and its stats file, and run embed again") from error
 
 
@@ -185,7 +185,7 @@ def read_entries(path: Path, groups: Iterable[int]) -> Iterator[ImageEntry]:
                     row["extra"] = None if row["extra"] is None else json.loads(row["extra"])
                     yield ImageEntry(**row)
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise StoreError(f"cannot read {path}: {reason}; put it back from a backup, or embed again") from error
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.atomic import write_atomically
-from pipeline.errors import ConfigError, FingerprintMismatch, StoreError, UnfinishedStore
+from pipeline.errors import ConfigError, FingerprintMismatch, StoreError, UnfinishedStore, first_line
 from pipeline.plan import Shard
 from pipeline.records import Plan, RunRecord, ShardStats
 from pipeline.schema import SCHEMA_VERSION, EntryWriter, read_entries, write_part
@@ -98,7 +98,7 @@ class Store:
                 )
             record = RunRecord.model_validate(unsealed_json(data))
         except (ValueError, AttributeError) as error:
-            raise StoreError(f"{self.run_path} is damaged ({str(error).splitlines()[0]}); embed again") from error
+            raise StoreError(f"{self.run_path} is damaged ({first_line(error)}); embed again") from error
         return record.model_copy(update={"plans": tuple(self._read_plans())})
 
     def _read_plans(self) -> Iterator[Plan]:
@@ -110,7 +110,7 @@ class Store:
                     raise OSError(f"the plan before it, number {number}, is missing")
                 yield plan
             except (OSError, ValueError) as error:
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 raise StoreError(f"{path} is damaged ({reason}); put it back from a backup, or embed again") from error
 
     def begin(self, record: RunRecord) -> RunRecord:

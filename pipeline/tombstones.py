@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.atomic import write_atomically
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, first_line
 from pipeline.seal import UNSEALED, check_seal, sealed
 from pipeline.store import Store
 
@@ -99,6 +99,6 @@ def _read(store: Store) -> pa.Table:
         ) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise StoreError(
-            f"cannot read {path}: {str(error).splitlines()[0]}; put it back from a backup: without it deleted images "
+            f"cannot read {path}: {first_line(error)}; put it back from a backup: without it deleted images "
             "would be found again"
         ) from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, first_line
 from pipeline.plan import Shard, listing_hash
 from pipeline.progress import Tick
 from pipeline.records import Plan, RunRecord, ShardStats
@@ -203,7 +203,7 @@ def _read_markers(store: Store, record: RunRecord, report: VerifyReport) -> dict
             missing.append(shard.ordinal)
             continue
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             report.find(path, f"it is damaged ({reason}), so that its shard does not count", _EMBED_AGAIN)
             continue
         if (stats.ordinal, stats.shard_id, stats.fingerprint) == (shard.ordinal, shard.shard_id, record.fingerprint):
@@ -225,7 +225,7 @@ def _read_whole(store: Store, stats: ShardStats, report: VerifyReport) -> pa.Tab
             return table
         report.find(path, "its bytes are not those of its stats file", _EMBED_AGAIN)
     except (OSError, pa.ArrowException, StoreError) as error:
-        report.find(path, f"it cannot be read ({str(error).splitlines()[0]})", _EMBED_AGAIN)
+        report.find(path, f"it cannot be read ({first_line(error)})", _EMBED_AGAIN)
     return None
 
 

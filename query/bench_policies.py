@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline.bench import images_per_second, median_rates, median_speedup
 from pipeline.decode import decode_batch
 from pipeline.encode import Encoder, default_batch_size, device_name, twin, whole_machine
-from pipeline.errors import ConfigError, InputError
+from pipeline.errors import ConfigError, InputError, first_line
 from pipeline.model.load import LoadedModel, load_model, preferred_precision
 from pipeline.policy import UNPRUNED, Cut, PruningPolicy, Stages, named_policy, sharpened
 from pipeline.progress import Tick
@@ -158,7 +158,7 @@ def read_plan(path: Path) -> list[Point]:
     except ValidationError as error:
         raise ConfigError(explain(error, f"plan {path}")) from error
     except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"plan {path} is no YAML list of series: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"plan {path} is no YAML list of series: {first_line(error)}") from error
     names = [(point.series, point.name) for point in points]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice or not points:

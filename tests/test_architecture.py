@@ -14,7 +14,7 @@ FILES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py")
 # Where a heavy library may be imported at the top of a file, and where inside a function (so: only when needed).
 # A folder stands for all files in it.
 HOMES = {
-    "ray": (["pipeline/ray_session.py", "pipeline/ray_worker.py", "pipeline/ray_pool.py"], []),
+    "ray": (["pipeline/ray_session.py", "pipeline/ray_worker.py", "pipeline/ray_pool.py", "pipeline/ray_run.py"], []),
     "torch": (
         [
             "pipeline/model/",

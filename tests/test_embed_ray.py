@@ -14,7 +14,7 @@ import ray
 import torch
 from PIL import Image
 
-from pipeline import ray_pool
+from pipeline import ray_run
 from pipeline.decode import decode_batch
 from pipeline.embed_settings import EmbedSettings
 from pipeline.encode import Encoder
@@ -325,7 +325,7 @@ def test_a_worker_killed_in_mid_run_costs_nothing(settings, tmp_path):
 
 @pytest.mark.skipif(num_cores() < 2, reason="needs two workers")
 def test_a_worker_that_stands_still_is_replaced(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_pool, "UNRESPONSIVE_S", 5.0)
+    monkeypatch.setattr(ray_run, "UNRESPONSIVE_S", 5.0)
     stopped = []
 
     def stop_one(tick):

@@ -1,6 +1,7 @@
 """The pool's bookkeeping: which worker has which shard. With real workers it is tested in `test_embed_ray`."""
 
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,8 @@ from pipeline.errors import WorkerError
 from pipeline.machine import num_cores
 from pipeline.plan import Shard
 from pipeline.provenance import code_sha256
-from pipeline.ray_pool import WorkerPool, _Run
+from pipeline.ray_pool import WorkerPool
+from pipeline.ray_run import Run
 from pipeline.ray_worker import EncoderRequest, WorkerIdentity
 from pipeline.spec import ModelSource
 
@@ -37,7 +39,7 @@ def test_a_shard_that_takes_long_is_run_a_second_time_and_the_first_to_finish_co
         replace=lambda worker: replaced.append(worker),
     )
     shard = Shard(ordinal=7, shard_id="x", first_id=0, room=1, num_images=1)
-    run = _Run(pool, [shard], None, Path("store"), lambda event, **details: events.append(event))
+    run = Run(pool, [shard], None, Path("store"), lambda event, **details: events.append(event))
     run.hand_out()
     assert [worker.name for worker, _, _ in run.busy.values()] == ["slow"]
     run._seconds = [0.0] * 3
@@ -61,7 +63,7 @@ def test_workers_wait_no_longer_for_others_when_nothing_is_left_to_hand_out():
         release=lambda worker: released.append(worker) or True,
         release_joining=lambda: released.append("joining"),
     )
-    run = _Run(pool, [], None, Path("store"), lambda event, **details: None)
+    run = Run(pool, [], None, Path("store"), lambda event, **details: None)
     run.idle.append("idle")
     run.hand_out()
     assert released == ["joining", "idle"]
@@ -94,6 +96,36 @@ def test_with_cores_to_spare_decoding_is_bounded_by_them():
     assert cpus_reserved(8, 2, 4) == (3, 0.25)
 
 
+@pytest.mark.parametrize("delay_s", [0.002, 0.004, 0.006, 0.008])
+def test_workers_that_end_while_they_start_give_their_room_back(delay_s):
+    @ray.remote(num_cpus=0.1)
+    def leave_an_idle_process():
+        time.sleep(0.3)
+
+    ray.get([leave_an_idle_process.remote() for _ in range(3)])
+    pool = WorkerPool(num_cores())
+    time.sleep(delay_s)
+    pool.stop()
+    deadline = time.monotonic() + 10
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_workers_that_find_no_room_end_the_wait(tiny_model, monkeypatch):
+    monkeypatch.setattr(ray_pool, "WORKERS_GONE_S", 3.0)
+    monkeypatch.setattr(ray_pool, "SETTLE_S", 0.5)
+    other = WorkerPool(num_cores())
+    ray.get([worker.identify.remote() for worker in other._workers])
+    pool = WorkerPool(1)
+    try:
+        with pytest.raises(WorkerError, match="0 of 1 workers were given room within 3 s"):
+            pool.load(EncoderRequest(ModelSource(model=tiny_model), None, "fp32", 1000))
+    finally:
+        pool.stop()
+        other.stop()
+
+
 @pytest.mark.kill
 @pytest.mark.skipif(num_cores() < 2, reason="needs two workers")
 def test_workers_that_die_of_loading_end_the_run(tiny_model, tmp_path, monkeypatch):
@@ -115,6 +147,9 @@ def test_workers_that_die_of_loading_end_the_run(tiny_model, tmp_path, monkeypat
 
         def pack(self):
             return b"weights"
+
+        def images_done(self):
+            return 0, 0
 
     monkeypatch.setattr(ray_pool, "EncodeWorker", ray.remote(LoadsOnce))
     pool = WorkerPool(2)

@@ -17,7 +17,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from pipeline.atomic import write_atomically, write_json
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 from pipeline.fusion_config import FusionConfig
 from pipeline.model.fusion import Fusion
 from pipeline.model.hashing import hash_tensors
@@ -127,7 +127,7 @@ def read_adapter(name: str) -> Adapter:
     except OSError as error:
         raise _unreadable(folder, error) from error
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise _damaged(folder, str(error).splitlines()[0]) from error
+        raise _damaged(folder, first_line(error)) from error
     if _hash(config, factors, offsets) != adapter.sha256:
         raise _damaged(folder, "its tensors are not those of its record")
     return adapter

@@ -19,7 +19,7 @@ from open_clip.model import resize_pos_embed
 from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
-from pipeline.errors import ClipsieveError, ConfigError, InputError
+from pipeline.errors import ClipsieveError, ConfigError, InputError, first_line
 from pipeline.machine import has_fast_bf16
 from pipeline.model.adapter import read_adapter
 from pipeline.model.hashing import hash_tensors
@@ -97,7 +97,7 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
     except ClipsieveError:
         raise
     except Exception as error:  # open_clip raises many kinds for files, names, networks and shapes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise InputError(
             f"cannot load model {_label(source)}: {reason[:300]}; check the name, the tag, the path and the network"
         ) from error
@@ -123,7 +123,7 @@ class _Tokenizer:
                 self._tokenize = open_clip.get_tokenizer(self._name)
             except Exception as error:  # a missing package, a file, a network
                 raise InputError(
-                    f"cannot load the tokenizer of {self._name}: {str(error).splitlines()[0][:300]}; SigLIP's and "
+                    f"cannot load the tokenizer of {self._name}: {first_line(error)}; SigLIP's and "
                     "other Hugging Face tokenizers need `pip install transformers`, and the network the first time"
                 ) from error
         return self._tokenize(texts)

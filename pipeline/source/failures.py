@@ -3,6 +3,7 @@
 import errno
 import re
 
+from pipeline.errors import first_line
 from pipeline.source.naming import is_url
 
 _PASSING_ERRNOS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN,
@@ -26,8 +27,8 @@ _FINAL = (
 
 def reason_of(error: BaseException) -> str:
     """One line on what went wrong."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return re.sub(r"\s*\(Request ID.*|Detail: .*", "", str(text).splitlines()[0])[:200].rstrip(". ")
+    text = getattr(error, "strerror", None) or first_line(error)
+    return re.sub(r"\s*\(Request ID.*|Detail: .*", "", str(text))[:200].rstrip(". ")
 
 
 def passes(error: Exception, location: str) -> bool:
