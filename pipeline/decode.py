@@ -8,15 +8,15 @@ cropping are open_clip's, to the pixel, on RGB images. Modes other than RGB are 
 import faulthandler
 import hashlib
 import io
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from pipeline.errors import SourceUnavailable, first_line
+from pipeline.fit import fit, spare
 from pipeline.schema import ImageRecord
 from pipeline.source.entry import ImageEntry
 from pipeline.source.location import TooLarge, reason_of
@@ -24,7 +24,9 @@ from pipeline.source.reading import MAX_FILE_BYTES, read_image
 from pipeline.spec import DEFAULT_MAX_PIXELS, Preprocess
 
 _DRAFT_MARGIN = 2
-_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_CHROMA_MARGIN = 8
+_MAX_DEVICE_PIXELS = 2**26
+_END_OF_JPEG = b"\xff\xd9"
 
 
 class _Rejected(Exception):
@@ -51,11 +53,26 @@ def decode_batch(
     Raises:
         SourceUnavailable: If the server of an image does not answer.
     """
-    pixels = np.zeros((len(entries), preprocess.height, preprocess.width, 3), dtype=np.uint8)
-    records = [
-        _decode_into(pixels[slot], entry, preprocess, max_pixels, timeout_s) for slot, entry in enumerate(entries)
-    ]
+    pixels, records, _ = _decode(entries, preprocess, max_pixels, timeout_s)
     return pixels, records
+
+
+def decode_all_but_jpegs(
+    entries: Sequence[ImageEntry],
+    preprocess: Preprocess,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    timeout_s: float | None = None,
+) -> tuple[np.ndarray, list[ImageRecord], dict[int, np.ndarray]]:
+    """The same; but where `preprocess` names torchvision, JPEGs that a device can decode are only examined.
+
+    Returns:
+        `(pixels, records, jpegs)`: uint8 [K, H, W, 3] of the slots that are not in `jpegs`, in their order; one record
+        per entry; encoded bytes, uint8 [N], by slot.
+    """
+    if preprocess.decoder == "pillow":
+        return *decode_batch(entries, preprocess, max_pixels, timeout_s), {}
+    pixels, records, jpegs = _decode(entries, preprocess, max_pixels, timeout_s, _suits_a_device)
+    return np.delete(pixels, list(jpegs), axis=0), records, jpegs
 
 
 def failed_record(entry: ImageEntry, status: str, reason: str) -> ImageRecord:
@@ -63,15 +80,38 @@ def failed_record(entry: ImageEntry, status: str, reason: str) -> ImageRecord:
     return ImageRecord(entry.key, entry.uri, entry.caption, None, None, None, status, reason, entry.extra)
 
 
+def _decode(
+    entries: Sequence[ImageEntry],
+    preprocess: Preprocess,
+    max_pixels: int,
+    timeout_s: float | None,
+    leaves: Callable[[Image.Image, bytes, Preprocess], bool] = lambda image, data, preprocess: False,
+) -> tuple[np.ndarray, list[ImageRecord], dict[int, np.ndarray]]:
+    pixels = np.zeros((len(entries), preprocess.height, preprocess.width, 3), dtype=np.uint8)
+    records, left = [], {}
+    for slot, entry in enumerate(entries):
+        record, data = _decode_into(pixels[slot], entry, preprocess, max_pixels, timeout_s, leaves)
+        records.append(record)
+        if data is not None:
+            left[slot] = np.frombuffer(data, np.uint8)
+    return pixels, records, left
+
+
 def _decode_into(
-    slot: np.ndarray, entry: ImageEntry, preprocess: Preprocess, max_pixels: int, timeout_s: float | None
-) -> ImageRecord:
-    width = height = digest = None
+    slot: np.ndarray,
+    entry: ImageEntry,
+    preprocess: Preprocess,
+    max_pixels: int,
+    timeout_s: float | None,
+    leaves: Callable[[Image.Image, bytes, Preprocess], bool],
+) -> tuple[ImageRecord, bytes | None]:
+    """Decode one image, or leave its bytes to the caller."""
+    width = height = digest = left = None
     status, reason = "ok", None
     try:
         data = _bytes_of(entry)
         digest = hashlib.sha256(data).hexdigest()
-        with _ending_this_process_after(timeout_s):
+        with ending_this_process_after(timeout_s):
             image = _open(data)
             if max(image.size) >= 2**31:  # more than the columns hold
                 raise _Rejected("too_large", f"{image.width} x {image.height} pixels, the limit is {max_pixels}")
@@ -79,11 +119,14 @@ def _decode_into(
             if width * height > max_pixels:
                 raise _Rejected("too_large", f"{width} x {height} pixels, the limit is {max_pixels}")
             _refuse_extreme_shape(image, preprocess)
-            draft_size = _draft(image, preprocess)
-            image = to_rgb(image)
-            if image.size != draft_size:  # turned upright
-                width, height = height, width
-            slot[:] = np.asarray(fit(image, preprocess, (width, height)))
+            if leaves(image, data, preprocess):
+                left = data
+            else:
+                draft_size = _draft(image, preprocess)
+                image = to_rgb(image)
+                if image.size != draft_size:  # turned upright
+                    width, height = height, width
+                slot[:] = np.asarray(fit(image, preprocess, (width, height)))
     except _Rejected as rejected:
         status, reason = rejected.args
     except SourceUnavailable:
@@ -92,60 +135,27 @@ def _decode_into(
         status, reason = "undecodable", first_line(error)
     if status != "ok":
         slot[:] = 0
-    return ImageRecord(entry.key, entry.uri, entry.caption, width, height, digest, status, reason, entry.extra)
+    record = ImageRecord(entry.key, entry.uri, entry.caption, width, height, digest, status, reason, entry.extra)
+    return record, left
 
 
-def fit(image: Image.Image, preprocess: Preprocess, full_size: tuple[int, int] | None = None) -> Image.Image:
-    """Resize and crop an RGB image as open_clip's inference transform does.
+def _suits_a_device(image: Image.Image, data: bytes, preprocess: Preprocess) -> bool:
+    """Whether a device's decoder gives the pixels that Pillow gives: that of an upright, whole RGB JPEG.
 
-    Only what is left after the crop is computed. Source of the rounding: torchvision's `Resize` and `CenterCrop`,
-    open_clip's `ResizeKeepRatio` and `CenterCropOrPad`; equality with them is a test.
-
-    Args:
-        image: The image, or a smaller draft of it.
-        preprocess: Target size and how to reach it.
-        full_size: Width and height of the image itself, where `image` is a draft.
+    nvJPEG, as torchvision runs it, repeats the values of chroma that is stored at half size, where libjpeg
+    interpolates. That moves embeddings (cosines down to 0.983), unless resizing hides it.
     """
-    height, width = preprocess.height, preprocess.width
-    resampling = _RESAMPLING[preprocess.interpolation]
-    if preprocess.resize_mode == "squash":
-        return image.resize((width, height), resampling)
-    if preprocess.resize_mode == "shortest" and height != width:
-        resampling = Image.Resampling.BICUBIC  # open_clip ignores the setting for non-square targets
-    size = _resized(full_size or image.size, preprocess)
-    is_reduced = size[0] < image.width and size[1] < image.height
-    # Pillow resizes tall images down first and then across, which rounds otherwise than what is done for crops
-    if not is_reduced or size[0] < width or size[1] < height or image.height >= 2 * image.width:
-        resized = image if size == image.size else image.resize(size, resampling)
-        return _center_crop_or_pad(resized, width, height, preprocess.fill_color)
-    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-    return _resize_part(image, size, (left, top, left + width, top + height), resampling)
-
-
-def _resize_part(
-    image: Image.Image, size: tuple[int, int], part: tuple[int, int, int, int], resampling: Image.Resampling
-) -> Image.Image:
-    """`image.resize(size).crop(part)` without computing the rest: across first and then down, as Pillow does."""
-    left, top, right, bottom = part
-    across, down = image.width / size[0], image.height / size[1]
-    first, last = top * down, min(image.height, bottom * down)
-    reach = 2 * down + 1  # of the widest filter here, bicubic
-    begin, end = max(0, math.floor(first - reach)), min(image.height, math.ceil(last + reach))
-    box = (left * across, begin, min(image.width, right * across), end)
-    rows = image.resize((right - left, end - begin), resampling, box=box)
-    return rows.resize((right - left, bottom - top), resampling, box=(0, first - begin, right - left, last - begin))
-
-
-def _resized(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
-    """Width and height that open_clip resizes an image to, before it crops."""
-    width, height = size
-    if preprocess.resize_mode == "shortest" and preprocess.height == preprocess.width:
-        short = min(size)
-        return tuple(preprocess.height if side == short else int(preprocess.height * side / short) for side in size)
-    choose = max if preprocess.resize_mode == "longest" else min
-    ratio = choose(height / preprocess.height, width / preprocess.width)
-    # open_clip fails where a strip's short side would vanish; it keeps one pixel here
-    return max(1, round(width / ratio)), max(1, round(height / ratio))
+    if image.format != "JPEG" or image.mode != "RGB" or image.info.get("adobe_transform", 1) != 1:
+        return False
+    if not data.endswith(_END_OF_JPEG) or image.width * image.height > _MAX_DEVICE_PIXELS:
+        return False
+    try:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            return False
+    except Exception:  # Pillow looks past damaged EXIF data; leave it to Pillow
+        return False
+    has_full_chroma = len({component[1:3] for component in image.layer}) == 1
+    return has_full_chroma or spare(image.size, preprocess) >= _CHROMA_MARGIN
 
 
 def _draft(image: Image.Image, preprocess: Preprocess) -> tuple[int, int]:
@@ -154,26 +164,11 @@ def _draft(image: Image.Image, preprocess: Preprocess) -> tuple[int, int]:
     libjpeg does so while decoding, at a fraction of the cost; from twice the size on, resizing hides the difference.
     Returns the size that will be decoded.
     """
-    target = (preprocess.width, preprocess.height)
-    if preprocess.resize_mode != "squash":
-        # the tighter of both orientations: whether the image lies on its side is known only later
-        target = _resized(image.size, preprocess)
-        turned = _resized(image.size[::-1], preprocess)
-        target = (max(target[0], turned[1]), max(target[1], turned[0]))
-    spare = min(image.width / target[0], image.height / target[1]) / _DRAFT_MARGIN
-    factor = next((factor for factor in (8, 4, 2) if spare >= factor), 1)
+    times = spare(image.size, preprocess) / _DRAFT_MARGIN
+    factor = next((factor for factor in (8, 4, 2) if times >= factor), 1)
     if factor > 1 and image.format in ("JPEG", "MPO"):
         image.draft(None, (image.width // factor, image.height // factor))
     return image.size
-
-
-def crop_and_resize(pixels_HWC: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """Part of a picture at the size of the whole; the box is left, top, right, bottom in shares of its sides."""
-    height, width, _ = pixels_HWC.shape
-    left, top, right, bottom = box
-    image = Image.fromarray(pixels_HWC)
-    part = (left * width, top * height, right * width, bottom * height)
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=part))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -242,7 +237,8 @@ def _bytes_of(entry: ImageEntry) -> bytes:
 
 
 @contextmanager
-def _ending_this_process_after(seconds: float | None) -> Iterator[None]:
+def ending_this_process_after(seconds: float | None) -> Iterator[None]:
+    """End this process if the block takes longer; it has one such clock."""
     # A decoder that hangs in C does not look at Python's signals; faulthandler's thread needs no lock to end it.
     if seconds is None:
         yield
@@ -252,13 +248,3 @@ def _ending_this_process_after(seconds: float | None) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
-
-
-def _center_crop_or_pad(image: Image.Image, width: int, height: int, fill: int) -> Image.Image:
-    if image.width < width or image.height < height:
-        canvas = Image.new("RGB", (max(width, image.width), max(height, image.height)), (fill,) * 3)
-        canvas.paste(image, ((canvas.width - image.width) // 2, (canvas.height - image.height) // 2))
-        return _center_crop_or_pad(canvas, width, height, fill)
-    left = round((image.width - width) / 2)
-    top = round((image.height - height) / 2)
-    return image.crop((left, top, left + width, top + height))

@@ -63,7 +63,7 @@ class Encoder:
     """How often it ran out of memory so far."""
 
     transfer_s: float = 0.0
-    """Seconds spent on bringing pixels to the device so far."""
+    """Seconds spent on bringing pixels to the device so far, and on decoding there."""
 
     def __init__(self, loaded: LoadedModel, policy: PruningPolicy | None, on_cut: OnCut | None = None) -> None:
         """Attach `policy` to a model of which the caller makes no other use meanwhile; see `attach` for `on_cut`."""
@@ -78,14 +78,14 @@ class Encoder:
         self._scaling = PixelScaling(preprocess, self.device, DTYPES[loaded.spec.precision])
 
     @torch.inference_mode()
-    def encode(self, pixels_BHWC: np.ndarray) -> np.ndarray:
+    def encode(self, pixels_BHWC: np.ndarray | Tensor) -> np.ndarray:
         """Embed images.
 
         Where the device's memory does not hold the batch, it is cut into halves until it does, and later batches are
         cut alike.
 
         Args:
-            pixels_BHWC: uint8 at the tower's input size.
+            pixels_BHWC: uint8 at the tower's input size; brought to the device unless it is a tensor there.
 
         Returns:
             float32 [B, E], unit length.
@@ -98,7 +98,8 @@ class Encoder:
         while start < len(pixels_BHWC):
             part = pixels_BHWC[start : start + (self.micro_batch or len(pixels_BHWC))]
             try:
-                parts.append(self._unit(self.features(self._on_device(part)), "an image"))
+                on_device = part if isinstance(part, Tensor) else self.bring(part)
+                parts.append(self._unit(self.features(on_device), "an image"))
                 start += len(part)
             except torch.OutOfMemoryError as error:
                 self._halve(len(part), error)
@@ -115,7 +116,8 @@ class Encoder:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _on_device(self, pixels_BHWC: np.ndarray) -> Tensor:
+    def bring(self, pixels_BHWC: np.ndarray) -> Tensor:
+        """uint8 pixels on the device; the time it takes is counted in `transfer_s`."""
         started = time.perf_counter()
         pixels = torch.from_numpy(pixels_BHWC)
         if self.device.type == "cuda":

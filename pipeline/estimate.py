@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pipeline.decode import decode_batch
 from pipeline.embed_settings import EmbedSettings
 from pipeline.encode import Encoder, default_batch_size, peak_device_bytes, prunable, quickest, whole_machine
 from pipeline.errors import InputError
+from pipeline.ingest import decode_for
 from pipeline.machine import num_cores
 from pipeline.model.load import load_model, preferred_precision
 from pipeline.plan import shard_capacity
@@ -52,10 +53,10 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
     batch_size = min(settings.batch_size or default_batch_size(device), len(sample))
 
     started = time.process_time()
-    pixels, records = decode_batch(sample, encoder.spec.preprocess, settings.max_pixels)
+    pixels, records = decode_for(encoder, sample, settings.max_pixels)
     decode_s = (time.process_time() - started) / len(sample)
     encode_s = _encode_seconds(encoder, pixels, batch_size)
-    row_bytes = _row_bytes(encoder, pixels, records, listing)
+    row_bytes = _row_bytes(encoder, records, listing)
 
     cpus, gpus = cluster_resources(settings.ray_address) or (num_cores(), int(device.type == "cuda"))
     decode_rate = cpus / decode_s
@@ -105,7 +106,7 @@ def _sample(listing: Listing) -> Iterator[ImageEntry]:
     return chain.from_iterable(read_file(file, listing.spec, 0, file.num_rows or 0) for file in listing.files)
 
 
-def _encode_seconds(encoder: Encoder, pixels: np.ndarray, batch_size: int) -> float:
+def _encode_seconds(encoder: Encoder, pixels: Any, batch_size: int) -> float:
     """Seconds an image, the median of some rounds after one to warm up."""
     batch = pixels[:batch_size]
     seconds = []
@@ -116,7 +117,7 @@ def _encode_seconds(encoder: Encoder, pixels: np.ndarray, batch_size: int) -> fl
     return statistics.median(seconds[1:])
 
 
-def _row_bytes(encoder: Encoder, pixels: np.ndarray, records: list, listing: Listing) -> float:
+def _row_bytes(encoder: Encoder, records: list, listing: Listing) -> float:
     random = np.random.default_rng(0).normal(size=(len(records), encoder.spec.embedding_dim))
     unit = (random / np.linalg.norm(random, axis=1, keepdims=True)).astype(np.float32)  # as incompressible as real ones
     table = part_table(records, unit, 0, encoder.tokens_kept, encoder.spec, "0" * 32, listing.spec.columns)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.decode import crop_and_resize, decode_batch
+from pipeline.decode import decode_batch
 from pipeline.errors import InputError
+from pipeline.fit import crop_and_resize
 from pipeline.machine import num_cores
 from pipeline.schema import ImageRecord
 from pipeline.source.captions import read_captions, with_captions

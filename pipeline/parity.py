@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.decode import decode_batch, open_rgb
+from pipeline.decode import open_rgb
 from pipeline.encode import Encoder
+from pipeline.ingest import decode_for
 from pipeline.model.load import DTYPES, LoadedModel
 from pipeline.model.transform import reference_transform
 from pipeline.source.entry import ImageEntry
@@ -25,7 +26,7 @@ def parity_cosines(loaded: LoadedModel, entries: Sequence[ImageEntry]) -> np.nda
     cosines = []
     for start in range(0, len(entries), _BATCH):
         batch = entries[start : start + _BATCH]
-        pixels, records = decode_batch(batch, loaded.spec.preprocess)
+        pixels, records = decode_for(encoder, batch)
         good = [slot for slot, record in enumerate(records) if record.status == "ok"]
         if not good:
             continue

@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from pipeline import __version__
-from pipeline.decode import decode_batch, failed_record
+from pipeline.decode import decode_all_but_jpegs, failed_record
 from pipeline.errors import ConfigError
 from pipeline.machine import prepare_for_torch
 from pipeline.plan import Shard
@@ -26,6 +26,9 @@ from pipeline.schema import ImageRecord
 from pipeline.source.entry import ImageEntry
 from pipeline.spec import EncoderSpec, ModelSource, Precision, Preprocess
 from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.ingest import Decoded, HalfDecoded
 
 BATCHES_AHEAD = 3
 CRASHES_PER_IMAGE = 3
@@ -142,11 +145,17 @@ class EncodeWorker:
         """Embed and commit one shard."""
         import torch
 
+        from pipeline.ingest import Ingest
         from pipeline.shard import embed_shard
 
         torch.set_num_threads(self._threads)  # the count belongs to the calling thread
+        ingest = Ingest(self._encoder, self._decode_by_pillow, self._request.image_timeout_s)
+
+        def decode(batches: Iterable[Sequence[ImageEntry]]) -> Iterator["Decoded"]:
+            return ingest.batches(self._decode_ahead(batches))
+
         try:
-            return embed_shard(shard, record, Store(root), self._encoder, self._decode_ahead, self._count, self._canary)
+            return embed_shard(shard, record, Store(root), self._encoder, decode, self._count, self._canary)
         finally:
             self._done = (0, 0)  # now, not at the next start: these images are counted with the finished shard
 
@@ -158,7 +167,7 @@ class EncodeWorker:
     def _count(self, num_images: int, num_failed: int) -> None:
         self._done = (self._done[0] + num_images, self._done[1] + num_failed)
 
-    def _decode_ahead(self, batches: Iterable[Sequence[ImageEntry]]) -> Iterator[tuple[Any, list[ImageRecord], float]]:
+    def _decode_ahead(self, batches: Iterable[Sequence[ImageEntry]]) -> Iterator["HalfDecoded"]:
         pending: deque[tuple[Sequence[ImageEntry], Any]] = deque()
         for batch in read_ahead(batches):
             pending.append((batch, self._start(batch)))
@@ -167,35 +176,38 @@ class EncodeWorker:
         while pending:
             yield self._decoded(*pending.popleft())
 
-    def _start(self, batch: Sequence[ImageEntry]) -> Any:
-        return self._decode.options(**self._decode_options).remote(batch, *self._how())
+    def _start(self, batch: Sequence[ImageEntry], preprocess: Preprocess | None = None) -> Any:
+        preprocess = preprocess or self._encoder.spec.preprocess
+        limits = self._request.max_pixels, self._request.image_timeout_s
+        return self._decode.options(**self._decode_options).remote(batch, preprocess, *limits)
 
-    def _how(self) -> tuple[Preprocess, int, float | None]:
-        return self._encoder.spec.preprocess, self._request.max_pixels, self._request.image_timeout_s
-
-    def _decoded(self, batch: Sequence[ImageEntry], ref: Any) -> tuple[Any, list[ImageRecord], float]:
+    def _decoded(self, batch: Sequence[ImageEntry], ref: Any) -> "HalfDecoded":
         try:
             return get(ref)
         except _DECODER_LOST:
             return self._decode_one_by_one(batch)
 
-    def _decode_one_by_one(self, batch: Sequence[ImageEntry]) -> tuple[Any, list[ImageRecord], float]:
+    def _decode_one_by_one(self, batch: Sequence[ImageEntry]) -> "HalfDecoded":
         # Some image in this batch ends the process that decodes it. It costs that image, not the batch.
         import numpy as np
 
-        results = [self._decode_alone(entry) for entry in batch]
-        pixels = np.concatenate([pixels for pixels, _, _ in results])
-        return pixels, [records[0] for _, records, _ in results], sum(seconds for _, _, seconds in results)
+        pixels, records, jpegs, seconds = zip(*(self._decode_alone(entry) for entry in batch), strict=True)
+        left = {slot: encoded[0] for slot, encoded in enumerate(jpegs) if encoded}
+        return np.concatenate(pixels), [record for [record] in records], left, sum(seconds)
 
-    def _decode_alone(self, entry: ImageEntry) -> tuple[Any, list[ImageRecord], float]:
+    def _decode_by_pillow(self, entry: ImageEntry) -> tuple[Any, ImageRecord]:
+        preprocess = self._encoder.spec.preprocess.model_copy(update={"decoder": "pillow"})
+        [pixels], [record], _, _ = self._decode_alone(entry, preprocess)
+        return pixels, record
+
+    def _decode_alone(self, entry: ImageEntry, preprocess: Preprocess | None = None) -> "HalfDecoded":
         import numpy as np
 
-        preprocess, _, timeout_s = self._how()
-        num_timeouts = 0
+        timeout_s, num_timeouts = self._request.image_timeout_s, 0
         for _ in range(CRASHES_PER_IMAGE):
             started = time.perf_counter()
             try:
-                return get(self._start([entry]))
+                return get(self._start([entry], preprocess))
             except _DECODER_LOST:
                 elapsed_s = time.perf_counter() - started
                 num_timeouts += bool(timeout_s and elapsed_s >= timeout_s)
@@ -203,7 +215,8 @@ class EncodeWorker:
                     failed = failed_record(entry, "timeout", f"decoding did not end within {timeout_s:g} s")
                     break
                 failed = failed_record(entry, "crashed", f"ended its decoder's process {CRASHES_PER_IMAGE} times")
-        return np.zeros((1, preprocess.height, preprocess.width, 3), np.uint8), [failed], 0.0
+        size = self._encoder.spec.preprocess
+        return np.zeros((1, size.height, size.width, 3), np.uint8), [failed], {}, 0.0
 
     def _device(self) -> Any:
         import torch
@@ -214,10 +227,9 @@ class EncodeWorker:
 @ray.remote(max_retries=0)  # Ray would try a batch that takes too much memory for ever; see _decode_one_by_one
 def _decode_task(
     entries: Sequence[ImageEntry], preprocess: Preprocess, max_pixels: int, timeout_s: float | None
-) -> tuple[Any, list[ImageRecord], float]:
+) -> "HalfDecoded":
     started = time.process_time()
-    pixels, records = decode_batch(entries, preprocess, max_pixels, timeout_s)
-    return pixels, records, time.process_time() - started
+    return *decode_all_but_jpegs(entries, preprocess, max_pixels, timeout_s), time.process_time() - started
 
 
 @ray.remote

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.decode import decode_batch
 from pipeline.encode import Encoder, device_name, quickest, whole_machine
 from pipeline.errors import InputError
+from pipeline.ingest import decode_for
 from pipeline.model.load import load_model
 from pipeline.plan import Shard
 from pipeline.records import RunRecord, ShardStats
@@ -94,7 +94,7 @@ def _compare(
     try:
         for batch_number, batch in enumerate(batches_of(shard, record, store)):
             if batch_number in needed:
-                pixels, records = decode_batch(batch, encoder.spec.preprocess, record.max_pixels)
+                pixels, records = decode_for(encoder, batch, record.max_pixels)
                 embeddings_BE = encoder.encode(pixels)
                 for slot, image in enumerate(records):
                     number = number_of.pop(batch_number * record.batch_size + slot, None)

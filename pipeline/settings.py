@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsC
 
 from pipeline.errors import ConfigError
 from pipeline.policy import UNPRUNED, PruningPolicy, choose_policy
-from pipeline.spec import DEFAULT_MAX_PIXELS, EMBEDDED, ModelSource
+from pipeline.spec import DEFAULT_MAX_PIXELS, EMBEDDED, DecoderName, ModelSource
 
 S = TypeVar("S", bound="Settings")
 ENV_PREFIX = "CLIPSIEVE_"
@@ -61,7 +61,7 @@ class ModelSettings(Settings):
 
     def model_source(self) -> ModelSource:
         """Where the weights come from."""
-        source = ModelSource(**{name: getattr(self, name) for name in ModelSource.model_fields})
+        source = ModelSource(**{name: getattr(self, name) for name in ModelSource.model_fields if hasattr(self, name)})
         return source.absolute()  # here, not on a worker: its working directory may be another
 
     def any_weights(self) -> ModelSource:
@@ -119,6 +119,9 @@ class WorkerSettings(Settings):
 
     workers: int | None = Field(default=None, ge=1)
     """Encode workers; one per GPU, else one per CPU core, unless given."""
+
+    decoder: DecoderName = "pillow"
+    """What decodes JPEGs: pillow on CPUs, or torchvision on the worker's GPU (nvJPEG) those whose pixels agree."""
 
     ray_address: str | None = None
     """Ray cluster to join; RAY_ADDRESS is honoured, else Ray starts on this machine."""

@@ -11,15 +11,13 @@ import numpy as np
 from pipeline.canary import Canary
 from pipeline.encode import Encoder
 from pipeline.errors import InputError
+from pipeline.ingest import Decoded
 from pipeline.plan import Shard
 from pipeline.records import RunRecord, ShardStats
 from pipeline.schema import ImageRecord, part_table
 from pipeline.source.entry import ImageEntry
 from pipeline.source.reading import read_file
 from pipeline.store import Store
-
-Decoded = tuple[np.ndarray, list[ImageRecord], float]
-"""Pixels [B, H, W, 3], their records, and the seconds of a core it took."""
 
 
 def embed_shard(

@@ -17,13 +17,16 @@ DEFAULT_MAX_PIXELS = 200_000_000
 """Images with more pixels are refused before they are decoded."""
 
 Precision = Literal["fp32", "bf16", "fp16"]
+DecoderName = Literal["pillow", "torchvision"]
+"""What makes pixels of JPEGs: Pillow on the CPUs, or torchvision on the encoder's device where it gives the same."""
+
 LOCAL_DIR = "local-dir:"
 EMBEDDED = "scenes"
 """Name of the embedded model, and of its adapter."""
 
 
 class Preprocess(BaseModel):
-    """How a decoded image becomes the tower's input; the fields of open_clip's own preprocessing."""
+    """How an image becomes the tower's input; but for `decoder` the fields of open_clip's own preprocessing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,10 +37,11 @@ class Preprocess(BaseModel):
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
     fill_color: int = 0
+    decoder: DecoderName = "pillow"
 
 
 class ModelSource(BaseModel):
-    """Where weights come from, in the words of `open_clip.create_model_and_transforms`."""
+    """Where weights come from, in the words of `open_clip.create_model_and_transforms`; and who decodes for them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,6 +51,8 @@ class ModelSource(BaseModel):
     image_size: int | None = None
     adapter: str | None = None
     """Directory of an adapter to merge, or the name of the embedded one."""
+
+    decoder: DecoderName = "pillow"
 
     def absolute(self) -> "ModelSource":
         """The same source with absolute paths, so that it means the same on every worker and later on."""
@@ -95,7 +101,8 @@ class EncoderSpec(BaseModel):
         """Hash of all that an image vector depends on (hex)."""
         architecture = {key: value for key, value in self.architecture.items() if key != "text_cfg"}
         policy = self.policy.model_dump(exclude={"name"}) if self.policy else None
-        preprocess = self.preprocess.model_dump()
+        # left out where it is Pillow, as in stores that are older than the choice
+        preprocess = self.preprocess.model_dump(exclude={"decoder"} if self.preprocess.decoder == "pillow" else None)
         return _digest([architecture, self.image_weights_sha256, self.precision, preprocess, policy, self.adapter])
 
     @property
@@ -112,7 +119,8 @@ class EncoderSpec(BaseModel):
         """One line for error messages: what a person would name this encoder."""
         tag = f"/{self.source.pretrained}" if self.source.pretrained else ""
         adapter = f", adapter {self.adapter[:16]}" if self.adapter else ""
-        return f"{self.fingerprint} ({self.source.model}{tag}, {self.policy_name}, {self.precision}{adapter})"
+        decoder = f", decoder {self.preprocess.decoder}" if self.preprocess.decoder != "pillow" else ""
+        return f"{self.fingerprint} ({self.source.model}{tag}, {self.policy_name}, {self.precision}{adapter}{decoder})"
 
 
 def _absolute(path: str) -> str:

@@ -4,7 +4,7 @@ import platform
 import shutil
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.errors import ClipsieveError
 from pipeline.machine import cpu_features, cpu_name, num_cores
@@ -26,18 +26,19 @@ def examine(model: str, images: Path | None = None) -> dict[str, dict[str, Any]]
     from pipeline.model.load import load_model, preferred_precision
     from pipeline.parity import describe, generated_photos, parity_cosines
     from pipeline.source.folder import list_images
-    from pipeline.spec import ModelSource
+    from pipeline.spec import DecoderName, ModelSource
 
     faiss = faiss_build()
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = torch.device("cuda" if num_gpus else "cpu")
     precision = preferred_precision(device)
-    preprocessing = "not examined"
+    preprocessing = dict.fromkeys(get_args(DecoderName), "not examined")
     try:
-        loaded = load_model(ModelSource(model=model), "fp32", "cpu")
-        loading = f"ok, {loaded.spec.embedding_dim} dimensions, weights {loaded.spec.weights_sha256[:16]}"
         entries = list_images(images)[0] if images else list(generated_photos())
-        preprocessing = describe(parity_cosines(loaded, entries))
+        for decoder in preprocessing:
+            loaded = load_model(ModelSource(model=model, decoder=decoder), "fp32", device)
+            preprocessing[decoder] = describe(parity_cosines(loaded, entries))
+        loading = f"ok, {loaded.spec.embedding_dim} dimensions, weights {loaded.spec.weights_sha256[:16]}"
     except ClipsieveError as error:
         loading = f"failed: {error}"
     workers = f"{num_gpus}, one per GPU" if num_gpus else f"{num_cores()}, one per core"
@@ -60,9 +61,10 @@ def examine(model: str, images: Path | None = None) -> dict[str, dict[str, Any]]
             "faiss compile options": faiss["compile_options"],
         },
         "disk": {"/dev/shm free": _free("/dev/shm"), "temporary folder free": _free("/tmp")},
-        "model": {model: loading, "ours against open_clip's preprocessing": preprocessing},
+        "model": {model: loading},
+        "pixels against open_clip's own": {f"--decoder {name}": found for name, found in preprocessing.items()},
         "what will run where": {
-            "decode": f"CPU, Ray tasks on {num_cores()} cores",
+            "decode": f"CPU, Ray tasks on {num_cores()} cores; by --decoder torchvision some on {device.type}",
             "encode": f"{device.type}, {precision}, Ray workers: {workers}",
             "index and search": "GPU" if faiss["gpus"] else "CPU",
         },

@@ -20,13 +20,14 @@ HOMES = {
             "pipeline/model/",
             *(
                 f"pipeline/{name}.py"
-                for name in ("encode", "bench", "adapt", "teacher", "student", "training", "parity")
+                for name in ("encode", "ingest", "jpegs", "bench", "adapt", "teacher", "student", "training", "parity")
             ),
             "pipeline/checkpoint.py",
         ],
         ["pipeline/ray_worker.py", "query/doctor.py"],
     ),
     "open_clip": (["pipeline/model/"], ["pipeline/ray_worker.py"]),
+    "torchvision": (["pipeline/jpegs.py"], []),
     "timm": (["pipeline/model/timm_tower.py"], []),
     "faiss": (["indexer/flat.py"], []),
     "fsspec": ([], ["pipeline/source/remote.py"]),

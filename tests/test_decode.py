@@ -15,27 +15,13 @@ import pytest
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pipeline.decode import decode_batch, fit, to_rgb
-from pipeline.model.load import load_model
-from pipeline.model.transform import reference_transform
-from pipeline.parity import generated_photos, parity_cosines
+from pipeline.decode import decode_batch, to_rgb
+from pipeline.fit import fit
 from pipeline.source.entry import ImageEntry
 from pipeline.source.folder import list_images
-from pipeline.source.location import path_of
 from pipeline.source.reading import MAX_FILE_BYTES
-from pipeline.spec import DEFAULT_MAX_PIXELS, ModelSource, Preprocess
-
-SIZES = [(61, 47), (47, 61), (33, 32), (32, 33), (31, 31), (32, 32), (64, 64), (20, 13), (13, 20), (333, 500), (1, 1)]
-STRIPS = [(7, 500), (500, 7)]
-
-
-def preprocess(height=32, width=32, **more):
-    # mean 0 and std 1 make open_clip's output the pixels themselves
-    return Preprocess(height=height, width=width, mean=(0, 0, 0), std=(1, 1, 1), **more)
-
-
-def open_clip_pixels(image, wanted):
-    return (reference_transform(wanted)(image) * 255).round().byte().permute(1, 2, 0).numpy()
+from pipeline.spec import DEFAULT_MAX_PIXELS, Preprocess
+from tests.pixels import encoded, open_clip_pixels, preprocess
 
 
 def decode_file(path, wanted=None, **more):
@@ -55,59 +41,11 @@ def decode(tmp_path):
     return run
 
 
-def encoded(image, kind, **more):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **more)
-    return buffer.getvalue()
-
-
 def assert_failed(pixels, record, status, reason):
     assert record.status == status
     assert reason in record.error
     assert "\n" not in record.error
     assert not pixels.any()
-
-
-# --- the same pixels as open_clip
-
-
-def assert_open_clip_pixels(ours, image, wanted, name):
-    """Equal; but where the crop of a reduced image is computed alone, Pillow's 32-bit box moves a few values by one."""
-    difference = np.abs(ours.astype(np.int16) - open_clip_pixels(image, wanted))
-    is_reduced = wanted.resize_mode == "shortest" and min(image.size) > min(wanted.height, wanted.width)
-    assert difference.max() <= int(is_reduced), name
-    assert np.count_nonzero(difference) <= 0.03 * difference.size, name
-
-
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("target", [(32, 32), (24, 40), (40, 24)])
-@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
-def test_fit_is_open_clip_to_the_pixel(make_image, resize_mode, target, interpolation):
-    wanted = preprocess(*target, resize_mode=resize_mode, interpolation=interpolation, fill_color=128)
-    sizes = SIZES if resize_mode == "longest" else SIZES + STRIPS
-    for number, (width, height) in enumerate(sizes):
-        image = make_image(width, height, number)
-        assert_open_clip_pixels(np.asarray(fit(image, wanted)), image, wanted, f"{width} x {height}")
-
-
-def test_one_missing_pixel_is_padded_with_the_fill_colour():
-    # half a pixel of padding each side: Python rounds it to none, open_clip puts a whole one on the far side
-    wanted = preprocess(resize_mode="longest", fill_color=200)
-    image = Image.new("RGB", (31, 32))
-    ours = np.asarray(fit(image, wanted))
-    np.testing.assert_array_equal(ours, open_clip_pixels(image, wanted))
-    assert (ours[:, 31] == 200).all()
-
-
-def test_real_photos_are_open_clip_to_the_pixel(shared):
-    wanted = preprocess(224, 224)
-    entries = list_images(shared / "data" / "photos-native")[0][:60]
-    pixels, records = decode_batch(entries, wanted)
-    assert [record.status for record in records] == ["ok"] * 60
-    for entry, image_pixels, record in zip(entries, pixels, records, strict=True):
-        with Image.open(path_of(entry.uri)) as image:
-            assert_open_clip_pixels(image_pixels, image, wanted, entry.key)
-            assert (record.width, record.height) == image.size
 
 
 # --- modes and containers
@@ -405,14 +343,3 @@ def test_a_draft_is_at_least_twice_the_target(decode, make_image, monkeypatch, s
     _, record = decode("photo.jpg", data)
     assert sizes[0] == decoded
     assert (record.width, record.height) == size
-
-
-def test_embeddings_are_those_of_open_clips_own_preprocessing(shared):
-    model = ModelSource(model=f"local-dir:{shared / 'models' / 'lit-vit-ti-16'}")
-    loaded = load_model(model, "fp32", "cpu")
-    cosines = parity_cosines(loaded, list_images(shared / "data" / "photos-native")[0])
-    assert len(cosines) == 300
-    assert cosines.min() >= 0.999
-    large = parity_cosines(loaded, list(generated_photos()))
-    assert len(large) == 8
-    assert large.min() >= 0.999

@@ -358,14 +358,14 @@ def test_an_image_that_ends_its_decoder_is_one_crashed_row(collection, tiny_mode
     def decode_or_die(entries, preprocess, max_pixels, timeout_s):
         if any(entry.key == "large.png" for entry in entries):
             os.kill(os.getpid(), signal.SIGKILL)
-        return *decode_batch(entries, preprocess, max_pixels), 0.0
+        return *decode_batch(entries, preprocess, max_pixels), {}, 0.0
 
     entries = [entry for entry in list_images(collection)[0] if entry.key in ("half.png", "large.png", "photo-01.png")]
     worker = EncodeWorker.__ray_metadata__.modified_class(1, 0.25)
     worker._decode = decode_or_die
     worker._encoder = SimpleNamespace(spec=load_model(ModelSource(model=tiny_model), "fp32", "cpu").spec)
     worker._request = EncoderRequest(worker._encoder.spec.source, None, "fp32", MAX_PIXELS)
-    [(pixels, records, _)] = worker._decode_ahead([entries])
+    [(pixels, records, _, _)] = worker._decode_ahead([entries])
     assert [(record.key, record.status) for record in records] == [
         ("half.png", "undecodable"),
         ("large.png", "crashed"),

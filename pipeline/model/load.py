@@ -160,7 +160,7 @@ def _spec_of(clip: nn.Module, source: ModelSource, name: str, precision: Precisi
         image_weights_sha256=hash_tensors(image.items()),
         embedding_dim=architecture["embed_dim"],
         precision=precision,
-        preprocess=Preprocess(height=height, width=width, **preprocess),
+        preprocess=Preprocess(height=height, width=width, **preprocess, decoder=source.decoder),
         policy=None,
     )
 
