@@ -143,7 +143,7 @@ def _suits_a_device(image: Image.Image, data: bytes, preprocess: Preprocess) -> 
     """Whether a device's decoder gives the pixels that Pillow gives: that of an upright, whole RGB JPEG.
 
     nvJPEG, as torchvision runs it, repeats the values of chroma that is stored at half size, where libjpeg
-    interpolates. That moves embeddings (cosines down to 0.983), unless resizing hides it.
+    interpolates. That moves embeddings (cosines down to 0.978), unless resizing hides it.
     """
     if image.format != "JPEG" or image.mode != "RGB" or image.info.get("adobe_transform", 1) != 1:
         return False

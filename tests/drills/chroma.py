@@ -1,0 +1,66 @@
+"""What it does to embeddings that nvJPEG, as torchvision runs it, repeats chroma of half size instead of interpolating.
+
+    python tests/drills/chroma.py --model local-dir:MODEL --photos FOLDER
+
+Simulated, without a GPU: the chroma of each photograph is halved, and brought back both ways.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.encode import Encoder
+from pipeline.jpegs import decode_jpegs, fit_tensor
+from pipeline.model.load import load_model
+from pipeline.source.folder import list_images
+from pipeline.source.reading import read_image
+from pipeline.spec import ModelSource
+
+TO_YCBCR = torch.tensor(
+    [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]]
+)  # JFIF's
+
+
+def rgb_of(luma_HW: Tensor, chroma_2HW: Tensor) -> Tensor:
+    planes = torch.cat([luma_HW[None], chroma_2HW[:, : luma_HW.shape[0], : luma_HW.shape[1]]])
+    return torch.einsum("ij,jhw->ihw", torch.linalg.inv(TO_YCBCR), planes).round().clamp(0, 255).to(torch.uint8)
+
+
+def both_ways(image_CHW: Tensor) -> tuple[Tensor, Tensor]:
+    """With interpolated chroma, as libjpeg does it, and with repeated values."""
+    planes = torch.einsum("ij,jhw->ihw", TO_YCBCR, image_CHW.float())
+    _, height, width = planes.shape
+    half = functional.avg_pool2d(functional.pad(planes[None, 1:], (0, width % 2, 0, height % 2), mode="replicate"), 2)
+    smooth = functional.interpolate(half, scale_factor=2, mode="bilinear")
+    return rgb_of(planes[0], smooth[0]), rgb_of(planes[0], functional.interpolate(half, scale_factor=2)[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--photos", type=Path, required=True)
+    arguments = parser.parse_args()
+    for image_size in (None, 96, 48):  # a smaller input is a photograph that has more to spare
+        encoder = Encoder(load_model(ModelSource(model=arguments.model, image_size=image_size), "fp32", "cpu"), None)
+        preprocess = encoder.spec.preprocess
+        cosines, spare = [], []
+        for entry in list_images(arguments.photos)[0]:
+            [image] = decode_jpegs([np.frombuffer(read_image(entry.uri), np.uint8)], torch.device("cpu"))
+            if image is not None:
+                pixels = [fit_tensor(one, preprocess) for one in both_ways(image)]
+                one, other = encoder.encode(torch.stack(pixels))
+                cosines.append(one @ other)
+                spare.append(min(image.shape[1:]) / preprocess.height)
+        print(
+            f"input {preprocess.height}: {len(cosines)} photographs {np.median(spare):.1f} times its size, "
+            f"minimum cosine {min(cosines):.4f}, 1st percentile {np.quantile(cosines, 0.01):.4f}, "
+            f"median {np.median(cosines):.4f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
