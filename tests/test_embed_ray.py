@@ -323,6 +323,7 @@ def test_a_worker_killed_in_mid_run_costs_nothing(settings, tmp_path):
     assert not list(report.store.root.rglob("*.tmp"))
 
 
+@pytest.mark.kill
 @pytest.mark.skipif(num_cores() < 2, reason="needs two workers")
 def test_a_worker_that_stands_still_is_replaced(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_run, "UNRESPONSIVE_S", 5.0)

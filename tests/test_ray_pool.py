@@ -112,6 +112,7 @@ def test_workers_that_end_while_they_start_give_their_room_back(delay_s):
         time.sleep(0.05)
 
 
+@pytest.mark.kill
 def test_workers_that_find_no_room_end_the_wait(tiny_model, monkeypatch):
     monkeypatch.setattr(ray_pool, "WORKERS_GONE_S", 3.0)
     monkeypatch.setattr(ray_pool, "SETTLE_S", 0.5)
