@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, WorkerError, first_line
 from pipeline.plan import Shard
 from pipeline.provenance import code_sha256
 from pipeline.ray_run import WORKERS_GONE_S, Progress, Run
-from pipeline.ray_session import get, ray_session, wait
+from pipeline.ray_session import get, node_is_alive, ray_session, wait
 from pipeline.ray_worker import EncoderRequest, EncodeWorker, WorkerIdentity, WorkerReport, batches_ahead
 from pipeline.records import RunRecord
 
@@ -208,7 +208,8 @@ class WorkerPool:
     def release_joining(self) -> None:
         """Wait no longer for workers that the run can do without."""
         spare = list(self._joining.items())[: max(0, len(self._workers) - self._min)]
-        _end([worker for _, worker in spare])
+        if spare:
+            _end([worker for _, worker in spare])
         for ref, worker in spare:
             self._workers.remove(worker)
             del self._joining[ref]
@@ -243,7 +244,8 @@ class WorkerPool:
 def _end(workers: Sequence[Any]) -> None:
     # Ray 2.60 never gives back the room of an actor that is killed in the moment in which it is handed its process:
     # let them start first. Those that wait for room do not answer, and can be killed.
-    ray.wait([worker.images_done.remote() for worker in workers], num_returns=len(workers), timeout=SETTLE_S)
+    if node_is_alive():
+        ray.wait([worker.images_done.remote() for worker in workers], num_returns=len(workers), timeout=SETTLE_S)
     for worker in workers:
         ray.kill(worker)
 

@@ -131,11 +131,17 @@ def wait(refs: list[Any], num_returns: int = 1, limit_s: float = math.inf) -> li
 
 def refuse_dead_node() -> None:
     """Raise WorkerError if Ray's processes on this machine are gone."""
-    # those that we started: at once, for when Ray itself comes to know, it ends this process without a word
-    started = ray._private.worker._global_node
-    has_died = started and any(kind in ("raylet", "gcs_server") for kind, _ in started.dead_processes())
-    here = ray.get_runtime_context().get_node_id()
-    if has_died or not any(node["NodeID"] == here and node["Alive"] for node in ray.nodes()):
+    if not node_is_alive():
         raise WorkerError(
             "Ray's processes on this machine died; what is committed stays, run the same command to go on"
         )
+
+
+def node_is_alive() -> bool:
+    """Whether Ray's processes on this machine run; without them nothing that is waited for comes."""
+    # those that we started: at once, for when Ray itself comes to know, it ends this process without a word
+    started = ray._private.worker._global_node
+    if started and any(kind in ("raylet", "gcs_server") for kind, _ in started.dead_processes()):
+        return False
+    here = ray.get_runtime_context().get_node_id()
+    return any(node["NodeID"] == here and node["Alive"] for node in ray.nodes())

@@ -99,7 +99,7 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
     except Exception as error:  # open_clip raises many kinds for files, names, networks and shapes
         reason = first_line(error)
         raise InputError(
-            f"cannot load model {_label(source)}: {reason[:300]}; check the name, the tag, the path and the network"
+            f"cannot load model {_label(source)}: {reason}; check the name, the tag, the path and the network"
         ) from error
     finally:
         logging.disable(logging.NOTSET)
