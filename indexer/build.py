@@ -1,21 +1,16 @@
 """`clipsieve index`: the whole story from committed parts to a sealed index."""
 
-import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
-from indexer.flat import faiss_version, flat_index, save_index
+from indexer.files import faiss_version, save_index
 from indexer.manifest import MANIFEST_FILE, IndexManifest, index_path
+from indexer.recipes.flat import flat_index
 from indexer.settings import IndexSettings
-from pipeline.atomic import write_atomically, write_json
+from indexer.vectors import live_vectors
+from pipeline.durable.atomic import write_atomically, write_json
 from pipeline.errors import StoreError
-from pipeline.records import RunRecord, ShardStats
-from pipeline.schema import METADATA_KEY, embeddings_of, read_part
-from pipeline.store import Store, sha256_of
-from pipeline.tombstones import read_tombstones
+from pipeline.store.layout import Store, sha256_of
 
 
 def build_index(settings: IndexSettings) -> IndexManifest:
@@ -28,7 +23,7 @@ def build_index(settings: IndexSettings) -> IndexManifest:
     store = Store(settings.store)
     record = store.read_run()
     committed = store.require_finished(record, settings.partial)
-    index = flat_index(record.encoder.embedding_dim, _read_parts(store, record, committed))
+    index = flat_index(record.encoder.embedding_dim, live_vectors(store, record, committed))
     try:
         store.index_dir.mkdir(exist_ok=True)
     except OSError as error:
@@ -48,7 +43,7 @@ def build_index(settings: IndexSettings) -> IndexManifest:
         num_vectors=index.ntotal,
         fingerprint=record.fingerprint,
         text_space=record.text_space,
-        image_policy=record.image_policy,
+        image_policy=record.image_space,
         parts={ordinal: stats.sha256 for ordinal, stats in committed.items()},
         sha256=sha256_of(path),
         num_bytes=path.stat().st_size,
@@ -57,20 +52,3 @@ def build_index(settings: IndexSettings) -> IndexManifest:
     )
     write_json(store.index_dir / MANIFEST_FILE, manifest.model_dump(mode="json"))
     return manifest
-
-
-def _read_parts(
-    store: Store, record: RunRecord, committed: dict[int, ShardStats]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    gone = read_tombstones(store)
-    for _, stats in sorted(committed.items()):
-        path = store.part_of(stats)
-        if sha256_of(path) != stats.sha256:
-            raise StoreError(f"{path} is damaged: its bytes are not those of its stats file; remove both, embed again")
-        table = read_part(path, ["id", "status", "embedding"])
-        fingerprint = json.loads(table.schema.metadata[METADATA_KEY])["fingerprint"]
-        if fingerprint != record.fingerprint:
-            raise StoreError(f"{path} is of encoder {fingerprint}, the store of {record.fingerprint}; remove it")
-        ids, embeddings = embeddings_of(table)
-        alive = ~np.isin(ids, gone)
-        yield ids[alive], embeddings[alive]

@@ -6,11 +6,11 @@ STORE/index/manifest.json    written last
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import StoreError, UnfinishedStore, first_line
-from pipeline.records import RunRecord, ShardStats
-from pipeline.store import Store
+from pipeline.store.layout import Store
+from pipeline.store.records import CommitMarker, StoreRecord
 
 INDEX_FILE = "image.index"
 MANIFEST_FILE = "manifest.json"
@@ -19,7 +19,7 @@ MANIFEST_FILE = "manifest.json"
 class IndexManifest(BaseModel):
     """What an index holds; `parts` maps a shard's ordinal to the hash of the part that was read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
     schema_version: int = 1
     index_type: str
@@ -28,7 +28,9 @@ class IndexManifest(BaseModel):
     num_vectors: int
     fingerprint: str
     text_space: str
-    image_policy: str
+    image_space: str = Field(alias="image_policy")
+    """The key on disk is older than the name."""
+
     parts: dict[int, str]
     sha256: str
     num_bytes: int
@@ -41,7 +43,9 @@ def index_path(store: Store) -> Path:
     return store.index_dir / INDEX_FILE
 
 
-def read_manifest(store: Store, record: RunRecord, committed: dict[int, ShardStats], partial: bool) -> IndexManifest:
+def read_manifest(
+    store: Store, record: StoreRecord, committed: dict[int, CommitMarker], partial: bool
+) -> IndexManifest:
     """Read the manifest and hold it against the store.
 
     Args:

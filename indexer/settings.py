@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic_settings import CliPositionalArg
 
-from pipeline.settings import Settings
+from pipeline.settings.load import Settings
 
 
 class IndexSettings(Settings):

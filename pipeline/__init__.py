@@ -1,6 +1,6 @@
 """Images to Parquet shards: list, plan, decode, encode, commit.
 
-The whole story is `pipeline.run.embed`. Importing this package imports nothing heavy.
+The whole story is `pipeline.embed.embed`. Importing this package imports nothing heavy.
 """
 
 __version__ = "0.1.0"

@@ -15,24 +15,25 @@ from typing import Any
 
 import torch
 
-from pipeline import __version__, scenes
-from pipeline.adapt_settings import AdaptSettings
-from pipeline.checkpoint import Checkpoint
-from pipeline.encode import device_name, whole_machine
+from pipeline import __version__
+from pipeline.durable.lock import store_lock
 from pipeline.errors import ConfigError, StoreError
-from pipeline.examples import Decoder, gather
-from pipeline.fusion_config import FusionConfig
-from pipeline.lock import store_lock
-from pipeline.model.adapter import RECORD_FILE, read_record, write_adapter
+from pipeline.measure.provenance import provenance
+from pipeline.model.adapter.config import FusionConfig
+from pipeline.model.adapter.files import RECORD_FILE, read_record, write_adapter
+from pipeline.model.device import device_name, preferred_precision, whole_machine
 from pipeline.model.export import export_checkpoint, refuse_used
-from pipeline.model.load import load_model, preferred_precision
-from pipeline.policy import PruningPolicy, named_policy, sharpened
-from pipeline.progress import Tick
-from pipeline.provenance import provenance
-from pipeline.spec import ModelSource, Precision
-from pipeline.student import Student
-from pipeline.teacher import Teacher
-from pipeline.training import Training
+from pipeline.model.load import load_model
+from pipeline.model.pruning.policy import PruningPolicy, named_policy, sharpened
+from pipeline.model.spec import ModelSource, Precision
+from pipeline.monitor.progress import Tick
+from pipeline.scenes import collection
+from pipeline.settings.adapt import AdaptSettings
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.examples import Decoder, gather
+from pipeline.training.loop import Training
+from pipeline.training.student import Student
+from pipeline.training.teacher import Teacher
 
 NUM_SCENES = 4000
 """Scenes drawn to train the adapter of the embedded model."""
@@ -152,7 +153,7 @@ def _data(settings: AdaptSettings) -> Iterator[tuple[Path, Path | None]]:
         yield settings.data, settings.captions
         return
     with TemporaryDirectory(prefix="clipsieve-") as folder:
-        captions = scenes.write_collection(Path(folder), NUM_SCENES, split="train")
+        captions = collection.write_collection(Path(folder), NUM_SCENES, split="train")
         yield captions.parent, None if settings.label_free else captions
 
 

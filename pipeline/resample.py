@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.encode import Encoder, device_name, quickest, whole_machine
 from pipeline.errors import InputError
-from pipeline.ingest import decode_for
+from pipeline.model.device import device_name, whole_machine
+from pipeline.model.encode import Encoder, fastest_encoder
 from pipeline.model.load import load_model
-from pipeline.plan import Shard
-from pipeline.records import RunRecord, ShardStats
-from pipeline.schema import embeddings_of, read_part
-from pipeline.shard import batches_of
-from pipeline.store import Store
+from pipeline.pixels.to_device import decode_for
+from pipeline.planning.batches import batches_of
+from pipeline.store.layout import Store
+from pipeline.store.parts import embeddings_of, read_part
+from pipeline.store.records import CommitMarker, Shard, StoreRecord
 
 MIN_COSINE = 0.9999
 
@@ -34,7 +34,9 @@ class Resample:
     findings: list[str] = field(default_factory=list)
 
 
-def resample(store: Store, record: RunRecord, whole: Mapping[int, ShardStats], num_rows: int, seed: int) -> Resample:
+def resample(
+    store: Store, record: StoreRecord, whole: Mapping[int, CommitMarker], num_rows: int, seed: int
+) -> Resample:
     """Embed ok rows again and compare.
 
     Args:
@@ -49,7 +51,7 @@ def resample(store: Store, record: RunRecord, whole: Mapping[int, ShardStats], n
     """
     device = whole_machine(num_threads=record.threads_per_worker)
     source = record.encoder.source
-    encoder = quickest(load_model(source, record.encoder.precision, device), record.encoder.policy)
+    encoder = fastest_encoder(load_model(source, record.encoder.precision, device), record.encoder.policy)
     if encoder.spec.fingerprint != record.fingerprint:
         raise InputError(
             f"the model {source.model} is {encoder.spec.describe()} now, the store was made with "
@@ -63,7 +65,7 @@ def resample(store: Store, record: RunRecord, whole: Mapping[int, ShardStats], n
     return result
 
 
-def _choose(whole: Mapping[int, ShardStats], num_rows: int, seed: int) -> dict[int, np.ndarray]:
+def _choose(whole: Mapping[int, CommitMarker], num_rows: int, seed: int) -> dict[int, np.ndarray]:
     """Places among the ok rows of each shard that has any chosen."""
     ordinals = sorted(whole)
     ends = np.cumsum([whole[ordinal].num_ok for ordinal in ordinals])
@@ -77,9 +79,9 @@ def _choose(whole: Mapping[int, ShardStats], num_rows: int, seed: int) -> dict[i
 
 def _compare(
     store: Store,
-    record: RunRecord,
+    record: StoreRecord,
     shard: Shard,
-    stats: ShardStats,
+    stats: CommitMarker,
     places: np.ndarray,
     encoder: Encoder,
     result: Resample,
@@ -121,8 +123,8 @@ def _compare(
 
 def _judge(
     store: Store,
-    record: RunRecord,
-    stats: ShardStats,
+    record: StoreRecord,
+    stats: CommitMarker,
     key: str,
     embedding_E: np.ndarray,
     stored_E: np.ndarray,

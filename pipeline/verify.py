@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from pipeline.durable.seal import unsealed_json
 from pipeline.errors import StoreError, first_line
-from pipeline.plan import Shard, listing_hash
-from pipeline.progress import Tick
-from pipeline.records import Plan, RunRecord, ShardStats
-from pipeline.schema import read_part, spec_metadata
-from pipeline.seal import unsealed_json
+from pipeline.model.spec import spec_metadata
+from pipeline.monitor.progress import Tick
+from pipeline.planning.cut import listing_hash
+from pipeline.settings.store import VerifySettings
 from pipeline.source.entry import ImageEntry
-from pipeline.store import Store, sha256_of
-from pipeline.store_settings import VerifySettings
-from pipeline.tombstones import read_tombstones, tombstones_between
-from pipeline.verify_part import faults_of
+from pipeline.store.faults import faults_of
+from pipeline.store.layout import Store, sha256_of
+from pipeline.store.parts import read_part
+from pipeline.store.records import CommitMarker, Plan, Shard, StoreRecord
+from pipeline.store.tombstones import read_tombstones, tombstones_between
 
 if TYPE_CHECKING:
     from pipeline.resample import Resample
@@ -54,11 +55,11 @@ class VerifyReport:
     leftovers: list[str] = field(default_factory=list)
     resample: "Resample | None" = None
 
-    def find(self, where: Path, what: str, advice: str) -> None:
+    def add_finding(self, where: Path, what: str, advice: str) -> None:
         """Add a finding."""
         self.findings.append(f"{where}: {what}; {advice}")
 
-    def count(self, stats: ShardStats) -> None:
+    def count(self, stats: CommitMarker) -> None:
         """Add a whole shard."""
         self.num_whole += 1
         self.num_images += stats.num_images
@@ -94,7 +95,7 @@ def verify(settings: VerifySettings, on_tick: Callable[[Tick], None] = lambda ti
     _check_records(store, record, report)
     gone = _read_gone(store, record, report)
     markers = _read_markers(store, record, report)
-    whole: dict[int, ShardStats] = {}
+    whole: dict[int, CommitMarker] = {}
     hashes = array("q")  # grows in place
     started = time.perf_counter()
     for shard, entries in _planned(store, record, report):
@@ -102,14 +103,14 @@ def verify(settings: VerifySettings, on_tick: Callable[[Tick], None] = lambda ti
         table = _read_whole(store, stats, report) if stats else None
         if table is None:
             continue
-        buried = None if gone is None else _buried(gone, shard)
+        buried = None if gone is None else deleted_ids(gone, shard)
         faults = list(faults_of(table, record, shard, stats, entries, buried))
         for fault in faults:
-            report.find(store.part_of(stats), fault, _EMBED_AGAIN)
+            report.add_finding(store.part_of(stats), fault, _EMBED_AGAIN)
         if not faults:
             whole[shard.ordinal] = stats
             report.count(stats)
-            hashes.extend(hash(key) for _, key in _living(table, buried))
+            hashes.extend(hash(key) for _, key in live_rows(table, buried))
         rate = report.num_images / (time.perf_counter() - started)
         on_tick(Tick(report.num_images + report.num_removed, record.num_images, sum(report.failed.values()), rate))
     if gone is not None and len(hashes):
@@ -123,30 +124,33 @@ def verify(settings: VerifySettings, on_tick: Callable[[Tick], None] = lambda ti
     return report
 
 
-def _check_records(store: Store, record: RunRecord, report: VerifyReport) -> None:
+def _check_records(store: Store, record: StoreRecord, report: VerifyReport) -> None:
     report.num_shards = len(record.shards)
     planned = [shard for plan in record.plans for shard in plan.shards]
     if not planned:
-        report.find(store.plan_dir, "no image is planned", "run the same embed command again")
+        report.add_finding(store.plan_dir, "no image is planned", "run the same embed command again")
     for number, shard in enumerate(planned):
         if shard.ordinal != number:
-            report.find(store.plan_dir, f"shard {number} has the ordinal {shard.ordinal}", _BACKUP)
+            report.add_finding(store.plan_dir, f"shard {number} has the ordinal {shard.ordinal}", _BACKUP)
     for one, other in pairwise(planned):
         if one.first_id + one.room > other.first_id:
-            report.find(store.plan_dir, f"shards {one.ordinal} and {other.ordinal} share ids", _BACKUP)
+            report.add_finding(store.plan_dir, f"shards {one.ordinal} and {other.ordinal} share ids", _BACKUP)
+    written = record.model_dump(mode="json")
     for name, value in spec_metadata(record.encoder).items():
-        if name != "encoder" and getattr(record, name) != value:
-            report.find(store.run_path, f"its {name} is not that of its encoder", _BACKUP)
+        if name != "encoder" and written[name] != value:
+            report.add_finding(store.run_path, f"its {name} is not that of its encoder", _BACKUP)
     summary = store.root / "stats.json"
     try:
         unsealed_json(summary.read_bytes())
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
-        report.find(summary, f"it is damaged ({error})", "remove it; nothing reads it, and the next embed writes it")
+        report.add_finding(
+            summary, f"it is damaged ({error})", "remove it; nothing reads it, and the next embed writes it"
+        )
 
 
-def _read_gone(store: Store, record: RunRecord, report: VerifyReport) -> np.ndarray | None:
+def _read_gone(store: Store, record: StoreRecord, report: VerifyReport) -> np.ndarray | None:
     try:
         gone = read_tombstones(store)
     except StoreError as error:
@@ -154,15 +158,15 @@ def _read_gone(store: Store, record: RunRecord, report: VerifyReport) -> np.ndar
         return None
     report.num_tombstones = len(gone)
     planned = [shard for plan in record.plans for shard in plan.shards]
-    num_known = sum(len(_buried(gone, shard)) for shard in planned)
+    num_known = sum(len(deleted_ids(gone, shard)) for shard in planned)
     if num_known != len(gone):
         what = f"{len(gone) - num_known} of its ids belong to no shard"
-        report.find(store.root / "tombstones.parquet", what, "a plan is lost: put it back from a backup")
+        report.add_finding(store.root / "tombstones.parquet", what, "a plan is lost: put it back from a backup")
     return gone
 
 
 def _planned(
-    store: Store, record: RunRecord, report: VerifyReport
+    store: Store, record: StoreRecord, report: VerifyReport
 ) -> Iterator[tuple[Shard, Sequence[ImageEntry] | None]]:
     """Every shard that is to be embedded, with its images where they are listed."""
     for plan in record.plans:
@@ -183,7 +187,7 @@ def _listed(store: Store, plan: Plan, report: VerifyReport) -> Iterator[Sequence
                 raise StoreError(f"{path}: what it lists for shard {shard.ordinal} is not what was planned; {_BACKUP}")
             yield members
     except OSError as error:
-        report.find(path, f"it cannot be read ({error.strerror})", _BACKUP)
+        report.add_finding(path, f"it cannot be read ({error.strerror})", _BACKUP)
     except StoreError as error:
         report.findings.append(str(error))
     else:
@@ -192,7 +196,7 @@ def _listed(store: Store, plan: Plan, report: VerifyReport) -> Iterator[Sequence
         yield None
 
 
-def _read_markers(store: Store, record: RunRecord, report: VerifyReport) -> dict[int, ShardStats]:
+def _read_markers(store: Store, record: StoreRecord, report: VerifyReport) -> dict[int, CommitMarker]:
     """The commit markers that are as they should be."""
     markers, missing = {}, []
     for shard in record.shards:
@@ -204,36 +208,36 @@ def _read_markers(store: Store, record: RunRecord, report: VerifyReport) -> dict
             continue
         except (OSError, ValueError) as error:
             reason = first_line(error)
-            report.find(path, f"it is damaged ({reason}), so that its shard does not count", _EMBED_AGAIN)
+            report.add_finding(path, f"it is damaged ({reason}), so that its shard does not count", _EMBED_AGAIN)
             continue
         if (stats.ordinal, stats.shard_id, stats.fingerprint) == (shard.ordinal, shard.shard_id, record.fingerprint):
             markers[shard.ordinal] = stats
         else:
-            report.find(path, "it is another shard's or another encoder's", _EMBED_AGAIN)
+            report.add_finding(path, "it is another shard's or another encoder's", _EMBED_AGAIN)
     if missing:
         what = f"it is unfinished: {len(missing)} of {report.num_shards} shards are not embedded, first {missing[0]}"
-        report.find(store.root, what, "run the same embed command again")
+        report.add_finding(store.root, what, "run the same embed command again")
     return markers
 
 
-def _read_whole(store: Store, stats: ShardStats, report: VerifyReport) -> pa.Table | None:
+def _read_whole(store: Store, stats: CommitMarker, report: VerifyReport) -> pa.Table | None:
     path = store.part_of(stats)
     try:
         if path.stat().st_size == stats.num_bytes and sha256_of(path) == stats.sha256:
             table = read_part(path)
             table.validate(full=True)
             return table
-        report.find(path, "its bytes are not those of its stats file", _EMBED_AGAIN)
+        report.add_finding(path, "its bytes are not those of its stats file", _EMBED_AGAIN)
     except (OSError, pa.ArrowException, StoreError) as error:
-        report.find(path, f"it cannot be read ({first_line(error)})", _EMBED_AGAIN)
+        report.add_finding(path, f"it cannot be read ({first_line(error)})", _EMBED_AGAIN)
     return None
 
 
-def _buried(gone: np.ndarray, shard: Shard) -> np.ndarray:
+def deleted_ids(gone: np.ndarray, shard: Shard) -> np.ndarray:
     return tombstones_between(gone, shard.first_id, shard.first_id + shard.room)
 
 
-def _living(table: pa.Table, buried: np.ndarray | None) -> Iterator[tuple[int, str]]:
+def live_rows(table: pa.Table, buried: np.ndarray | None) -> Iterator[tuple[int, str]]:
     """Ids and keys of the rows that no tombstone names."""
     ids = set() if buried is None else set(buried.tolist())
     pairs = zip(table["id"].to_pylist(), table["key"].to_pylist(), strict=True)
@@ -242,8 +246,8 @@ def _living(table: pa.Table, buried: np.ndarray | None) -> Iterator[tuple[int, s
 
 def _check_keys(
     store: Store,
-    record: RunRecord,
-    whole: Mapping[int, ShardStats],
+    record: StoreRecord,
+    whole: Mapping[int, CommitMarker],
     gone: np.ndarray,
     hashes: array,
     report: VerifyReport,
@@ -258,16 +262,18 @@ def _check_keys(
     for shard in record.shards:
         if shard.ordinal in whole:
             table = read_part(store.part_of(whole[shard.ordinal]), ["id", "key"])
-            for number, key in _living(table, _buried(gone, shard)):
+            for number, key in live_rows(table, deleted_ids(gone, shard)):
                 if hash(key) in wanted:
                     rows.setdefault(key, []).append(number)
     named = [f"{key!r} of ids {', '.join(map(str, ids[:_NAMED]))}" for key, ids in rows.items() if len(ids) > 1]
     if named:  # else two keys of one hash
         what = f"{len(repeated)} keys stand for more than one image: {'; '.join(named)}"
-        report.find(store.embeddings_dir, what, "embed one of the sources anew with a --key-prefix or a --key-column")
+        report.add_finding(
+            store.embeddings_dir, what, "embed one of the sources anew with a --key-prefix or a --key-column"
+        )
 
 
-def _check_names(store: Store, record: RunRecord, markers: Mapping[int, ShardStats], report: VerifyReport) -> None:
+def _check_names(store: Store, record: StoreRecord, markers: Mapping[int, CommitMarker], report: VerifyReport) -> None:
     """Look for files that are none of the store's."""
     ordinals = {shard.ordinal for plan in record.plans for shard in plan.shards}  # with those that were dropped
     known = {store.part_of(stats).name for stats in markers.values()}
@@ -283,4 +289,6 @@ def _check_names(store: Store, record: RunRecord, markers: Mapping[int, ShardSta
         if is_temporary or path.name == f"{len(record.plans):05d}.parquet" or (part and int(part[1]) in ordinals):
             report.leftovers.append(str(path))
         else:
-            report.find(path, "no plan speaks of it", "put the plan back if one is lost, else move the file away")
+            report.add_finding(
+                path, "no plan speaks of it", "put the plan back if one is lost, else move the file away"
+            )

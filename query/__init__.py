@@ -1,4 +1,4 @@
 """Index to answers: search, evaluation, the demo, the command line.
 
-The whole story of an answer is `query.search.search`, that of a measurement `query.evaluate.evaluate`.
+The whole story of an answer is `query.searcher.search`, that of a measurement `query.evaluate.evaluate`.
 """

@@ -8,14 +8,14 @@ from typing import Any
 from indexer.build import build_index
 from indexer.settings import IndexSettings
 from pipeline.errors import InputError
-from pipeline.progress import Tick
-from pipeline.scenes import write_collection
-from pipeline.source.captions import read_captions
-from pipeline.spec import EMBEDDED
+from pipeline.model.spec import EMBEDDED
+from pipeline.monitor.progress import Tick
+from pipeline.scenes.collection import write_collection
+from pipeline.source.formats.captions import read_captions
 from query.evaluate import evaluate
-from query.search import Hit, search
+from query.pictures.sheet import write_sheet
+from query.searcher import Hit, search
 from query.settings import DemoSettings, EvaluateSettings
-from query.sheet import write_sheet
 
 NUM_QUERIES = 6
 HITS_PER_QUERY = 6

@@ -22,11 +22,12 @@ def examine(model: str, images: Path | None = None) -> dict[str, dict[str, Any]]
     """
     import torch
 
-    from indexer.flat import faiss_build
-    from pipeline.model.load import load_model, preferred_precision
-    from pipeline.parity import describe, generated_photos, parity_cosines
-    from pipeline.source.folder import list_images
-    from pipeline.spec import DecoderName, ModelSource
+    from indexer.files import faiss_build
+    from pipeline.measure.parity import describe, generated_photos, parity_cosines
+    from pipeline.model.device import preferred_precision
+    from pipeline.model.load import load_model
+    from pipeline.model.spec import DecoderName, ModelSource
+    from pipeline.source.formats.folder import list_images
 
     faiss = faiss_build()
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0

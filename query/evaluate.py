@@ -2,7 +2,7 @@
 
 What is measured, here and everywhere in this project:
 
-- Condition `none` is open_clip's own forward in its fastest own settings (see `pipeline.encode`). It is the baseline
+- Condition `none` is open_clip's own forward in its fastest own settings (see `pipeline.model.encode`). It is the baseline
   of every difference, speed-up and cost ratio.
 - `images_per_second`: the image tower alone on uint8 in memory, median of interleaved rounds, warm-up thrown away.
 - `images_per_second_end_to_end`: files to committed Parquet on all Ray workers, their start excluded.
@@ -22,24 +22,25 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.bench import ROUNDS, images_per_second, median_rates, median_speedup
-from pipeline.decode import decode_batch
-from pipeline.embed_settings import EmbedSettings
-from pipeline.encode import Encoder, twin, whole_machine
+from pipeline.embed import EmbedReport, embed
 from pipeline.errors import InputError
+from pipeline.measure.provenance import provenance
+from pipeline.measure.recall import KS, first_hit_ranks, paired_difference, recall_metrics, recovered_share
+from pipeline.measure.timing import ROUNDS, images_per_second, median_rates, median_speedup
+from pipeline.model.device import whole_machine
+from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import load_model
-from pipeline.policy import UNPRUNED, PruningPolicy
-from pipeline.progress import Tick
-from pipeline.provenance import provenance
-from pipeline.ray_pool import worker_pool
-from pipeline.recall import KS, first_hit_ranks, paired_difference, recall_metrics, recovered_share
-from pipeline.records import RunRecord
-from pipeline.run import EmbedReport, embed
-from pipeline.schema import embeddings_of, read_part
-from pipeline.source.captions import read_captions, with_captions
+from pipeline.model.pruning.policy import UNPRUNED, PruningPolicy
+from pipeline.model.spec import EncoderSpec
+from pipeline.monitor.progress import Tick
+from pipeline.pixels.decode import decode_batch
+from pipeline.settings.embed import EmbedSettings
 from pipeline.source.entry import ImageEntry
-from pipeline.source.folder import list_images
-from pipeline.spec import EncoderSpec
+from pipeline.source.formats.captions import read_captions, with_captions
+from pipeline.source.formats.folder import list_images
+from pipeline.store.parts import embeddings_of, read_part
+from pipeline.store.records import StoreRecord
+from pipeline.workers.pool import worker_pool
 from query.settings import EvaluateSettings
 from query.text import text_encoder
 
@@ -198,14 +199,17 @@ def _embeddings_by_key(report: EmbedReport) -> dict[str, np.ndarray]:
     return by_key
 
 
-def _tower_rates(entries: list[ImageEntry], conditions: list[Condition], record: RunRecord) -> dict[str, dict]:
+def _tower_rates(entries: list[ImageEntry], conditions: list[Condition], record: StoreRecord) -> dict[str, dict]:
     spec = record.encoder
     pixels, _ = decode_batch(entries, spec.preprocess, record.max_pixels)
     device, loaded = whole_machine(), {}
     for adapter in {condition.adapter for condition in conditions}:
         source = spec.source.model_copy(update={"adapter": adapter})
         loaded[adapter] = load_model(source, spec.precision, device)
-    encoders = {condition.name: Encoder(twin(loaded[condition.adapter]), condition.policy) for condition in conditions}
+    encoders = {
+        condition.name: Encoder(sharing_weights(loaded[condition.adapter]), condition.policy)
+        for condition in conditions
+    }
     rates = images_per_second({name: (encoder, pixels) for name, encoder in encoders.items()}, record.batch_size)
     medians = median_rates(rates)
     return {

@@ -4,15 +4,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.decode import decode_batch
-from pipeline.encode import Encoder, twin, whole_machine
 from pipeline.errors import InputError
-from pipeline.model.families import view_of
-from pipeline.model.flops import block_costs
+from pipeline.model.device import whole_machine
+from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import LoadedModel, load_model
-from pipeline.policy import UNPRUNED, PruningPolicy
+from pipeline.model.pruning.cost import block_costs
+from pipeline.model.pruning.policy import UNPRUNED, PruningPolicy
+from pipeline.model.towers.families import view_of
+from pipeline.pixels.decode import decode_batch
 from pipeline.source.entry import ImageEntry
-from query.overlay import write_overlay
+from query.pictures.overlay import write_overlay
 from query.settings import InspectSettings
 
 
@@ -30,7 +31,7 @@ def inspect(settings: InspectSettings) -> dict[str, Any]:
     source = settings.model_source() if settings.image else settings.any_weights()
     loaded = load_model(source, "fp32", whole_machine())
     tower = view_of(loaded.clip.visual)
-    unpruned, encoder = Encoder(twin(loaded), None), Encoder(twin(loaded), policy)
+    unpruned, encoder = Encoder(sharing_weights(loaded), None), Encoder(sharing_weights(loaded), policy)
     preprocess = loaded.spec.preprocess
     if settings.image:
         pixels = _pixels(settings, loaded)
@@ -69,6 +70,8 @@ def _pixels(settings: InspectSettings, loaded: LoadedModel) -> np.ndarray:
 def _kept(loaded: LoadedModel, policy: PruningPolicy | None, pixels_HWC: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """For each cut, the block before which it is and the places of the patches that go on."""
     kept: list[tuple[int, np.ndarray]] = []
-    encoder = Encoder(twin(loaded), policy, lambda number, places_BK: kept.append((number, places_BK[0].cpu().numpy())))
+    encoder = Encoder(
+        sharing_weights(loaded), policy, lambda number, places_BK: kept.append((number, places_BK[0].cpu().numpy()))
+    )
     encoder.encode(pixels_HWC[None])
     return kept

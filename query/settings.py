@@ -6,7 +6,9 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from pipeline.settings import ModelSettings, PoliciesSettings, Settings, WorkerSettings
+from pipeline.settings.load import Settings
+from pipeline.settings.model import ModelSettings, PoliciesSettings
+from pipeline.settings.workers import WorkerSettings
 
 
 class SearchSettings(Settings):

@@ -1,9 +1,9 @@
 """The text tower of a store: loaded by what the store says, and checked against it."""
 
-from pipeline.encode import Encoder
 from pipeline.errors import FingerprintMismatch
+from pipeline.model.encode import Encoder
 from pipeline.model.load import load_model
-from pipeline.spec import EncoderSpec
+from pipeline.model.spec import EncoderSpec
 
 
 def text_encoder(spec: EncoderSpec) -> Encoder:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.policy import PruningPolicy
-from pipeline.spec import EncoderSpec, ModelSource, Preprocess
+from pipeline.model.pruning.policy import PruningPolicy
+from pipeline.model.spec import EncoderSpec, ModelSource, Preprocess
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -120,7 +120,7 @@ def spec() -> EncoderSpec:
 @pytest.fixture(scope="session")
 def ray_session():
     """Ray on this machine, started once: a start costs seconds."""
-    from pipeline.ray_session import ray_session
+    from pipeline.workers.session import ray_session
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)  # on this machine, whatever cluster the user works with

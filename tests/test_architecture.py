@@ -1,4 +1,4 @@
-"""The house rules, read from the source: who imports whom, where the heavy libraries live, how large files are."""
+"""The house rules, read from the source: who imports whom, where heavy libraries live, how large things are."""
 
 import ast
 import subprocess
@@ -8,38 +8,85 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ("query", "indexer", "pipeline")  # each may import itself and those after it
-FILES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
+
+# What each room holds, lowest level first: a file or room imports from lower levels only, never from its own.
+# Rooms that are not listed here hold files alone, which may import each other without a circle.
+LEVELS = {
+    "": [["pipeline"], ["indexer"], ["query"]],
+    "pipeline": [
+        ["errors", "machine"],
+        ["durable", "source"],
+        ["model"],
+        ["settings", "pixels", "store"],
+        ["planning", "measure", "monitor"],
+        ["workers", "training", "scenes", "resample"],
+        ["embed", "dry_run", "adapt", "verify", "delete", "compact"],
+    ],
+    "pipeline.source": [["entry", "limits"], ["access", "sorting"], ["formats"], ["listing", "reading"]],
+    "pipeline.model": [
+        ["towers"],
+        ["pruning"],
+        ["spec", "hashing", "losses"],
+        ["adapter"],
+        ["load", "device", "transform"],
+        ["encode", "export"],
+    ],
+    "indexer": [["settings", "manifest", "files", "vectors"], ["recipes", "searcher"], ["build"]],
+    "query": [
+        ["settings", "text"],
+        ["searcher"],
+        ["pictures", "evaluation", "bench"],
+        ["evaluate", "inspect", "doctor"],
+        ["demo"],
+        ["cli"],
+    ],
+}
+INDEXER_USES = ["pipeline.errors", "pipeline.durable", "pipeline.store", "pipeline.settings", "pipeline.measure.recall"]
 
 # Where a heavy library may be imported at the top of a file, and where inside a function (so: only when needed).
-# A folder stands for all files in it.
+# A room stands for all files in it.
 HOMES = {
-    "ray": (["pipeline/ray_session.py", "pipeline/ray_worker.py", "pipeline/ray_pool.py", "pipeline/ray_run.py"], []),
+    "ray": (["pipeline.workers"], []),
     "torch": (
         [
-            "pipeline/model/",
-            *(
-                f"pipeline/{name}.py"
-                for name in ("encode", "ingest", "jpegs", "bench", "adapt", "teacher", "student", "training", "parity")
-            ),
-            "pipeline/checkpoint.py",
+            "pipeline.adapt",
+            "pipeline.measure.parity",
+            "pipeline.measure.timing",
+            "pipeline.model",
+            "pipeline.pixels.nvjpeg",
+            "pipeline.pixels.to_device",
+            "pipeline.scenes",
+            "pipeline.training",
         ],
-        ["pipeline/ray_worker.py", "query/doctor.py"],
+        ["pipeline.workers.encode_worker", "query.doctor"],
     ),
-    "open_clip": (["pipeline/model/"], ["pipeline/ray_worker.py"]),
-    "torchvision": (["pipeline/jpegs.py"], []),
-    "timm": (["pipeline/model/timm_tower.py"], []),
-    "faiss": (["indexer/flat.py"], []),
-    "fsspec": ([], ["pipeline/source/remote.py"]),
-    "prometheus_client": ([], ["pipeline/reporting.py"]),
-    "wandb": ([], ["pipeline/reporting.py"]),
-    "rich": (["pipeline/progress.py", "query/report.py"], []),
+    "open_clip": (["pipeline.model", "pipeline.scenes"], ["pipeline.workers.encode_worker"]),
+    "torchvision": (["pipeline.pixels.nvjpeg"], []),
+    "timm": (["pipeline.model.towers.timm_tower"], []),
+    "faiss": (["indexer.files", "indexer.recipes.flat", "indexer.searcher"], []),
+    "fsspec": ([], ["pipeline.source.access.remote"]),
+    "matplotlib": ([], ["query.pictures.plot"]),
+    "prometheus_client": ([], ["pipeline.monitor.events"]),
+    "wandb": ([], ["pipeline.monitor.events"]),
+    "rich": (["pipeline.monitor.progress", "query.cli.console"], ["query.cli"]),
 }
 BANNED_NAMES = {"utils", "util", "common", "helpers", "misc", "base", "manager"}
+MAX_LINES = {"code": 300, "tests": 400}
+MAX_FUNCTION_LINES = 60
+MAX_FILES_IN_A_ROOM = 12  # besides __init__
+CROWDED = {"query.cli"}  # one file per verb
 
 
-def imports_of(path):
-    """(module, whether at the top level) of every import statement of a file."""
+def module_of(path):
+    return path.relative_to(ROOT).as_posix().removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+FILES = {module_of(path): path for top in ("pipeline", "indexer", "query") for path in (ROOT / top).rglob("*.py")}
+ROOMS = sorted(module for module, path in FILES.items() if path.name == "__init__.py")
+
+
+def statements_of(path):
+    """(node, whether at the top level) of every import statement of a file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inner = {
         id(node)
@@ -47,58 +94,122 @@ def imports_of(path):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for node in ast.walk(function)
     }
-    for node in ast.walk(tree):
+    return [(node, id(node) not in inner) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def imports_of(module):
+    """(module, whether at the top level) of all that a module imports; submodules by their own names."""
+    for node, is_at_top in statements_of(FILES[module]):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, id(node) not in inner) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            yield node.module, id(node) not in inner
+            yield from ((alias.name, is_at_top) for alias in node.names)
+            continue
+        assert node.level == 0, f"{module}: imports are absolute"
+        for alias in node.names:
+            full = f"{node.module}.{alias.name}"
+            yield (full if full in FILES else node.module), is_at_top
 
 
-def name_of(path):
-    return path.relative_to(ROOT).as_posix()
+def is_in(module, rooms):
+    return any(module == room or module.startswith(f"{room}.") for room in rooms)
 
 
-def lives_in(path, homes):
-    return any(name_of(path) == home or (home.endswith("/") and name_of(path).startswith(home)) for home in homes)
+def branches(one, other):
+    """The room that holds both modules, and what of it each of them is, or is in."""
+    first, second = one.split("."), other.split(".")
+    depth = next((n for n, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), None)
+    return None if depth is None else (".".join(first[:depth]), first[depth], second[depth])
 
 
-def test_every_layer_was_found():
-    assert {path.relative_to(ROOT).parts[0] for path in FILES} == set(LAYERS)
+def level_in(room, child):
+    return next((number for number, children in enumerate(LEVELS[room]) if child in children), None)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_imports_run_one_way(path):
-    layer = path.relative_to(ROOT).parts[0]
-    above = LAYERS[: LAYERS.index(layer)]
-    wrong = [module for module, _ in imports_of(path) if module.split(".")[0] in above]
-    assert not wrong, f"{layer} may not import from {above}"
+def test_the_levels_name_what_is_there():
+    for room, levels in LEVELS.items():
+        found = {
+            name.removeprefix(f"{room}.") for name in FILES if name != room and is_in(name, [room] if room else [])
+        }
+        found = {name.split(".")[0] for name in found} if room else {name.split(".")[0] for name in FILES}
+        named = [child for children in levels for child in children]
+        assert len(named) == len(set(named))
+        assert set(named) == found, room
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_heavy_libraries_stay_at_home(path):
-    for module, at_top in imports_of(path):
-        library = module.split(".")[0]
+def test_rooms_with_rooms_inside_have_levels():
+    inside = {room.rpartition(".")[0] for room in ROOMS}
+    assert inside == set(LEVELS)
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_run_downwards(module):
+    for imported, _ in imports_of(module):
+        found = branches(module, imported) if imported in FILES else None
+        if found and found[0] in LEVELS:
+            room, own, other = found
+            assert level_in(room, other) < level_in(room, own), f"{module} imports {imported}"
+
+
+def test_no_imports_run_in_a_circle():
+    done, under_way = set(), []
+
+    def visit(module):
+        if module in done:
+            return
+        assert module not in under_way, [*under_way[under_way.index(module) :], module]
+        under_way.append(module)
+        for imported, _ in imports_of(module):
+            if imported in FILES:
+                visit(imported)
+        done.add(under_way.pop())
+
+    for module in FILES:
+        visit(module)
+
+
+@pytest.mark.parametrize("module", [module for module in FILES if is_in(module, ["indexer"])])
+def test_the_indexer_knows_little_of_the_pipeline(module):
+    wrong = [name for name, _ in imports_of(module) if is_in(name, ["pipeline"]) and not is_in(name, INDEXER_USES)]
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_heavy_libraries_stay_at_home(module):
+    for imported, is_at_top in imports_of(module):
+        library = imported.split(".")[0]
         if library in HOMES:
             always, inside_functions = HOMES[library]
-            allowed = lives_in(path, always) or (not at_top and lives_in(path, inside_functions))
-            assert allowed, f"{library} is imported {'at the top' if at_top else 'inside a function'}"
+            allowed = is_in(module, always) or (not is_at_top and is_in(module, inside_functions))
+            assert allowed, f"{library} is imported {'at the top' if is_at_top else 'inside a function'}"
 
 
 def test_every_home_is_lived_in():
     # a home that no file uses is a rule that guards nothing
     for library, (always, inside_functions) in HOMES.items():
         for home in [*always, *inside_functions]:
-            users = [path for path in FILES if lives_in(path, [home])]
-            modules = {module.split(".")[0] for path in users for module, _ in imports_of(path)}
-            assert library in modules, f"{home} imports no {library}"
+            users = [module for module in FILES if is_in(module, [home])]
+            found = {imported.split(".")[0] for module in users for imported, _ in imports_of(module)}
+            assert library in found, f"{home} imports no {library}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_size_and_name(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
-    assert path.stem not in BANNED_NAMES
-    assert path.parent.name not in BANNED_NAMES
+@pytest.mark.parametrize("module", FILES)
+def test_names_and_sizes(module):
+    assert not set(module.split(".")) & BANNED_NAMES
+    text = FILES[module].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_LINES["code"]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, node.name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.name)
+def test_sizes_of_tests(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES["tests"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_room_is_crowded(room):
+    files = [path for path in FILES[room].parent.glob("*.py") if not path.name.startswith("__")]
+    assert room in CROWDED or len(files) <= MAX_FILES_IN_A_ROOM
 
 
 @pytest.mark.parametrize(
@@ -107,11 +218,11 @@ def test_size_and_name(path):
         ("pipeline", {"torch", "ray", "pyarrow", "PIL", "numpy"}),
         ("indexer", {"torch", "ray", "pyarrow", "faiss"}),
         ("query", {"torch", "ray", "pyarrow", "faiss"}),
-        ("pipeline.settings", {"torch", "ray", "open_clip"}),
+        ("pipeline.settings.embed", {"torch", "ray", "open_clip", "pyarrow", "numpy"}),
         ("indexer.build", {"torch", "ray", "open_clip"}),
-        ("query.cli", {"torch", "ray", "faiss", "open_clip"}),
-        ("pipeline.ray_pool", {"torch", "open_clip"}),
-        ("pipeline.run", {"torch", "open_clip", "timm"}),
+        ("query.cli.main", {"torch", "ray", "faiss", "open_clip", "pydantic", "rich"}),
+        ("pipeline.workers.pool", {"torch", "open_clip"}),
+        ("pipeline.embed", {"torch", "open_clip", "timm"}),
     ],
 )
 def test_importing_is_light(module, unwanted):

@@ -37,7 +37,7 @@ def installed(tmp_path_factory):
 
 def test_wheel_holds_the_three_packages_and_their_data_only(installed):
     _, site = installed
-    assert (site / "pipeline" / "model" / "scenes" / "open_clip_model.safetensors").is_file()
+    assert (site / "pipeline" / "scenes" / "weights" / "open_clip_model.safetensors").is_file()
     assert not (site / "configs").exists()
     assert not (site / "tests").exists()
 

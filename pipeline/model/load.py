@@ -20,11 +20,10 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
 from pipeline.errors import ClipsieveError, ConfigError, InputError, first_line
-from pipeline.machine import has_fast_bf16
-from pipeline.model.adapter import read_adapter
+from pipeline.model.adapter.files import read_adapter
 from pipeline.model.hashing import hash_tensors
-from pipeline.policy import PruningPolicy
-from pipeline.spec import EMBEDDED, LOCAL_DIR, EncoderSpec, ModelSource, Precision, Preprocess
+from pipeline.model.pruning.policy import PruningPolicy
+from pipeline.model.spec import EMBEDDED, LOCAL_DIR, EncoderSpec, ModelSource, Precision, Preprocess
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_IMAGE_SIZE = 4096
@@ -129,13 +128,6 @@ class _Tokenizer:
         return self._tokenize(texts)
 
 
-def preferred_precision(device: torch.device) -> Precision:
-    """The fastest precision this device computes natively: bf16 where there is hardware for it."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if has_fast_bf16() else "fp32"
-
-
 def with_policy(spec: EncoderSpec, policy: PruningPolicy | None) -> EncoderSpec:
     """The same encoder under another pruning policy."""
     return spec.model_copy(update={"policy": policy})
@@ -229,7 +221,7 @@ def _check_image_size(source: ModelSource, name: str) -> None:
 
 def _open_clip_name(model: str) -> str:
     if model == EMBEDDED:
-        return f"{LOCAL_DIR}{resources.files('pipeline.model') / 'scenes'}"
+        return f"{LOCAL_DIR}{resources.files('pipeline.scenes') / 'weights'}"
     return model
 
 

@@ -6,7 +6,7 @@ from open_clip import image_transform
 from PIL import Image
 from torch import Tensor
 
-from pipeline.spec import Preprocess
+from pipeline.model.spec import Preprocess
 
 
 def reference_transform(preprocess: Preprocess) -> Callable[[Image.Image], Tensor]:

@@ -1,9 +1,6 @@
 """What is known of an image before it is read, and of a file that holds many."""
 
-import json
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -48,7 +45,7 @@ class SourceFile(BaseModel):
     num_rows: int | None = None
 
 
-class SourceSpec(BaseModel):
+class Source(BaseModel):
     """Where images come from, and which columns of it are used; a plan records it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,14 +60,23 @@ class SourceSpec(BaseModel):
     key_prefix: str = ""
 
 
-def as_text(path: Path | str) -> str:
-    """A path as text that Parquet and JSON can hold: names are bytes to the kernel, those not UTF-8 are escaped."""
-    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+STATUSES = ("ok", "unreadable", "undecodable", "too_large", "timeout", "crashed")
 
 
-def as_column(value: Any) -> str | None:
-    """A value of JSON as the text of a column."""
-    if value is None:
-        return None
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()  # JSON may hold half of a character
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """What is known of one image besides its embedding.
+
+    `width` and `height` are pixels as shown (EXIF rotation applied), None if unknown; `sha256` is of the file's
+    bytes, None if they were not read; `error` is None exactly where `status` is `ok`.
+    """
+
+    key: str
+    uri: str
+    caption: str | None
+    width: int | None
+    height: int | None
+    sha256: str | None
+    status: str
+    error: str | None
+    extra: dict[str, Any] | None = None

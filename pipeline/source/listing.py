@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import InputError
-from pipeline.source.captions import iterate_captions, join_captions
-from pipeline.source.entry import ImageEntry, SourceFile, SourceSpec, as_text
-from pipeline.source.folder import no_image, walk_folder
-from pipeline.source.location import at_once, children, examine, walk
-from pipeline.source.naming import expanded, is_url, path_of, uri_of
+from pipeline.source.access.location import children, examine, map_concurrently, walk
+from pipeline.source.access.naming import expand_pattern, is_url, path_of, uri_of
+from pipeline.source.entry import ImageEntry, Source, SourceFile
+from pipeline.source.formats.captions import iterate_captions, join_captions
+from pipeline.source.formats.folder import no_image, walk_folder
+from pipeline.source.formats.table import LIST_SUFFIXES, read_list
+from pipeline.source.formats.text import as_text
 from pipeline.source.sorting import Sorted
-from pipeline.source.table import LIST_SUFFIXES, read_list
 
 Format = Literal["folder", "webdataset", "parquet", "list"]
 _FILE_SUFFIXES = {"webdataset": ".tar", "parquet": ".parquet"}
@@ -27,7 +28,7 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 class Listing:
     """A source's images, as entries in the order of their unique keys, or as files in the order of theirs."""
 
-    spec: SourceSpec
+    spec: Source
     entries: Sorted[ImageEntry] | None = None
     captions: Sorted[tuple[str, str]] | None = None
     files: list[SourceFile] = field(default_factory=list)
@@ -55,7 +56,7 @@ class Listing:
         return (replace(entry, key=prefix + entry.key) for entry in entries) if prefix else entries
 
 
-def list_source(spec: SourceSpec, captions: Path | None = None) -> Listing:
+def list_source(spec: Source, captions: Path | None = None) -> Listing:
     """List a source.
 
     Args:
@@ -70,7 +71,7 @@ def list_source(spec: SourceSpec, captions: Path | None = None) -> Listing:
     return replace(listing, spec=listing.spec.model_copy(update={"location": as_text(listing.spec.location)}))
 
 
-def _list(spec: SourceSpec, captions: Path | None) -> Listing:
+def _list(spec: Source, captions: Path | None) -> Listing:
     location = spec.location.rstrip("/") or "/"
     if not is_url(location):  # as recorded: absolute, for a resumed job may start elsewhere
         location = path_of(uri_of(location))
@@ -122,7 +123,7 @@ def _format(location: str, asked: str) -> Format:
     return found or ("list" if suffix in LIST_SUFFIXES else "folder")
 
 
-def _refuse_strange_columns(spec: SourceSpec) -> None:
+def _refuse_strange_columns(spec: Source) -> None:
     if spec.format == "folder" and (spec.columns or spec.image_column or spec.key_column or spec.caption_column):
         raise InputError(
             f"the folder {spec.location} has no columns: --columns, --image-column, --key-column and --caption-column "
@@ -135,7 +136,7 @@ def _refuse_strange_columns(spec: SourceSpec) -> None:
         )
 
 
-def _list_files(spec: SourceSpec) -> Listing:
+def _list_files(spec: Source) -> Listing:
     found = sorted(_files_of(spec), key=lambda pair: pair[1])
     for (one, key), (other, same) in pairwise(found):
         if key == same:
@@ -146,7 +147,7 @@ def _list_files(spec: SourceSpec) -> Listing:
     for uri, key in found:
         if key.lower().endswith(_COMPRESSED):
             raise InputError(f"{uri} is compressed; images gain nothing by it: unpack it to a plain .tar")
-    sizes = at_once(examine, [uri for uri, _ in found])
+    sizes = map_concurrently(examine, [uri for uri, _ in found])
     files = [
         SourceFile(key=spec.key_prefix + key, uri=uri, num_bytes=num_bytes, mtime_ns=mtime_ns)
         for (uri, key), (num_bytes, mtime_ns) in zip(found, sizes, strict=True)
@@ -159,12 +160,14 @@ def _list_files(spec: SourceSpec) -> Listing:
     return Listing(spec, files=files, num_bytes=sum(file.num_bytes for file in files))
 
 
-def _with_footers(files: list[SourceFile], spec: SourceSpec) -> tuple[list[SourceFile], SourceSpec]:
-    from pipeline.source.parquet import read_footer, settled
+def _with_footers(files: list[SourceFile], spec: Source) -> tuple[list[SourceFile], Source]:
+    from pipeline.source.formats.parquet import read_footer, resolve_columns
 
     counted = []
-    for file, (schema, num_rows) in zip(files, at_once(read_footer, [file.uri for file in files]), strict=True):
-        found = settled(spec, file.uri, schema)
+    for file, (schema, num_rows) in zip(
+        files, map_concurrently(read_footer, [file.uri for file in files]), strict=True
+    ):
+        found = resolve_columns(spec, file.uri, schema)
         if counted and found.caption_column != spec.caption_column:
             raise InputError(
                 f"{file.uri} has captions in {found.caption_column!r}, files before it have no such column; embed them "
@@ -177,10 +180,10 @@ def _with_footers(files: list[SourceFile], spec: SourceSpec) -> tuple[list[Sourc
     return counted, spec
 
 
-def _files_of(spec: SourceSpec) -> Iterator[tuple[str, str]]:
+def _files_of(spec: Source) -> Iterator[tuple[str, str]]:
     """URI and key of each file; the key is relative to the part of the location before the first wildcard."""
     location, suffix = spec.location, _FILE_SUFFIXES[spec.format]
-    places = [match for place in expanded(location) for match in _matches(place)]
+    places = [match for place in expand_pattern(location) for match in _matches(place)]
     fixed = re.split(r"[*?{[]", location)[0] if places != [location] else location.rstrip("/")
     root = fixed.rpartition("/")[0]
     for place in places:

@@ -6,18 +6,16 @@ from collections.abc import Iterator
 from urllib.parse import unquote, unquote_to_bytes
 
 from pipeline.errors import InputError
-from pipeline.source import parquet, webdataset
-from pipeline.source.entry import ImageEntry, SourceFile, SourceSpec
-from pipeline.source.failures import reason_of
-from pipeline.source.location import TooLarge, examine, read_bytes
-
-MAX_FILE_BYTES = webdataset.MAX_MEMBER_BYTES
-"""Larger files are refused unread: a decoder holds the file in memory."""
+from pipeline.source.access.failures import reason_of
+from pipeline.source.access.location import TooLarge, examine, read_bytes
+from pipeline.source.entry import ImageEntry, Source, SourceFile
+from pipeline.source.formats import parquet, webdataset
+from pipeline.source.limits import MAX_FILE_BYTES
 
 _INSIDE = re.compile(r"#(?:member=(?P<member>[^#]+)|column=(?P<column>[^#&]+)&row=(?P<row>\d+))$")
 
 
-def read_file(file: SourceFile, spec: SourceSpec, start: int, stop: int) -> Iterator[ImageEntry]:
+def read_file(file: SourceFile, spec: Source, start: int, stop: int) -> Iterator[ImageEntry]:
     """The images of a tar, or of rows `start` to `stop` of a Parquet file, with their bytes.
 
     Raises:

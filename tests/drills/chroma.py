@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.encode import Encoder
-from pipeline.jpegs import decode_jpegs, fit_tensor
+from pipeline.model.encode import Encoder
 from pipeline.model.load import load_model
-from pipeline.source.folder import list_images
+from pipeline.model.spec import ModelSource
+from pipeline.pixels.nvjpeg import decode_jpegs, fit_tensor
+from pipeline.source.formats.folder import list_images
 from pipeline.source.reading import read_image
-from pipeline.spec import ModelSource
 
 TO_YCBCR = torch.tensor(
     [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]]

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.provenance import provenance
+from pipeline.measure.provenance import provenance
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 

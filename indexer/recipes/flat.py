@@ -1,0 +1,15 @@
+"""TODO."""
+
+from collections.abc import Iterable
+
+import faiss
+import numpy as np
+
+
+def flat_index(dim: int, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> faiss.IndexIDMap2:
+    """Build an exact index from `(ids int64 [n], vectors float32 [n, E])` parts, added one after the other."""
+    index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
+    for ids, vectors in parts:
+        if len(ids):
+            index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), ids)
+    return index

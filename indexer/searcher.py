@@ -1,0 +1,41 @@
+"""Exact inner-product search. Home of `faiss`; the file on disk is always the CPU form.
+
+Shapes: Q queries, N vectors, E embedding width, K results.
+"""
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from pipeline.errors import StoreError
+
+
+class FlatSearcher:
+    """An index read from disk and put where it is fastest: on a GPU if FAISS sees one, else in memory."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the index.
+
+        Raises:
+            StoreError: If the file is missing or damaged.
+        """
+        try:
+            self._owner = faiss.read_index(str(path))  # frees what it wraps when it goes
+            self._ids = faiss.vector_to_array(self._owner.id_map)
+            self._index = self._owner.index
+        except (RuntimeError, AttributeError) as error:
+            raise StoreError(f"cannot read the index {path}; build it again with `clipsieve index`") from error
+        self.device = "cpu"
+        if faiss.get_num_gpus() > 0:
+            self._resources = faiss.StandardGpuResources()
+            self._index = faiss.index_cpu_to_gpu(self._resources, 0, self._index)
+            self.device = "gpu"
+
+    def search(self, queries_QE: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (float32 [Q, K], larger is better) and ids (int64 [Q, K]), K = min(k, N)."""
+        k = min(k, self._index.ntotal)
+        if k == 0:
+            return np.empty((len(queries_QE), 0), np.float32), np.empty((len(queries_QE), 0), np.int64)
+        scores_QK, rows_QK = self._index.search(np.ascontiguousarray(queries_QE, dtype=np.float32), k)
+        return scores_QK, self._ids[rows_QK]

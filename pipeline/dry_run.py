@@ -1,0 +1,147 @@
+"""`clipsieve embed --dry-run`: what a run would take, from its listing and a short measurement. Writes nothing."""
+
+import math
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.machine import num_cores
+from pipeline.model.device import default_batch_size, peak_device_bytes, preferred_precision, whole_machine
+from pipeline.model.encode import Encoder, fastest_encoder, policy_or_unpruned
+from pipeline.model.load import load_model
+from pipeline.pixels.to_device import decode_for
+from pipeline.planning.cut import shard_capacity
+from pipeline.settings.embed import EmbedSettings
+from pipeline.source.entry import ImageEntry
+from pipeline.source.listing import Listing, list_source
+from pipeline.source.reading import read_file
+from pipeline.store.parts import part_table, write_part
+from pipeline.workers.session import cluster_resources
+
+PROBE_IMAGES = 256
+PROBE_ROUNDS = 3
+
+
+def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
+    """What embedding a source would take.
+
+    Decoding and encoding are measured on this machine, one after the other, on images from all over the source (of
+    tars and Parquet files: from the first); with `--ray-address` they are scaled to the cluster's cores and GPUs.
+
+    Returns:
+        Names and figures by section, as text.
+
+    Raises:
+        ClipsieveError: What the run would raise at its start.
+    """
+    listing = list_source(settings.source_spec(settings.source), settings.captions)
+    sample = list(islice(_sample(listing), PROBE_IMAGES))
+    if not sample:
+        raise InputError(f"source {listing.spec.location} has no image; name tars or files that have some")
+    device = whole_machine()
+    precision = preferred_precision(device) if settings.precision == "auto" else settings.precision
+    loaded = load_model(settings.model_source(), precision, device)
+    policy, warning = policy_or_unpruned(loaded, settings.pruning_policy(), settings.policy_is_default)
+    encoder = fastest_encoder(loaded, policy)
+    batch_size = min(settings.batch_size or default_batch_size(device), len(sample))
+
+    started = time.process_time()
+    pixels, records = decode_for(encoder, sample, settings.max_pixels)
+    decode_s = (time.process_time() - started) / len(sample)
+    encode_s = _encode_seconds(encoder, pixels, batch_size)
+    row_bytes = _row_bytes(encoder, records, listing)
+
+    cpus, gpus = cluster_resources(settings.ray_address) or (num_cores(), int(device.type == "cuda"))
+    decode_rate = cpus / decode_s
+    # without GPUs what was measured took all cores of this machine, and decoding shares them
+    encode_rate = gpus / encode_s if gpus else cpus / num_cores() / encode_s
+    rate = min(decode_rate, encode_rate) if gpus else 1 / (1 / decode_rate + 1 / encode_rate)
+    num_images = listing.num_images
+    if num_images is None:
+        mean_bytes = statistics.fmean(len(entry.data or b"") for entry in sample)
+        num_images = round(listing.num_bytes / mean_bytes) if mean_bytes else 0
+    workers = settings.workers or gpus or cpus
+    capacity = settings.shard_size or shard_capacity(num_images, workers)
+    index_bytes = num_images * (4 * encoder.spec.embedding_dim + 8)
+    about = "" if listing.num_images is not None else "about "
+    failed = sum(record.status != "ok" for record in records)
+    sections = {
+        "source": {
+            "what": f"{listing.spec.format} {listing.spec.location}",
+            "images": f"{about}{num_images:,}",
+            "bytes": _size(listing.num_bytes) if listing.num_bytes else "not known before they are read",
+            "shards": f"{_num_shards(listing, num_images, capacity):,}",
+            "failed in the sample": f"{failed} of {len(sample)}",
+        },
+        "run": {
+            "encoder": encoder.spec.describe(),
+            "decode": f"{decode_rate:,.0f} images/s on {cpus} cores",
+            "encode": f"{encode_rate:,.0f} images/s on {f'{gpus} GPUs' if gpus else 'the same cores'}",
+            "end to end": f"about {rate:,.0f} images/s",
+            "time": _duration(num_images / rate),
+        },
+        "needs": {
+            "Parquet": _size(num_images * row_bytes),
+            "index": f"{_size(index_bytes)} on disk, and of RAM or VRAM to search",
+            "RAM": f"{_size(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)} a worker, {workers} workers",
+            "VRAM": _size(peak_device_bytes(device)) if device.type == "cuda" else "none",
+        },
+    }
+    if warning:
+        sections["run"]["warning"] = warning
+    return sections
+
+
+def _sample(listing: Listing) -> Iterator[ImageEntry]:
+    if listing.entries is not None:
+        step = max(1, (listing.num_images or 0) // PROBE_IMAGES)
+        return islice(listing, 0, None, step)
+    return chain.from_iterable(read_file(file, listing.spec, 0, file.num_rows or 0) for file in listing.files)
+
+
+def _encode_seconds(encoder: Encoder, pixels: Any, batch_size: int) -> float:
+    """Seconds an image, the median of some rounds after one to warm up."""
+    batch = pixels[:batch_size]
+    seconds = []
+    for _ in range(PROBE_ROUNDS + 1):
+        started = time.perf_counter()
+        encoder.encode(batch)
+        seconds.append((time.perf_counter() - started) / len(batch))
+    return statistics.median(seconds[1:])
+
+
+def _row_bytes(encoder: Encoder, records: list, listing: Listing) -> float:
+    random = np.random.default_rng(0).normal(size=(len(records), encoder.spec.embedding_dim))
+    unit = (random / np.linalg.norm(random, axis=1, keepdims=True)).astype(np.float32)  # as incompressible as real ones
+    table = part_table(records, unit, 0, encoder.tokens_kept, encoder.spec, "0" * 32, listing.spec.columns)
+    with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+        write_part(Path(file.name), table)
+        return Path(file.name).stat().st_size / len(records)
+
+
+def _num_shards(listing: Listing, num_images: int, capacity: int) -> int:
+    if listing.entries is not None:
+        return math.ceil(num_images / capacity)
+    return sum(1 if file.num_rows is None else math.ceil(file.num_rows / capacity) for file in listing.files)
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:,.2f} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:,.1f} h"

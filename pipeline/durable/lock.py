@@ -1,0 +1,142 @@
+"""One job per store: a lock file with owner and heartbeat. Works on shared file systems; needs no server."""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.durable.atomic import write_json
+from pipeline.errors import StoreError, StoreLocked
+
+HEARTBEAT_S = 10.0
+STALE_AFTER_S = 120.0
+
+
+@contextmanager
+def store_lock(root: Path) -> Iterator[None]:
+    """Hold `root/lock.json` for as long as the block runs.
+
+    A lock is taken over if its owner's process is gone (same host), or if its heartbeat is older than
+    `STALE_AFTER_S` seconds (any host: a process id may have passed to another process).
+
+    Raises:
+        StoreLocked: If another job is alive in this store; the message names it.
+    """
+    path = root / "lock.json"
+    owner = {"owner": uuid.uuid4().hex, "host": socket.gethostname(), "place": _place()}
+    owner |= {"pid": os.getpid(), "started_at": time.time()}
+    _acquire(path, owner)
+    stop = threading.Event()
+    beat = threading.Thread(target=_beat, args=(path, owner, stop), daemon=True, name="store-lock")
+    beat.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        beat.join()
+        if _read(path).get("owner") == owner["owner"]:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _acquire(path: Path, owner: dict) -> None:
+    for _ in range(3):
+        descriptor = _create(path)
+        if descriptor is not None:
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    json.dump({**owner, "heartbeat": time.time()}, file)
+            except OSError as error:
+                path.unlink(missing_ok=True)  # an empty lock would look like another job's
+                raise StoreError(
+                    f"cannot write {path}: {error.strerror}; free space or choose another --out"
+                ) from error
+            return
+        if _is_stale(path) and _took_over(path, owner):
+            return
+    raise StoreLocked(f"the store {path.parent} was just taken by another job; wait for it")
+
+
+def _create(path: Path) -> int | None:
+    """Descriptor of a file that this call made, None if there was one."""
+    try:
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return None
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+
+
+def _is_stale(path: Path) -> bool:
+    """Whether the lock may be taken over; False if it is gone; StoreLocked if its owner lives."""
+    holder = _read(path)
+    try:
+        age_s = time.time() - holder.get("heartbeat", path.stat().st_mtime)
+    except FileNotFoundError:
+        return False
+    if age_s > STALE_AFTER_S or (holder.get("place") == _place() and not _is_alive(holder["pid"])):
+        return True
+    raise StoreLocked(
+        f"the store {path.parent} is in use by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
+        f"(heartbeat {age_s:.0f} s ago); wait for it, or stop it"
+    )
+
+
+def _took_over(path: Path, owner: dict) -> bool:
+    # Of all that found the lock stale, the one that makes this file looks again, and puts its own lock in place.
+    # Removing the stale lock instead would let a slow one remove the lock of a quick one.
+    guard = path.with_name(".lock.takeover.tmp")
+    descriptor = _create(guard)
+    if descriptor is None:
+        with suppress(FileNotFoundError):
+            if time.time() - guard.stat().st_mtime > STALE_AFTER_S:  # its maker died within an instant of making it
+                guard.unlink()
+        return False
+    os.close(descriptor)
+    try:
+        if not _is_stale(path):
+            return False
+        write_json(path, {**owner, "heartbeat": time.time()})
+        return True
+    finally:
+        guard.unlink(missing_ok=True)
+
+
+def _beat(path: Path, owner: dict, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT_S):
+        holder = _read(path)
+        if holder and holder.get("owner") != owner["owner"]:  # unreadable for once is not taken over
+            return
+        with suppress(StoreError):  # a missed beat is made good by the next
+            write_json(path, {**owner, "heartbeat": time.time()})
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _place() -> str:
+    """Where a process id means the same process: containers may share a host's name and not its processes."""
+    try:
+        processes = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        processes = ""
+    return f"{socket.gethostname()} {processes}".strip()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

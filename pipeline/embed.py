@@ -1,0 +1,230 @@
+"""`clipsieve embed`: the whole story from a source to committed shards."""
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from pipeline import __version__
+from pipeline.durable.lock import store_lock
+from pipeline.durable.seal import write_sealed_json
+from pipeline.errors import ConfigError, InputError
+from pipeline.model.spec import spec_metadata
+from pipeline.monitor.bottleneck import summarize
+from pipeline.monitor.events import Reporting
+from pipeline.monitor.meter import Meter, sum_failed
+from pipeline.monitor.progress import Progress, Tick
+from pipeline.planning.content import ContentCheck
+from pipeline.planning.cut import shard_capacity
+from pipeline.planning.extend import extend_plan
+from pipeline.settings.embed import EmbedSettings
+from pipeline.source.listing import Listing, list_source
+from pipeline.store.layout import Store
+from pipeline.store.records import CommitMarker, StoreRecord
+from pipeline.workers.messages import EncoderRequest
+from pipeline.workers.pool import WorkerPool, worker_pool
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedReport:
+    """What became of a run; `num_embedded` counts images done by this run, the other counts are of the whole store."""
+
+    store: Store
+    record: StoreRecord
+    stats: list[CommitMarker]
+    num_ignored_files: int
+    summary: dict[str, Any]
+    """Where this run's time went, see `summary.summarize`."""
+
+    start_s: float
+    device: str
+    warnings: list[str]
+
+    @property
+    def num_images(self) -> int:
+        """Rows, whatever became of them."""
+        return sum(shard.num_images for shard in self.stats)
+
+    @property
+    def num_ok(self) -> int:
+        """Rows with an embedding."""
+        return sum(shard.num_ok for shard in self.stats)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """Rows without one, by status."""
+        return sum_failed(self.stats)
+
+    @property
+    def num_embedded(self) -> int:
+        """Images done by this run."""
+        return self.summary["num_images"]
+
+    @property
+    def images_per_second_end_to_end(self) -> float | None:
+        """From the first shard handed out to the last one committed, with Ray and the model already started."""
+        return self.summary["images_per_second"]["end_to_end"] if self.num_embedded else None
+
+
+def embed(
+    settings: EmbedSettings,
+    on_tick: Callable[[Tick], None] = lambda tick: None,
+    pool: WorkerPool | None = None,
+    is_baseline: bool = False,
+) -> EmbedReport:
+    """Embed a source of images into a store; finish a store that was begun; add to it what its source has more.
+
+    Args:
+        settings: What, where, and by which encoder.
+        on_tick: Told about twice a second how far the run is.
+        pool: Workers to use, for callers that embed several times; else they are started and ended here.
+        is_baseline: Whether the unpruned model shall run exactly as open_clip runs it, to be measured against.
+
+    Raises:
+        ClipsieveError: See `pipeline.errors`; what was committed by then stays committed.
+    """
+    listing = list_source(settings.source_spec(settings.source), settings.captions)
+    store = Store(settings.out)
+    store.create_folders()
+    started = time.perf_counter()
+    workers = nullcontext(pool) if pool else worker_pool(settings.ray_address, settings.workers, settings.min_workers)
+    try:
+        with (
+            store_lock(store.root),
+            Reporting(store.events_path, on_tick, settings.metrics_port, settings.wandb) as reporting,
+            workers as pool,
+        ):
+            begun = store.read_run() if store.run_path.exists() else None
+            _refuse_other_units(settings, begun)
+            pool.load(encoder_request(settings, begun, is_baseline))
+            record = store.begin(_record(settings, listing, pool, begun))
+            committed = store.committed(record)
+            check = ContentCheck(store, committed) if settings.check_content else None
+            # a store that was begun with few images need not keep their small shards
+            usual = max(record.shard_capacity, shard_capacity(listing.num_images, pool.num_workers))
+            capacity = settings.shard_size or usual
+            record = extend_plan(store, record, committed, listing, settings.on_change, check, capacity)
+            committed = store.committed(record)
+            todo = [shard for shard in record.shards if shard.ordinal not in committed]
+            start_s = time.perf_counter() - started
+            reporting.event("run_started", num_shards=len(todo), start_s=round(start_s, 3), **pool.resources)
+            meter = Meter(record, list(committed.values()), reporting.tick, settings.max_bad_fraction)
+            progress = pool.run(todo, record, store.root, meter, reporting.event)
+            elapsed_s = time.perf_counter() - meter.started
+            store.sweep()
+            meter.check_failures(progress, is_over=True)
+            report = EmbedReport(
+                store,
+                record,
+                [*committed.values(), *progress.finished],
+                listing.num_ignored,
+                _summary(record, progress, pool, elapsed_s),
+                start_s,
+                pool.report.device,
+                _warnings(pool, progress, settings.canary_floor),
+            )
+            _write_stats(report, reporting)
+    finally:
+        _remove_if_empty(store)
+    if progress.damaged:
+        first = next(iter(progress.damaged.values()))
+        raise InputError(
+            f"{len(progress.damaged)} of {len(todo)} shards could not be read, others are committed; the first: {first}"
+        )
+    return report
+
+
+def encoder_request(settings: EmbedSettings, begun: StoreRecord | None, is_baseline: bool) -> EncoderRequest:
+    """What the workers shall load; a store that was begun keeps what its first workers chose."""
+    precision = None if settings.precision == "auto" else settings.precision
+    if precision is None and begun:
+        precision = begun.encoder.precision
+    return EncoderRequest(
+        settings.model_source(),
+        settings.pruning_policy(),
+        precision,
+        settings.max_pixels,
+        # the order of sums, and so the last bits, depend on the number of threads
+        begun.threads_per_worker if begun else None,
+        begun.batch_size if begun else settings.batch_size,
+        settings.policy_is_default,
+        settings.image_timeout,
+        settings.canary,
+        is_baseline,
+    )
+
+
+def _refuse_other_units(settings: EmbedSettings, begun: StoreRecord | None) -> None:
+    if begun is None:
+        return
+    asked = (
+        settings.shard_size or begun.shard_capacity,
+        settings.batch_size or begun.batch_size,
+        settings.max_pixels,
+    )
+    found = (begun.shard_capacity, begun.batch_size, begun.max_pixels)
+    if asked != found:
+        raise ConfigError(
+            "the store was begun with --shard-size {} --batch-size {} --max-pixels {}, ".format(*found)
+            + "asked for {}, {} and {}; give the same to finish it".format(*asked)
+        )
+
+
+def _record(settings: EmbedSettings, listing: Listing, pool: WorkerPool, begun: StoreRecord | None) -> StoreRecord:
+    capacity = settings.shard_size or shard_capacity(listing.num_images, pool.num_workers)
+    return StoreRecord(
+        clipsieve_version=__version__,
+        **spec_metadata(pool.report.spec),
+        columns=listing.spec.columns,
+        shard_capacity=begun.shard_capacity if begun else capacity,
+        batch_size=begun.batch_size if begun else pool.report.batch_size,
+        max_pixels=settings.max_pixels,
+        threads_per_worker=pool.report.threads,
+        environment={
+            **pool.report.versions,
+            **{name: version(name) for name in ("ray", "pyarrow", "pillow", "numpy")},
+            "device": pool.report.device,
+        },
+    )
+
+
+def _summary(record: StoreRecord, progress: Progress, pool: WorkerPool, elapsed_s: float) -> dict[str, Any]:
+    cpus, gpus = pool.resources["cpus"], pool.resources["gpus"]
+    has_policy = record.encoder.policy is not None
+    return summarize(progress.finished, elapsed_s, progress.num_workers, cpus, gpus, has_policy)
+
+
+def _warnings(pool: WorkerPool, progress: Progress, canary_floor: float) -> list[str]:
+    warnings = [pool.report.warning] if pool.report.warning else []
+    low = [shard for shard in progress.finished if shard.canary and shard.canary["median"] < canary_floor]
+    if low:
+        worst = min(low, key=lambda shard: shard.canary["median"])
+        warnings.append(
+            f"in {len(low)} shards the median cosine between pruned and unpruned embeddings is under {canary_floor}, "
+            f"lowest in shard {worst.ordinal}: {worst.canary['median']:.3f}; look at its images, or embed them with a "
+            "milder policy"
+        )
+    return warnings
+
+
+def _write_stats(report: EmbedReport, reporting: Reporting) -> None:
+    if not report.num_embedded:
+        return
+    for warning in report.warnings:
+        reporting.event("warning", text=warning)
+    totals = {"num_images": report.num_images, "num_ok": report.num_ok, "failed": report.failed}
+    last_run = {**report.summary, "start_s": report.start_s, "device": report.device, "warnings": report.warnings}
+    write_sealed_json(report.store.root / "stats.json", {"store": totals, "last_run": last_run})
+    reporting.event("run_finished", num_images=report.num_embedded, elapsed_s=round(report.summary["elapsed_s"], 3))
+
+
+def _remove_if_empty(store: Store) -> None:
+    # a lock is another job's, which has yet to write run.json: the folders are its own
+    if not store.run_path.exists() and not (store.root / "lock.json").exists():
+        with suppress(OSError):
+            store.events_path.unlink(missing_ok=True)
+            store.plan_dir.rmdir()
+            store.embeddings_dir.rmdir()
+            store.root.rmdir()

@@ -1,0 +1,64 @@
+"""Does our ingest give the embeddings that open_clip's own preprocessing gives? Shown by `clipsieve doctor`."""
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pipeline.model.encode import Encoder
+from pipeline.model.load import DTYPES, LoadedModel
+from pipeline.model.transform import reference_transform
+from pipeline.pixels.decode import open_rgb
+from pipeline.pixels.to_device import decode_for
+from pipeline.source.entry import ImageEntry
+
+_SIZES = ((500, 375), (375, 500), (640, 480), (1024, 683), (200, 160), (4000, 3000), (3000, 4000), (6000, 1500))
+_BATCH = 32
+
+
+@torch.inference_mode()
+def parity_cosines(loaded: LoadedModel, entries: Sequence[ImageEntry]) -> np.ndarray:
+    """Cosines [N] between the embeddings of images by our decoding and by open_clip's; N of those that decode."""
+    encoder = Encoder(loaded, None)
+    transform = reference_transform(loaded.spec.preprocess)
+    cosines = []
+    for start in range(0, len(entries), _BATCH):
+        batch = entries[start : start + _BATCH]
+        pixels, records = decode_for(encoder, batch)
+        good = [slot for slot, record in enumerate(records) if record.status == "ok"]
+        if not good:
+            continue
+        images = torch.stack([transform(_opened(batch[slot])) for slot in good])
+        features = loaded.clip.encode_image(images.to(loaded.device, DTYPES[loaded.spec.precision]))
+        reference = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+        cosines.append(np.einsum("be,be->b", encoder.encode(pixels[good]), reference))
+    return np.concatenate(cosines) if cosines else np.empty(0, np.float32)
+
+
+def generated_photos() -> Iterator[ImageEntry]:
+    """JPEGs of many sizes and shapes, up to 12 megapixels, where there are no photographs at hand."""
+    for number, (width, height) in enumerate(_SIZES):
+        random = np.random.default_rng(number)
+        image = Image.new("RGB", (width, height))
+        for scale, weight in ((8, 1.0), (60, 0.5), (400, 0.25)):  # coarse, middle and fine detail, as photographs have
+            noise = random.integers(0, 256, (max(1, height * scale // width), scale, 3), dtype=np.uint8)
+            layer = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+            image = Image.blend(image, layer, weight)
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=90)
+        data = file.getvalue()
+        yield ImageEntry(f"{width} x {height}", "generated:", len(data), 0, data=data)
+
+
+def describe(cosines: Iterable[float]) -> str:
+    """Minimum and median in one line."""
+    values = np.asarray(list(cosines))
+    if not len(values):
+        return "no image could be decoded"
+    return f"minimum cosine {values.min():.6f}, median {np.median(values):.6f} over {len(values)} images"
+
+
+def _opened(entry: ImageEntry) -> Image.Image:
+    return Image.open(io.BytesIO(entry.data)) if entry.data is not None else open_rgb(entry.uri)

@@ -1,0 +1,118 @@
+"""Side-by-side timing of image towers. What `images_per_second` means everywhere in this project."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from pipeline.model.encode import Encoder, compile_tower
+from pipeline.model.load import DTYPES, LoadedModel
+
+ROUNDS = 7
+
+
+def images_per_second(
+    towers: Mapping[str, tuple[Encoder, np.ndarray]], batch_size: int, rounds: int = ROUNDS
+) -> dict[str, list[float]]:
+    """Time image towers alone on uint8 pixels already in memory, conditions interleaved.
+
+    Args:
+        towers: Each with its pixels [N, H, W, 3].
+        batch_size: Images per forward pass.
+        rounds: Rounds that count.
+
+    Returns:
+        Images per second of each counted round, by name.
+    """
+
+    def run(encoder: Encoder, pixels_NHWC: np.ndarray) -> None:
+        for start in range(0, len(pixels_NHWC), batch_size):
+            encoder.encode(pixels_NHWC[start : start + batch_size])  # returns numpy, so the device has finished
+
+    seconds = interleaved_seconds({name: partial(run, *tower) for name, tower in towers.items()}, rounds)
+    return {name: [len(towers[name][1]) / value for value in values] for name, values in seconds.items()}
+
+
+def interleaved_seconds(
+    calls: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, device: str = "cpu"
+) -> dict[str, list[float]]:
+    """Seconds of each call in each round.
+
+    One round makes every call once, so that a machine whose speed drifts treats them alike; the order is reversed in
+    every other round. A first round is thrown away. On a GPU the time between two events of its stream is taken.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    timed = _seconds_on_gpu if device == "cuda" else _seconds_on_cpu
+    for number in range(rounds + 1):
+        names = list(calls) if number % 2 == 0 else list(reversed(calls))
+        for name in names:
+            elapsed_s = timed(calls[name])
+            if number > 0:
+                seconds[name].append(elapsed_s)
+    return seconds
+
+
+def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int:
+    """Most memory held at a time by what a call allocates; what was there before is not counted."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    # torch tells of every allocation and release only here: bytes with a sign, in the order of time
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())])
+    return int(held.max(initial=0))
+
+
+def tower_call(encoder: Encoder, pixels_BHWC: np.ndarray) -> Callable[[], object]:
+    """The image tower alone on uint8 pixels that are on its device already."""
+    pixels = torch.from_numpy(pixels_BHWC).to(encoder.device)
+    return lambda: encoder.features(pixels)
+
+
+def open_clip_call(loaded: LoadedModel, pixels_BHWC: np.ndarray, is_compiled: bool) -> Callable[[], object]:
+    """The same model as open_clip's users call it: on images normalised beforehand, channels first."""
+    images = torch.from_numpy(pixels_BHWC).to(loaded.device).permute(0, 3, 1, 2).contiguous()
+    images = ((images.float() / 255 - 0.5) / 0.25).to(DTYPES[loaded.spec.precision])
+    if is_compiled:
+        compile_tower(loaded)
+
+    @torch.inference_mode()
+    def call() -> torch.Tensor:
+        return loaded.clip.encode_image(images)
+
+    return call
+
+
+def median_rates(rates: Mapping[str, list[float]]) -> dict[str, float]:
+    """Median images per second by name."""
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def median_speedup(rates: Mapping[str, list[float]], name: str, baseline: str) -> float:
+    """Median over rounds of the ratio to the baseline in the same round."""
+    return statistics.median(a / b for a, b in zip(rates[name], rates[baseline], strict=True))
+
+
+def _seconds_on_cpu(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _seconds_on_gpu(call: Callable[[], object]) -> float:
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000

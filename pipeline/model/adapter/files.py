@@ -1,0 +1,168 @@
+"""An adapter on disk: the factors of a fusion, what they belong to, and how they were made.
+
+A directory of `adapter.safetensors` and `adapter.json`. The latter is written last: without it there is no adapter.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from pipeline.durable.atomic import write_atomically, write_json
+from pipeline.errors import InputError, first_line
+from pipeline.model.adapter.config import FusionConfig
+from pipeline.model.adapter.fusion import Fusion
+from pipeline.model.hashing import hash_tensors
+from pipeline.model.spec import EMBEDDED
+
+TENSORS_FILE, RECORD_FILE = "adapter.safetensors", "adapter.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """What was trained for one model."""
+
+    path: str
+    config: FusionConfig
+    factors: dict[str, Tensor]
+    summary_offsets_LD: Tensor | None
+    """Added to the summary made before each of L blocks: part of the policy, not of the weights."""
+
+    base: dict[str, Any]
+    """The model it was trained on: name, tag, `weights_sha256`."""
+
+    sha256: str
+
+    @property
+    def updates_text(self) -> bool:
+        """Whether the text tower is another one with it."""
+        return self.config.variant != "image-only"
+
+    def merge_into(self, clip: nn.Module, weights_sha256: str) -> Callable[[], None]:
+        """Add the updates to the weights of a model in float32; returns `unmerge`.
+
+        Raises:
+            InputError: If it was trained on other weights.
+        """
+        if weights_sha256 != self.base["weights_sha256"]:
+            raise InputError(
+                f"adapter {self.path} was trained on the weights {self.base['weights_sha256']} "
+                f"({self.base['model']}), this model has {weights_sha256}; give the model it was trained on"
+            )
+        fusion = Fusion(clip, self.config)
+        fusion.load_state_dict(self.factors)
+        return merge(fusion, clip)
+
+
+def merge(fusion: Fusion, clip: nn.Module) -> Callable[[], None]:
+    """Add updates to the weights of a model, in place.
+
+    Returns:
+        `unmerge`, which puts back the very weights that were there.
+    """
+    before = {}
+    with torch.no_grad():
+        for name, update in fusion.updates().items():
+            weight = clip.get_parameter(name)
+            before[name] = weight.detach().clone()
+            weight.add_(update.to(weight.device))
+
+    def unmerge() -> None:
+        with torch.no_grad():
+            for name, weight in before.items():
+                clip.get_parameter(name).copy_(weight)
+
+    return unmerge
+
+
+def write_adapter(
+    folder: Path,
+    fusion: Fusion,
+    summary_offsets_LD: Tensor | None,
+    base: Mapping[str, Any],
+    account: Mapping[str, Any],
+) -> None:
+    """Write an adapter; `account` says how it was made and what it reaches.
+
+    Raises:
+        StoreError: If the file system refuses.
+    """
+    factors = {name: tensor.detach().cpu().contiguous() for name, tensor in fusion.state_dict().items()}
+    content = to_safetensors(factors)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / TENSORS_FILE, lambda path: path.write_bytes(content))
+    offsets = None if summary_offsets_LD is None else summary_offsets_LD.detach().cpu()
+    record = {
+        "sha256": _hash(fusion.config, factors, offsets),
+        "base": dict(base),
+        "fusion": fusion.config.model_dump(mode="json"),
+        "cores": {site.key: site.core for site in fusion.sites},
+        **account,
+        "summary_offsets": None if offsets is None else offsets.tolist(),
+    }
+    write_json(folder / RECORD_FILE, record)
+
+
+def read_adapter(name: str) -> Adapter:
+    """Read an adapter by its directory; `scenes` is that of the embedded model.
+
+    Raises:
+        InputError: If it is missing or damaged.
+    """
+    folder = _folder(name)
+    record = read_record(folder)
+    try:
+        factors = from_safetensors((folder / TENSORS_FILE).read_bytes())
+        config = FusionConfig(**record["fusion"])
+        offsets = None if record["summary_offsets"] is None else torch.tensor(record["summary_offsets"])
+        adapter = Adapter(name, config, factors, offsets, record["base"], record["sha256"])
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise _damaged(folder, first_line(error)) from error
+    if _hash(config, factors, offsets) != adapter.sha256:
+        raise _damaged(folder, "its tensors are not those of its record")
+    return adapter
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What an adapter says of itself: how it was made, what it reaches.
+
+    Raises:
+        InputError: If there is none, or it is damaged.
+    """
+    try:
+        return json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    except ValueError as error:
+        raise _damaged(folder, str(error)) from error
+
+
+def _folder(name: str) -> Path:
+    return Path(str(resources.files("pipeline.scenes") / "adapter")) if name == EMBEDDED else Path(name)
+
+
+def _unreadable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot read adapter {folder}: {error.strerror} ({Path(error.filename).name}); give a directory that "
+        "`clipsieve adapt` wrote to the end"
+    )
+
+
+def _damaged(folder: Path, reason: str) -> InputError:
+    return InputError(f"adapter {folder} is damaged: {reason}; copy it anew, or train it again")
+
+
+def _hash(config: FusionConfig, factors: Mapping[str, Tensor], offsets: Tensor | None) -> str:
+    shape = torch.frombuffer(bytearray(config.model_dump_json().encode()), dtype=torch.uint8)
+    tensors = {**factors, "config": shape} | ({} if offsets is None else {"summary_offsets": offsets.float()})
+    return hash_tensors(tensors.items())

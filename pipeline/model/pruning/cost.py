@@ -1,0 +1,184 @@
+"""Multiply-adds of an image tower under a policy, block by block, and the schedule that reaches a wanted cost.
+
+Counts matrix products, as `torch.utils.flop_counter`; norms, softmax and means are none. A block with a tokens, weights
+W in its matrices and attention width A costs a W + 2 a^2 A; a last block that computes the class token alone takes keys
+and values of all tokens and the rest of one. What is not a block (patch embedding, cuts, pooling) is counted by torch's
+own counter, on tensors without data.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain, pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.errors import ConfigError
+from pipeline.model.pruning.cut import Cut
+from pipeline.model.pruning.policy import Bypass, PruningPolicy
+from pipeline.model.pruning.tokens import Patches
+from pipeline.model.towers.families import unprunable_reason, view_of
+from pipeline.model.towers.tower import Tower
+
+_BISECTIONS = 20
+_MAX_POWER = 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCost:
+    """One block: patch tokens it works on, length of its sequence, multiply-adds of the block and of its cut."""
+
+    num_patches: int
+    num_tokens: int
+    macs: int
+    cut_macs: int
+
+
+def gmacs_per_image(module: nn.Module, policy: PruningPolicy | None, image_size: tuple[int, int]) -> float:
+    """Cost of one image in 1e9 multiply-adds (half of what is printed as GFLOPs).
+
+    Args:
+        module: The image tower, bare (`policy` is not looked up on it).
+        policy: The policy to account for; None for the unpruned tower.
+        image_size: Height and width in pixels; a tower that can be pruned knows its own.
+
+    Raises:
+        InputError: If a policy is asked for and the tower cannot be pruned.
+        ConfigError: If the policy does not fit the tower.
+    """
+    module = _without_data(module)
+    if policy is None and unprunable_reason(module):
+        return _counted(module, module, 1, 3, *image_size) / 1e9
+    tower = view_of(module)
+    return _total_macs(tower, policy, patches_per_block(tower, policy)) / 1e9
+
+
+def block_costs(tower: Tower, policy: PruningPolicy | None) -> list[BlockCost]:
+    """Tokens and multiply-adds of each block under a policy."""
+    return _costs(view_of(_without_data(tower.module)), policy, patches_per_block(tower, policy))
+
+
+def patches_per_block(tower: Tower, policy: PruningPolicy | None) -> list[int]:
+    """Patch tokens that each block works on; solves the policy's schedule for its `gmac_ratio`, if it has one.
+
+    Raises:
+        ConfigError: If some block would be left without tokens, or no sharpening of the schedule reaches the ratio.
+    """
+    num_patches, num_blocks = tower.num_patches, len(tower.blocks)
+    if policy is None:
+        return [num_patches] * num_blocks
+    if policy.gmac_ratio is None:
+        return policy.patches_per_block(num_patches, num_blocks)
+    tower = view_of(_without_data(tower.module))
+    unpruned_macs = _total_macs(tower, None, [num_patches] * num_blocks)
+
+    def ratio(power: float) -> float:
+        counts = policy.patches_per_block(num_patches, num_blocks, power)
+        return unpruned_macs / _total_macs(tower, policy, counts)
+
+    low, high = 0.0, _feasible_power(policy, num_patches, num_blocks)
+    if ratio(high) < policy.gmac_ratio:
+        raise ConfigError(
+            f"gmac_ratio = {policy.gmac_ratio:g}: policy {policy.name!r} reaches at most {ratio(high):.3g} on this "
+            f"tower ({num_patches} patch tokens, {num_blocks} blocks); ask for less, or cut earlier"
+        )
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if ratio(middle) >= policy.gmac_ratio else (middle, high)
+    return policy.patches_per_block(num_patches, num_blocks, high)
+
+
+def _feasible_power(policy: PruningPolicy, num_patches: int, num_blocks: int) -> float:
+    """The sharpest that the schedule can be."""
+    low, high = 0.0, _MAX_POWER
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        try:
+            policy.patches_per_block(num_patches, num_blocks, middle)
+            low = middle
+        except ConfigError:
+            high = middle
+    return low
+
+
+def cuts_of(
+    tower: Tower, policy: PruningPolicy, counts: list[int], summary_offsets_LD: Tensor | None = None
+) -> list[Cut]:
+    """Where a policy of so many patches per block shortens the sequence; under a bypass every block cuts anew."""
+    bypasses = isinstance(policy.schedule, Bypass)
+    cuts = []
+    for number, (before, count) in enumerate(pairwise([tower.num_patches, *counts])):
+        before = tower.num_patches if bypasses else before
+        if count < before:
+            cuts.append(Cut(tower, policy, number, before, count, summary_offsets_LD))
+    return cuts
+
+
+def _costs(tower: Tower, policy: PruningPolicy | None, counts: list[int]) -> list[BlockCost]:
+    cut_macs = {cut.number: _cut_macs(cut) for cut in cuts_of(tower, policy, counts)} if policy else {}
+    last = len(counts) - 1
+    costs = []
+    for number, (block, count) in enumerate(zip(tower.blocks, counts, strict=True)):
+        has_summary = policy is not None and policy.reduce == "summary" and count < tower.num_patches
+        length = tower.num_prefix + has_summary + count
+        class_only = policy is not None and policy.class_token_last and tower.reads_class_token_only
+        macs = _block_macs(tower, block, length, 1 if class_only and number == last else length)
+        costs.append(BlockCost(count, length, macs, cut_macs.get(number, 0)))
+    return costs
+
+
+def _block_macs(tower: Tower, block: nn.Module, length: int, num_queries: int) -> int:
+    """A block over `length` tokens, of which `num_queries` go on."""
+    weights = sum(parameter.numel() for parameter in block.parameters() if parameter.dim() == 2)
+    attention_width = tower.num_heads * tower.head_width
+    keys_and_values = 2 * tower.width * attention_width
+    return (
+        length * keys_and_values
+        + num_queries * (weights - keys_and_values)
+        + 2 * length * num_queries * attention_width
+    )
+
+
+def _cut_macs(cut: Cut) -> int:
+    tower, bypasses = cut.tower, isinstance(cut.policy.schedule, Bypass)
+
+    def run(x_BTD: Tensor) -> None:
+        patches = Patches.all_of(x_BTD[:, cut.start :])
+        cut.score(x_BTD, patches, None) if bypasses else cut(x_BTD, patches, None)
+
+    return _counted(run, tower.module, 1, cut.start + cut.num_before, tower.width)
+
+
+def _total_macs(tower: Tower, policy: PruningPolicy | None, counts: list[int]) -> int:
+    costs = _costs(tower, policy, counts)
+    bypasses = policy is not None and isinstance(policy.schedule, Bypass)
+    last_length = tower.num_prefix + tower.num_patches if bypasses else costs[-1].num_tokens
+    stem_macs = _counted(tower.stem, tower.module, 1, 3, *tower.image_size)
+    head_macs = _counted(tower.head, tower.module, 1, last_length, tower.width)
+    return stem_macs + head_macs + sum(cost.macs + cost.cut_macs for cost in costs)
+
+
+def _counted(run: Callable[[Tensor], object], module: nn.Module, *shape: int) -> int:
+    """Multiply-adds of `run` on a tensor of a shape, of the type of a module without data."""
+    parameter = next(parameter for parameter in module.parameters() if parameter.dim() == 4)  # norms may differ in type
+    fused = torch.backends.mha.get_fastpath_enabled()
+    # the counter sees neither the fused multi-head kernel nor, in older versions of torch, the CPU's fused attention
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            run(torch.empty(*shape, dtype=parameter.dtype, device="meta"))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return counter.get_total_flops() // 2
+
+
+def _without_data(module: nn.Module) -> nn.Module:
+    """A copy on the meta device: shapes and types alone, so that counting computes nothing."""
+    memo: dict[int, Tensor] = {}
+    for tensor in chain(module.parameters(), module.buffers()):
+        empty = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(module, memo)

@@ -1,0 +1,1 @@
+"""The named policies: YAML files, read by `pipeline.model.pruning.policy`."""

@@ -1,0 +1,263 @@
+"""Pruning policies as data: how tokens are scored, where they are cut, what becomes of the rest. No tensors here.
+
+Depths are fractions of a tower's depth and token counts fractions of its N patch tokens, so that one policy fits every
+tower. The named policies are YAML files in `policies/`; each opens with the command that measured it and its result.
+"""
+
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import ConfigError, first_line
+
+DEFAULT_POLICY = "balanced"
+UNPRUNED = "none"
+
+Depth = Annotated[float, Field(ge=0.0, lt=1.0)]
+Ratio = Annotated[float, Field(gt=0.0, le=1.0)]
+Score = Literal[
+    "l2",
+    "l2_robust",
+    "l2_cls",
+    "cls_attn",
+    "cls_attn_v",
+    "key_norm",
+    "redundancy",
+    "energy",
+    "hybrid",
+    "clip_sem",
+    "random",
+    "grid",
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class CutPoint(_Part):
+    """Before block int(depth * blocks), keep int(keep * N) of the tower's N patch tokens."""
+
+    depth: Depth
+    keep: Ratio
+
+
+class Stages(_Part):
+    """Cuts at one or several depths; each keep ratio is of all N tokens."""
+
+    kind: Literal["stages"] = "stages"
+    cuts: tuple[CutPoint, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "Stages":
+        for above, below in pairwise(self.cuts):
+            if below.depth <= above.depth or below.keep > above.keep:
+                raise ValueError(f"cuts must go deeper and keep no more, found {above} before {below}")
+        return self
+
+    def patches(self, num_patches: int, num_blocks: int, power: float) -> list[int]:
+        """Patch tokens in each block, keep ratios raised to `power`."""
+        counts = [num_patches] * num_blocks
+        for cut in self.cuts:
+            first = int(cut.depth * num_blocks)
+            counts[first:] = [_share(cut.keep**power, num_patches)] * (num_blocks - first)
+        return counts
+
+
+class Geometric(_Part):
+    """Before every block from `start` on, keep the same share of the tokens left, down to a floor."""
+
+    kind: Literal["geometric"] = "geometric"
+    start: Depth = 0.0
+    ratio: Ratio
+    floor: Ratio = 0.15
+
+    def patches(self, num_patches: int, num_blocks: int, power: float) -> list[int]:
+        """Patch tokens in each block, the ratio raised to `power`."""
+        counts, left, floor = [], num_patches, _share(self.floor, num_patches)
+        for block in range(num_blocks):
+            if block >= int(self.start * num_blocks):
+                left = max(min(left, floor), _share(self.ratio**power, left))
+            counts.append(left)
+        return counts
+
+
+class Constant(_Part):
+    """Before every block from `start` on, remove int(removed * N) tokens."""
+
+    kind: Literal["constant"] = "constant"
+    start: Depth = 0.0
+    removed: Annotated[float, Field(gt=0.0, lt=1.0)]
+
+    def patches(self, num_patches: int, num_blocks: int, power: float) -> list[int]:
+        """Patch tokens in each block, the share removed multiplied by `power`."""
+        step, first = _share(self.removed * power, num_patches), int(self.start * num_blocks)
+        return [num_patches - step * max(0, block - first + 1) for block in range(num_blocks)]
+
+
+class Bypass(_Part):
+    """Every block from `start` on works on its best int(keep * N) tokens; the others pass by and can come back."""
+
+    kind: Literal["bypass"] = "bypass"
+    start: Depth = 0.0
+    keep: Ratio
+
+    def patches(self, num_patches: int, num_blocks: int, power: float) -> list[int]:
+        """Patch tokens in each block, the keep ratio raised to `power`."""
+        first = int(self.start * num_blocks)
+        return [num_patches] * first + [_share(self.keep**power, num_patches)] * (num_blocks - first)
+
+
+Schedule = Annotated[Stages | Geometric | Constant | Bypass, Field(discriminator="kind")]
+
+
+class PruningPolicy(_Part):
+    """How an image tower is made cheaper."""
+
+    name: str
+    """Name shown in tables and written to the store; no part of the fingerprint."""
+
+    schedule: Schedule | None = None
+    """Where and how much is cut; nothing if None."""
+
+    score: Score = "l2"
+    """How important a patch token is on entering the block, see `pipeline.model.pruning.scores`."""
+
+    reduce: Literal["drop", "summary", "merge", "bipartite"] = "summary"
+    """What becomes of the others: nothing; one summary token; merged into the nearest kept token; merged in pairs."""
+
+    summary: Literal["mean_all", "mean_dropped", "score_mean"] = "mean_all"
+    """The summary at the first cut: the mean of all tokens, of the dropped, or of the dropped weighted by score."""
+
+    size_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """A token that stands for s tokens counts s**size_weight times in attention; 0 ignores sizes, 1 is exact."""
+
+    class_token_last: bool = True
+    """The last block computes the class token alone, where nothing else is read after it; lossless."""
+
+    gmac_ratio: Annotated[float, Field(gt=1.0)] | None = None
+    """How many times fewer multiply-adds than unpruned: all keep ratios are raised to the power that reaches it."""
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> "PruningPolicy":
+        if self.size_weight and self.reduce == "drop":
+            raise ValueError(f"size_weight = {self.size_weight}: dropped tokens leave no sizes; choose another reduce")
+        if isinstance(self.schedule, Bypass) and self.reduce != "drop":
+            raise ValueError(f"reduce = {self.reduce!r}: what bypasses a block is not reduced; expected 'drop'")
+        if self.gmac_ratio and self.schedule is None:
+            raise ValueError(f"gmac_ratio = {self.gmac_ratio:g}: there is no schedule to sharpen; give one")
+        return self
+
+    def patches_per_block(self, num_patches: int, num_blocks: int, power: float = 1.0) -> list[int]:
+        """Patch tokens that each block of a tower works on, keep ratios raised to `power`.
+
+        Raises:
+            ConfigError: If some block would be left without any, or pairs would have to be more than pairs.
+        """
+        if self.schedule is None:
+            return [num_patches] * num_blocks
+        counts = self.schedule.patches(num_patches, num_blocks, power)
+        if self.reduce == "bipartite":
+            counts = self._at_most_pairs(num_patches, counts)
+        if min(counts) < 1:
+            block = next(block for block, count in enumerate(counts) if count < 1)
+            raise ConfigError(
+                f"policy {self.name!r} keeps {counts[block]} of {num_patches} patch tokens at block {block} of "
+                f"{num_blocks}; expected at least 1 everywhere, raise its keep ratios"
+            )
+        return counts
+
+    def _at_most_pairs(self, num_patches: int, counts: list[int]) -> list[int]:
+        """Merging in pairs takes half at most; a constant number is taken for as long as there are so many."""
+        possible, before = [], num_patches
+        for block, count in enumerate(counts):
+            least = before - before // 2
+            if count < least and not isinstance(self.schedule, Constant):
+                raise ConfigError(
+                    f"policy {self.name!r} keeps {count} of {before} patch tokens at block {block}: merging in pairs "
+                    f"leaves at least {least}; cut less at a time, or choose another reduce"
+                )
+            before = max(count, least)
+            possible.append(before)
+        return possible
+
+
+def choose_policy(name: str | None, keep_ratio: float | None, gmac_ratio: float | None = None) -> PruningPolicy | None:
+    """Turn `--policy`, `--keep-ratio` and `--gmac-ratio` into a policy; None stands for the unpruned tower.
+
+    Raises:
+        ConfigError: If there is no such policy, or a ratio does not go with it.
+    """
+    if keep_ratio is None:
+        policy = named_policy(name or DEFAULT_POLICY)
+        return policy if gmac_ratio is None else sharpened(policy, gmac_ratio)
+    if name not in (None, "reference"):
+        raise ConfigError(f"keep_ratio = {keep_ratio:g} is short for the reference method; leave out policy {name!r}")
+    if gmac_ratio is not None:
+        raise ConfigError(f"keep_ratio = {keep_ratio:g} and gmac_ratio = {gmac_ratio:g} are two goals; give one")
+    return _reference_policy(keep_ratio)
+
+
+def policy_names() -> list[str]:
+    """The policies that ship, `none` first."""
+    files = resources.files("pipeline.model.pruning.policies").iterdir()
+    return [UNPRUNED, *sorted(Path(file.name).stem for file in files if file.name.endswith(".yaml"))]
+
+
+def named_policy(name: str) -> PruningPolicy | None:
+    """A policy by `--policy NAME|FILE.yaml`; None for the unpruned tower.
+
+    Raises:
+        ConfigError: If there is none of that name, or the file is no policy.
+    """
+    if name == UNPRUNED:
+        return None
+    if name.endswith((".yaml", ".yml")):
+        return _read_policy(Path(name), Path(name).stem)
+    if name not in policy_names():
+        raise ConfigError(f"policy = {name!r}: expected one of {', '.join(policy_names())}, or a FILE.yaml")
+    return _read_policy(resources.files("pipeline.model.pruning.policies") / f"{name}.yaml", name)
+
+
+def _reference_policy(keep_ratio: float) -> PruningPolicy:
+    reference = named_policy("reference")
+    cuts = tuple(cut.model_copy(update={"keep": keep_ratio}) for cut in reference.schedule.cuts)
+    name = reference.name if cuts == reference.schedule.cuts else f"{reference.name}({keep_ratio:g})"
+    return reference.model_copy(update={"name": name, "schedule": Stages(cuts=cuts)})
+
+
+def sharpened(policy: PruningPolicy | None, gmac_ratio: float) -> PruningPolicy:
+    """The same policy solved for a cost, and named so.
+
+    Raises:
+        ConfigError: If it has no schedule.
+    """
+    if policy is None or policy.schedule is None:
+        name = policy.name if policy else UNPRUNED
+        raise ConfigError(
+            f"gmac_ratio = {gmac_ratio:g}: policy {name!r} has no schedule to sharpen; give another policy"
+        )
+    return policy.model_copy(update={"name": f"{policy.name}({gmac_ratio:g}x)", "gmac_ratio": gmac_ratio})
+
+
+def _read_policy(path: Path, name: str) -> PruningPolicy:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return PruningPolicy(**{"name": name, **values})
+    except OSError as error:
+        raise ConfigError(f"cannot read policy {path}: {error.strerror}") from error
+    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"policy {path} is no YAML mapping: {first_line(error)}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"policy {path}: {field} = {first['input']!r}: {first['msg']}") from error
+
+
+def _share(ratio: float, count: int) -> int:
+    # 0.7 * 10 is 7 in arithmetic and 6.999... in floats
+    return int(ratio * count + 1e-9)

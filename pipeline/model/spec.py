@@ -1,0 +1,139 @@
+"""The encoder spec: everything that decides an embedding's value, and the fingerprint of it.
+
+A contract. `pipeline` writes it into run.json and into every Parquet file; `indexer` and `query` read it there and
+take no model flags of their own. What only decides speed is not in it.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.model.pruning.policy import PruningPolicy
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DecoderName = Literal["pillow", "torchvision"]
+"""What makes pixels of JPEGs: Pillow on the CPUs, or torchvision on the encoder's device where it gives the same."""
+
+LOCAL_DIR = "local-dir:"
+EMBEDDED = "scenes"
+"""Name of the embedded model, and of its adapter."""
+
+
+class Preprocess(BaseModel):
+    """How an image becomes the tower's input; but for `decoder` the fields of open_clip's own preprocessing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
+    fill_color: int = 0
+    decoder: DecoderName = "pillow"
+
+
+class ModelSource(BaseModel):
+    """Where weights come from, in the words of `open_clip.create_model_and_transforms`; and who decodes for them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    pretrained: str | None = None
+    random_weights: bool = False
+    image_size: int | None = None
+    adapter: str | None = None
+    """Directory of an adapter to merge, or the name of the embedded one."""
+
+    decoder: DecoderName = "pillow"
+
+    def absolute(self) -> "ModelSource":
+        """The same source with absolute paths, so that it means the same on every worker and later on."""
+        model, pretrained, adapter = self.model, self.pretrained, self.adapter
+        if model.startswith(LOCAL_DIR):
+            model = f"{LOCAL_DIR}{_absolute(model.removeprefix(LOCAL_DIR))}"
+        if pretrained and Path(pretrained).suffix and Path(pretrained).expanduser().is_file():  # tags have no suffix
+            pretrained = _absolute(pretrained)
+        if adapter and adapter != EMBEDDED:
+            adapter = _absolute(adapter)
+        return self.model_copy(update={"model": model, "pretrained": pretrained, "adapter": adapter})
+
+
+class EncoderSpec(BaseModel):
+    """What made the embeddings of a store.
+
+    The fingerprint has two halves. `text_space` covers what text vectors depend on, `image_space` what turns an
+    image into a vector. Equal `text_space` and unequal `image_space` means: same text vectors, other images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: ModelSource
+    architecture: dict[str, Any]
+    weights_sha256: str
+    text_weights_sha256: str
+    image_weights_sha256: str
+    embedding_dim: int
+    precision: Precision
+    preprocess: Preprocess
+    policy: PruningPolicy | None
+    adapter: str | None = None
+    """SHA-256 of the adapter merged into the towers."""
+
+    text_adapter: str | None = None
+    """The same if it changes the text tower too; else text vectors of the bare model stay valid."""
+
+    @property
+    def text_space(self) -> str:
+        """Hash of all that a text vector depends on (hex)."""
+        architecture = {key: value for key, value in self.architecture.items() if key != "vision_cfg"}
+        return _digest([architecture, self.text_weights_sha256, self.embedding_dim, self.text_adapter])
+
+    @property
+    def image_space(self) -> str:
+        """Hash of all that an image vector depends on (hex)."""
+        architecture = {key: value for key, value in self.architecture.items() if key != "text_cfg"}
+        policy = self.policy.model_dump(exclude={"name"}) if self.policy else None
+        # left out where it is Pillow, as in stores that are older than the choice
+        preprocess = self.preprocess.model_dump(exclude={"decoder"} if self.preprocess.decoder == "pillow" else None)
+        return _digest([architecture, self.image_weights_sha256, self.precision, preprocess, policy, self.adapter])
+
+    @property
+    def fingerprint(self) -> str:
+        """`<text space>-<image policy>`, 16 hex digits each."""
+        return f"{self.text_space[:16]}-{self.image_space[:16]}"
+
+    @property
+    def policy_name(self) -> str:
+        """Name of the policy, `none` for the unpruned tower."""
+        return self.policy.name if self.policy else "none"
+
+    def describe(self) -> str:
+        """One line for error messages: what a person would name this encoder."""
+        tag = f"/{self.source.pretrained}" if self.source.pretrained else ""
+        adapter = f", adapter {self.adapter[:16]}" if self.adapter else ""
+        decoder = f", decoder {self.preprocess.decoder}" if self.preprocess.decoder != "pillow" else ""
+        return f"{self.fingerprint} ({self.source.model}{tag}, {self.policy_name}, {self.precision}{adapter}{decoder})"
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def spec_metadata(spec: EncoderSpec) -> dict[str, Any]:
+    """The spec with its fingerprints, as it is written to run.json and to each part."""
+    return {
+        "encoder": spec.model_dump(mode="json"),
+        "fingerprint": spec.fingerprint,
+        "text_space": spec.text_space,
+        "image_policy": spec.image_space,
+    }

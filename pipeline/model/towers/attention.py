@@ -1,0 +1,67 @@
+"""Attention that counts each token as often as the tokens it stands for. Tensors in, tensors out.
+
+Shapes: B images, H heads, Q queries, T tokens, E head width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.model.towers import onednn
+
+MAX_DENSE_TOKENS = 640
+"""Longer sequences have too large a T x T matrix, whatever its speed."""
+
+
+def dense_is_faster(device: torch.device, dtype: torch.dtype, num_tokens: int) -> bool:
+    """Whether two matrix products and a softmax beat the fused kernel.
+
+    They do on CPUs in bf16: torch's fused kernel there takes twice as long at 50 to 600 tokens. See DECISIONS.md.
+    """
+    return device.type == "cpu" and dtype == torch.bfloat16 and num_tokens <= MAX_DENSE_TOKENS
+
+
+def attend(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_BT: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(E) + log s) v, [B, H, Q, E], by the fastest way there is; no sizes: plain attention.
+
+    The CPU's fused kernel takes the row of log sizes as a mask, and for one query a mask is cheap anywhere. Else it
+    would cost the fastest kernels, see `attend_without_mask`.
+    """
+    if log_sizes_BT is not None:
+        log_sizes_BT = log_sizes_BT.to(query_BHQE.dtype)
+    if dense_is_faster(query_BHQE.device, query_BHQE.dtype, key_BHTE.shape[2]):
+        return attend_densely(query_BHQE, key_BHTE, value_BHTE, log_sizes_BT)
+    if log_sizes_BT is None:
+        return F.scaled_dot_product_attention(query_BHQE, key_BHTE, value_BHTE)
+    if query_BHQE.device.type == "cpu" or query_BHQE.shape[2] == 1:
+        mask = log_sizes_BT[:, None, None, :]
+        return F.scaled_dot_product_attention(query_BHQE, key_BHTE, value_BHTE, attn_mask=mask)
+    return attend_without_mask(query_BHQE, key_BHTE, value_BHTE, log_sizes_BT)
+
+
+def attend_densely(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_BT: Tensor | None) -> Tensor:
+    """The same by two matrix products, the Q x T matrix between them held whole."""
+    num_images, num_heads, num_queries, width = query_BHQE.shape
+    query, key, value = (heads.flatten(0, 1) for heads in (query_BHQE, key_BHTE, value_BHTE))
+    if log_sizes_BT is None:
+        added = query.new_empty(1)  # not read: times zero
+    else:
+        added = log_sizes_BT[:, None, None, :].expand(-1, num_heads, -1, -1).flatten(0, 1)
+    is_added = int(log_sizes_BT is not None)
+    logits = torch.baddbmm(added, query, key.transpose(1, 2), beta=is_added, alpha=width**-0.5)
+    return torch.bmm(onednn.softmax(logits), value).view(num_images, num_heads, num_queries, width)
+
+
+def attend_without_mask(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_BT: Tensor) -> Tensor:
+    """The same sum, written with one more dimension: q' = [q, sqrt(E)], k' = [k, log s], scale 1 / sqrt(E).
+
+    Widths are padded to a multiple of 8, which the fused kernels of a GPU ask for.
+    """
+    width = query_BHQE.shape[-1]
+    padding = 8 - 1 - width % 8
+    root_BHQ1 = torch.full_like(query_BHQE[..., :1], width**0.5)
+    sizes_BHT1 = log_sizes_BT[:, None, :, None].expand(-1, key_BHTE.shape[1], -1, -1)
+    query = F.pad(torch.cat([query_BHQE, root_BHQ1], dim=-1), (0, padding))
+    key = F.pad(torch.cat([key_BHTE, sizes_BHT1], dim=-1), (0, padding))
+    value = F.pad(value_BHTE, (0, padding + 1))
+    return F.scaled_dot_product_attention(query, key, value, scale=width**-0.5)[..., :width]

@@ -1,0 +1,34 @@
+"""Which view belongs to an image tower, and why some towers have none."""
+
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from torch import nn
+
+from pipeline.errors import InputError
+from pipeline.model.towers.open_clip_tower import OpenClipTower
+from pipeline.model.towers.timm_tower import TimmTower
+from pipeline.model.towers.tower import Tower
+
+_FAMILIES: dict[type[nn.Module], type[OpenClipTower | TimmTower]] = {
+    VisionTransformer: OpenClipTower,
+    TimmModel: TimmTower,
+}
+
+
+def view_of(module: nn.Module) -> Tower:
+    """The view of an image tower.
+
+    Raises:
+        InputError: If this tower cannot be pruned, with the reason.
+    """
+    reason = unprunable_reason(module)
+    if reason:
+        raise InputError(f"this image tower cannot be pruned: {reason}; use --policy none")
+    return _FAMILIES[type(module)](module)
+
+
+def unprunable_reason(module: nn.Module) -> str | None:
+    """Why an image tower cannot be pruned, None if it can."""
+    if type(module) not in _FAMILIES:
+        return f"{type(module).__name__} is no Vision Transformer"
+    return _FAMILIES[type(module)].unprunable_reason(module)

@@ -1,0 +1,97 @@
+"""open_clip's own VisionTransformer: with and without ln_pre, query-key norms, norm-former scales, CoCa's pooling."""
+
+from open_clip.transformer import CustomResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+
+from pipeline.model.towers import onednn
+from pipeline.model.towers.tower import Tower
+
+
+class OpenClipTower(Tower):
+    """A view of open_clip's VisionTransformer."""
+
+    num_prefix = 1
+
+    def __init__(self, module: VisionTransformer) -> None:
+        """View `module`."""
+        self.module = module
+        self.stem = module.conv1
+        self.blocks = module.transformer.resblocks
+        self.pool = module.attn_pool
+        self.grid = module.grid_size
+        self.image_size = module.image_size
+        self.width = module.conv1.out_channels
+        self.num_heads = self.blocks[0].attn.num_heads
+        self.head_width = self.width // self.num_heads
+
+    @staticmethod
+    def unprunable_reason(module: VisionTransformer) -> str | None:
+        """Why this tower cannot be pruned, None if it can."""
+        if module.attn_pool is None and module.pool_type == "avg":
+            return "it is pooled by the mean of its patch tokens, which a cut would bias"
+        if getattr(module.transformer.resblocks[0].attn, "logit_scale", None) is not None:
+            return "its attention is by scaled cosine"
+        if getattr(module, "attn_pool_contrastive", None) is not None:
+            return "it has two attention pools"
+        return None
+
+    @property
+    def reads_class_token_only(self) -> bool:
+        """Whether nothing but the class token is read after the last block."""
+        return self.module.attn_pool is None and self.module.pool_type == "tok" and not self.module.output_tokens
+
+    def first_norm(self, block: nn.Module, x_BTD: Tensor) -> Tensor:
+        """What the block's attention reads of the tokens that enter it."""
+        return block.ln_1(x_BTD)
+
+    def heads(self, block: nn.Module, normed_BTD: Tensor, parts: str) -> list[Tensor]:
+        """Those of queries, keys and values that `parts` names, [B, H, T, E] each."""
+        attention, first, last = block.attn, "qkv".index(parts[0]), "qkv".index(parts[-1]) + 1
+        width = attention.in_proj_weight.shape[0] // 3
+        rows = slice(first * width, last * width)
+        joint_BTF = onednn.linear(normed_BTD, attention.in_proj_weight, attention.in_proj_bias, rows)
+        heads = [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in joint_BTF.split(width, dim=-1)]
+        norms = [getattr(attention, f"ln_{name}", nn.Identity()) for name in "qkv"[first:last]]
+        return [norm(part) for part, norm in zip(heads, norms, strict=True)]
+
+    def key_weight(self, block: nn.Module) -> Tensor | None:
+        """[H, E, D] such that keys are that times the normed tokens; None where they are normed."""
+        if not isinstance(getattr(block.attn, "ln_k", nn.Identity()), nn.Identity):
+            return None
+        return block.attn.in_proj_weight.chunk(3)[1].unflatten(0, (self.num_heads, -1))
+
+    def finish(self, block: nn.Module, x_BTD: Tensor, normed_BTD: Tensor, mixed_BHTE: Tensor) -> Tensor:
+        """The rest of a block after attention."""
+        attention = block.attn
+        if getattr(attention, "head_scale", None) is not None:
+            mixed_BHTE = mixed_BHTE * attention.head_scale
+        mixed_BTD = mixed_BHTE.transpose(1, 2).flatten(2)
+        if isinstance(block, CustomResidualAttentionBlock):
+            mixed_BTD = block.ln_attn(attention.out_proj(attention.ln_inner(mixed_BTD)))
+        else:
+            mixed_BTD = attention.out_proj(mixed_BTD)
+        x_BTD = x_BTD + block.ls_1(mixed_BTD)
+        return x_BTD + block.ls_2(block.mlp(block.ln_2(x_BTD)))
+
+    def gelu_after_linear(self, block: nn.Module) -> tuple[nn.Linear, nn.GELU] | None:
+        """The first layer of the block's MLP and the GELU right after it."""
+        first, second, *_ = block.mlp
+        return (first, second) if type(first) is nn.Linear and type(second) is nn.GELU else None
+
+    def head(self, x_BTD: Tensor) -> Tensor:
+        """Pool the tokens that leave the last block into features."""
+        if self.pool is None:
+            pooled_BD, _ = self.module._pool(x_BTD)
+        else:  # past a forward that was replaced: scores ask before there are sizes
+            pooled_BD, _ = self.module._global_pool(self.module.ln_post(type(self.pool).forward(self.pool, x_BTD)))
+        return pooled_BD if self.module.proj is None else pooled_BD @ self.module.proj
+
+    def pool_with_sizes(self, x_BTD: Tensor, log_sizes_BT: Tensor) -> Tensor:
+        """CoCa's attentional pool, counting each token s times."""
+        pool = self.module.attn_pool
+        num_images, num_queries = x_BTD.shape[0], pool.query.shape[0]
+        query = pool.ln_q(pool.query).expand(num_images, -1, -1)
+        x_BTD = pool.ln_k(x_BTD)
+        mask = log_sizes_BT.to(x_BTD.dtype).repeat_interleave(pool.attn.num_heads, dim=0)
+        mask = mask.unsqueeze(1).expand(-1, num_queries, -1)
+        return pool.attn(query, x_BTD, x_BTD, need_weights=False, attn_mask=mask)[0]

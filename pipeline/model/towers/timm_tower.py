@@ -1,0 +1,167 @@
+"""timm's VisionTransformer and EVA behind open_clip: SigLIP and SigLIP 2, MobileCLIP-B, EVA-CLIP, Perception Encoder.
+
+Home of `timm`. Kept patch tokens keep their rotary positions.
+"""
+
+import torch
+from open_clip.timm_model import TimmModel
+from timm.layers import AttentionPoolLatent, Mlp, apply_rot_embed_cat
+from timm.layers.attention import Attention, AttentionRope
+from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from pipeline.model.towers import onednn
+from pipeline.model.towers.tower import Tower
+
+
+class TimmTower(Tower):
+    """A view of open_clip's TimmModel around one of timm's plain Vision Transformers."""
+
+    def __init__(self, module: TimmModel) -> None:
+        """View `module`."""
+        self.module = module
+        self.stem = module.trunk.patch_embed
+        self.blocks = module.trunk.blocks
+        self.pool = module.trunk.attn_pool
+        self.grid = module.trunk.patch_embed.grid_size
+        self.num_prefix = module.trunk.num_prefix_tokens
+        self.image_size = module.trunk.patch_embed.img_size
+        self.width = module.trunk.embed_dim
+        self.num_heads = self.blocks[0].attn.num_heads
+        self.head_width = self.blocks[0].attn.head_dim
+
+    @staticmethod
+    def unprunable_reason(module: TimmModel) -> str | None:
+        """Why this tower cannot be pruned, None if it can."""
+        trunk = module.trunk
+        if not isinstance(trunk, VisionTransformer | Eva):
+            return f"timm's {type(trunk).__name__} is no plain Vision Transformer: its later stages need the whole grid"
+        if type(trunk.blocks[0]) not in (Block, EvaBlock, EvaBlockPostNorm):
+            return f"blocks of type {type(trunk.blocks[0]).__name__} are not supported"
+        if type(trunk.blocks[0].attn) not in (Attention, AttentionRope, EvaAttention):
+            return f"attention of type {type(trunk.blocks[0].attn).__name__} is not supported"
+        pool = trunk.attn_pool
+        if pool is not None and (type(pool) is not AttentionPoolLatent or pool.pos_embed is not None):
+            return f"pooling by {type(pool).__name__} needs the whole grid"
+        if pool is None and trunk.global_pool != "token":
+            return f"it is pooled by {trunk.global_pool or 'its patch tokens'}, which a cut would bias"
+        return None
+
+    @property
+    def reads_class_token_only(self) -> bool:
+        """Whether nothing but the class token is read after the last block."""
+        return self.pool is None
+
+    def first_norm(self, block: nn.Module, x_BTD: Tensor) -> Tensor:
+        """What the block's attention reads of the tokens that enter it."""
+        return x_BTD if isinstance(block, EvaBlockPostNorm) else block.norm1(x_BTD)
+
+    def heads(self, block: nn.Module, normed_BTD: Tensor, parts: str) -> list[Tensor]:
+        """Those of queries, keys and values that `parts` names, [B, H, T, E] each, not yet rotated."""
+        attention, first, last = block.attn, "qkv".index(parts[0]), "qkv".index(parts[-1]) + 1
+        if attention.qkv is None:
+            projections = [attention.q_proj, attention.k_proj, attention.v_proj][first:last]
+            projected = [projection(normed_BTD) for projection in projections]
+        else:
+            width = attention.qkv.out_features // 3
+            rows = slice(first * width, last * width)
+            joint_BTF = onednn.linear(normed_BTD, attention.qkv.weight, _qkv_bias(attention), rows)
+            projected = joint_BTF.split(width, dim=-1)
+        heads = [part.unflatten(-1, (-1, self.head_width)).transpose(1, 2) for part in projected]
+        norms = [attention.q_norm, attention.k_norm, nn.Identity()][first:last]
+        return [norm(part) for part, norm in zip(heads, norms, strict=True)]
+
+    def key_weight(self, block: nn.Module) -> Tensor | None:
+        """[H, E, D] such that keys are that times the normed tokens; None where they are normed or turned."""
+        attention = block.attn
+        if not isinstance(attention.k_norm, nn.Identity) or getattr(self.module.trunk, "rope", None) is not None:
+            return None
+        weight = attention.k_proj.weight if attention.qkv is None else attention.qkv.weight.chunk(3)[1]
+        return weight.unflatten(0, (self.num_heads, -1))
+
+    def rotate(self, block: nn.Module, heads_BHTE: Tensor, rope: Tensor | None) -> Tensor:
+        """Turn queries or keys of all but the prefix tokens by their positions."""
+        if rope is None:
+            return heads_BHTE
+        prefix, half = self.num_prefix, getattr(block.attn, "rotate_half", False)
+        turned = apply_rot_embed_cat(heads_BHTE[:, :, prefix:], rope, half=half).type_as(heads_BHTE)
+        return torch.cat([heads_BHTE[:, :, :prefix], turned], dim=2)
+
+    def finish(self, block: nn.Module, x_BTD: Tensor, normed_BTD: Tensor, mixed_BHTE: Tensor) -> Tensor:
+        """The rest of a block after attention."""
+        attention = block.attn
+        mixed_BTD = attention.norm(mixed_BHTE.transpose(1, 2).flatten(2))
+        gate = getattr(attention, "gate", None)
+        if gate is not None:
+            mixed_BTD = mixed_BTD * gate(normed_BTD).sigmoid()
+        mixed_BTD = attention.proj(mixed_BTD)
+        if isinstance(block, EvaBlockPostNorm):
+            x_BTD = x_BTD + block.norm1(mixed_BTD)
+            return x_BTD + block.norm2(block.mlp(x_BTD))
+        x_BTD = x_BTD + _scaled(block, 1, mixed_BTD)
+        return x_BTD + _scaled(block, 2, block.mlp(block.norm2(x_BTD)))
+
+    def gelu_after_linear(self, block: nn.Module) -> tuple[nn.Linear, nn.GELU] | None:
+        """The first layer of the block's MLP and the GELU right after it."""
+        mlp = block.mlp
+        is_plain = type(mlp) is Mlp and type(mlp.fc1) is nn.Linear and type(mlp.act) is nn.GELU
+        return (mlp.fc1, mlp.act) if is_plain else None
+
+    def head(self, x_BTD: Tensor) -> Tensor:
+        """Pool the tokens that leave the last block into features."""
+        trunk = self.module.trunk
+        if self.pool is None:
+            return self.module.head(trunk.forward_head(trunk.norm(x_BTD)))
+        pools_prefix = getattr(trunk, "pool_include_prefix", True)
+        return self._pooled(x_BTD if pools_prefix else x_BTD[:, self.num_prefix :])
+
+    def reader_logits(self, block: nn.Module, x_BTD: Tensor, rope: Tensor | None) -> Tensor:
+        """Attention logits of what reads the image: the class token, else the queries of the attention pool."""
+        pool = self.pool
+        if pool is None:
+            return super().reader_logits(block, x_BTD, rope)
+        key_BHTE, _ = self._pool_keys_values(x_BTD)
+        query = pool.q_norm(pool.q(pool.latent).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)) * pool.scale
+        return (query @ key_BHTE.transpose(2, 3)).flatten(1, 2).float()
+
+    def reader_values(self, block: nn.Module, x_BTD: Tensor) -> Tensor:
+        """What the reader would fetch from each token: [B, H, T, E]."""
+        if self.pool is None:
+            return super().reader_values(block, x_BTD)
+        return self._pool_keys_values(x_BTD)[1]
+
+    def feature_of_each(self, x_BTD: Tensor) -> Tensor:
+        """The features if each token were alone: [B, T, embedding]."""
+        if self.pool is None:
+            return super().feature_of_each(x_BTD)
+        return self._pooled(x_BTD.flatten(0, 1).unsqueeze(1)).unflatten(0, x_BTD.shape[:2])
+
+    def pool_with_sizes(self, x_BTD: Tensor, log_sizes_BT: Tensor) -> Tensor:
+        """The attention pool, counting each token s times; some pools leave the prefix out."""
+        mask = log_sizes_BT[:, None, None, -x_BTD.shape[1] :].to(x_BTD.dtype)
+        return type(self.pool).forward(self.pool, x_BTD, attn_mask=mask)
+
+    def _pooled(self, x_BTD: Tensor) -> Tensor:
+        trunk = self.module.trunk
+        # past a forward that was replaced: scores ask before there are sizes
+        pooled = type(self.pool).forward(self.pool, trunk.norm(x_BTD))
+        return self.module.head(trunk.head(trunk.fc_norm(pooled)))
+
+    def _pool_keys_values(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        normed_BTD = self.module.trunk.norm(x_BTD)
+        key, value = self.pool.kv(normed_BTD).unflatten(-1, (2, self.pool.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.pool.k_norm(key), value
+
+
+def _qkv_bias(attention: nn.Module) -> Tensor | None:
+    if getattr(attention, "q_bias", None) is None:
+        return attention.qkv.bias
+    return torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
+
+
+def _scaled(block: nn.Module, number: int, x_BTD: Tensor) -> Tensor:
+    if isinstance(block, Block):
+        return getattr(block, f"ls{number}")(x_BTD)
+    gamma = getattr(block, f"gamma_{number}")
+    return x_BTD if gamma is None else gamma * x_BTD

@@ -1,0 +1,94 @@
+"""Where the time went: from the stats of shards to rates, the stage that bounds them, and a sentence. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.store.records import CommitMarker
+
+
+def summarize(
+    stats: Sequence[CommitMarker], elapsed_s: float, num_workers: int, num_cpus: int, num_gpus: int, has_policy: bool
+) -> dict[str, Any]:
+    """What a run cost.
+
+    Args:
+        stats: Of the shards this run finished.
+        elapsed_s: From the first shard handed out to the last one committed.
+        num_workers: Encode workers.
+        num_cpus: Cores of the cluster.
+        num_gpus: GPUs of the cluster.
+        has_policy: Whether the tower was pruned.
+
+    Returns:
+        Rates in images per second: end to end; and what decoding and encoding would reach alone, on all cores or all
+        workers. The share of what they would reach together at best: 1/(1/decode + 1/encode) where they share the
+        cores, the slower of the two where they do not. Seconds by stage, summed over workers. `bound_by`, and a
+        sentence that says what it means.
+    """
+    num_images = sum(shard.num_images for shard in stats)
+    seconds = {name: sum(shard.timings_s.get(name, 0.0) for shard in stats) for name in _STAGES}
+    if not num_images or not elapsed_s:
+        return {"num_images": num_images, "elapsed_s": elapsed_s, "seconds": seconds}
+    # without GPUs workers and decode tasks share the cores, and seconds on the clock would count each other's
+    encode_s = seconds["encode_s"] / num_workers if num_gpus else seconds["encode_cpu_s"] / num_cpus
+    rates = {
+        "end_to_end": num_images / elapsed_s,
+        "decode": _rate(num_images, seconds["decode_cpu_s"] / num_cpus),
+        "encode": _rate(num_images, encode_s),
+    }
+    ideal = None
+    if rates["decode"] and rates["encode"]:
+        alone = (rates["decode"], rates["encode"])
+        ideal = min(alone) if num_gpus else 1 / (1 / alone[0] + 1 / alone[1])
+    bound_by = _bound_by(seconds, rates, num_workers, elapsed_s, num_gpus)
+    return {
+        "num_images": num_images,
+        "elapsed_s": elapsed_s,
+        "images_per_second": rates,
+        "share_of_ideal": rates["end_to_end"] / ideal if ideal else None,
+        "seconds": seconds,
+        "bound_by": bound_by,
+        "sentence": _sentence(bound_by, rates, num_cpus, num_gpus, has_policy),
+    }
+
+
+_STAGES = ("decode_cpu_s", "decode_wait_s", "transfer_s", "encode_s", "encode_cpu_s", "write_s")
+
+
+def _rate(num_images: int, seconds: float) -> float | None:
+    return num_images / seconds if seconds else None
+
+
+def _bound_by(
+    seconds: dict[str, float], rates: dict[str, float | None], num_workers: int, elapsed_s: float, num_gpus: int
+) -> str:
+    in_turn = {"transfer": seconds["transfer_s"], "write": seconds["write_s"]}
+    for stage, spent_s in in_turn.items():
+        if spent_s > 0.5 * num_workers * elapsed_s:
+            return stage
+    decode, encode = rates["decode"], rates["encode"]
+    return "decode" if decode and encode and decode < encode else "encode"
+
+
+def _sentence(bound_by: str, rates: dict[str, float | None], num_cpus: int, num_gpus: int, has_policy: bool) -> str:
+    decode, encode = (_shown(rates[name]) for name in ("decode", "encode"))
+    cores = f"{num_cpus} core{'s' if num_cpus > 1 else ''}"
+    if bound_by in ("transfer", "write"):
+        what = "bringing pixels to the device" if bound_by == "transfer" else "writing the store"
+        return f"{bound_by}-bound: most of the time goes into {what}; look at the bus or the disk, not at pruning"
+    if num_gpus:
+        if bound_by == "decode":
+            return (
+                f"decode-bound: {cores} give {decode} images/s, the encoder could do {encode}; pruning will not help "
+                "until there are more cores, or smaller images"
+            )
+        more = "a sharper policy or more GPUs help" if has_policy else "pruning or more GPUs help"
+        return f"encode-bound: the encoder gives {encode} images/s, {cores} could decode {decode}; {more}"
+    both = f"{cores} would give {decode} images/s decoding alone, {encode} encoding alone, and share their time"
+    if bound_by == "decode":
+        return f"decode-bound: {both}; pruning further saves little, more cores or smaller images help"
+    return f"encode-bound: {both}; {'a sharper policy' if has_policy else 'pruning'}, more cores or a GPU help"
+
+
+def _shown(rate: float | None) -> str:
+    return f"{rate:,.0f}" if rate else "no"

@@ -1,0 +1,62 @@
+"""TODO."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from pipeline.errors import InputError
+from pipeline.monitor.progress import Progress, Tick
+from pipeline.store.records import CommitMarker, StoreRecord
+
+FEW_IMAGES = 1000
+"""Share of failures is not judged on fewer images than this."""
+
+
+class Meter:
+    """Turns the pool's progress into ticks, and stops a run whose images fail: what counts is images, not shards."""
+
+    def __init__(
+        self,
+        record: StoreRecord,
+        committed: Sequence[CommitMarker],
+        on_tick: Callable[[Tick], None],
+        max_bad_fraction: float | None,
+    ) -> None:
+        self._num_before = sum(stats.num_images + stats.num_removed for stats in committed)
+        self._committed = committed
+        self._num_total = record.num_images
+        self._on_tick = on_tick
+        self._max_bad_fraction = max_bad_fraction
+        self.started = time.perf_counter()
+
+    def __call__(self, progress: Progress) -> None:
+        num_done, _, num_failed = self._counts(progress)
+        rate = (num_done - self._num_before) / (time.perf_counter() - self.started)
+        self._on_tick(Tick(num_done, self._num_total, num_failed, rate))
+        self.check_failures(progress)
+
+    def check_failures(self, progress: Progress, is_over: bool = False) -> None:
+        """Raise InputError if more images failed than may."""
+        if self._max_bad_fraction is None:
+            return
+        num_done, failed, num_failed = self._counts(progress)
+        if num_failed > self._max_bad_fraction * (num_done if is_over else max(num_done, FEW_IMAGES)):
+            kinds = ", ".join(f"{count} {status}" for status, count in failed.items()) or "in shards not committed yet"
+            raise InputError(
+                f"{num_failed} of {num_done} images failed ({kinds}), more than --max-bad-fraction "
+                f"{self._max_bad_fraction}; the rows that are not ok say why, what is committed stays"
+            )
+
+    def _counts(self, progress: Progress) -> tuple[int, dict[str, int], int]:
+        """Images of the store done so far; those that failed, by status in committed shards, and in all."""
+        num_done = self._num_before + progress.num_under_way + sum(stats.num_images for stats in progress.finished)
+        failed = sum_failed([*self._committed, *progress.finished])
+        return num_done, failed, sum(failed.values()) + progress.num_failed_under_way
+
+
+def sum_failed(stats: Sequence[CommitMarker]) -> dict[str, int]:
+    """Failed images by status."""
+    totals: dict[str, int] = {}
+    for shard in stats:
+        for status, count in shard.failed.items():
+            totals[status] = totals.get(status, 0) + count
+    return totals

@@ -1,0 +1,250 @@
+"""From files to uint8 pixels at the model's size. Home of Pillow in the pipeline; no torch.
+
+An image that fails is a record with its reason and a slot of zeros, so that batches keep their shape. Resizing and
+cropping are open_clip's, to the pixel, on RGB images. Modes other than RGB are converted first: alpha is dropped,
+16-bit grey is scaled (not clipped), the first frame of an animation is taken, EXIF rotation is honoured.
+"""
+
+import faulthandler
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from pipeline.errors import SourceUnavailable, first_line
+from pipeline.model.spec import Preprocess
+from pipeline.pixels.resize import downscale_factor, fit
+from pipeline.source.access.location import TooLarge, reason_of
+from pipeline.source.entry import ImageEntry, ImageResult
+from pipeline.source.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
+from pipeline.source.reading import read_image
+
+_DRAFT_MARGIN = 2
+_CHROMA_MARGIN = 8
+_MAX_DEVICE_PIXELS = 2**26
+_END_OF_JPEG = b"\xff\xd9"
+
+
+class _Rejected(Exception):
+    """An image that becomes a failed row: (status, reason)."""
+
+
+def decode_batch(
+    entries: Sequence[ImageEntry],
+    preprocess: Preprocess,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    timeout_s: float | None = None,
+) -> tuple[np.ndarray, list[ImageResult]]:
+    """Decode images to the tower's input size.
+
+    Args:
+        entries: The batch, in plan order; those without bytes are read from where their `uri` says.
+        preprocess: Target size and how to reach it.
+        max_pixels: Larger images are refused before their pixels are decoded.
+        timeout_s: End this process if one image takes longer, for a decoder that hangs cannot be stopped otherwise.
+
+    Returns:
+        `(pixels, records)`: uint8 [B, H, W, 3], zeros where an image failed; one record per entry.
+
+    Raises:
+        SourceUnavailable: If the server of an image does not answer.
+    """
+    pixels, records, _ = _decode(entries, preprocess, max_pixels, timeout_s)
+    return pixels, records
+
+
+def decode_all_but_jpegs(
+    entries: Sequence[ImageEntry],
+    preprocess: Preprocess,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    timeout_s: float | None = None,
+) -> tuple[np.ndarray, list[ImageResult], dict[int, np.ndarray]]:
+    """The same; but where `preprocess` names torchvision, JPEGs that a device can decode are only examined.
+
+    Returns:
+        `(pixels, records, jpegs)`: uint8 [K, H, W, 3] of the slots that are not in `jpegs`, in their order; one record
+        per entry; encoded bytes, uint8 [N], by slot.
+    """
+    if preprocess.decoder == "pillow":
+        return *decode_batch(entries, preprocess, max_pixels, timeout_s), {}
+    pixels, records, jpegs = _decode(entries, preprocess, max_pixels, timeout_s, _suits_a_device)
+    return np.delete(pixels, list(jpegs), axis=0), records, jpegs
+
+
+def failed_record(entry: ImageEntry, status: str, reason: str) -> ImageResult:
+    """The record of an image of which nothing else is known."""
+    return ImageResult(entry.key, entry.uri, entry.caption, None, None, None, status, reason, entry.extra)
+
+
+def _decode(
+    entries: Sequence[ImageEntry],
+    preprocess: Preprocess,
+    max_pixels: int,
+    timeout_s: float | None,
+    leaves: Callable[[Image.Image, bytes, Preprocess], bool] = lambda image, data, preprocess: False,
+) -> tuple[np.ndarray, list[ImageResult], dict[int, np.ndarray]]:
+    pixels = np.zeros((len(entries), preprocess.height, preprocess.width, 3), dtype=np.uint8)
+    records, left = [], {}
+    for slot, entry in enumerate(entries):
+        record, data = _decode_into(pixels[slot], entry, preprocess, max_pixels, timeout_s, leaves)
+        records.append(record)
+        if data is not None:
+            left[slot] = np.frombuffer(data, np.uint8)
+    return pixels, records, left
+
+
+def _decode_into(
+    slot: np.ndarray,
+    entry: ImageEntry,
+    preprocess: Preprocess,
+    max_pixels: int,
+    timeout_s: float | None,
+    leaves: Callable[[Image.Image, bytes, Preprocess], bool],
+) -> tuple[ImageResult, bytes | None]:
+    """Decode one image, or leave its bytes to the caller."""
+    width = height = digest = left = None
+    status, reason = "ok", None
+    try:
+        data = _bytes_of(entry)
+        digest = hashlib.sha256(data).hexdigest()
+        with ending_this_process_after(timeout_s):
+            image = _open(data)
+            if max(image.size) >= 2**31:  # more than the columns hold
+                raise _Rejected("too_large", f"{image.width} x {image.height} pixels, the limit is {max_pixels}")
+            width, height = image.size
+            if width * height > max_pixels:
+                raise _Rejected("too_large", f"{width} x {height} pixels, the limit is {max_pixels}")
+            _refuse_extreme_shape(image, preprocess)
+            if leaves(image, data, preprocess):
+                left = data
+            else:
+                draft_size = _draft(image, preprocess)
+                image = to_rgb(image)
+                if image.size != draft_size:  # turned upright
+                    width, height = height, width
+                slot[:] = np.asarray(fit(image, preprocess, (width, height)))
+    except _Rejected as rejected:
+        status, reason = rejected.args
+    except SourceUnavailable:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds; each costs this one image
+        status, reason = "undecodable", first_line(error)
+    if status != "ok":
+        slot[:] = 0
+    record = ImageResult(entry.key, entry.uri, entry.caption, width, height, digest, status, reason, entry.extra)
+    return record, left
+
+
+def _suits_a_device(image: Image.Image, data: bytes, preprocess: Preprocess) -> bool:
+    """Whether a device's decoder gives the pixels that Pillow gives: that of an upright, whole RGB JPEG.
+
+    nvJPEG, as torchvision runs it, repeats the values of chroma that is stored at half size, where libjpeg
+    interpolates. That moves embeddings (cosines down to 0.978), unless resizing hides it.
+    """
+    if image.format != "JPEG" or image.mode != "RGB" or image.info.get("adobe_transform", 1) != 1:
+        return False
+    if not data.endswith(_END_OF_JPEG) or image.width * image.height > _MAX_DEVICE_PIXELS:
+        return False
+    try:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            return False
+    except Exception:  # Pillow looks past damaged EXIF data; leave it to Pillow
+        return False
+    has_full_chroma = len({component[1:3] for component in image.layer}) == 1
+    return has_full_chroma or downscale_factor(image.size, preprocess) >= _CHROMA_MARGIN
+
+
+def _draft(image: Image.Image, preprocess: Preprocess) -> tuple[int, int]:
+    """Have a JPEG decoded at a half, a quarter or an eighth, where that is still twice the size it is resized to.
+
+    libjpeg does so while decoding, at a fraction of the cost; from twice the size on, resizing hides the difference.
+    Returns the size that will be decoded.
+    """
+    times = downscale_factor(image.size, preprocess) / _DRAFT_MARGIN
+    factor = next((factor for factor in (8, 4, 2) if times >= factor), 1)
+    if factor > 1 and image.format in ("JPEG", "MPO"):
+        image.draft(None, (image.width // factor, image.height // factor))
+    return image.size
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Load an opened image as upright RGB, whatever its mode."""
+    image.load()
+    with suppress(Exception):  # damaged EXIF data says nothing of the rotation; the pixels are good
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.float32)
+        image = Image.fromarray((values / 257).clip(0, 255).round().astype(np.uint8))
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image))
+        scale = 255 if values.max() <= 1 else 1  # floats in [0, 1], or 8-bit values as floats
+        image = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")
+    return image if image.mode == "RGB" else image.convert("RGB")  # converting copies
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=_formats())
+    except Exception as error:
+        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else first_line(error)
+        raise _Rejected("undecodable", f"{reason} ({len(data)} bytes)") from error
+
+
+@cache
+def _formats() -> list[str]:
+    """What Pillow may open here; settles its ways on the first call in a process."""
+    Image.MAX_IMAGE_PIXELS = None  # the limit is ours, and says which image and how large
+    Image.init()
+    with suppress(ImportError):  # HEIC is a plugin's
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    # PostScript is a program: Pillow would hand it to Ghostscript
+    return [name for name in Image.ID if name != "EPS"]
+
+
+def _refuse_extreme_shape(image: Image.Image, preprocess: Preprocess) -> None:
+    # Scaling the short side of a 1 x 60,000 strip up to the target would make an image of gigabytes. The limit is not
+    # --max-pixels: a low one must not refuse small images for being scaled up to the tower's size.
+    limit = DEFAULT_MAX_PIXELS
+    scale = max(preprocess.height, preprocess.width) / min(image.size)
+    if preprocess.resize_mode == "shortest" and image.width * image.height * scale**2 > limit:
+        raise _Rejected("too_large", f"{image.width} x {image.height} would pass {limit} pixels when resized")
+
+
+def open_rgb(uri: str) -> Image.Image:
+    """Read, open and load one image as upright RGB; raises what reading and Pillow raise."""
+    return to_rgb(_open(read_image(uri)))
+
+
+def _bytes_of(entry: ImageEntry) -> bytes:
+    if entry.data is not None:
+        if entry.num_bytes > MAX_FILE_BYTES:
+            raise _Rejected("too_large", f"{entry.num_bytes} bytes, the limit is {MAX_FILE_BYTES}")
+        return entry.data
+    try:
+        return read_image(entry.uri)
+    except TooLarge as error:
+        raise _Rejected("too_large", str(error)) from error
+    except OSError as error:
+        raise _Rejected("unreadable", reason_of(error)) from error
+
+
+@contextmanager
+def ending_this_process_after(seconds: float | None) -> Iterator[None]:
+    """End this process if the block takes longer; it has one such clock."""
+    # A decoder that hangs in C does not look at Python's signals; faulthandler's thread needs no lock to end it.
+    if seconds is None:
+        yield
+        return
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,25 @@
+"""The images of one planned shard, in the batches they are encoded in."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from pipeline.source.entry import ImageEntry
+from pipeline.source.reading import read_file
+from pipeline.store.layout import Store
+from pipeline.store.records import Shard, StoreRecord
+
+
+def batches_of(shard: Shard, record: StoreRecord, store: Store) -> Iterator[list[ImageEntry]]:
+    """The images of a shard in the batches they are encoded in.
+
+    Raises:
+        InputError: If the file that the shard stands for changed or is damaged.
+        StoreError: If the plan's list is damaged.
+    """
+    plan = record.plan_of(shard)
+    if shard.file is None:
+        entries = store.entries_of(plan, shard)
+    else:
+        entries = read_file(shard.file, plan.source, shard.start, shard.start + (shard.num_images or 0))
+    while batch := list(islice(entries, record.batch_size)):
+        yield batch

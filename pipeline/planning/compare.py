@@ -1,0 +1,160 @@
+"""A listing beside the plans of a store: what is new in it, what changed, what is gone."""
+
+import heapq
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.planning.changes import Differences, Planned, _key
+from pipeline.planning.content import ContentCheck
+from pipeline.settings.embed import OnChange
+from pipeline.source.entry import ImageEntry, Source, SourceFile
+from pipeline.source.listing import Listing
+from pipeline.store.layout import Store
+from pipeline.store.records import CommitMarker, Plan, StoreRecord
+from pipeline.store.tombstones import REPLACED, read_tombstones, tombstones_between
+
+
+class Comparison:
+    """Walks a listing beside the plans."""
+
+    def __init__(
+        self,
+        store: Store,
+        record: StoreRecord,
+        committed: Mapping[int, CommitMarker],
+        listing: Listing,
+        on_change: OnChange,
+        check: ContentCheck | None,
+    ) -> None:
+        self.differences = Differences()
+        self._store, self._record, self._committed, self._listing = store, record, committed, listing
+        self._embeds_changed = on_change == "embed"
+        self._check = check
+
+    def new_entries(self) -> Iterator[ImageEntry]:
+        """Entries that no plan has, and those that changed where they are to be embedded again."""
+        planned = self._planned_entries()
+        old = next(planned, None)
+        for entry in self._listing:
+            while old and old.key < entry.key:
+                self._note_missing(old)
+                old = next(planned, None)
+            if old is None or old.key != entry.key:
+                yield entry
+                continue
+            _refuse_stranger(entry, old)
+            if not old.is_deleted and self._is_image_changed(old, entry):
+                self.differences.add_changed(entry.key, [old.number])
+                if self._embeds_changed:
+                    yield entry
+            old = next(planned, None)
+        while old:
+            self._note_missing(old)
+            old = next(planned, None)
+
+    def new_files(self) -> list[SourceFile]:
+        """The same of files."""
+        planned: dict[str, list[Planned]] = {}
+        for plan in self._record.plans:
+            planned |= _files_of(plan)  # of a file that changed, the newest plan speaks
+        replaced = read_tombstones(self._store, REPLACED)
+        planned = {key: shards for key, shards in planned.items() if not _is_given_up(shards, replaced)}
+        keys = {shards[0].uri: key for key, shards in planned.items()}
+        new = []
+        for file in self._listing.files:
+            shards = planned.pop(file.key, None)
+            if shards is None:
+                _refuse_second_key(file, keys.get(file.uri))
+                new.append(file)
+                continue
+            _refuse_stranger(file, shards[0])
+            if self._is_file_changed(shards, file):
+                self.differences.add_changed(file.key, self._ids_of(shards))
+                self._note_unread(shards)
+                if self._embeds_changed:
+                    new.append(file)
+        for key, shards in planned.items():
+            if shards[0].location == self._listing.spec.location and self._note_unread(shards):
+                self.differences.add_lost(key)
+        return new
+
+    def _planned_entries(self) -> Iterator[Planned]:
+        replaced, gone = read_tombstones(self._store, REPLACED), read_tombstones(self._store)
+        streams = [self._entries_of(plan, replaced, gone) for plan in self._record.plans if plan.has_entries]
+        return heapq.merge(*streams, key=_key)
+
+    def _entries_of(self, plan: Plan, replaced: np.ndarray, gone: np.ndarray) -> Iterator[Planned]:
+        location = plan.source.location
+        for shard in plan.shards:
+            reach = shard.first_id, shard.first_id + shard.room
+            passed_over = set(tombstones_between(replaced, *reach).tolist())
+            deleted = set(tombstones_between(gone, *reach).tolist())
+            for number, entry in enumerate(self._store.entries_of(plan, shard), shard.first_id):
+                if number not in passed_over:
+                    yield Planned(entry.key, entry.uri, entry.state, location, shard, number, number in deleted)
+
+    def _is_image_changed(self, old: Planned, entry: ImageEntry) -> bool:
+        return old.state != entry.state or bool(self._check and self._check.is_image_changed(old, entry))
+
+    def _is_file_changed(self, shards: list[Planned], file: SourceFile) -> bool:
+        spec = self._listing.spec
+        if any(item.state != (file, _columns(spec)) for item in shards):
+            return True
+        return bool(self._check and any(self._check.is_file_changed(shard, spec) for shard in shards))
+
+    def _note_missing(self, old: Planned) -> None:
+        is_unread = old.shard.ordinal not in self._committed
+        if is_unread and old.location == self._listing.spec.location:
+            self.differences.add_lost(old.key)
+
+    def _note_unread(self, shards: list[Planned]) -> set[int]:
+        unread = {item.shard.ordinal for item in shards if item.state} - self._committed.keys()
+        self.differences.unread |= unread
+        return unread
+
+    def _ids_of(self, shards: list[Planned]) -> Iterator[int]:
+        for item in shards:
+            stats = self._committed.get(item.shard.ordinal)
+            if stats:
+                yield from range(item.number, item.number + stats.num_images + stats.num_removed)
+
+
+def _files_of(plan: Plan) -> dict[str, list[Planned]]:
+    """The shards of each file of a plan; those that were dropped have no state, which no file is equal to."""
+    found: dict[str, list[Planned]] = {}
+    for shard in plan.shards:
+        file = shard.file
+        if file:
+            state = None if shard.is_dropped else (file, _columns(plan.source))
+            item = Planned(file.key, file.uri, state, plan.source.location, shard, shard.first_id)
+            found.setdefault(file.key, []).append(item)
+    return found
+
+
+def _is_given_up(shards: list[Planned], replaced: np.ndarray) -> bool:
+    """Whether nothing of a file is to be seen any more: it changed or went, and no newer plan stands for it."""
+    if all(item.state is None for item in shards):
+        return True
+    return any(len(tombstones_between(replaced, item.number, item.number + item.shard.room)) for item in shards)
+
+
+def _columns(spec: Source) -> tuple[str | None, ...]:
+    return spec.image_column, spec.key_column, spec.caption_column
+
+
+def _refuse_stranger(found: ImageEntry | SourceFile, old: Planned) -> None:
+    if found.uri != old.uri:
+        raise InputError(
+            f"the key {found.key!r} is in the store already, of {old.uri}; here it is of {found.uri}: give this source "
+            "a --key-prefix, or put the collection back where it was"
+        )
+
+
+def _refuse_second_key(file: SourceFile, key: str | None) -> None:
+    if key is not None:
+        raise InputError(
+            f"{file.uri} is in the store already, as {key!r}; here it would be {file.key!r}, and its images there "
+            "twice: name the source as before, or only what is new"
+        )

@@ -1,0 +1,56 @@
+"""Changes that sizes and times do not show: the bytes of images against the hashes in their rows."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+
+from pipeline.planning.changes import Planned
+from pipeline.source.entry import ImageEntry, Source
+from pipeline.source.reading import read_file, read_image
+from pipeline.store.layout import Store
+from pipeline.store.parts import read_part
+from pipeline.store.records import CommitMarker
+
+
+class ContentCheck:
+    """Compares the bytes of images with the hashes in their rows: reads all that is embedded."""
+
+    def __init__(self, store: Store, committed: Mapping[int, CommitMarker]) -> None:
+        self._store = store
+        self._committed = committed
+        self._hashes = lru_cache(8)(self._hashes_of)  # walks of several plans alternate between a few shards
+
+    def is_image_changed(self, planned: Planned, entry: ImageEntry) -> bool:
+        """Whether the image is another than the one embedded, or one that could not be read then."""
+        if planned.shard.ordinal not in self._committed:
+            return False
+        hashes = self._hashes(planned.shard.ordinal)
+        try:
+            return planned.number in hashes and hashes[planned.number] != _hash(read_image(entry.uri))
+        except OSError:  # nothing better could be embedded
+            return False
+
+    def is_file_changed(self, planned: Planned, spec: Source) -> bool:
+        """The same for a shard that is a file, or rows of one."""
+        shard = planned.shard
+        if shard.ordinal not in self._committed:
+            return False
+        hashes, stats = self._hashes(shard.ordinal), self._committed[shard.ordinal]
+        entries = read_file(shard.file, spec, shard.start, shard.start + (shard.num_images or 0))
+        count = 0
+        for count, entry in enumerate(entries, start=1):
+            number = shard.first_id + count - 1
+            # rows without bytes of their own point elsewhere
+            if number in hashes and entry.data and hashes[number] != _hash(entry.data):
+                return True
+        return count != stats.num_images + stats.num_removed
+
+    def _hashes_of(self, ordinal: int) -> dict[int, str | None]:
+        """Of each row that has one, or has none for its image could not be read; not of those that ended a decoder."""
+        table = read_part(self._store.part_of(self._committed[ordinal]), ["id", "sha256", "status"])
+        rows = zip(*(table[name].to_pylist() for name in ("id", "sha256", "status")), strict=True)
+        return {number: digest for number, digest, status in rows if digest or status == "unreadable"}
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

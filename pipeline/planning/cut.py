@@ -1,0 +1,71 @@
+"""Cut a listing into shards, the units of work, retry and commit. Pure."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from pipeline.source.entry import ImageEntry, Source, SourceFile
+from pipeline.source.formats.webdataset import most_images
+from pipeline.store.records import Shard
+
+DEFAULT_SHARD_CAPACITY = 10_000
+SHARDS_PER_WORKER = 4
+
+
+def shard_capacity(num_images: int | None, num_workers: int) -> int:
+    """Default images per shard: 10,000, or fewer so that every worker has at least 4 shards to do."""
+    if num_images is None:
+        return DEFAULT_SHARD_CAPACITY
+    return max(1, min(DEFAULT_SHARD_CAPACITY, num_images // (SHARDS_PER_WORKER * num_workers)))
+
+
+def cut_entries(
+    entries: Iterable[ImageEntry], capacity: int, ordinal: int, first_id: int
+) -> Iterator[tuple[Shard, list[ImageEntry]]]:
+    """Cut entries into shards of `capacity` images, the last one possibly smaller; numbers go on from those given."""
+    source, start = iter(entries), 0
+    while members := list(islice(source, capacity)):
+        size = len(members)
+        yield (
+            Shard(
+                ordinal=ordinal,
+                shard_id=listing_hash(members),
+                first_id=first_id + start,
+                room=size,
+                num_images=size,
+                start=start,
+            ),
+            members,
+        )
+        ordinal, start = ordinal + 1, start + size
+
+
+def cut_files(files: Iterable[SourceFile], spec: Source, capacity: int, ordinal: int, first_id: int) -> Iterator[Shard]:
+    """One shard a tar, and one for each `capacity` rows of a Parquet file."""
+    for file in files:
+        if file.num_rows is None:
+            pieces = [(0, None, most_images(file))]
+        else:
+            sizes = [(start, min(capacity, file.num_rows - start)) for start in range(0, file.num_rows, capacity)]
+            pieces = [(start, size, size) for start, size in sizes]
+        for start, size, room in pieces:
+            identity = (file.key, file.num_bytes, file.mtime_ns, spec.model_dump(exclude={"location"}), start, size)
+            yield Shard(
+                ordinal=ordinal,
+                shard_id=hashlib.sha256(repr(identity).encode()).hexdigest()[:32],
+                first_id=first_id,
+                room=room,
+                num_images=size,
+                start=start,
+                file=file,
+            )
+            ordinal, first_id = ordinal + 1, first_id + room
+
+
+def listing_hash(entries: Iterable[ImageEntry]) -> str:
+    """Hash of keys and states; it does not depend on where the source is."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        # repr quotes the text, so that no two lists give one byte string
+        digest.update(repr((entry.key, *entry.state)).encode())
+    return digest.hexdigest()[:32]

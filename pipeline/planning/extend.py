@@ -1,0 +1,125 @@
+"""From a listing to what is planned: the first plan of a store, and what a grown or changed source adds to it.
+
+Listing and plans are walked side by side in the order of keys, so that memory does not grow with them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from pipeline.errors import InputError, StoreError
+from pipeline.planning.changes import Differences, _key
+from pipeline.planning.compare import Comparison
+from pipeline.planning.content import ContentCheck
+from pipeline.planning.cut import cut_entries, cut_files
+from pipeline.settings.embed import OnChange
+from pipeline.source.entry import Source
+from pipeline.source.listing import Listing
+from pipeline.source.sorting import Sorted
+from pipeline.store.layout import Store
+from pipeline.store.records import CommitMarker, StoreRecord
+from pipeline.store.tombstones import REPLACED, add_tombstones, create_tombstones
+
+
+def extend_plan(
+    store: Store,
+    record: StoreRecord,
+    committed: Mapping[int, CommitMarker],
+    listing: Listing,
+    on_change: OnChange,
+    check: ContentCheck | None = None,
+    capacity: int | None = None,
+) -> StoreRecord:
+    """Plan what of a listing no plan has yet.
+
+    Args:
+        store: The store.
+        record: Its run, with the plans so far.
+        committed: Its committed shards.
+        listing: What the source holds now.
+        on_change: For images that changed since they were planned: `stop` with an error, `keep` what there is, or
+            `embed` them again and bury the old rows.
+        check: Compares contents too, which sizes and times may not tell.
+        capacity: Images per new shard; as the run began unless given.
+
+    Returns:
+        The record, with a plan more if there is anything new.
+
+    Raises:
+        StoreError: If images changed, or are gone before they were embedded, and `on_change` is `stop`.
+        InputError: If a key of the listing is in the store already, from elsewhere.
+    """
+    capacity = capacity or record.shard_capacity
+    if not record.plans:
+        create_tombstones(store)
+        return _add(store, record, listing, listing if listing.entries is not None else listing.files, capacity)
+    _refuse_nested(record, listing.spec)
+    growth = Comparison(store, record, committed, listing, on_change, check)
+    # all of it, before anything is written
+    new = growth.new_files() if listing.entries is None else Sorted(growth.new_entries(), _key)
+    differences = growth.differences
+    if on_change == "stop":
+        _refuse(store, differences)
+    if on_change == "embed":
+        # in this order, so that a kill in between loses no image and shows none twice
+        record = _drop(store, record, differences.unread)
+        add_tombstones(store, differences.ids, REPLACED)
+    return _add(store, record, listing, new, capacity)
+
+
+def _add(store: Store, record: StoreRecord, listing: Listing, new: Iterable, capacity: int) -> StoreRecord:
+    ordinal, first_id = record.next_numbers
+    if listing.entries is not None:
+        shards: Iterator = cut_entries(new, capacity, ordinal, first_id)
+    else:
+        shards = ((shard, None) for shard in cut_files(new, listing.spec, capacity, ordinal, first_id))
+    first = next(shards, None)
+    if first is None:
+        return record
+
+    def rest() -> Iterator:
+        yield first
+        yield from shards
+
+    return store.add_plan(record, listing.spec, rest())
+
+
+def _refuse_nested(record: StoreRecord, spec: Source) -> None:
+    """Refuse a folder within a folder of the store, or around one, or the same one under another prefix."""
+    for plan in record.plans:
+        old = plan.source
+        if spec.format != "folder" or old.format != "folder":
+            continue
+        inner, outer = sorted([f"{old.location.rstrip('/')}/", f"{spec.location.rstrip('/')}/"], key=len, reverse=True)
+        if inner.startswith(outer) and (inner != outer or old.key_prefix != spec.key_prefix):
+            raise InputError(
+                f"the folder {spec.location} shares images with {old.location}, which is in the store under other "
+                "keys; they would be there twice: name the source as before, or only what is new"
+            )
+
+
+def _refuse(store: Store, differences: Differences) -> None:
+    if differences.num_changed:
+        raise StoreError(
+            f"{differences.num_changed} images or files of the store {store.root} changed since they were planned "
+            f"(size, time, caption, columns or content), first {differences.first_changed!r}; put them back, or give "
+            "--on-change embed to embed them again, or --on-change keep to go on as planned"
+        )
+    if differences.num_lost:
+        raise StoreError(
+            f"{differences.num_lost} images or files of the store {store.root} are gone before they were embedded, "
+            f"first {differences.first_lost!r}; put them back, or give --on-change embed to go on without them"
+        )
+
+
+def _drop(store: Store, record: StoreRecord, ordinals: set[int]) -> StoreRecord:
+    """Take shards out of the plans whose file changed, or went, before they were embedded."""
+    plans = []
+    for plan in record.plans:
+        if any(shard.ordinal in ordinals for shard in plan.shards):
+            shards = tuple(
+                shard.model_copy(update={"is_dropped": True}) if shard.ordinal in ordinals else shard
+                for shard in plan.shards
+            )
+            plan = plan.model_copy(update={"shards": shards})
+            store.write_plan(plan)
+        plans.append(plan)
+    return record.model_copy(update={"plans": tuple(plans)})

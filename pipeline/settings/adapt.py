@@ -1,0 +1,129 @@
+"""Settings of `adapt`."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, model_validator
+
+from pipeline.model.adapter.config import TARGETS, Factors, Variant
+from pipeline.model.spec import EMBEDDED
+from pipeline.settings.model import ModelSettings
+
+
+class AdaptSettings(ModelSettings):
+    """Train a low-rank adapter that gives back the recall which pruning costs; or export one to an open_clip model."""
+
+    data: Path | None = None
+    """Folder of images to train on; drawn scenes for the model `scenes`, unless given."""
+
+    captions: Path | None = None
+    """TSV of `key TAB caption`; images without captions are left out."""
+
+    label_free: bool = False
+    """Train on images alone: only the image tower is updated, to embed pruned as it did unpruned."""
+
+    out: Path | None = None
+    """Adapter to write, or to finish."""
+
+    export: Path | None = None
+    """Also write the model with the adapter merged, as a directory that open_clip loads by `local-dir:`."""
+
+    adapter: str | None = Field(default=None, validation_alias=AliasChoices("from", "adapter"))
+    """A finished adapter to export; nothing is trained."""
+
+    variant: Variant | None = None
+    """What the towers share: cores; cores and a basis of the output projections; nothing; or images alone."""
+
+    factors: Factors = "free"
+    """Learn the factors A and B; or fix them to the weights' singular vectors, and learn cores and a diagonal."""
+
+    targets: str = "q,k,v,o,mlp"
+    """Matrices of each block that are updated, separated by commas: of q, k, v, o and mlp."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of every update."""
+
+    alpha: float = Field(default=2.0, gt=0.0)
+    """Updates are scaled by alpha / sqrt(rank)."""
+
+    costs: str = "1,1.25,1.5,2,2.5"
+    """How many times fewer multiply-adds: half of the steps draw one of these, half take the policy as it is."""
+
+    crop_area: float = Field(default=0.5, gt=0.0, le=1.0)
+    """Random parts of the images are shown, of at least this share of their area; 1 shows them whole."""
+
+    steps: int = Field(default=1000, ge=1)
+    """Steps of training."""
+
+    batch_size: int = Field(default=64, ge=2)
+    """Images a step."""
+
+    learning_rate: float = Field(default=2e-3, gt=0.0)
+    """Highest rate of AdamW, after a warm-up over the first 5 % of steps; then a cosine to zero."""
+
+    weight_decay: float = Field(default=0.01, ge=0.0)
+    """Of the factors A and B; cores, diagonals and offsets do not decay."""
+
+    feature_weight: float = Field(default=1.0, ge=0.0)
+    """Weight of 1 - cosine to the teacher's embeddings."""
+
+    similarity_weight: float = Field(default=1.0, ge=0.0)
+    """With captions: weight of the divergence from the teacher's similarities within a batch."""
+
+    contrastive_weight: float = Field(default=1.0, ge=0.0)
+    """With captions: weight of telling them apart between the student's tower and the teacher's other one."""
+
+    task_weight: float = Field(default=0.1, ge=0.0)
+    """With captions: weight of telling them apart between the student's towers."""
+
+    held_out: int = Field(default=500, ge=4)
+    """Images to validate on, at most a fifth of all."""
+
+    evaluate_every: int = Field(default=100, ge=1)
+    """Steps between validations; the best state is kept."""
+
+    patience: int = Field(default=5, ge=1)
+    """Validations without a better state before training stops early."""
+
+    seed: int = 0
+    """Of the factors, the order of images and the costs."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Type of weights and activations; auto takes bf16 where the device computes it natively."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes a GPU where there is one."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "AdaptSettings":
+        self.pruning_policy()
+        if self.adapter:
+            if self.export is None or self.out is not None:
+                raise ValueError("--from ADAPTER exports a finished adapter: give --export, and no --out")
+            return self
+        if self.out is None:
+            raise ValueError("out is missing; give --out, the adapter to write")
+        if self.data is None and self.model != EMBEDDED:
+            raise ValueError("data is missing; give --data, a folder of images")
+        if self.data is not None and (self.captions is None) != self.label_free:
+            raise ValueError("give either --captions, or --label-free to train on images alone")
+        if self.label_free and self.variant not in (None, "image-only"):
+            raise ValueError(f"variant = {self.variant!r}: label-free training sees no text; expected 'image-only'")
+        if not self.target_names() or set(self.target_names()) - set(TARGETS):
+            raise ValueError(f"targets = {self.targets!r}: expected some of {', '.join(TARGETS)}, separated by commas")
+        self.cost_ratios()
+        return self
+
+    def target_names(self) -> list[str]:
+        """The matrices to update."""
+        return [name.strip() for name in self.targets.split(",") if name.strip()]
+
+    def cost_ratios(self) -> list[float]:
+        """The costs to draw from; 1 is the unpruned tower."""
+        try:
+            ratios = [float(text) for text in self.costs.split(",")]
+        except ValueError:
+            ratios = []
+        if not ratios or not all(1 <= ratio < 100 for ratio in ratios):
+            raise ValueError(f"costs = {self.costs!r}: expected numbers from 1 on, separated by commas")
+        return ratios

@@ -1,0 +1,83 @@
+"""TODO."""
+
+from pydantic import AliasChoices, Field, model_validator
+
+from pipeline.model.pruning.policy import UNPRUNED, PruningPolicy, choose_policy
+from pipeline.model.spec import EMBEDDED, ModelSource
+from pipeline.settings.load import Settings
+
+
+class ModelSettings(Settings):
+    """Which model, and how its image tower is made cheaper: shared by every verb that loads one."""
+
+    model: str = EMBEDDED
+    """An open_clip name, hf-hub:ORG/NAME, local-dir:PATH, or the embedded model `scenes`."""
+
+    pretrained: str | None = None
+    """Pretrained tag or checkpoint file; needed with an open_clip name."""
+
+    random_weights: bool = False
+    """Use random weights; for measuring speed only."""
+
+    image_size: int | None = Field(default=None, ge=1)
+    """Side of the tower's input in pixels, where it is not to be the model's own; positions are interpolated."""
+
+    policy: str | None = None
+    """Pruning policy: a name or a FILE.yaml; `none` is the unpruned model, the default is `balanced`."""
+
+    keep_ratio: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Share of patch tokens that the reference method keeps, in (0, 1]; short for that policy."""
+
+    adapter: str | None = None
+    """Directory of an adapter to merge into the weights, or `scenes`, the embedded model's."""
+
+    gmac_ratio: float | None = Field(default=None, gt=1.0)
+    """Sharpen the policy until the image tower costs this many times fewer multiply-adds than unpruned."""
+
+    def model_source(self) -> ModelSource:
+        """Where the weights come from."""
+        source = ModelSource(**{name: getattr(self, name) for name in ModelSource.model_fields if hasattr(self, name)})
+        return source.absolute()  # here, not on a worker: its working directory may be another
+
+    def any_weights(self) -> ModelSource:
+        """The same, or random weights where a name comes without a tag: for what does not depend on them."""
+        needs_none = not self.pretrained and ":" not in self.model and self.model != EMBEDDED
+        return self.model_source().model_copy(update={"random_weights": self.random_weights or needs_none})
+
+    def pruning_policy(self) -> PruningPolicy | None:
+        """The policy these settings name; None for the unpruned tower."""
+        return choose_policy(self.policy, self.keep_ratio, self.gmac_ratio)
+
+    @property
+    def policy_is_default(self) -> bool:
+        """Whether nobody asked for a policy, so that a tower that cannot be pruned may go without."""
+        return self.policy is None and self.keep_ratio is None and self.gmac_ratio is None
+
+
+class PoliciesSettings(ModelSettings):
+    """The same for verbs that compare several policies with the unpruned model."""
+
+    policy: str | None = Field(default=None, validation_alias=AliasChoices("policy", "policies"))
+    """Pruning policies, separated by commas, one condition each; `none` comes first in any case."""
+
+    @model_validator(mode="after")
+    def _check_policies(self) -> "PoliciesSettings":
+        self.pruning_policies()
+        return self
+
+    @property
+    def asks_unpruned(self) -> bool:
+        """Whether `none` is named among the policies."""
+        return UNPRUNED in self._names()
+
+    def pruning_policies(self) -> dict[str | None, PruningPolicy]:
+        """The policies to compare with the unpruned tower, by what `--policy` calls them (None: the default)."""
+        asked = [name for name in self._names() if name != UNPRUNED]
+        policies = {name: choose_policy(name, self.keep_ratio, self.gmac_ratio) for name in asked}
+        names = [policy.name for policy in policies.values()]
+        if len(set(names)) < len(names):
+            raise ValueError(f"policy = {self.policy!r}: two policies of one name, {', '.join(names)}; rename one")
+        return policies
+
+    def _names(self) -> list[str | None]:
+        return [name.strip() for name in self.policy.split(",")] if self.policy else [None]

@@ -1,0 +1,19 @@
+"""TODO."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def as_text(path: Path | str) -> str:
+    """A path as text that Parquet and JSON can hold: names are bytes to the kernel, those not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+
+
+def as_column(value: Any) -> str | None:
+    """A value of JSON as the text of a column."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()  # JSON may hold half of a character

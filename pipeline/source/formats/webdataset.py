@@ -1,0 +1,156 @@
+"""WebDataset tars: read from front to back, members of one key side by side. Opened only when a shard is read.
+
+The key of a member is its name up to the first dot of its last part, as WebDataset has it. Every image member is a row;
+`.txt` gives the caption of its key, `.json` what else is known. Members of other kinds are passed over.
+"""
+
+import json
+import math
+import os
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote_from_bytes
+
+from pipeline.errors import InputError
+from pipeline.source.access.failures import reason_of
+from pipeline.source.access.location import TooLarge, open_stream
+from pipeline.source.entry import ImageEntry, Source, SourceFile
+from pipeline.source.formats.folder import has_image_suffix
+from pipeline.source.formats.text import as_column, as_text
+from pipeline.source.limits import MAX_FILE_BYTES
+
+BLOCK = 512
+_MOST_IMAGES = 2**31
+_PIECE = 2**20
+
+
+def most_images(file: SourceFile) -> int:
+    """Images a tar can hold at most: each needs a block of header. Some web servers do not tell a file's size."""
+    return max(1, file.num_bytes // BLOCK) if file.num_bytes else _MOST_IMAGES
+
+
+def read_tar(file: SourceFile, spec: Source) -> Iterator[ImageEntry]:
+    """The images of a tar in the order of its members.
+
+    Raises:
+        InputError: If it is cut, damaged, or its members are out of order or named twice.
+        OSError, SourceUnavailable: If it cannot be read.
+    """
+    num_images = 0
+    try:
+        with (
+            open_stream(file.uri) as stream,
+            tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE, tarinfo=_StrictMember) as archive,
+        ):
+            for group in _groups(archive, file):
+                for entry in _entries(file, spec, group):
+                    num_images += 1
+                    yield entry
+            while rest := archive.fileobj.read(_PIECE):
+                if rest.strip(b"\0"):
+                    raise tarfile.ReadError("more follows its end mark")
+    except tarfile.TarError as error:
+        raise InputError(
+            f"{file.uri} is damaged after {num_images} images ({reason_of(error)}); put a whole copy in its place, and "
+            "run the same command with --on-change embed"
+        ) from error
+
+
+def read_member(uri: str, name: str) -> bytes:
+    """One member's bytes.
+
+    Raises:
+        TooLarge: If they are more than `MAX_FILE_BYTES`.
+        OSError, SourceUnavailable: If it is not there or cannot be read.
+    """
+    try:
+        with open_stream(uri) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+            member = archive.getmember(name)
+            if member.size > MAX_FILE_BYTES:
+                raise TooLarge(f"{member.size} bytes, the limit is {MAX_FILE_BYTES}")
+            return archive.extractfile(member).read()
+    except (tarfile.TarError, KeyError, AttributeError) as error:
+        raise OSError(f"cannot read member {name!r}: {reason_of(error)}") from error
+
+
+class _StrictMember(tarfile.TarInfo):
+    """Takes a tar for ended only where its end mark is: `tarfile` takes damage, and a missing rest, for its end too."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.EmptyHeaderError:
+            raise tarfile.ReadError("it ends without an end mark") from None
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
+def _groups(archive: tarfile.TarFile, file: SourceFile) -> Iterator[list[tuple[tarfile.TarInfo, bytes]]]:
+    """The members of each key, with their bytes."""
+    group: list[tuple[tarfile.TarInfo, bytes]] = []
+    names: set[str] = set()
+    done: set[str] = set()
+    current = None
+    for member in archive:
+        folder, _, name = member.name.rpartition("/")
+        if not member.isfile() or name.startswith("."):
+            continue
+        key = os.path.join(folder, name.partition(".")[0])
+        if key != current:
+            if key in done:
+                raise InputError(
+                    f"{file.uri}: member {member.name!r} is out of order, others of {key!r} came before {current!r}; "
+                    "write the tar again with the members of a key side by side (--sort=name)"
+                )
+            if current is not None:
+                done.add(current)
+                yield group
+            group, names, current = [], set(), key
+        if member.name in names:
+            raise InputError(
+                f"{file.uri}: member {member.name!r} is there twice; write the tar again with each name once"
+            )
+        names.add(member.name)
+        archive.members.clear()  # else it keeps them all
+        if _is_of_use(member.name):
+            group.append((member, archive.extractfile(member).read() if member.size <= MAX_FILE_BYTES else b""))
+    yield group
+
+
+def _is_of_use(name: str) -> bool:
+    return has_image_suffix(name) or name.lower().endswith((".txt", ".json"))
+
+
+def _entries(file: SourceFile, spec: Source, group: list[tuple[tarfile.TarInfo, bytes]]) -> Iterator[ImageEntry]:
+    caption, fields = None, {}
+    for member, data in group:
+        suffix = os.path.splitext(member.name)[1].lower()
+        if suffix == ".txt":
+            caption = data.decode("utf-8", errors="replace").strip()
+        elif suffix == ".json":
+            fields = _fields(data)
+    caption = caption or as_column(fields.get(spec.caption_column)) or None
+    extra = {name: as_column(fields.get(name)) for name in spec.columns} or None
+    for member, data in group:
+        if has_image_suffix(member.name):
+            yield ImageEntry(
+                key=f"{file.key}/{as_text(member.name)}",
+                uri=f"{file.uri}#member={quote_from_bytes(os.fsencode(member.name))}",
+                num_bytes=member.size,
+                mtime_ns=int(member.mtime * 1e9) if math.isfinite(member.mtime) else 0,
+                caption=caption,
+                extra=extra,
+                data=data,
+            )
+
+
+def _fields(data: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):  # what is said of an image is damaged, the image is not
+        return {}
+    return fields if isinstance(fields, dict) else {}

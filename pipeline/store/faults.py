@@ -1,0 +1,120 @@
+"""What must hold of one part: its table against its marker, its plan, its list and the encoder. Pure."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.source.entry import STATUSES, ImageEntry
+from pipeline.store.parts import METADATA_KEY, embeddings_of, part_schema
+from pipeline.store.records import CommitMarker, Shard, StoreRecord
+
+NORM_TOLERANCE = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 2e-3}
+"""How far from 1 the length of a stored embedding may be; it is stored in half precision unless `fp32`."""
+
+
+def faults_of(
+    table: pa.Table,
+    record: StoreRecord,
+    shard: Shard,
+    stats: CommitMarker,
+    entries: Sequence[ImageEntry] | None,
+    gone: np.ndarray | None,
+) -> Iterator[str]:
+    """What is wrong with a part, in words.
+
+    Args:
+        table: All of it.
+        record: The run it belongs to.
+        shard: What was planned.
+        stats: Its commit marker.
+        entries: The images that the plan lists, where it does.
+        gone: Ids (int64, ascending) of its deleted and replaced rows; None if they are not known.
+    """
+    schema = part_schema(record.encoder.embedding_dim, record.encoder.precision != "fp32", record.columns)
+    if not table.schema.equals(schema):
+        pair = zip([*table.schema, None], [*schema, None], strict=False)
+        found, expected = next((found, expected) for found, expected in pair if found != expected)
+        yield f"it has the column {found}, expected {expected}"
+        return
+    yield from _metadata_faults(table, record, shard)
+    yield from _count_faults(table, shard, stats)
+    yield from _null_faults(table)
+    yield from _norm_faults(table, NORM_TOLERANCE[record.encoder.precision])
+    faults = list(_id_faults(table["id"].to_numpy(), shard, stats, gone))
+    yield from faults
+    if entries is not None and not faults:
+        yield from _entry_faults(table, shard, entries)
+
+
+def _metadata_faults(table: pa.Table, record: StoreRecord, shard: Shard) -> Iterator[str]:
+    try:
+        found = json.loads((table.schema.metadata or {})[METADATA_KEY])
+    except (KeyError, ValueError):
+        yield "its file metadata does not name its encoder"
+        return
+    expected = {"fingerprint": record.fingerprint, "text_space": record.text_space, "image_policy": record.image_space}
+    for name, value in {**expected, "shard_id": shard.shard_id}.items():
+        if found.get(name) != value:
+            yield f"its file metadata has {name} {found.get(name)}, expected {value}"
+
+
+def _count_faults(table: pa.Table, shard: Shard, stats: CommitMarker) -> Iterator[str]:
+    if table.num_rows != stats.num_images:
+        yield f"it has {table.num_rows} rows, its stats file says {stats.num_images}"
+    total = stats.num_images + stats.num_removed
+    if total != (total if shard.num_images is None else shard.num_images) or total > shard.room:
+        yield f"{total} images were embedded, {shard.num_images or shard.room} were planned"
+    counts = Counter(table["status"].to_pylist())
+    unknown = sorted(set(counts) - set(STATUSES))
+    if unknown:
+        yield f"it has the status {unknown[0]!r}, expected one of {', '.join(STATUSES)}"
+    num_ok = counts.pop("ok", 0)
+    if (num_ok, dict(counts)) != (stats.num_ok, stats.failed):
+        yield f"it has {num_ok} ok rows and failed {dict(counts)}, its stats file {stats.num_ok} and {stats.failed}"
+
+
+def _null_faults(table: pa.Table) -> Iterator[str]:
+    is_ok = pc.equal(table["status"], "ok")
+    for name, what in (("embedding", "embedding"), ("tokens_kept", "number of tokens"), ("error", "error")):
+        is_wrong = pc.equal(pc.is_null(table[name]), is_ok)
+        if name == "error":
+            is_wrong = pc.invert(is_wrong)
+        wrong = table.filter(is_wrong)
+        if wrong.num_rows:
+            first, has = wrong.slice(0, 1).to_pylist()[0], "no" if pc.is_null(wrong[name])[0].as_py() else "an"
+            yield f"{wrong.num_rows} rows, first {first['key']!r}, have status {first['status']} and {has} {what}"
+
+
+def _norm_faults(table: pa.Table, tolerance: float) -> Iterator[str]:
+    table = table.filter(pc.is_valid(table["embedding"]))
+    ids, embeddings_NE = embeddings_of(table)
+    norms_N = np.sqrt(np.einsum("ne,ne->n", embeddings_NE, embeddings_NE, dtype=np.float64))
+    wrong = np.flatnonzero(~(np.abs(norms_N - 1) < tolerance))  # so that no number is wrong, too
+    if len(wrong):
+        yield f"{len(wrong)} embeddings are not of length 1, first that of id {ids[wrong[0]]}: {norms_N[wrong[0]]:.6f}"
+
+
+def _id_faults(ids: np.ndarray, shard: Shard, stats: CommitMarker, gone: np.ndarray | None) -> Iterator[str]:
+    expected = np.arange(shard.first_id, shard.first_id + stats.num_images + stats.num_removed)
+    if not (np.diff(ids) > 0).all() or not np.isin(ids, expected).all():
+        yield f"its ids are not ascending, or not in {shard.first_id}..{shard.first_id + len(expected) - 1}"
+        return
+    missing = np.setdiff1d(expected, ids)
+    if stats.compaction and gone is not None:
+        missing = np.setdiff1d(missing, gone)
+    if len(missing) and (gone is not None or not stats.compaction):
+        yield f"{len(missing)} rows are missing, first of id {missing[0]}, and no tombstone says that they were deleted"
+
+
+def _entry_faults(table: pa.Table, shard: Shard, entries: Sequence[ImageEntry]) -> Iterator[str]:
+    columns = (table[name].to_pylist() for name in ("id", "key", "uri"))
+    for number, key, uri in zip(*columns, strict=True):
+        row = number - shard.first_id
+        listed = entries[row] if row < len(entries) else None
+        if listed is None or (key, uri) != (listed.key, listed.uri):
+            yield f"the row of id {number} is {key!r} of {uri!r}, the plan lists {listed and (listed.key, listed.uri)}"
+            return

@@ -1,0 +1,129 @@
+"""The Parquet contract: columns, statuses, file metadata. Home of pyarrow's writing side.
+
+One row per image, whatever became of it. A part holds nothing that varies with time: same images, encoder and
+library versions give the same bytes.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import ConfigError, StoreError, first_line
+from pipeline.model.spec import EncoderSpec, spec_metadata
+from pipeline.source.entry import ImageResult
+
+SCHEMA_VERSION = 2
+METADATA_KEY = b"clipsieve"
+ROW_GROUP_ROWS = 10_000
+
+
+def part_schema(embedding_dim: int, half: bool, columns: dict[str, str] | None = None) -> pa.Schema:
+    """Columns of a part; `half` stores float16 embeddings, else float32; `columns` are carried from the source."""
+    element = pa.float16() if half else pa.float32()
+    return pa.schema(
+        [
+            pa.field("id", pa.int64(), nullable=False),
+            pa.field("key", pa.string(), nullable=False),
+            pa.field("uri", pa.string(), nullable=False),
+            pa.field("caption", pa.string()),
+            pa.field("width", pa.int32()),
+            pa.field("height", pa.int32()),
+            pa.field("sha256", pa.string()),
+            pa.field("status", pa.string(), nullable=False),
+            pa.field("error", pa.string()),
+            pa.field("tokens_kept", pa.int32()),
+            *(pa.field(name, pa.type_for_alias(kind)) for name, kind in (columns or {}).items()),
+            pa.field("embedding", pa.list_(element, embedding_dim)),
+        ]
+    )
+
+
+def refuse_taken_names(columns: Iterable[str]) -> None:
+    """Refuse columns of a source that have the name of one of a part's own.
+
+    Raises:
+        ConfigError: Naming the first one.
+    """
+    own = part_schema(1, half=False).names
+    taken = next((name for name in columns if name in own), None)
+    if taken:
+        raise ConfigError(f"--columns {taken}: every row has a column of that name already; rename it in the source")
+
+
+def part_table(
+    records: Sequence[ImageResult],
+    embeddings: np.ndarray,
+    first_id: int,
+    tokens_kept: int,
+    spec: EncoderSpec,
+    shard_id: str,
+    columns: dict[str, str] | None = None,
+) -> pa.Table:
+    """Build the table of one shard.
+
+    Args:
+        records: One per image, in plan order.
+        embeddings: [rows, E] float32, unit length; rows of failed images are ignored.
+        first_id: Id of the first row; the rest follow.
+        tokens_kept: Patch tokens that reach the end of the tower (count).
+        spec: The encoder, written to the file's metadata.
+        shard_id: Content hash of the shard's listing.
+        columns: Columns carried from the source, with their Arrow types.
+
+    Returns:
+        A table with `part_schema`; `embedding` and `tokens_kept` are null where status is not ok.
+    """
+    assert embeddings.shape == (len(records), spec.embedding_dim)
+    half = spec.precision != "fp32"
+    schema = part_schema(spec.embedding_dim, half, columns)
+    failed = np.array([record.status != "ok" for record in records], dtype=bool)
+    values = embeddings.astype(np.float16 if half else np.float32)
+    values[failed] = 0
+    values_of: dict[str, Any] = {
+        name: [getattr(record, name) for record in records]
+        for name in ("key", "uri", "caption", "width", "height", "sha256", "status", "error")
+    }
+    values_of |= {name: [(record.extra or {}).get(name) for record in records] for name in columns or {}}
+    values_of["id"] = np.arange(first_id, first_id + len(records), dtype=np.int64)
+    values_of["tokens_kept"] = pa.array(np.full(len(records), tokens_kept, dtype=np.int32), mask=failed)
+    values_of["embedding"] = pa.FixedSizeListArray.from_arrays(
+        pa.array(values.reshape(-1)), type=schema.field("embedding").type, mask=pa.array(failed)
+    )
+    metadata = {"schema_version": SCHEMA_VERSION, "shard_id": shard_id, **spec_metadata(spec)}
+    table = pa.table([values_of[name] for name in schema.names], schema=schema)
+    return table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True).encode()})
+
+
+def write_part(path: Path, table: pa.Table) -> None:
+    """Write `table` to `path` as is; the caller makes it atomic."""
+    # no two embeddings are equal: a dictionary of their numbers makes them larger, and slower to write and to read
+    repeated = [name for name in table.schema.names if name != "embedding"]
+    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS, use_dictionary=repeated)
+
+
+def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read (some columns of) a part.
+
+    Raises:
+        StoreError: If the file is not a whole Parquet file or lacks a column.
+    """
+    try:
+        return pq.read_table(path, columns=list(columns) if columns else None, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        reason = first_line(error)
+        raise StoreError(f"cannot read {path}: {reason}; remove it and its stats file, and run embed again") from error
+
+
+def embeddings_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (int64 [n]) and embeddings (float32 [n, E]) of the ok rows of a part that has id, status, embedding."""
+    ok = table.filter(pc.equal(table["status"], "ok"))
+    column = ok["embedding"].combine_chunks()
+    dim = column.type.list_size
+    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    return ok["id"].to_numpy(), values.reshape(-1, dim)

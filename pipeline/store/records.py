@@ -1,0 +1,118 @@
+"""The JSON records of a store: what is embedded by what, which shards there are, what became of each. Contracts."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.model.spec import EncoderSpec
+from pipeline.source.entry import Source, SourceFile
+from pipeline.store.parts import SCHEMA_VERSION
+
+
+class Shard(BaseModel):
+    """One entry of a plan: consecutive entries of a listing, a whole tar, or consecutive rows of a Parquet file.
+
+    `shard_id` is a hash of what it holds; rows have the ids from `first_id` on, `room` of them at most; `num_images`
+    is None for a tar, which is counted when it is read; `start` is the first entry of the plan's list, or row of the
+    file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ordinal: int
+    shard_id: str
+    first_id: int
+    room: int
+    num_images: int | None
+    start: int = 0
+    file: SourceFile | None = None
+    is_dropped: bool = False
+    """Its file changed before it was embedded; another shard stands for it."""
+
+
+class Plan(BaseModel):
+    """plan/00000.json: the shards of one listing of one source; a source that grew has a plan for what is new."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    source: Source
+    shards: tuple[Shard, ...]
+    entries_sha256: str | None = None
+    """Of plan/00000.parquet, where there is one."""
+
+    @property
+    def has_entries(self) -> bool:
+        """Whether its images are listed one by one, in plan/00000.parquet."""
+        return self.source.format in ("folder", "list")
+
+
+class StoreRecord(BaseModel):
+    """run.json: by which encoder, in which units; with the plans beside it, what is to be embedded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+
+    schema_version: int = SCHEMA_VERSION
+    clipsieve_version: str
+    encoder: EncoderSpec
+    fingerprint: str
+    text_space: str
+    image_space: str = Field(alias="image_policy")
+    """The key on disk is older than the name."""
+
+    columns: dict[str, str] = {}
+    shard_capacity: int
+    batch_size: int
+    max_pixels: int
+    threads_per_worker: int
+    environment: dict[str, Any]
+    plans: tuple[Plan, ...] = Field(default=(), exclude=True)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """All that are to be embedded, in the order of their ids."""
+        return tuple(shard for plan in self.plans for shard in plan.shards if not shard.is_dropped)
+
+    @property
+    def num_images(self) -> int | None:
+        """Images planned, over all shards; None if some are not counted yet."""
+        counts = [shard.num_images for shard in self.shards]
+        return None if None in counts else sum(counts)
+
+    @property
+    def next_numbers(self) -> tuple[int, int]:
+        """Ordinal and first id of the next shard to be planned."""
+        planned = [shard for plan in self.plans for shard in plan.shards]
+        return (planned[-1].ordinal + 1, planned[-1].first_id + planned[-1].room) if planned else (0, 0)
+
+    def plan_of(self, shard: Shard) -> Plan:
+        """The plan that a shard belongs to."""
+        return next(plan for plan in reversed(self.plans) if plan.shards[0].ordinal <= shard.ordinal)
+
+
+class CommitMarker(BaseModel):
+    """part-*.stats.json: proof that a shard is committed, and what it cost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ordinal: int
+    shard_id: str
+    fingerprint: str
+    num_images: int
+    num_ok: int
+    failed: dict[str, int]
+    sha256: str
+    num_bytes: int
+    timings_s: dict[str, float]
+    finished_at: str
+    host: str = ""
+    micro_batch: int | None = None
+    """Images per forward pass where the device's memory did not hold a whole batch."""
+    num_halvings: int = 0
+    """How often it ran out of memory in this shard."""
+    canary: dict[str, float] | None = None
+    """Quantiles of the cosine between pruned and unpruned embeddings of some of its images."""
+    compaction: int = 0
+    """How often deleted rows were taken out of its part."""
+    num_removed: int = 0
+    """Rows that were taken out."""

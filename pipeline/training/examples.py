@@ -1,0 +1,158 @@
+"""What an adapter is trained on: images, their captions, and an order that seed and step alone decide. No torch."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.machine import num_cores
+from pipeline.model.spec import Preprocess
+from pipeline.pixels.decode import decode_batch
+from pipeline.pixels.resize import crop_and_resize
+from pipeline.source.entry import ImageEntry, ImageResult
+from pipeline.source.formats.captions import read_captions, with_captions
+from pipeline.source.formats.folder import list_images
+
+BATCHES_AHEAD = 4
+MIN_IMAGES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images to decode: rows in the list of examples, and what is drawn for each in a step of training."""
+
+    rows_B: np.ndarray
+    captions_B: np.ndarray | None = None
+    """Which of its captions an image comes with."""
+
+    boxes_B4: np.ndarray | None = None
+    """Part of the image that is shown: left, top, right, bottom in shares of its sides."""
+
+    is_mirrored_B: np.ndarray | None = None
+
+    def only(self, is_good_B: np.ndarray) -> "Batch":
+        """The same without some images."""
+        return Batch(self.rows_B[is_good_B], self.captions_B[is_good_B])
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Images to train and to validate on. The held-out ones come last."""
+
+    entries: list[ImageEntry]
+    captions: list[list[str]]
+    """Captions of each image; none where the training is label-free."""
+
+    num_held_out: int
+
+    @property
+    def num_training(self) -> int:
+        """Images that are trained on."""
+        return len(self.entries) - self.num_held_out
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Rows that are validated on."""
+        return np.arange(self.num_training, len(self.entries))
+
+    def batch(self, step: int, batch_size: int, seed: int, crop_area: float, mirrors: bool) -> Batch:
+        """The images of a step: every image once an epoch, in another order each.
+
+        Args:
+            step: Counted from 0.
+            batch_size: Images (count).
+            seed: Of everything that is drawn.
+            crop_area: Least share of an image's area that is shown, (0, 1]; 1 shows it whole.
+            mirrors: Whether half of the images are shown left for right.
+        """
+        first = step * batch_size
+        rows = []
+        for epoch in range(first // self.num_training, (first + batch_size - 1) // self.num_training + 1):
+            start = epoch * self.num_training
+            order = np.random.default_rng((seed, epoch)).permutation(self.num_training)
+            rows.append(order[max(0, first - start) : first + batch_size - start])
+        rows_B = np.concatenate(rows)
+        rng = np.random.default_rng((seed, step, 1))
+        draws = rng.random(batch_size)
+        return Batch(
+            rows_B=rows_B,
+            captions_B=np.array([int(draw * len(self.captions[row])) for draw, row in zip(draws, rows_B, strict=True)]),
+            boxes_B4=_boxes(rng, batch_size, crop_area) if crop_area < 1 else None,
+            is_mirrored_B=rng.random(batch_size) < 0.5 if mirrors else None,
+        )
+
+    def fingerprint(self) -> str:
+        """Hash of what is trained and validated on: keys, sizes of files, captions."""
+        digest = hashlib.sha256(str(self.num_held_out).encode())
+        for entry, captions in zip(self.entries, self.captions, strict=True):
+            digest.update(repr((entry.key, entry.num_bytes, captions)).encode())
+        return digest.hexdigest()
+
+
+def gather(folder: Path, captions_file: Path | None, num_held_out: int, seed: int) -> Examples:
+    """Images of a folder; with a captions file those that have captions.
+
+    Raises:
+        InputError: If captions and images do not fit, or there are too few images.
+    """
+    entries, _ = list_images(folder)
+    captions: dict[str, list[str]] = {}
+    if captions_file:
+        captions = read_captions(captions_file)
+        entries = [entry for entry in with_captions(entries, captions) if entry.caption]
+    _refuse_few(len(entries), f"with captions in {captions_file}" if captions_file else f"in {folder}")
+    num_held_out = min(num_held_out, len(entries) // 5)
+    order = np.random.default_rng(seed).permutation(len(entries))
+    held_out, training = sorted(order[:num_held_out]), sorted(order[num_held_out:])
+    entries = [entries[row] for row in (*training, *held_out)]
+    return Examples(entries, [captions.get(entry.key, []) for entry in entries], num_held_out)
+
+
+class Decoder:
+    """Decodes batches on threads, a few ahead of their use (Pillow works outside the interpreter's lock)."""
+
+    def __init__(self, examples: Examples, preprocess: Preprocess) -> None:
+        self._examples, self._preprocess = examples, preprocess
+        self._threads = ThreadPoolExecutor(max(1, num_cores() // 2), thread_name_prefix="decode")
+
+    def __enter__(self) -> "Decoder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def ahead(self, batches: Iterator[Batch]) -> Iterator[tuple[np.ndarray, list[ImageResult]]]:
+        """`(pixels uint8 [B, H, W, 3], records)` of batches, in their order."""
+        waiting: list[Future] = []
+        for batch in batches:
+            waiting.append(self._threads.submit(self._decode, batch))
+            if len(waiting) > BATCHES_AHEAD:
+                yield waiting.pop(0).result()
+        yield from (future.result() for future in waiting)
+
+    def _decode(self, batch: Batch) -> tuple[np.ndarray, list[ImageResult]]:
+        entries = [self._examples.entries[row] for row in batch.rows_B]
+        pixels_BHWC, records = decode_batch(entries, self._preprocess)
+        if batch.boxes_B4 is not None:
+            for slot, box in enumerate(batch.boxes_B4):
+                pixels_BHWC[slot] = crop_and_resize(pixels_BHWC[slot], box)
+        if batch.is_mirrored_B is not None:
+            pixels_BHWC[batch.is_mirrored_B] = pixels_BHWC[batch.is_mirrored_B, :, ::-1]
+        return pixels_BHWC, records
+
+
+def _boxes(rng: np.random.Generator, count: int, least_area: float) -> np.ndarray:
+    """Random parts of an image: areas even from the least on, sides up to a fifth longer or shorter than each other."""
+    area, stretch = rng.uniform(least_area, 1, count), np.exp(rng.uniform(-0.1, 0.1, count))
+    sides_B2 = np.minimum(1, np.stack([np.sqrt(area) * stretch, np.sqrt(area) / stretch], axis=1))
+    corners_B2 = rng.random((count, 2)) * (1 - sides_B2)
+    return np.concatenate([corners_B2, corners_B2 + sides_B2], axis=1)
+
+
+def _refuse_few(count: int, what: str) -> None:
+    if count < MIN_IMAGES:
+        raise InputError(f"{count} images {what}: training and validation need at least {MIN_IMAGES}; give more")

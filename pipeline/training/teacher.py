@@ -1,0 +1,94 @@
+"""The unpruned model: it embeds what the student sees, and says what is right on the held-out images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import InputError
+from pipeline.model.encode import Encoder, sharing_weights
+from pipeline.model.load import LoadedModel
+from pipeline.model.pruning.policy import named_policy
+from pipeline.training.examples import Batch, Decoder, Examples
+
+_BATCH = 64
+
+
+class Teacher:
+    """The model as it was loaded, under `lossless`: equal to none but for rounding, and quicker."""
+
+    logit_scale: float
+    """What the model multiplies similarities by."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        """Stand beside a student of the same weights."""
+        self._encoder = Encoder(sharing_weights(loaded), named_policy("lossless"))
+        self._tokenize = loaded.tokenize
+        self.logit_scale = float(loaded.clip.logit_scale.detach().exp())
+
+    def embed(self, pixels_BHWC: np.ndarray) -> Tensor:
+        """Unit embeddings [B, E] of images, on the CPU."""
+        return torch.from_numpy(self._encoder.encode(pixels_BHWC))
+
+    def embed_captions(self, examples: Examples) -> "Captions":
+        """Every caption of the examples."""
+        texts = [text for captions in examples.captions for text in captions]
+        counts = [len(captions) for captions in examples.captions]
+        return Captions(
+            tokens_MT=self._tokenize(texts),
+            vectors_ME=torch.from_numpy(self._encoder.encode_texts(texts)),
+            first_N=np.cumsum([0, *counts[:-1]]),
+            counts_N=np.array(counts),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Captions:
+    """M captions of N images, in the images' order; unit embeddings."""
+
+    tokens_MT: Tensor
+    vectors_ME: Tensor
+    first_N: np.ndarray
+    """Row of each image's first caption."""
+
+    counts_N: np.ndarray
+
+    def of(self, batch: Batch) -> Tensor:
+        """Rows of the captions that a batch's images come with: int64 [B]."""
+        return torch.from_numpy(self.first_N[batch.rows_B] + batch.captions_B)
+
+    def of_all(self, rows: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """`(rows, labels)` of all captions of some images; a label is the image's place among them."""
+        spans = [np.arange(self.first_N[row], self.first_N[row] + self.counts_N[row]) for row in rows]
+        return torch.from_numpy(np.concatenate(spans)), np.repeat(np.arange(len(rows)), self.counts_N[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Images to validate on: uint8 [N, H, W, 3], the teacher's unit embeddings, rows among the examples."""
+
+    pixels_NHWC: np.ndarray
+    taught_NE: np.ndarray
+    rows_N: np.ndarray
+
+
+def held_out_images(teacher: Teacher, examples: Examples, decoder: Decoder) -> HeldOut:
+    """Decode the images to validate on, and ask the teacher about them.
+
+    Raises:
+        InputError: If fewer than two can be decoded.
+    """
+    rows_N, pixels, records, taught = examples.held_out, [], [], []
+    batches = (Batch(rows_N[first : first + _BATCH]) for first in range(0, len(rows_N), _BATCH))
+    for pixels_BHWC, batch_records in decoder.ahead(batches):
+        pixels.append(pixels_BHWC)
+        records += batch_records
+        taught.append(teacher.embed(pixels_BHWC).numpy())
+    is_good_N = np.array([record.status == "ok" for record in records])
+    if is_good_N.sum() < 2:
+        bad = next(record for record in records if record.status != "ok")
+        raise InputError(
+            f"{is_good_N.sum()} of {len(records)} held-out images can be decoded, {bad.key}: {bad.error}; mend the data"
+        )
+    return HeldOut(np.concatenate(pixels)[is_good_N], np.concatenate(taught)[is_good_N], rows_N[is_good_N])

@@ -1,0 +1,40 @@
+"""The drift canary: a share of the images is embedded unpruned as well, to see in time what pruning does to them."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.model.encode import Encoder
+from pipeline.source.entry import ImageResult
+
+_QUANTILES = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
+
+
+class Canary:
+    """Cosines between pruned and unpruned embeddings of some of a shard's images, chosen by a hash of their keys."""
+
+    def __init__(self, unpruned: Encoder, share: float) -> None:
+        self._unpruned = unpruned
+        self._share = share
+        self._cosines: list[np.ndarray] = []
+
+    def watch(self, records: Sequence[ImageResult], pixels_BHWC: np.ndarray, embeddings_BE: np.ndarray) -> None:
+        """Embed the chosen ones of a batch again."""
+        chosen = [slot for slot, record in enumerate(records) if record.status == "ok" and self._chooses(record.key)]
+        if chosen:
+            unpruned = self._unpruned.encode(pixels_BHWC[chosen])
+            self._cosines.append(np.einsum("be,be->b", unpruned, embeddings_BE[chosen]))
+
+    def summary(self) -> dict[str, float] | None:
+        """Number of images and quantiles of their cosines since the last summary; None if none was chosen."""
+        if not self._cosines:
+            return None
+        cosines = np.concatenate(self._cosines)
+        self._cosines = []
+        quantiles = {name: round(float(np.quantile(cosines, q)), 6) for name, q in _QUANTILES.items()}
+        return {"num_images": len(cosines), **quantiles}
+
+    def _chooses(self, key: str) -> bool:
+        number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
+        return number < self._share * 2**64

@@ -1,0 +1,262 @@
+"""The encode workers of a driver: start them, have them load a model, replace those that die, end them."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from pipeline import __version__
+from pipeline.errors import ConfigError, WorkerError, first_line
+from pipeline.monitor.progress import Progress
+from pipeline.store.records import Shard, StoreRecord
+from pipeline.workers.cores import cpus_reserved, threads_that_fit
+from pipeline.workers.dispatch import Run
+from pipeline.workers.encode_worker import EncodeWorker, batches_ahead
+from pipeline.workers.messages import EncoderRequest, WorkerIdentity, WorkerReport, code_sha256
+from pipeline.workers.session import WORKERS_GONE_S, get, node_is_alive, ray_session, wait
+
+MAX_LOAD_ATTEMPTS = 3
+SETTLE_S = 10.0
+"""How long a worker that shall end may take to start first."""
+
+
+@contextmanager
+def worker_pool(address: str | None, num_workers: int | None, min_workers: int | None = None) -> Iterator["WorkerPool"]:
+    """A Ray session with encode workers, all ended with the block."""
+    with ray_session(address):
+        pool = WorkerPool(num_workers, min_workers)
+        try:
+            yield pool
+        finally:
+            pool.stop()
+
+
+class WorkerPool:
+    """Encode workers, one per GPU of the cluster, else one per CPU core; of use once a model is loaded."""
+
+    report: WorkerReport
+    """What the workers loaded last."""
+
+    def __init__(self, num_workers: int | None, min_workers: int | None = None) -> None:
+        """Start the workers.
+
+        Args:
+            num_workers: The most there shall be; those that find no room yet wait for the cluster to grow.
+            min_workers: How many must be there to begin; all unless given.
+
+        Raises:
+            ConfigError: If the workers to begin with are more than there are cores.
+        """
+        resources = ray.cluster_resources()
+        self._num_gpus = int(resources.get("GPU", 0))
+        self._num_cpus = int(resources.get("CPU", 1))
+        count = num_workers or self._num_gpus or self._num_cpus
+        self._min = min(min_workers or count, count)
+        if not self._num_gpus and self._min > self._num_cpus:
+            # Ray would wait for more cores without a word
+            raise ConfigError(
+                f"workers = {self._min}: there are {self._num_cpus} CPU cores and no GPU; give at most {self._num_cpus}"
+            )
+        present = min(count, self._num_gpus or self._num_cpus) if min_workers else count
+        self._threads = 1 if self._num_gpus else threads_that_fit(present, _cores_of_nodes())
+        encode_cpus, self._decode_cpus = cpus_reserved(self._num_cpus, count, self._threads)
+        self._options = {"num_cpus": encode_cpus}
+        if self._num_gpus:
+            self._options, self._decode_cpus = {"num_gpus": 1 / math.ceil(present / self._num_gpus), "num_cpus": 0}, 1.0
+        self._workers = [self._start() for _ in range(count)]
+        self._joining: dict[Any, Any] = {}
+        self._request: EncoderRequest | None = None
+        self._weights: Any = None
+
+    def load(self, request: EncoderRequest) -> None:
+        """Have the workers load a model, in place of what they had: one from where it is, the others from that one.
+
+        Raises:
+            WorkerError: If workers run other code than the driver, do not agree on what they loaded, or die of it.
+        """
+        if self._has_loaded(request):
+            return
+        for _ in range(MAX_LOAD_ATTEMPTS):
+            try:
+                self._load(request)
+                return
+            except ray.exceptions.RayError as error:
+                reason = first_line(error)
+                self.stop()
+                self._workers = [self._start() for _ in self._workers]
+        raise WorkerError(
+            f"workers died {MAX_LOAD_ATTEMPTS} times while they loaded the model ({reason}); see their logs"
+        )
+
+    def _load(self, request: EncoderRequest) -> None:
+        self._request, self._joining, self._weights = None, {}, None
+        identities = {worker.identify.remote(): worker for worker in self._workers}
+        present = wait(list(identities), self._min, WORKERS_GONE_S)
+        if len(present) < self._min:
+            raise WorkerError(
+                f"{len(present)} of {self._min} workers were given room within {WORKERS_GONE_S:.0f} s; look at "
+                "`ray status`, give fewer --workers, or --min-workers to begin with fewer"
+            )
+        for identity in [get(ref) for ref in present]:
+            _refuse_other_code(identity)
+        first, identity = identities[present[0]], get(present[0])
+        if request.precision is None:
+            request = replace(request, precision=identity.preferred_precision)
+        self.report = get(wait([first.load.remote(request)])[0])
+        self._request = request
+        if len(self._workers) > 1:
+            self._weights = first.pack.remote()
+        for worker in self._workers:
+            if worker is not first:
+                self._join(worker)
+        num_lost = 0
+        while self.num_ready < self._min:
+            num_lost += not self._accept_worker(wait(list(self._joining))[0])
+            if num_lost >= MAX_LOAD_ATTEMPTS * len(self._workers):
+                raise WorkerError(
+                    f"workers died {num_lost} times while they loaded the model; if memory is short, give fewer "
+                    "--workers, else see their logs"
+                )
+
+    def _has_loaded(self, request: EncoderRequest) -> bool:
+        if self._request is None or self._joining:
+            return False
+        precision, threads = request.precision or self._request.precision, request.threads or self._threads
+        loaded = replace(self._request, threads=self.report.threads)
+        return replace(request, precision=precision, threads=threads) == loaded
+
+    @property
+    def num_workers(self) -> int:
+        """Number of encode workers, those that wait for room included."""
+        return len(self._workers)
+
+    @property
+    def num_ready(self) -> int:
+        """Number of encode workers that have loaded the model."""
+        return len(self._workers) - len(self._joining)
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """Cores and GPUs of the cluster, as they were at the start."""
+        return {"cpus": self._num_cpus, "gpus": self._num_gpus}
+
+    def run(
+        self,
+        shards: Sequence[Shard],
+        record: StoreRecord,
+        root: Path,
+        on_tick: Callable[[Progress], None],
+        on_event: Callable[..., None] = lambda event, **details: None,
+    ) -> Progress:
+        """Have every shard embedded and committed.
+
+        Args:
+            shards: What is to be done.
+            record: The run, passed on to the workers.
+            root: The store, on a file system that all workers see.
+            on_tick: Called about twice a second.
+            on_event: Told of commits, losses and stragglers: a name, and details by keyword.
+
+        Returns:
+            What finished, and what was set aside because its source cannot be read.
+
+        Raises:
+            WorkerError: If a shard failed `MAX_SHARD_ATTEMPTS` times, or no worker is left.
+            ClipsieveError: What a worker raised for the user, as it was raised; unreadable sources beyond
+                `MAX_DAMAGED_SHARDS` too.
+        """
+        run = Run(self, shards, ray.put(record), root, on_event)
+        while run.queue or run.busy:
+            run.hand_out()
+            for ref in run.wait([*run.busy, *self._joining]):
+                if ref in self._joining:
+                    run.idle += self._accept_worker(ref, on_event)
+                else:
+                    run.take(ref)
+            run.tick(on_tick)
+        return run.progress
+
+    def stop(self) -> None:
+        """End the workers' processes."""
+        _end(self._workers)
+
+    def ready_workers(self) -> list[Any]:
+        """Workers that have loaded the model."""
+        joining = list(self._joining.values())
+        return [worker for worker in self._workers if worker not in joining]
+
+    def replace(self, worker: Any) -> None:
+        """End a worker, and start another one that joins when there is room for it."""
+        with suppress(ray.exceptions.RayError):
+            ray.kill(worker)  # it may live on, cut off
+        place = self._workers.index(worker)
+        self._workers[place] = self._start()
+        self._join(self._workers[place])
+
+    def release(self, worker: Any) -> bool:
+        """Give an idle worker's room back, if the run can do with fewer; whether it was given back."""
+        if len(self._workers) <= self._min:
+            return False
+        ray.kill(worker)
+        self._workers.remove(worker)
+        return True
+
+    def release_joining(self) -> None:
+        """Wait no longer for workers that the run can do without."""
+        spare = list(self._joining.items())[: max(0, len(self._workers) - self._min)]
+        if spare:
+            _end([worker for _, worker in spare])
+        for ref, worker in spare:
+            self._workers.remove(worker)
+            del self._joining[ref]
+
+    def _join(self, worker: Any) -> None:
+        self._joining[worker.load.remote(self._request, self._weights)] = worker
+
+    def _accept_worker(self, ref: Any, on_event: Callable[..., None] = lambda event, **details: None) -> list[Any]:
+        """Take a worker in whose loading has ended: a list of it, empty if it failed and another one was started."""
+        worker = self._joining.pop(ref)
+        try:
+            report, identity = get(ref), get(wait([worker.identify.remote()])[0])
+        except ray.exceptions.RayError as error:
+            on_event("worker_lost", reason=first_line(error))
+            self._weights = None  # it may be they that are lost, with their node: from where the model is, then
+            self.replace(worker)
+            return []
+        if report.spec.fingerprint != self.report.spec.fingerprint:
+            raise WorkerError(
+                f"workers loaded different encoders: {self.report.spec.describe()} and {report.spec.describe()}; "
+                "put the same weights on every node"
+            )
+        _refuse_other_code(identity)
+        on_event("worker_joined", host=identity.host)
+        return [worker]
+
+    def _start(self) -> Any:
+        ahead = batches_ahead(self._num_cpus, max(1, self._num_gpus)) if self._num_gpus else batches_ahead(1, 1)
+        return EncodeWorker.options(**self._options).remote(self._threads, self._decode_cpus, ahead)
+
+
+def _end(workers: Sequence[Any]) -> None:
+    # Ray 2.60 never gives back the room of an actor that is killed in the moment in which it is handed its process:
+    # let them start first. Those that wait for room do not answer, and can be killed.
+    if node_is_alive():
+        ray.wait([worker.images_done.remote() for worker in workers], num_returns=len(workers), timeout=SETTLE_S)
+    for worker in workers:
+        ray.kill(worker)
+
+
+def _refuse_other_code(identity: WorkerIdentity) -> None:
+    if identity.code_sha256 != code_sha256():
+        raise WorkerError(
+            f"the node {identity.host} runs clipsieve {identity.version} (code {identity.code_sha256[:12]}), this is "
+            f"{__version__} (code {code_sha256()[:12]}); install the same on every node"
+        )
+
+
+def _cores_of_nodes() -> list[int]:
+    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]

@@ -1,0 +1,64 @@
+"""Recall against measured speed, one line a series. Home of matplotlib, which is optional."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.durable.atomic import write_atomically
+from pipeline.errors import ConfigError
+
+_MARKERS = "oDs^vP<>Xh*p"
+_LOWEST = 0.6  # of the unpruned recall; worse points would leave no room to tell the good ones apart
+
+
+def plot_points(path: Path, results: dict[str, Any]) -> None:
+    """Draw the results of `bench policies`: the sum of text->image R@1, R@5 and R@10 over the measured speed-up.
+
+    A line joins the points of a series that no other of it beats.
+
+    Args:
+        path: PNG to write.
+        results: As `bench_policies` returns them.
+
+    Raises:
+        ConfigError: If matplotlib is not installed.
+        StoreError: If the file cannot be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError('--plot needs matplotlib, which is missing; run pip install "clipsieve[plot]"') from error
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    series: dict[str, list[tuple[float, float]]] = {}
+    for point in results["points"]:
+        total = 100 * sum(point["metrics"][f"image_retrieval_recall@{k}"] for k in (1, 5, 10))
+        series.setdefault(point["series"], []).append((point["measured"], total))
+    unpruned = next(iter(series.values()))[0]
+    for number, (name, points) in enumerate(series.items()):
+        style = {"marker": _MARKERS[number % len(_MARKERS)], "color": f"C{number % 10}"}
+        axes.scatter(*zip(*points, strict=True), s=30, label=name, **style)
+        axes.plot(*zip(*_front(points), strict=True), linewidth=1.2, color=style["color"])
+    axes.axhline(unpruned[1], color="grey", linewidth=0.8, linestyle=":")
+    axes.set_ylim(bottom=max(_LOWEST * unpruned[1], axes.get_ylim()[0]))
+    axes.set_xlabel("measured speed-up of the image tower, against unpruned")
+    axes.set_ylabel("text->image R@1 + R@5 + R@10, %")
+    environment = results["environment"]
+    place = environment["cpu"] if environment["device"] == "cpu" else environment["device"]
+    axes.set_title(
+        f"{results['num_images']} images of {results['dataset']}, {place}, {environment['precision']}, "
+        f"{environment['date']}",
+        fontsize=10,
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    write_atomically(path, lambda temporary: FigureCanvasAgg(figure).print_png(temporary))
+
+
+def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other of the series beats in both speed and recall, slowest first."""
+    front: list[tuple[float, float]] = []
+    for speed, total in sorted(points, reverse=True):
+        if not front or total > front[-1][1]:
+            front.append((speed, total))
+    return front[::-1]

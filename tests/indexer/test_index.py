@@ -1,0 +1,206 @@
+"""The index over a store: exact, sealed, and never used where it does not belong."""
+
+import json
+import resource
+import signal
+
+import numpy as np
+import pytest
+
+from indexer.build import build_index
+from indexer.manifest import MANIFEST_FILE, index_path, read_manifest
+from indexer.searcher import FlatSearcher
+from indexer.settings import IndexSettings
+from pipeline.errors import StoreError, UnfinishedStore
+from pipeline.model.spec import EncoderSpec, ModelSource, Preprocess, spec_metadata
+from pipeline.source.entry import ImageEntry, ImageResult, Source
+from pipeline.store.layout import Store
+from pipeline.store.parts import embeddings_of, part_table, read_part
+from pipeline.store.records import Shard, StoreRecord
+from pipeline.store.tombstones import DELETED, add_tombstones, create_tombstones
+
+SPEC = EncoderSpec(
+    source=ModelSource(model="scenes"),
+    architecture={"embed_dim": 8},
+    weights_sha256="a" * 64,
+    text_weights_sha256="b" * 64,
+    image_weights_sha256="c" * 64,
+    embedding_dim=8,
+    precision="fp32",
+    preprocess=Preprocess(height=8, width=8, mean=(0, 0, 0), std=(1, 1, 1)),
+    policy=None,
+)
+
+
+@pytest.fixture
+def make_store(tmp_path):
+    """Makes a finished store of random unit vectors; the second row of each shard has failed."""
+
+    def make(num_shards, rows):
+        store = Store(tmp_path / "store")
+        store.create_folders()
+        shards = [
+            Shard(ordinal=n, shard_id=f"id-{n}", first_id=100 * n, room=rows, num_images=rows)
+            for n in range(num_shards)
+        ]
+        record = StoreRecord(
+            clipsieve_version="test",
+            **spec_metadata(SPEC),
+            shard_capacity=100,
+            batch_size=4,
+            max_pixels=1000,
+            threads_per_worker=1,
+            environment={},
+        )
+        entry = ImageEntry("x", "file:///x", 0, 0)
+        source = Source(location="nowhere", format="folder")
+        create_tombstones(store)
+        store.add_plan(store.begin(record), source, [(shard, [entry] * rows) for shard in shards])
+        rng = np.random.default_rng(0)
+        for shard in shards:
+            records = [
+                ImageResult(f"{shard.ordinal}/{row}.jpg", "file:///x", None, 8, 8, "0", "ok", None)
+                if row != 1
+                else ImageResult(f"{shard.ordinal}/{row}.jpg", "file:///x", None, None, None, None, "unreadable", "x")
+                for row in range(rows)
+            ]
+            vectors = rng.normal(size=(rows, 8))
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            table = part_table(records, vectors, shard.ordinal * 100, 16, SPEC, shard.shard_id)
+            stats = {
+                "ordinal": shard.ordinal,
+                "shard_id": shard.shard_id,
+                "fingerprint": SPEC.fingerprint,
+                "num_images": rows,
+                "num_ok": rows - 1,
+                "failed": {"unreadable": 1},
+                "timings_s": {},
+                "finished_at": "then",
+            }
+            store.commit_shard(table, stats)
+        return store
+
+    return make
+
+
+@pytest.fixture
+def indexed(make_store):
+    """A finished store of 3 shards with one failed row each, indexed."""
+    store = make_store(num_shards=3, rows=5)
+    build_index(IndexSettings(store=store.root))
+    return store
+
+
+def _all_rows(store):
+    parts = [embeddings_of(read_part(store.part_path(n))) for n in range(len(store.read_run().shards))]
+    return np.concatenate([ids for ids, _ in parts]), np.concatenate([vectors for _, vectors in parts])
+
+
+def test_search_is_exact_and_answers_with_row_ids(indexed):
+    ids, vectors = _all_rows(indexed)
+    queries = np.random.default_rng(3).normal(size=(4, vectors.shape[1])).astype(np.float32)
+    scores, found = FlatSearcher(index_path(indexed)).search(queries, 6)
+    exact = queries @ vectors.T
+    order = np.argsort(-exact, axis=1)[:, :6]
+    assert (found == ids[order]).all()
+    np.testing.assert_allclose(scores, np.take_along_axis(exact, order, axis=1), rtol=1e-5)
+
+
+def test_failed_rows_are_not_in_the_index(indexed):
+    ids, _ = _all_rows(indexed)
+    assert len(ids) == 12
+    _, found = FlatSearcher(index_path(indexed)).search(np.ones((1, 8), np.float32), 100)
+    assert sorted(found[0]) == sorted(ids)  # k is cut to what there is, no -1
+
+
+def test_manifest_names_its_source(indexed):
+    record = indexed.read_run()
+    manifest = read_manifest(indexed, record, indexed.committed(record), partial=False)
+    assert manifest.fingerprint == record.fingerprint
+    assert (manifest.num_vectors, manifest.metric, manifest.index_type) == (12, "inner_product", "Flat")
+    assert manifest.num_bytes == index_path(indexed).stat().st_size
+
+
+def test_unfinished_store_is_refused_with_counts(make_store):
+    store = make_store(num_shards=3, rows=5)
+    store.stats_path(1).unlink()
+    with pytest.raises(UnfinishedStore, match="2 of 3 shards, 10 of 15 images"):
+        build_index(IndexSettings(store=store.root))
+    assert build_index(IndexSettings(store=store.root, partial=True)).num_vectors == 8
+
+
+def test_index_older_than_its_store_is_refused(make_store):
+    store = make_store(num_shards=3, rows=5)
+    kept = store.stats_path(1).read_bytes()
+    store.stats_path(1).unlink()
+    build_index(IndexSettings(store=store.root, partial=True))
+    store.stats_path(1).write_bytes(kept)
+    record = store.read_run()
+    with pytest.raises(UnfinishedStore, match="covers 2 shards and 8 images, the store has 3 shards and 12 images"):
+        read_manifest(store, record, store.committed(record), partial=False)
+    assert read_manifest(store, record, store.committed(record), partial=True).num_vectors == 8
+
+
+def test_flipped_byte_in_a_part_is_found(make_store):
+    store = make_store(num_shards=2, rows=5)
+    data = bytearray(store.part_path(1).read_bytes())
+    data[len(data) // 2] ^= 1
+    store.part_path(1).write_bytes(data)
+    with pytest.raises(StoreError, match=r"part-00001\.parquet is damaged"):
+        build_index(IndexSettings(store=store.root))
+    assert not (store.index_dir / MANIFEST_FILE).exists()
+
+
+def test_index_that_cannot_be_written_leaves_the_old_one(indexed):
+    before = index_path(indexed).read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writes fail instead of ending the process
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    try:
+        with pytest.raises(StoreError, match="cannot write"):
+            build_index(IndexSettings(store=indexed.root))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, old_handler)
+    assert index_path(indexed).read_bytes() == before
+    assert sorted(path.name for path in indexed.index_dir.iterdir()) == ["image.index", MANIFEST_FILE]
+
+
+def test_damaged_index_is_refused(indexed):
+    path = index_path(indexed)
+    path.write_bytes(path.read_bytes()[:-7])
+    record = indexed.read_run()
+    with pytest.raises(StoreError, match="build it again"):
+        read_manifest(indexed, record, indexed.committed(record), partial=False)
+    path.write_bytes(b"not an index")
+    with pytest.raises(StoreError, match="cannot read the index"):
+        FlatSearcher(path)
+
+
+def test_index_of_another_encoder_is_refused(indexed):
+    path = indexed.index_dir / MANIFEST_FILE
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"fingerprint": "0" * 33}))
+    record = indexed.read_run()
+    with pytest.raises(StoreError, match="is of encoder 0000"):
+        read_manifest(indexed, record, indexed.committed(record), partial=False)
+
+
+def test_no_store_and_no_index_say_what_to_run(tmp_path, make_store):
+    with pytest.raises(StoreError, match="clipsieve embed"):
+        build_index(IndexSettings(store=tmp_path))
+    store = make_store(num_shards=1, rows=5)
+    record = store.read_run()
+    with pytest.raises(StoreError, match="clipsieve index"):
+        read_manifest(store, record, store.committed(record), partial=False)
+
+
+# --- deleted rows
+
+
+def test_deleted_rows_are_in_no_new_index(make_store):
+    store = make_store(num_shards=3, rows=5)
+    add_tombstones(store, [0, 104], DELETED)
+    assert build_index(IndexSettings(store=store.root)).num_vectors == 10
+    _, found = FlatSearcher(index_path(store)).search(np.ones((1, 8), np.float32), 100)
+    assert not {0, 104} & set(found[0])

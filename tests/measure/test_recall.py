@@ -1,0 +1,116 @@
+"""Recall by hand-checkable matrices, and its bootstrap against what is known of it."""
+
+import numpy as np
+import pytest
+
+from pipeline.measure.recall import (
+    first_hit_ranks,
+    neighbour_overlap,
+    paired_difference,
+    recall_at,
+    recall_metrics,
+    recovered_share,
+)
+
+# rows are queries; with unit gallery vectors the scores are the query's coordinates
+SCORES = np.array(
+    [
+        [0.9, 0.1, 0.2, 0.3],  # right item 0: first
+        [0.9, 0.5, 0.2, 0.6],  # right item 1: third
+        [0.1, 0.2, 0.3, 0.4],  # right item 2: second
+        [0.5, 0.5, 0.5, 0.5],  # right item 3: ties with all, so last
+    ],
+    dtype=np.float32,
+)
+
+
+def test_ranks_by_hand():
+    ranks = first_hit_ranks(SCORES, np.arange(4), np.eye(4, dtype=np.float32), np.arange(4))
+    assert ranks.tolist() == [0, 2, 1, 3]
+    assert [recall_at(ranks, k) for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_any_of_several_right_items_counts():
+    labels = np.array([0, 0, 1, 1])
+    ranks = first_hit_ranks(SCORES, np.array([0, 0, 1, 1]), np.eye(4, dtype=np.float32), labels)
+    # query 1: item 0 is right as well and comes first; query 3: its two right items tie with two wrong ones
+    assert ranks.tolist() == [0, 0, 0, 2]
+
+
+def test_query_without_right_item_is_never_answered():
+    ranks = first_hit_ranks(SCORES[:1], np.array([9]), np.eye(4, dtype=np.float32), np.arange(4))
+    assert ranks.tolist() == [4]
+
+
+def test_equal_embeddings_earn_nothing():
+    same = np.ones((50, 3), dtype=np.float32)
+    assert recall_at(first_hit_ranks(same, np.arange(50), same, np.arange(50)), 10) == 0.0
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
+def test_chunked_equals_full(chunk):
+    rng = np.random.default_rng(0)
+    queries, gallery = rng.normal(size=(64, 8)), rng.normal(size=(40, 8))
+    labels = rng.integers(0, 40, size=64)
+    scores = queries.astype(np.float32) @ gallery.astype(np.float32).T
+    order = np.argsort(-scores, axis=1)
+    expected = [int(np.flatnonzero(order[q] == labels[q])[0]) for q in range(64)]
+    assert first_hit_ranks(queries, labels, gallery, np.arange(40), chunk).tolist() == expected
+
+
+def test_metric_names_are_those_of_clip_benchmark():
+    metrics = recall_metrics({"image_retrieval": np.array([0, 7]), "text_retrieval": np.array([3, 3])})
+    assert metrics["image_retrieval_recall@1"] == 0.5
+    assert metrics["image_retrieval_recall@10"] == 1.0
+    assert metrics["text_retrieval_recall@5"] == 1.0
+
+
+def test_paired_difference_of_equal_conditions_is_exactly_zero():
+    hits = np.random.default_rng(1).random(500) < 0.4
+    assert paired_difference(hits, hits, np.repeat(np.arange(100), 5)) == (0.0, (0.0, 0.0))
+
+
+def test_interval_is_wider_when_the_captions_of_an_image_agree():
+    rng = np.random.default_rng(2)
+    per_image = rng.random(200) < 0.3
+    hits, baseline = np.repeat(per_image, 5), np.zeros(1000, dtype=bool)
+    value, (low, high) = paired_difference(hits, baseline, np.repeat(np.arange(200), 5))
+    _, (low_alone, high_alone) = paired_difference(hits, baseline, np.arange(1000))
+    assert value == pytest.approx(per_image.mean())
+    assert low < value < high
+    # five equal captions are one observation: sqrt(5) times the width
+    assert (high - low) / (high_alone - low_alone) == pytest.approx(5**0.5, rel=0.15)
+
+
+def test_recovered_share_by_hand():
+    whole, damaged, clusters = np.ones(8), np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.arange(8)
+    repaired = np.array([1, 1, 1, 0, 1, 1, 1, 1])
+    share, (low, high) = recovered_share(repaired, damaged, whole, clusters)
+    assert share == pytest.approx(0.75)
+    assert low < 0.75 < high <= 1.0
+    assert recovered_share(whole, damaged, whole, clusters) == (1.0, (1.0, 1.0))
+    # a repair that does harm, and a loss of hits at several k
+    assert recovered_share(damaged - 1, damaged, damaged + 2, clusters)[0] == pytest.approx(-0.5)
+
+
+def test_nothing_lost_is_no_share():
+    share, interval = recovered_share(np.ones(4), np.ones(4), np.ones(4), np.arange(4))
+    assert np.isnan([share, *interval]).all()
+
+
+def test_the_interval_of_a_share_covers_the_truth():
+    rng, covered = np.random.default_rng(5), 0
+    for seed in range(100):
+        lost = rng.random(400) < 0.3
+        whole, damaged = np.ones(400), 1.0 - lost
+        repaired = np.where(lost & (rng.random(400) < 0.6), 1.0, damaged)
+        _, (low, high) = recovered_share(repaired, damaged, whole, np.arange(400), 500, seed)
+        covered += low <= 0.6 <= high
+    assert 88 <= covered <= 100
+
+
+def test_overlap_of_neighbours_by_hand():
+    line = np.array([[1, 0], [0.9, 0.1], [0.1, 0.9], [0, 1]], dtype=np.float32)
+    assert neighbour_overlap(line, line, 1) == 1.0
+    assert neighbour_overlap(line, line[[0, 2, 1, 3]], 1) == 0.0
+    assert neighbour_overlap(line, line[[0, 2, 1, 3]], 10) == 1.0  # three others there are, whichever way

@@ -1,0 +1,69 @@
+"""`embed --dry-run`: what a run would take, and nothing written."""
+
+import io
+import tarfile
+
+import pytest
+
+from pipeline.dry_run import estimate
+from pipeline.errors import InputError
+from pipeline.settings.embed import EmbedSettings
+
+
+def settings(source, tmp_path, tiny_model, **more):
+    return EmbedSettings(source=str(source), out=tmp_path / "store", model=tiny_model, precision="fp32", **more)
+
+
+def test_a_folder(photos, tmp_path, tiny_model, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    sections = estimate(settings(photos, tmp_path, tiny_model, shard_size=5))
+    assert list(sections) == ["source", "run", "needs"]
+    assert sections["source"] == {
+        "what": f"folder {photos}",
+        "images": "12",
+        "bytes": sections["source"]["bytes"],
+        "shards": "3",
+        "failed in the sample": "0 of 12",
+    }
+    assert "balanced" in sections["run"]["encoder"]
+    assert sections["run"]["end to end"].startswith("about ")
+    assert sections["needs"]["index"].startswith(f"{(4 * 32 + 8) * 12 / 1000:.3g} kB on disk")
+    assert sections["needs"]["VRAM"] == "none"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["work"]
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_tars_are_counted_by_what_their_images_weigh(photos, tmp_path, tiny_model):
+    (tmp_path / "tars").mkdir()
+    for number in range(3):
+        with tarfile.open(tmp_path / "tars" / f"{number}.tar", "w") as archive:
+            for path in sorted(photos.glob("*.*")):
+                data = path.read_bytes()
+                info = tarfile.TarInfo(path.name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    count = len(list(photos.glob("*.*")))
+    source = estimate(settings(tmp_path / "tars" / "*.tar", tmp_path, tiny_model))["source"]
+    assert source["shards"] == "3"
+    about, number = source["images"].split()
+    assert about == "about"
+    assert 3 * count <= int(number) <= 6 * count  # blocks and headers weigh as well, for images as small as these
+
+
+def test_what_the_run_would_refuse_is_refused(tmp_path, tiny_model):
+    with pytest.raises(InputError, match="does not exist"):
+        estimate(settings(tmp_path / "none", tmp_path, tiny_model))
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_first_files_may_be_empty(photos, tmp_path, tiny_model):
+    for name in ("0.tar", "1.tar"):
+        with tarfile.open(tmp_path / name, "w") as archive:
+            if name == "1.tar":
+                archive.add(next(photos.glob("*.jpg")), "a.jpg")
+    found = estimate(settings(tmp_path / "*.tar", tmp_path, tiny_model))
+    assert found["source"]["failed in the sample"] == "0 of 1"
+    with pytest.raises(InputError, match=r"0.tar has no image; name tars or files that have some"):
+        estimate(settings(tmp_path / "0.tar", tmp_path, tiny_model))

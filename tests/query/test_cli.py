@@ -1,0 +1,215 @@
+"""The command line as a user meets it: help, errors, exit codes, and the chain embed - index - search - evaluate."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from query.cli.main import VERBS, main
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, photos, tiny_model, ray_session):
+    """An indexed store over the photos, one of them broken, with captions."""
+    folder = tmp_path_factory.mktemp("chain")
+    source = shutil.copytree(photos, folder / "photos")
+    (source / "broken.jpg").write_text("no image")
+    captions = "photo-01.png\ta cat\nphoto-01.png\ta second caption\nmore/photo-03.png\ta dog\n"
+    (folder / "captions.tsv").write_text(captions)
+    argv = ["embed", str(source), "--out", str(folder / "store"), "--model", tiny_model]
+    assert main([*argv, "--captions", str(folder / "captions.tsv"), "--precision", "fp32"]) == 0
+    assert main(["index", str(folder / "store")]) == 0
+    return folder / "store"
+
+
+def test_search_json_has_the_documented_fields(store, capsys):
+    assert main(["search", str(store), "a cat", "-k", "4", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["query"] == "a cat"
+    assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4]
+    assert set(answer["hits"][0]) == {"rank", "id", "key", "uri", "score", "caption"}
+    scores = [hit["score"] for hit in answer["hits"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_search_finds_every_good_image_and_no_broken_one(store, capsys):
+    assert main(["search", str(store), "a cat", "-k", "100", "--json"]) == 0
+    hits = json.loads(capsys.readouterr().out)["hits"]
+    assert len(hits) == 12
+    assert "broken.jpg" not in {hit["key"] for hit in hits}
+    captions = {hit["key"]: hit["caption"] for hit in hits}
+    assert (captions["photo-01.png"], captions["photo-02.jpg"]) == ("a cat", None)
+
+
+def test_search_writes_a_sheet(store, tmp_path, capsys):
+    assert main(["search", str(store), "a cat", "-k", "3", "--sheet", str(tmp_path / "hits.png")]) == 0
+    with Image.open(tmp_path / "hits.png") as sheet:
+        assert sheet.width > 3 * 160
+    assert "photo-" in capsys.readouterr().out
+
+
+def test_evaluate_writes_the_documented_json(store, tiny_model, tmp_path, ray_session):
+    folder = store.parent
+    argv = ["evaluate", "--images", str(folder / "photos"), "--captions", str(folder / "captions.tsv")]
+    argv += ["--model", tiny_model, "--keep-ratio", "0.5", "--json", str(tmp_path / "r.json"), "--bench-images", "8"]
+    assert main(argv) == 0
+    results = json.loads((tmp_path / "r.json").read_text())
+    unpruned, pruned = results["conditions"]
+    assert (unpruned["name"], pruned["name"]) == ("none", "reference(0.5)")
+    assert "deltas" not in unpruned
+    assert set(pruned["deltas"]) == set(pruned["metrics"]) == set(unpruned["metrics"])
+    for metric, delta in pruned["deltas"].items():
+        assert delta["value"] == pytest.approx(pruned["metrics"][metric] - unpruned["metrics"][metric])
+        low, high = delta["ci95"]
+        assert low <= delta["value"] <= high
+    assert pruned["policy"]["schedule"]["cuts"][0]["keep"] == 0.5
+    assert pruned["speedup"]["theoretical"] == pytest.approx(unpruned["gmacs"] / pruned["gmacs"])
+    assert pruned["gmacs"] < unpruned["gmacs"]
+    assert min(unpruned["images_per_second"], unpruned["images_per_second_end_to_end"]) > 0
+    assert (results["num_images"], results["num_captions"], results["num_failed_images"]) == (12, 3, 0)
+    # unpruned and pruned images share their text space
+    assert unpruned["fingerprint"].split("-")[0] == pruned["fingerprint"].split("-")[0]
+
+
+def test_a_tower_that_cannot_be_pruned_is_evaluated_unpruned(store, resnet_model, ray_session, tmp_path, capsys):
+    folder = store.parent
+    argv = ["evaluate", "--images", str(folder / "photos"), "--captions", str(folder / "captions.tsv")]
+    argv += ["--model", resnet_model, "--json", str(tmp_path / "r.json"), "--bench-images", "4"]
+    assert main(argv) == 0
+    assert "warning: this image tower cannot be pruned: ModifiedResNet" in capsys.readouterr().err
+    assert [c["name"] for c in json.loads((tmp_path / "r.json").read_text())["conditions"]] == ["none"]
+    assert main([*argv, "--policy", "fast"]) == 3
+    assert "ModifiedResNet is no Vision Transformer; use --policy none" in capsys.readouterr().err
+
+
+def test_wrong_policies_name_field_value_and_range(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    for text, says in [
+        (
+            "schedule: {kind: stages, cuts: [{depth: 0.2, keep: 1.5}]}",
+            "keep = 1.5: Input should be less than or equal to 1",
+        ),
+        ("schedule: {kind: stages, cuts: [{depth: 0.2, keep: 0}]}", "keep = 0: Input should be greater than 0"),
+        ("schedule: {kind: stages, cuts: [{depth: 1.0, keep: 0.5}]}", "depth = 1.0: Input should be less than 1"),
+        ("score: magic", "score = 'magic': Input should be 'l2', "),
+        ("schedule: {kind: stages, cuts: [{depth: 0.2, keep: 0.001}]}", "keeps 0 of 144 patch tokens at block 1 of 8"),
+        ("gmac_ratio: 30\nschedule: {kind: geometric, ratio: 0.9}", "gmac_ratio = 30: policy 'mine' reaches at most"),
+    ]:
+        path.write_text(text)
+        assert main(["inspect", "--policy", str(path)]) == 2
+        error = capsys.readouterr().err
+        assert says in error
+        assert error.count("\n") == 1
+
+
+def test_changed_weights_are_refused_by_search(photos, tiny_model, tmp_path, ray_session, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model.removeprefix("local-dir:"), model)
+    argv = ["embed", str(photos), "--out", str(tmp_path / "store"), "--model", f"local-dir:{model}"]
+    assert main(argv) == 0
+    assert main(["index", str(tmp_path / "store")]) == 0
+    _change_text_weights(model / "open_clip_model.safetensors")
+    assert main(["search", str(tmp_path / "store"), "a cat"]) == 4
+    assert "text space" in capsys.readouterr().err
+
+
+def _change_text_weights(path):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    tensors["ln_final.bias"] = tensors["ln_final.bias"] + 1
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "says"),
+    [
+        (["bogus"], 2, "unknown verb 'bogus'"),
+        (["search", "store"], 2, "QUERY"),
+        (["embed", "x", "--out", "y", "--keep-ratio", "1.5"], 2, "keep_ratio"),
+        (["embed", "x", "--out", "y", "--bogus", "1"], 2, "--bogus"),
+        (["embed", "x"], 2, "out is missing"),
+        (["embed", "no-such-folder", "--out", "y"], 3, "does not exist"),
+        (["index", "no-such-store"], 4, "no store at"),
+        (["search", "no-such-store", "a cat"], 4, "no store at"),
+        (["search", "no-such-store", "  "], 3, "the query is empty"),
+        (["evaluate", "--images", "no-such", "--captions", "no-such.tsv"], 3, "no-such.tsv"),
+        (["demo", "--out", "/proc/no-such"], 3, "cannot write /proc/no-such"),
+    ],
+)
+def test_errors_are_one_line_with_an_exit_code(argv, code, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("error: ")
+    assert says in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_deletes_nothing_that_is_not_its_own(tmp_path, capsys):
+    (tmp_path / "scenes").mkdir()
+    (tmp_path / "scenes" / "photo.jpg").write_text("dear to someone")
+    assert main(["demo", "--out", str(tmp_path)]) == 3
+    assert "no demo's" in capsys.readouterr().err
+    assert (tmp_path / "scenes" / "photo.jpg").exists()
+
+
+def test_cluster_that_does_not_answer(photos, tmp_path, monkeypatch):
+    # in a process of its own: this one may be connected to Ray already
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"  # bound, but nobody listens
+        command = ["embed", str(photos), "--out", str(tmp_path / "store"), "--ray-address", address]
+        code = f"import sys; from query.cli.main import main; sys.exit(main({command!r}))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert f"cannot join Ray at {address}" in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_every_verb_has_help_with_examples(verb, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([verb, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert f"  clipsieve {verb}" in text
+    assert "--config" in text
+
+
+def test_config_file_gives_what_flags_give(store, tmp_path, capsys):
+    config = tmp_path / "search.yaml"
+    config.write_text(f"store: {store}\nquery: a cat\nk: 2\njson: true\n")
+    assert main(["search", "--config", str(config)]) == 0
+    assert len(json.loads(capsys.readouterr().out)["hits"]) == 2
+    assert main(["search", "--config", str(config), "-k", "3"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["hits"]) == 3
+
+
+def test_shipped_configs_are_valid():
+    from pathlib import Path
+
+    from pipeline.settings.embed import EmbedSettings
+    from pipeline.settings.load import load_settings
+    from query.settings import EvaluateSettings
+
+    configs = Path(__file__).parents[2] / "configs"
+    for path in sorted(configs.glob("embed-*.yaml")):
+        assert load_settings(EmbedSettings, "embed", ["photos", "--out", "x", "--config", str(path)], "").model
+    for path in sorted(configs.glob("evaluate-*.yaml")):
+        argv = ["--images", "x", "--captions", "y", "--config", str(path)]
+        assert load_settings(EvaluateSettings, "evaluate", argv, "").model
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from query.cli.main import main; main(['--help']); print(sorted(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for name in ("torch", "ray", "faiss", "pyarrow", "numpy", "pydantic", "rich"):
+        assert f"'{name}'" not in out

@@ -1,0 +1,461 @@
+"""`clipsieve verify`: a whole store passes, and whatever is done to one is found."""
+
+import json
+import shutil
+import tarfile
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline.compact import compact
+from pipeline.durable.seal import UNSEALED, check_seal, sealed, unsealed_json, write_sealed_json
+from pipeline.errors import InputError, StoreError
+from pipeline.settings.store import CompactSettings, VerifySettings
+from pipeline.store.layout import Store, sha256_of
+from pipeline.store.parts import read_part
+from pipeline.store.tombstones import DELETED, add_tombstones, read_tombstones
+from pipeline.verify import verify
+from query.cli.main import main
+from tests.kit.plain_embed import embed_plainly
+
+FLIPS_PER_FILE = 30
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory, photos, make_image):
+    """12 good photos and 3 bad ones."""
+    folder = shutil.copytree(photos, tmp_path_factory.mktemp("collection") / "photos")
+    (folder / "a text.jpg").write_text("no image")
+    (folder / "dangling.jpg").symlink_to("nowhere")
+    make_image(100, 100).save(folder / "large.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, collection, tiny_model):
+    """A store of two plans and four shards, with every kind of file. Not to be written to."""
+    root = tmp_path_factory.mktemp("original") / "store"
+    embed_plainly(collection, root, tiny_model)
+    more = tmp_path_factory.mktemp("more")
+    shutil.copy(collection / "photo-01.png", more / "later.png")
+    store = embed_plainly(more, root, tiny_model)
+    write_sealed_json(root / "stats.json", {"store": {}})
+    add_tombstones(store, [1, 3], DELETED, {1: "more/photo-00.jpg"})
+    compact(CompactSettings(store=root))
+    add_tombstones(store, [7], DELETED)
+    return store
+
+
+@pytest.fixture
+def store(original, tmp_path):
+    shutil.copytree(original.root, tmp_path / "store")
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def keep_threads():
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)
+
+
+def check(store, **settings):
+    return verify(VerifySettings(store=store.root, **settings))
+
+
+def only_finding(store):
+    [finding] = check(store).findings
+    assert "\n" not in finding
+    return finding
+
+
+def files_of(store):
+    return [path for path in sorted(store.root.rglob("*")) if path.is_file()]
+
+
+def rewrite(store, ordinal, change=lambda table: table, **fields):
+    """Change a part and give it hashes that fit."""
+    stats = store.read_stats(ordinal)
+    path = store.part_of(stats)
+    pq.write_table(change(read_part(path)), path, compression="zstd")
+    fields = {"sha256": sha256_of(path), "num_bytes": path.stat().st_size} | fields
+    write_sealed_json(store.stats_path(ordinal), stats.model_dump(mode="json") | fields)
+
+
+def with_value(name, row, value):
+    def change(table):
+        place = table.schema.get_field_index(name)
+        values = table[name].to_pylist()
+        values[row] = value(values[row])
+        return table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+
+    return change
+
+
+# --- a whole store
+
+
+def test_a_whole_store(original):
+    report = check(original)
+    counts = {name: value for name, value in asdict(report).items() if name.startswith(("num_", "failed"))}
+    assert report.findings == report.leftovers == []
+    assert counts == {
+        "num_shards": 4,
+        "num_whole": 4,
+        "num_images": 14,
+        "num_ok": 12,
+        "failed": {"undecodable": 1, "too_large": 1},
+        "num_removed": 2,
+        "num_tombstones": 3,
+        "num_bytes": sum(path.stat().st_size for path in original.embeddings_dir.glob("*.parquet")),
+    }
+
+
+def test_every_kind_of_file_is_there(original):
+    assert [str(path.relative_to(original.root)) for path in files_of(original)] == [
+        "embeddings/part-00000.c1.parquet",
+        "embeddings/part-00000.stats.json",
+        "embeddings/part-00001.parquet",
+        "embeddings/part-00001.stats.json",
+        "embeddings/part-00002.parquet",
+        "embeddings/part-00002.stats.json",
+        "embeddings/part-00003.parquet",
+        "embeddings/part-00003.stats.json",
+        "plan/00000.json",
+        "plan/00000.parquet",
+        "plan/00001.json",
+        "plan/00001.parquet",
+        "run.json",
+        "stats.json",
+        "tombstones.parquet",
+    ]
+
+
+def test_verifying_changes_nothing(store):
+    before = {path: path.read_bytes() for path in files_of(store)}
+    check(store)
+    assert {path: path.read_bytes() for path in files_of(store)} == before
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.usefixtures("keep_threads")
+def test_tars_and_parquet_files(tmp_path, collection, tiny_model, precision):
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        for path in sorted(collection.glob("photo-*")):
+            archive.add(path, path.name)
+    images = [path.read_bytes() for path in sorted(collection.glob("photo-*"))]
+    names = [f"row {number}" for number in range(len(images))]
+    pq.write_table(pa.table({"image": images, "name": names}), tmp_path / "photos.parquet")
+    embed_plainly(tmp_path / "photos.tar", tmp_path / "store", tiny_model, precision)
+    store = embed_plainly(tmp_path / "photos.parquet", tmp_path / "store", tiny_model, precision, key_column="name")
+    report = check(store, resample=5)
+    assert report.findings == []
+    assert (report.num_whole, report.num_images) == (3, 2 * len(images))
+    assert report.resample.num_equal == 5
+
+
+# --- bytes
+
+
+def test_every_flipped_byte_of_small_files_is_found_by_its_reader(store):
+    readers = {
+        store.run_path: store.read_run,
+        store.plan_dir / "00000.json": store.read_run,
+        store.stats_path(1): lambda: store.read_stats(1),
+        store.root / "stats.json": lambda: unsealed_json((store.root / "stats.json").read_bytes()),
+        store.root / "tombstones.parquet": lambda: read_tombstones(store),
+    }
+    random = np.random.default_rng(0)
+    for path, read in readers.items():
+        data = path.read_bytes()
+        read()
+        for place in range(len(data)):
+            path.write_bytes(flipped(data, place, random))
+            with pytest.raises((StoreError, ValueError)):
+                read()
+        path.write_bytes(data)
+        read()
+
+
+def test_a_flipped_byte_of_any_file_is_found(store):
+    random = np.random.default_rng(0)
+    for path in files_of(store):
+        data = path.read_bytes()
+        for place in {0, len(data) - 1, *random.integers(0, len(data), FLIPS_PER_FILE).tolist()}:
+            path.write_bytes(flipped(data, place, random))
+            findings = check(store).findings
+            assert any(str(path) in finding for finding in findings), (path.name, place)
+            assert all("\n" not in finding for finding in findings)
+        path.write_bytes(data)
+    assert check(store).findings == []
+
+
+def flipped(data, place, random):
+    return data[:place] + bytes([data[place] ^ int(1 << random.integers(8))]) + data[place + 1 :]
+
+
+def test_cut_empty_and_lost_files_are_found(store):
+    for path in files_of(store):
+        data = path.read_bytes()
+        for cut in (data[:-1], data + b"\n", data[: len(data) // 2], b""):
+            path.write_bytes(cut)
+            assert check(store).findings, path.name
+        path.unlink()
+        if path == store.run_path:
+            with pytest.raises(StoreError, match="no store at"):
+                check(store)
+        elif path.name != "stats.json":
+            assert check(store).findings, path.name
+        path.write_bytes(data)
+
+
+def test_a_seal_covers_all_but_itself():
+    data = sealed(b'{"a": "' + UNSEALED.encode() + b'", "seal": "' + UNSEALED.encode() + b'"}')
+    check_seal(data)
+    assert data.count(UNSEALED.encode()) == 1
+    for text in (b"", b"{}", b"sha256:", data.replace(b'"a"', b'"b"'), data.upper(), data + b" "):
+        with pytest.raises(ValueError, match="not those that were sealed"):
+            check_seal(text)
+
+
+def test_a_marker_with_a_broken_seal_does_not_count(store):
+    record = store.read_run()
+    path = store.stats_path(2)
+    path.write_bytes(path.read_bytes().replace(b"encode_s", b"encode_S"))
+    assert set(store.committed(record)) == {0, 1, 3}
+
+
+# --- what hashes do not tell
+
+
+def test_a_lost_marker_is_an_unfinished_store(store):
+    store.stats_path(1).unlink()
+    report = check(store)
+    assert len(report.findings) == 1
+    assert "unfinished: 1 of 4 shards are not embedded, first 1; run the same embed command" in report.findings[0]
+    assert report.leftovers == [str(store.part_path(1))]
+    assert report.num_whole == 3
+
+
+def test_swapped_parts_are_found(store):
+    one, other = store.part_path(1), store.part_path(2)
+    one.rename(one.with_suffix(".old"))
+    other.rename(one)
+    one.with_suffix(".old").rename(other)
+    assert [finding.partition(":")[0] for finding in check(store).findings] == [str(one), str(other)]
+    for ordinal in (1, 2):  # and with their hashes
+        rewrite(store, ordinal)
+    findings = check(store).findings
+    assert any("its file metadata has shard_id" in finding for finding in findings)
+    assert any("its ids are not ascending, or not in 5..9" in finding for finding in findings)
+
+
+def test_swapped_markers_are_found(store):
+    one, other = (store.stats_path(ordinal).read_bytes() for ordinal in (1, 2))
+    store.stats_path(1).write_bytes(other)
+    store.stats_path(2).write_bytes(one)
+    assert sum("another shard's" in finding for finding in check(store).findings) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (with_value("embedding", 0, lambda old: [1.1 * x for x in old]), "1 embeddings are not of length 1, first tha"),
+        (with_value("embedding", 0, lambda old: [float("nan")] * 32), "not of length 1"),
+        (with_value("embedding", 0, lambda old: None), "have status ok and no embedding"),
+        (with_value("tokens_kept", 0, lambda old: None), "have status ok and no number of tokens"),
+        (with_value("error", 0, lambda old: "why?"), "have status ok and an error"),
+        (with_value("status", 0, lambda old: "timeout"), "its stats file"),
+        (with_value("status", 0, lambda old: "fine"), "it has the status 'fine', expected one of ok, "),
+        (with_value("id", 0, lambda old: old + 1), "its ids are not ascending"),
+        (with_value("id", 0, lambda old: old - 1), "its ids are not ascending, or not in 5..9"),
+        (with_value("key", 0, lambda old: "x"), "the row of id 5 is 'x' of 'file:///"),
+        (with_value("uri", 0, lambda old: "x"), "of 'x', the plan lists"),
+        (lambda table: table.slice(1), "it has 4 rows, its stats file says 5"),
+        (lambda table: table.drop_columns("uri"), "expected pyarrow.Field<uri: string not null>"),
+        (lambda table: table.replace_schema_metadata(None), "does not name its encoder"),
+    ],
+)
+def test_wrong_rows_under_right_hashes(store, change, says):
+    rewrite(store, 1, change)
+    findings = check(store).findings
+    assert any(says in finding for finding in findings), findings
+    assert all(finding.startswith(str(store.part_path(1))) for finding in findings)
+
+
+def test_rows_that_are_missing_without_a_tombstone(store):
+    rewrite(store, 1, lambda table: table.slice(1), num_images=4, num_ok=4, num_removed=1, compaction=1)
+    store.part_path(1).rename(store.part_path(1, 1))
+    rewrite(store, 1)
+    assert "1 rows are missing, first of id 5, and no tombstone" in only_finding(store)
+    add_tombstones(store, [5], DELETED)
+    assert check(store).findings == []
+
+
+def test_a_shard_that_lacks_rows_of_its_plan(store):
+    rewrite(store, 1, lambda table: table.slice(0, 4), num_images=4, num_ok=4)
+    assert "4 images were embedded, 5 were planned" in only_finding(store)
+
+
+def test_a_list_with_a_hash_that_fits_is_held_against_its_plan(store):
+    record = store.read_run()
+    path = store.entries_path(record.plans[0])
+    table = pq.read_table(path)
+    pq.write_table(with_value("num_bytes", 3, lambda old: old + 1)(table), path, row_group_size=5)
+    store.write_plan(record.plans[0].model_copy(update={"entries_sha256": sha256_of(path)}))
+    assert f"{path}: what it lists for shard 0 is not what was planned" in only_finding(store)
+
+
+def test_a_key_twice_in_the_store(tmp_path, collection, tiny_model):
+    root = tmp_path / "store"
+    source = tmp_path / "rows.parquet"
+    image = (collection / "photo-01.png").read_bytes()
+    for name in ("rows", "again"):
+        pq.write_table(pa.table({"image": [image] * 6, "name": list("abcdef")}), tmp_path / f"{name}.parquet")
+    store = embed_plainly(source, root, tiny_model, key_column="name")
+    store = embed_plainly(tmp_path / "again.parquet", root, tiny_model, key_column="name")
+    finding = only_finding(store)
+    assert "6 keys stand for more than one image" in finding
+    assert finding.count(" of ids ") == 5
+    add_tombstones(store, range(1, 6), DELETED)
+    assert "1 keys stand for more than one image: 'a' of ids 0, 6;" in only_finding(store)
+    add_tombstones(store, [6], DELETED)
+    assert check(store).findings == []
+
+
+def test_a_lost_last_plan_is_found_by_its_parts(store):
+    for path in store.plan_dir.glob("00001.*"):
+        path.unlink()
+    names = [finding.partition(":")[0].rpartition("/")[2] for finding in check(store).findings]
+    assert names == ["part-00003.parquet", "part-00003.stats.json"]
+
+
+def test_strangers_and_leftovers(store):
+    (store.embeddings_dir / "notes.txt").write_text("")
+    (store.embeddings_dir / "part-00001.c3.parquet").write_text("")
+    (store.embeddings_dir / ".part-00001.parquet.0123.tmp").write_text("")
+    (store.plan_dir / "00002.parquet").write_text("")
+    report = check(store)
+    assert len(report.findings) == 1
+    assert "notes.txt: no plan speaks of it" in report.findings[0]
+    assert [path.rpartition("/")[2] for path in report.leftovers] == [
+        ".part-00001.parquet.0123.tmp", "part-00001.c3.parquet", "00002.parquet"
+    ]  # fmt: skip
+
+
+def test_a_part_of_a_shard_that_was_dropped_before_its_marker_came_is_a_leftover(store):
+    plan = store.read_run().plans[1]
+    store.write_plan(plan.model_copy(update={"shards": (plan.shards[0].model_copy(update={"is_dropped": True}),)}))
+    store.stats_path(plan.shards[0].ordinal).unlink()
+    report = check(store)
+    assert report.findings == []
+    assert report.leftovers == [str(store.part_path(plan.shards[0].ordinal))]
+
+
+def test_a_store_without_a_plan(store):
+    for folder in (store.plan_dir, store.embeddings_dir):
+        shutil.rmtree(folder)
+    (store.root / "tombstones.parquet").unlink()
+    assert "no image is planned; run the same embed command again" in only_finding(store)
+    with pytest.raises(StoreError, match="0 of 0 shards"):
+        store.require_finished(store.read_run(), partial=False)
+
+
+# --- embedding again
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_resampled_rows_are_equal_to_the_bit(original):
+    result = check(original, resample=5).resample
+    assert (result.num_compared, result.num_equal, result.changed) == (5, 5, [])
+    assert check(original, resample=100).resample.num_equal == 12
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_a_wrong_embedding_is_found_by_resampling(store):
+    rewrite(store, 1, with_value("embedding", 1, lambda old: old[::-1]))
+    assert check(store).findings == []
+    report = check(store, resample=100)
+    [finding] = report.findings
+    assert f"{store.part_path(1)}: the embedding of 'more/photo-09.png' has cosine" in finding
+    assert (report.resample.num_compared, report.resample.num_equal) == (12, 11)
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_sources_that_changed_are_no_fault_of_the_store(tmp_path, photos, tiny_model, make_image):
+    source = shutil.copytree(photos, tmp_path / "photos")
+    store = embed_plainly(source, tmp_path / "store", tiny_model)
+    make_image(9, 9).save(source / "photo-01.png")
+    (source / "photo-02.jpg").unlink()
+    (source / "photo-04.jpg").write_text("broken")
+    report = check(store, resample=100)
+    assert report.findings == []
+    assert (report.resample.num_compared, report.resample.num_equal) == (9, 9)
+    assert [text.partition(":")[0] for text in report.resample.changed] == [
+        "'photo-01.png'", "'photo-02.jpg'", "'photo-04.jpg'"
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_a_tar_that_changed(tmp_path, photos, tiny_model):
+    for name in ("one", "other"):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
+            archive.add(photos / "photo-01.png", f"{name}.png")
+    store = embed_plainly(str(tmp_path / "*.tar"), tmp_path / "store", tiny_model, source_format="webdataset")
+    (tmp_path / "one.tar").write_bytes(b"")
+    report = check(store, resample=2)
+    assert report.findings == []
+    assert report.resample.num_equal == 1
+    [text] = report.resample.changed
+    assert text.startswith("'one.tar/one.png': file:///")
+    assert "changed since the run was planned" in text
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_other_weights_cannot_resample(store, tiny_model, tmp_path):
+    model = shutil.copytree(tiny_model.removeprefix("local-dir:"), tmp_path / "model")
+    record = store.read_run()
+    moved = record.encoder.source.model_copy(update={"model": f"local-dir:{model}"})
+    encoder = record.encoder.model_copy(update={"source": moved})
+    write_sealed_json(store.run_path, record.model_copy(update={"encoder": encoder}).model_dump(mode="json"))
+    assert check(store, resample=1).findings == []
+    tensors = load_file(model / "open_clip_model.safetensors")
+    tensors["visual.proj"] = tensors["visual.proj"] + 1
+    save_file(tensors, model / "open_clip_model.safetensors")
+    with pytest.raises(InputError, match="put the old weights back to resample"):
+        check(store, resample=1)
+
+
+# --- the verb
+
+
+def test_the_verb_says_whole_or_not(store, capsys):
+    assert main(["verify", str(store.root)]) == 0
+    assert "4 of 4" in capsys.readouterr().out
+    store.part_path(1).write_bytes(b"")
+    (store.embeddings_dir / "stranger").write_text("")
+    assert main(["verify", str(store.root)]) == 4
+    captured = capsys.readouterr()
+    assert captured.out.count("not whole: ") == 2
+    error = captured.err.splitlines()[-1]
+    assert error.startswith("error: the store is not whole, 2 findings, first: ")
+    assert error.endswith("run the same embed command again")
+
+
+def test_the_verb_in_json(store, capsys):
+    store.stats_path(1).unlink()
+    assert main(["verify", str(store.root), "--json"]) == 4
+    report = json.loads(capsys.readouterr().out)
+    assert (report["num_shards"], report["num_whole"]) == (4, 3)
+    assert len(report["findings"]) == 1
+
+
+def test_no_store(tmp_path, capsys):
+    assert main(["verify", str(tmp_path)]) == 4
+    assert "no store at" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,160 @@
+"""The pool's bookkeeping: which worker has which shard. With real workers it is tested in `test_embed_ray`."""
+
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray
+
+from pipeline.errors import WorkerError
+from pipeline.machine import num_cores
+from pipeline.model.spec import ModelSource
+from pipeline.store.records import Shard
+from pipeline.workers import pool as ray_pool
+from pipeline.workers.cores import cpus_reserved, threads_that_fit
+from pipeline.workers.dispatch import Run
+from pipeline.workers.messages import EncoderRequest, WorkerIdentity, code_sha256
+from pipeline.workers.pool import WorkerPool
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def test_a_shard_that_takes_long_is_run_a_second_time_and_the_first_to_finish_counts():
+    # the pool's bookkeeping alone, over stand-ins for workers: no real one is slow at will
+    replaced, events = [], []
+
+    class Worker:
+        def __init__(self, name):
+            self.name = name
+            self.embed_shard = SimpleNamespace(remote=lambda shard, record, root: ray.put((name, shard.ordinal)))
+
+    slow, quick = Worker("slow"), Worker("quick")
+    pool = SimpleNamespace(
+        ready_workers=lambda: [slow, quick],
+        release=lambda worker: False,
+        release_joining=lambda: None,
+        replace=lambda worker: replaced.append(worker),
+    )
+    shard = Shard(ordinal=7, shard_id="x", first_id=0, room=1, num_images=1)
+    run = Run(pool, [shard], None, Path("store"), lambda event, **details: events.append(event))
+    run.hand_out()
+    assert [worker.name for worker, _, _ in run.busy.values()] == ["slow"]
+    run._seconds = [0.0] * 3
+    run.hand_out()
+    assert [worker.name for worker, _, _ in run.busy.values()] == ["slow", "quick"]
+    run.hand_out()
+    assert len(run.busy) == 2  # twice is enough
+    second = list(run.busy)[1]
+    stats = SimpleNamespace(num_images=1, host="here")
+    run.busy[ray.put(stats)] = run.busy.pop(second)
+    run.take(list(run.busy)[1])
+    assert (replaced, run.busy) == ([slow], {})
+    assert run.progress.finished[0].num_images == 1
+    assert events == ["straggler_run_again", "shard_committed"]
+
+
+def test_workers_wait_no_longer_for_others_when_nothing_is_left_to_hand_out():
+    released = []
+    pool = SimpleNamespace(
+        ready_workers=list,
+        release=lambda worker: released.append(worker) or True,
+        release_joining=lambda: released.append("joining"),
+    )
+    run = Run(pool, [], None, Path("store"), lambda event, **details: None)
+    run.idle.append("idle")
+    run.hand_out()
+    assert released == ["joining", "idle"]
+    assert not run.idle
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "cores", "threads"),
+    [
+        (1, [2], 2), (2, [2], 1), (3, [16], 5), (3, [16, 16], 8), (5, [8] * 4, 4), (6, [16] * 4, 8), (9, [16] * 4, 5),
+        (4, [16, 4, 4, 4, 4], 4), (2, [], 1), (64, [2], 1), (1, [1, 8], 8),
+    ],
+)  # fmt: skip
+def test_all_workers_find_room_on_some_node(num_workers, cores, threads):
+    assert threads_that_fit(num_workers, cores) == threads
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 6, 12, 16, 24, 64, 96])
+def test_a_node_full_of_workers_can_still_decode(cores):
+    encode, decode = cpus_reserved(cores, 1000, 1)
+    units = 10_000  # as finely as Ray counts
+    num_workers = cores * units // round(encode * units)
+    left = cores * units - num_workers * round(encode * units)
+    assert (num_workers, left // round(decode * units)) == (cores, cores)
+
+
+def test_with_cores_to_spare_decoding_is_bounded_by_them():
+    encode, decode = cpus_reserved(3, 2, 1)
+    assert (3 - 2 * encode) / decode == 6
+    assert cpus_reserved(8, 2, 4) == (3, 0.25)
+
+
+@pytest.mark.parametrize("delay_s", [0.002, 0.004, 0.006, 0.008])
+def test_workers_that_end_while_they_start_give_their_room_back(delay_s):
+    @ray.remote(num_cpus=0.1)
+    def leave_an_idle_process():
+        time.sleep(0.3)
+
+    ray.get([leave_an_idle_process.remote() for _ in range(3)])
+    pool = WorkerPool(num_cores())
+    time.sleep(delay_s)
+    pool.stop()
+    deadline = time.monotonic() + 10
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.kill
+def test_workers_that_find_no_room_end_the_wait(tiny_model, monkeypatch):
+    monkeypatch.setattr(ray_pool, "WORKERS_GONE_S", 3.0)
+    monkeypatch.setattr(ray_pool, "SETTLE_S", 0.5)
+    other = WorkerPool(num_cores())
+    ray.get([worker.identify.remote() for worker in other._workers])
+    pool = WorkerPool(1)
+    try:
+        with pytest.raises(WorkerError, match="0 of 1 workers were given room within 3 s"):
+            pool.load(EncoderRequest(ModelSource(model=tiny_model), None, "fp32", 1000))
+    finally:
+        pool.stop()
+        other.stop()
+
+
+@pytest.mark.kill
+@pytest.mark.skipif(num_cores() < 2, reason="needs two workers")
+def test_workers_that_die_of_loading_end_the_run(tiny_model, tmp_path, monkeypatch):
+    class LoadsOnce:
+        """The first one loads; all others die of it, as where memory holds no second model."""
+
+        def __init__(self, *_):
+            pass
+
+        def identify(self):
+            return WorkerIdentity("here", "0", code_sha256(), "fp32")
+
+        def load(self, request, weights=None):
+            try:
+                (tmp_path / "loaded").touch(exist_ok=False)
+            except FileExistsError:
+                os._exit(9)
+            return "report"
+
+        def pack(self):
+            return b"weights"
+
+        def images_done(self):
+            return 0, 0
+
+    monkeypatch.setattr(ray_pool, "EncodeWorker", ray.remote(LoadsOnce))
+    pool = WorkerPool(2)
+    try:
+        with pytest.raises(WorkerError, match=r"workers died 6 times while they loaded the model; if memory is short"):
+            pool.load(EncoderRequest(ModelSource(model=tiny_model), None, "fp32", 1000))
+    finally:
+        pool.stop()
