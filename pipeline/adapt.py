@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.measure.provenance import provenance
 from pipeline.model.adapter.config import FusionConfig
 from pipeline.model.adapter.files import RECORD_FILE, read_record, write_adapter
-from pipeline.model.device import device_name, preferred_precision, whole_machine
+from pipeline.model.device import device_name, pick_device, pick_precision, use_all_cores
 from pipeline.model.export import export_checkpoint, refuse_used
 from pipeline.model.load import load_model
 from pipeline.model.pruning.policy import PruningPolicy, named_policy, sharpened
@@ -76,7 +76,8 @@ def adapt(
         return _found(settings)
     with _data(settings) as (folder, captions):
         examples = gather(folder, captions, settings.held_out, settings.seed)
-        device = whole_machine(settings.device)
+        use_all_cores()
+        device = pick_device(settings.device)
         source, precision = settings.model_source(), _precision(settings, device)
         loaded, reference = load_model(source, precision, device), load_model(source, "fp32", "cpu")
         policies = _policies(settings)
@@ -158,10 +159,8 @@ def _data(settings: AdaptSettings) -> Iterator[tuple[Path, Path | None]]:
 
 
 def _precision(settings: AdaptSettings, device: torch.device) -> Precision:
-    if settings.precision != "auto":
-        return settings.precision
-    preferred = preferred_precision(device)
-    return "fp32" if preferred == "fp16" else preferred  # gradients underflow in fp16
+    precision = pick_precision(settings.precision, device)
+    return "fp32" if precision == "fp16" else precision  # gradients underflow in fp16
 
 
 def _policies(settings: AdaptSettings) -> dict[str, PruningPolicy]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.machine import num_cores
-from pipeline.model.device import default_batch_size, peak_device_bytes, preferred_precision, whole_machine
+from pipeline.model.device import default_batch_size, peak_device_bytes, pick_device, pick_precision, use_all_cores
 from pipeline.model.encode import Encoder, fastest_encoder, policy_or_unpruned
 from pipeline.model.load import load_model
 from pipeline.pixels.to_device import decode_for
@@ -46,8 +46,9 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
     sample = list(islice(_sample(listing), PROBE_IMAGES))
     if not sample:
         raise InputError(f"source {listing.spec.location} has no image; name tars or files that have some")
-    device = whole_machine()
-    precision = preferred_precision(device) if settings.precision == "auto" else settings.precision
+    use_all_cores()
+    device = pick_device()
+    precision = pick_precision(settings.precision, device)
     loaded = load_model(settings.model_source(), precision, device)
     policy, warning = policy_or_unpruned(loaded, settings.pruning_policy(), settings.policy_is_default)
     encoder = fastest_encoder(loaded, policy)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.errors import InputError
-from pipeline.model.device import device_name, whole_machine
+from pipeline.model.device import device_name, pick_device, use_all_cores
 from pipeline.model.encode import Encoder, fastest_encoder
 from pipeline.model.load import load_model
 from pipeline.pixels.to_device import decode_for
@@ -49,7 +49,8 @@ def resample(
     Raises:
         InputError: If the model cannot be loaded, or is not the one that the store was made with.
     """
-    device = whole_machine(num_threads=record.threads_per_worker)
+    use_all_cores(record.threads_per_worker)
+    device = pick_device()
     source = record.encoder.source
     encoder = fastest_encoder(load_model(source, record.encoder.precision, device), record.encoder.policy)
     if encoder.spec.fingerprint != record.fingerprint:

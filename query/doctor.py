@@ -24,15 +24,15 @@ def examine(model: str, images: Path | None = None) -> dict[str, dict[str, Any]]
 
     from indexer.files import faiss_build
     from pipeline.measure.parity import describe, generated_photos, parity_cosines
-    from pipeline.model.device import preferred_precision
+    from pipeline.model.device import pick_device, pick_precision
     from pipeline.model.load import load_model
     from pipeline.model.spec import DecoderName, ModelSource
     from pipeline.source.formats.folder import list_images
 
     faiss = faiss_build()
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    device = torch.device("cuda" if num_gpus else "cpu")
-    precision = preferred_precision(device)
+    device = pick_device()
+    precision = pick_precision("auto", device)
     preprocessing = dict.fromkeys(get_args(DecoderName), "not examined")
     try:
         entries = list_images(images)[0] if images else list(generated_photos())

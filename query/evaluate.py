@@ -27,7 +27,7 @@ from pipeline.errors import InputError
 from pipeline.measure.provenance import provenance
 from pipeline.measure.recall import KS, first_hit_ranks, paired_difference, recall_metrics, recovered_share
 from pipeline.measure.timing import ROUNDS, images_per_second, median_rates, median_speedup
-from pipeline.model.device import whole_machine
+from pipeline.model.device import pick_device, use_all_cores
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import load_model
 from pipeline.model.pruning.policy import UNPRUNED, PruningPolicy
@@ -202,7 +202,8 @@ def _embeddings_by_key(report: EmbedReport) -> dict[str, np.ndarray]:
 def _tower_rates(entries: list[ImageEntry], conditions: list[Condition], record: StoreRecord) -> dict[str, dict]:
     spec = record.encoder
     pixels, _ = decode_batch(entries, spec.preprocess, record.max_pixels)
-    device, loaded = whole_machine(), {}
+    use_all_cores()
+    device, loaded = pick_device(), {}
     for adapter in {condition.adapter for condition in conditions}:
         source = spec.source.model_copy(update={"adapter": adapter})
         loaded[adapter] = load_model(source, spec.precision, device)

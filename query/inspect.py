@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.model.device import whole_machine
+from pipeline.model.device import pick_device, use_all_cores
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import LoadedModel, load_model
 from pipeline.model.pruning.cost import block_costs
@@ -29,7 +29,8 @@ def inspect(settings: InspectSettings) -> dict[str, Any]:
     """
     policy = settings.pruning_policy()
     source = settings.model_source() if settings.image else settings.any_weights()
-    loaded = load_model(source, "fp32", whole_machine())
+    use_all_cores()
+    loaded = load_model(source, "fp32", pick_device())
     tower = view_of(loaded.clip.visual)
     unpruned, encoder = Encoder(sharing_weights(loaded), None), Encoder(sharing_weights(loaded), policy)
     preprocess = loaded.spec.preprocess

@@ -1,35 +1,37 @@
-"""TODO."""
-
-from typing import Literal
+"""Which device a process uses, and in which precision and batch size: what the hardware decides where nobody else does."""
 
 import torch
 
 from pipeline.errors import ConfigError
 from pipeline.machine import has_fast_bf16, num_cores
-from pipeline.model.spec import Precision
+from pipeline.model.spec import DeviceChoice, Precision, PrecisionChoice
 
 
-def peak_device_bytes(device: torch.device) -> int:
-    """Most memory that this process held on a GPU so far; 0 on a CPU."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+def use_all_cores(num_threads: int | None = None) -> None:
+    """Give torch all cores of this process, or `num_threads`: the last bits of an embedding depend on their number."""
+    torch.set_num_threads(num_threads or num_cores())
 
 
-def whole_machine(device: Literal["auto", "cpu", "cuda"] = "auto", num_threads: int | None = None) -> torch.device:
-    """Give this process all its cores, and name its fastest device: for measuring, where no worker shares them.
-
-    Args:
-        device: What is asked for.
-        num_threads: Cores to use, where it shall not be all: the last bits of an embedding depend on it.
+def pick_device(asked: DeviceChoice = "auto") -> torch.device:
+    """The device that is asked for; `auto` is a GPU where there is one.
 
     Raises:
         ConfigError: If a GPU is asked for and there is none.
     """
-    torch.set_num_threads(num_threads or num_cores())
-    if device == "cuda" and not torch.cuda.is_available():
+    if asked == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device = 'cuda': torch sees no GPU; give --device cpu, or see `clipsieve doctor`")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    if asked == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(asked)
+
+
+def pick_precision(asked: PrecisionChoice, device: torch.device) -> Precision:
+    """The precision that is asked for; `auto` is the fastest that the device computes natively: bf16, where it can."""
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if has_fast_bf16() else "fp32"
 
 
 def default_batch_size(device: torch.device) -> int:
@@ -42,8 +44,6 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def preferred_precision(device: torch.device) -> Precision:
-    """The fastest precision this device computes natively: bf16 where there is hardware for it."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if has_fast_bf16() else "fp32"
+def peak_device_bytes(device: torch.device) -> int:
+    """The most memory that this process has held on a GPU; 0 on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.model.pruning.policy import PruningPolicy
 
 Precision = Literal["fp32", "bf16", "fp16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
+DeviceChoice = Literal["auto", "cpu", "cuda"]
 DecoderName = Literal["pillow", "torchvision"]
 """What makes pixels of JPEGs: Pillow on the CPUs, or torchvision on the encoder's device where it gives the same."""
 

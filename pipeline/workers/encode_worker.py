@@ -52,9 +52,9 @@ class EncodeWorker:
 
     def identify(self) -> WorkerIdentity:
         """Say where this worker runs, by which code, and what its hardware computes fastest."""
-        from pipeline.model.device import preferred_precision
+        from pipeline.model.device import pick_precision
 
-        return WorkerIdentity(platform.node(), __version__, code_sha256(), preferred_precision(self._device()))
+        return WorkerIdentity(platform.node(), __version__, code_sha256(), pick_precision("auto", self._device()))
 
     def load(self, request: EncoderRequest, weights: Any = None) -> WorkerReport:
         """Load the model, from where it is or from the weights that another worker packed, and warm it up."""

@@ -18,7 +18,7 @@ from pipeline.measure.timing import (
     peak_bytes,
     tower_call,
 )
-from pipeline.model.device import default_batch_size, device_name, preferred_precision, whole_machine
+from pipeline.model.device import default_batch_size, device_name, pick_device, pick_precision, use_all_cores
 from pipeline.model.encode import Encoder, compile_tower, sharing_weights
 from pipeline.model.load import load_model
 from pipeline.model.pruning.policy import UNPRUNED
@@ -38,8 +38,9 @@ def bench_model(settings: BenchModelSettings) -> dict[str, Any]:
         ConfigError: If the device is not there, or a policy does not fit the tower.
         InputError: If the model cannot be loaded, or its tower cannot be pruned.
     """
-    device = whole_machine(settings.device)
-    precision = preferred_precision(device) if settings.dtype == "auto" else settings.dtype
+    use_all_cores()
+    device = pick_device(settings.device)
+    precision = pick_precision(settings.dtype, device)
     loaded = load_model(settings.any_weights(), precision, device)
     policies = {UNPRUNED: None} | {policy.name: policy for policy in settings.pruning_policies().values()}
     towers = {name: sharing_weights(loaded) for name in policies}

@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, InputError, first_line
 from pipeline.measure.provenance import provenance
 from pipeline.measure.recall import KS, first_hit_ranks, recall_metrics
 from pipeline.measure.timing import images_per_second, median_rates, median_speedup
-from pipeline.model.device import default_batch_size, device_name, preferred_precision, whole_machine
+from pipeline.model.device import default_batch_size, device_name, pick_device, pick_precision, use_all_cores
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import LoadedModel, load_model
 from pipeline.model.pruning.policy import UNPRUNED, CutPoint, PruningPolicy, Stages, named_policy, sharpened
@@ -187,15 +187,15 @@ class _Models:
 
     def __init__(self, settings: BenchPoliciesSettings, entries: list[ImageEntry]) -> None:
         self._settings, self._entries = settings, entries
-        self.device = whole_machine()
+        use_all_cores()
+        self.device = pick_device()
         self._loaded: dict[int | None, LoadedModel] = {}
         self._pixels: dict[int | None, np.ndarray] = {}
         self.batch_size = settings.batch_size or default_batch_size(self.device)
 
     def loaded(self, image_size: int | None) -> LoadedModel:
         if image_size not in self._loaded:
-            precision = self._settings.precision
-            precision = preferred_precision(self.device) if precision == "auto" else precision
+            precision = pick_precision(self._settings.precision, self.device)
             source = self._settings.model_source()
             source = source.model_copy(update={"image_size": image_size or source.image_size})
             self._loaded[image_size] = load_model(source, precision, self.device)
