@@ -9,8 +9,9 @@ from indexer.recipes.flat import flat_index
 from indexer.settings import IndexSettings
 from indexer.vectors import live_vectors
 from pipeline.durable.atomic import write_atomically, write_json
+from pipeline.durable.seal import sha256_of
 from pipeline.errors import StoreError
-from pipeline.store.layout import Store, sha256_of
+from pipeline.store.view import StoreView
 
 
 def build_index(settings: IndexSettings) -> IndexManifest:
@@ -20,35 +21,33 @@ def build_index(settings: IndexSettings) -> IndexManifest:
         UnfinishedStore: If shards are missing and `partial` is not set.
         StoreError: If a part is damaged, or of another encoder than the store.
     """
-    store = Store(settings.store)
-    record = store.read_run()
-    committed = store.require_finished(record, settings.partial)
-    index = flat_index(record.encoder.embedding_dim, live_vectors(store, record, committed))
+    view = StoreView.open(settings.store, settings.partial)
+    index = flat_index(view.record.encoder.embedding_dim, live_vectors(view))
+    folder, path = view.store.index_dir, index_path(view.store)
     try:
-        store.index_dir.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise StoreError(f"cannot write {store.index_dir}: {error.strerror}; mend its permissions") from error
-    path = index_path(store)
+        raise StoreError(f"cannot write {folder}: {error.strerror}; fix its permissions") from error
 
     def write(temporary: Path) -> None:
         save_index(index, temporary)
         # an old manifest must never stand beside a new index, nor an old index without its own
-        (store.index_dir / MANIFEST_FILE).unlink(missing_ok=True)
+        (folder / MANIFEST_FILE).unlink(missing_ok=True)
 
     write_atomically(path, write)
     manifest = IndexManifest(
         index_type="Flat",
         metric="inner_product",
-        embedding_dim=record.encoder.embedding_dim,
+        embedding_dim=view.record.encoder.embedding_dim,
         num_vectors=index.ntotal,
-        fingerprint=record.fingerprint,
-        text_space=record.text_space,
-        image_policy=record.image_space,
-        parts={ordinal: stats.sha256 for ordinal, stats in committed.items()},
+        fingerprint=view.record.fingerprint,
+        text_space=view.record.text_space,
+        image_policy=view.record.image_space,
+        parts={ordinal: marker.sha256 for ordinal, marker in view.committed.items()},
         sha256=sha256_of(path),
         num_bytes=path.stat().st_size,
         faiss_version=faiss_version(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    write_json(store.index_dir / MANIFEST_FILE, manifest.model_dump(mode="json"))
+    write_json(folder / MANIFEST_FILE, manifest.model_dump(mode="json"))
     return manifest

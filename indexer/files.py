@@ -1,4 +1,4 @@
-"""TODO."""
+"""The index file on disk, always in its CPU form; and which FAISS writes it."""
 
 import errno
 from pathlib import Path

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import StoreError, UnfinishedStore, first_line
 from pipeline.store.layout import Store
-from pipeline.store.records import CommitMarker, StoreRecord
+from pipeline.store.view import StoreView
 
 INDEX_FILE = "image.index"
 MANIFEST_FILE = "manifest.json"
@@ -43,45 +43,42 @@ def index_path(store: Store) -> Path:
     return store.index_dir / INDEX_FILE
 
 
-def read_manifest(
-    store: Store, record: StoreRecord, committed: dict[int, CommitMarker], partial: bool
-) -> IndexManifest:
-    """Read the manifest and hold it against the store.
+def read_manifest(view: StoreView, partial: bool = False) -> IndexManifest:
+    """Read the manifest of a store's index and hold it against the store.
 
     Args:
-        store: The store.
-        record: Its run record.
-        committed: Its committed shards.
+        view: The store.
         partial: Accept an index that does not cover the store.
 
     Raises:
         StoreError: If there is no index, or it is damaged or of another encoder.
-        UnfinishedStore: If the index is older than the store, with the counts.
+        UnfinishedStore: If the index is older than the store; the message has the counts.
     """
-    path = store.index_dir / MANIFEST_FILE
+    path, index = view.store.index_dir / MANIFEST_FILE, index_path(view.store)
     try:
         manifest = IndexManifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise StoreError(f"the store {store.root} has no index; run `clipsieve index {store.root}`") from None
+        raise StoreError(f"the store {view.root} has no index; run `clipsieve index {view.root}`") from None
     except (OSError, ValidationError) as error:
         reason = first_line(error)
         raise StoreError(f"cannot read {path} ({reason}); build it again with `clipsieve index`") from error
-    found = index_path(store).stat().st_size if index_path(store).exists() else 0
-    if found != manifest.num_bytes:
+    num_bytes = index.stat().st_size if index.exists() else 0
+    if num_bytes != manifest.num_bytes:
         raise StoreError(
-            f"{index_path(store)} has {found} bytes, its manifest says {manifest.num_bytes}; "
+            f"{index} has {num_bytes} bytes, its manifest says {manifest.num_bytes}; build it again with "
+            "`clipsieve index`"
+        )
+    if manifest.fingerprint != view.record.fingerprint:
+        raise StoreError(
+            f"the index of {view.root} is of encoder {manifest.fingerprint}, the store of {view.record.fingerprint}; "
             "build it again with `clipsieve index`"
         )
-    if manifest.fingerprint != record.fingerprint:
-        raise StoreError(
-            f"the index of {store.root} is of encoder {manifest.fingerprint}, the store of {record.fingerprint}; "
-            "build it again with `clipsieve index`"
-        )
-    in_store = {ordinal: stats.sha256 for ordinal, stats in committed.items()}
+    in_store = {ordinal: marker.sha256 for ordinal, marker in view.committed.items()}
     if manifest.parts != in_store and not partial:
         raise UnfinishedStore(
-            f"the index of {store.root} is older than the store: it covers {len(manifest.parts)} shards and "
+            f"the index of {view.root} is older than the store: it covers {len(manifest.parts)} shards and "
             f"{manifest.num_vectors} images, the store has {len(in_store)} shards and "
-            f"{sum(stats.num_ok for stats in committed.values())} images; run `clipsieve index`, or pass --partial"
+            f"{sum(marker.num_ok for marker in view.committed.values())} images; run `clipsieve index`, or pass "
+            "--partial"
         )
     return manifest

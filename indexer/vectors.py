@@ -1,4 +1,4 @@
-"""TODO."""
+"""The vectors of a store, part by part: checked against their markers, without the deleted rows."""
 
 import json
 from collections.abc import Iterator
@@ -6,24 +6,25 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.errors import StoreError
-from pipeline.store.layout import Store, sha256_of
-from pipeline.store.parts import METADATA_KEY, embeddings_of, read_part
-from pipeline.store.records import CommitMarker, StoreRecord
-from pipeline.store.tombstones import read_tombstones
+from pipeline.store.parts import METADATA_KEY, embeddings_of, read_part_checked
+from pipeline.store.view import StoreView
 
 
-def live_vectors(
-    store: Store, record: StoreRecord, committed: dict[int, CommitMarker]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    gone = read_tombstones(store)
-    for _, stats in sorted(committed.items()):
-        path = store.part_of(stats)
-        if sha256_of(path) != stats.sha256:
-            raise StoreError(f"{path} is damaged: its bytes are not those of its stats file; remove both, embed again")
-        table = read_part(path, ["id", "status", "embedding"])
+def live_vectors(view: StoreView) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids (int64 [n]) and unit vectors (float32 [n, E]) of each part, in the order of their ids.
+
+    Raises:
+        StoreError: If a part is damaged, or of another encoder than the store.
+    """
+    for _, marker in sorted(view.committed.items()):
+        path = view.store.part_of(marker)
+        table = read_part_checked(path, marker.sha256, ["id", "status", "embedding"])
         fingerprint = json.loads(table.schema.metadata[METADATA_KEY])["fingerprint"]
-        if fingerprint != record.fingerprint:
-            raise StoreError(f"{path} is of encoder {fingerprint}, the store of {record.fingerprint}; remove it")
+        if fingerprint != view.record.fingerprint:
+            raise StoreError(
+                f"{path} is of encoder {fingerprint}, the store of {view.record.fingerprint}; remove the part and its "
+                "stats file, and embed again"
+            )
         ids, embeddings = embeddings_of(table)
-        alive = ~np.isin(ids, gone)
-        yield ids[alive], embeddings[alive]
+        is_live = ~np.isin(ids, view.deleted)
+        yield ids[is_live], embeddings[is_live]

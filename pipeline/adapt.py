@@ -20,10 +20,10 @@ from pipeline.durable.lock import store_lock
 from pipeline.errors import ConfigError, StoreError
 from pipeline.measure.provenance import provenance
 from pipeline.model.adapter.config import FusionConfig
-from pipeline.model.adapter.files import RECORD_FILE, read_record, write_adapter
+from pipeline.model.adapter.files import CARD_FILE, read_card, write_adapter
 from pipeline.model.device import device_name, pick_device, pick_precision, use_all_cores
 from pipeline.model.export import export_checkpoint, refuse_used
-from pipeline.model.load import load_model
+from pipeline.model.load import LoadedModel, load_model
 from pipeline.model.pruning.policy import PruningPolicy, named_policy, sharpened
 from pipeline.model.spec import ModelSource, Precision
 from pipeline.monitor.progress import Tick
@@ -72,7 +72,7 @@ def adapt(
     """
     if settings.export:
         refuse_used(settings.export)
-    if (settings.out / RECORD_FILE).exists():
+    if (settings.out / CARD_FILE).exists():
         return _found(settings)
     with _data(settings) as (folder, captions):
         examples = gather(folder, captions, settings.held_out, settings.seed)
@@ -81,20 +81,29 @@ def adapt(
         source, precision = settings.model_source(), _precision(settings, device)
         loaded, reference = load_model(source, precision, device), load_model(source, "fp32", "cpu")
         policies = _policies(settings)
-        student = Student(loaded, reference, list(policies.values()), _fusion(settings), settings.seed)
-        base_sha256 = reference.spec.weights_sha256
-        recipe = _recipe(settings, precision, base_sha256, examples.fingerprint())
+        student = _student(settings, loaded, reference, policies)
+        recipe = _recipe(settings, precision, reference.spec.weights_sha256, examples.fingerprint())
         work = settings.out / "training"
         with _locked(work), Decoder(examples, loaded.spec.preprocess) as decoder:
-            checkpoint = Checkpoint(work / "state.pt", recipe)
-            training = Training(settings, student, Teacher(loaded), examples, decoder, checkpoint)
+            training = Training(
+                settings=settings,
+                student=student,
+                teacher=Teacher(loaded),
+                examples=examples,
+                decoder=decoder,
+                checkpoint=Checkpoint(work / "state.pt", recipe),
+            )
             measured = training.run(on_tick, on_entry)
     results = {name: dict(zip(policies, rows, strict=True)) for name, rows in measured.items()}
     write_adapter(
         settings.out,
         student.fusion,
         student.summary_offsets_LD,
-        base={"model": settings.model, "pretrained": settings.pretrained, "weights_sha256": base_sha256},
+        base={
+            "model": settings.model,
+            "pretrained": settings.pretrained,
+            "weights_sha256": reference.spec.weights_sha256,
+        },
         account={
             "clipsieve_version": __version__,
             "recipe": recipe,
@@ -105,9 +114,13 @@ def adapt(
         },
     )
     shutil.rmtree(work, ignore_errors=True)
+    return _finished(settings, results, was_there=False)
+
+
+def _finished(settings: AdaptSettings, results: dict[str, Any], was_there: bool) -> AdaptReport:
     if settings.export:
         export(settings.model_source(), str(settings.out), settings.export)
-    return AdaptReport(settings.out, results, was_there=False)
+    return AdaptReport(settings.out, results, was_there)
 
 
 def export(source: ModelSource, adapter: str, folder: Path) -> None:
@@ -123,17 +136,15 @@ def export(source: ModelSource, adapter: str, folder: Path) -> None:
 
 def _found(settings: AdaptSettings) -> AdaptReport:
     """An adapter that was there before: whole, and of this recipe as far as that can be told without the data."""
-    record = read_record(settings.out)
+    card = read_card(settings.out)
     asked = settings.model_dump(mode="json", include=_RECIPE_FIELDS)
-    other = next((name for name in asked if record["recipe"].get(name) != asked[name]), None)
+    other = next((name for name in asked if card["recipe"].get(name) != asked[name]), None)
     if other:
         raise ConfigError(
-            f"{settings.out} holds an adapter trained with {other} = {record['recipe'].get(other)!r}, asked for "
+            f"{settings.out} holds an adapter trained with {other} = {card['recipe'].get(other)!r}, asked for "
             f"{asked[other]!r}; choose another --out"
         )
-    if settings.export:
-        export(settings.model_source(), str(settings.out), settings.export)
-    return AdaptReport(settings.out, record["results"], was_there=True)
+    return _finished(settings, card["results"], was_there=True)
 
 
 @contextmanager
@@ -173,10 +184,18 @@ def _policies(settings: AdaptSettings) -> dict[str, PruningPolicy]:
     return policies
 
 
-def _fusion(settings: AdaptSettings) -> FusionConfig:
+def _student(
+    settings: AdaptSettings, loaded: LoadedModel, reference: LoadedModel, policies: dict[str, PruningPolicy]
+) -> Student:
     variant = settings.variant or ("image-only" if settings.label_free else "shared")
     shape = settings.model_dump(include={"rank", "alpha", "factors"})
-    return FusionConfig(**shape, targets=tuple(settings.target_names()), variant=variant)
+    return Student(
+        loaded=loaded,
+        reference=reference,
+        policies=list(policies.values()),
+        config=FusionConfig(**shape, targets=tuple(settings.target_names()), variant=variant),
+        seed=settings.seed,
+    )
 
 
 def _recipe(settings: AdaptSettings, precision: str, base_sha256: str, data_sha256: str) -> dict[str, Any]:

@@ -5,10 +5,11 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,14 +18,18 @@ from pipeline.machine import num_cores
 from pipeline.model.device import default_batch_size, peak_device_bytes, pick_device, pick_precision, use_all_cores
 from pipeline.model.encode import Encoder, fastest_encoder, policy_or_unpruned
 from pipeline.model.load import load_model
+from pipeline.model.spec import EncoderSpec
 from pipeline.pixels.to_device import decode_for
 from pipeline.planning.cut import shard_capacity
 from pipeline.settings.embed import EmbedSettings
-from pipeline.source.entry import ImageEntry
+from pipeline.source.entry import ImageEntry, ImageResult
 from pipeline.source.listing import Listing, list_source
 from pipeline.source.reading import read_file
-from pipeline.store.parts import part_table, write_part
+from pipeline.store.parts import part_table, refuse_taken_names, write_part
 from pipeline.workers.session import cluster_resources
+
+if TYPE_CHECKING:
+    import torch
 
 PROBE_IMAGES = 256
 PROBE_ROUNDS = 3
@@ -42,90 +47,132 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
     Raises:
         ClipsieveError: What the run would raise at its start.
     """
-    listing = list_source(settings.source_spec(settings.source), settings.captions)
+    source = settings.image_source()
+    refuse_taken_names(source.columns)
+    listing = list_source(source, settings.captions)
     sample = list(islice(_sample(listing), PROBE_IMAGES))
     if not sample:
-        raise InputError(f"source {listing.spec.location} has no image; name tars or files that have some")
-    use_all_cores()
-    device = pick_device()
-    precision = pick_precision(settings.precision, device)
-    loaded = load_model(settings.model_source(), precision, device)
-    policy, warning = policy_or_unpruned(loaded, settings.pruning_policy(), settings.policy_is_default)
-    encoder = fastest_encoder(loaded, policy)
-    batch_size = min(settings.batch_size or default_batch_size(device), len(sample))
-
-    started = time.process_time()
-    pixels, records = decode_for(encoder, sample, settings.max_pixels)
-    decode_s = (time.process_time() - started) / len(sample)
-    encode_s = _encode_seconds(encoder, pixels, batch_size)
-    row_bytes = _row_bytes(encoder, records, listing)
-
-    cpus, gpus = cluster_resources(settings.ray_address) or (num_cores(), int(device.type == "cuda"))
-    decode_rate = cpus / decode_s
-    # without GPUs what was measured took all cores of this machine, and decoding shares them
-    encode_rate = gpus / encode_s if gpus else cpus / num_cores() / encode_s
-    rate = min(decode_rate, encode_rate) if gpus else 1 / (1 / decode_rate + 1 / encode_rate)
-    num_images = listing.num_images
-    if num_images is None:
-        mean_bytes = statistics.fmean(len(entry.data or b"") for entry in sample)
-        num_images = round(listing.num_bytes / mean_bytes) if mean_bytes else 0
+        raise InputError(f"source {listing.source.location} has no image; name tars or files that have some")
+    probe = _probe(settings, listing, sample)
+    gpus_here = int(probe.device.type == "cuda")
+    cpus, gpus = cluster_resources(settings.ray_address) or (num_cores(), gpus_here)
+    gpus = 0 if settings.device == "cpu" else gpus
+    num_images = _num_images(listing, sample)
     workers = settings.workers or gpus or cpus
     capacity = settings.shard_size or shard_capacity(num_images, workers)
-    index_bytes = num_images * (4 * encoder.spec.embedding_dim + 8)
     about = "" if listing.num_images is not None else "about "
-    failed = sum(record.status != "ok" for record in records)
-    sections = {
+    return {
         "source": {
-            "what": f"{listing.spec.format} {listing.spec.location}",
+            "what": f"{listing.source.format} {listing.source.location}",
             "images": f"{about}{num_images:,}",
             "bytes": _size(listing.num_bytes) if listing.num_bytes else "not known before they are read",
             "shards": f"{_num_shards(listing, num_images, capacity):,}",
-            "failed in the sample": f"{failed} of {len(sample)}",
+            "failed in the sample": f"{probe.num_failed} of {len(sample)}",
         },
-        "run": {
-            "encoder": encoder.spec.describe(),
-            "decode": f"{decode_rate:,.0f} images/s on {cpus} cores",
-            "encode": f"{encode_rate:,.0f} images/s on {f'{gpus} GPUs' if gpus else 'the same cores'}",
-            "end to end": f"about {rate:,.0f} images/s",
-            "time": _duration(num_images / rate),
-        },
-        "needs": {
-            "Parquet": _size(num_images * row_bytes),
-            "index": f"{_size(index_bytes)} on disk, and of RAM or VRAM to search",
-            "RAM": f"{_size(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)} a worker, {workers} workers",
-            "VRAM": _size(peak_device_bytes(device)) if device.type == "cuda" else "none",
-        },
+        "run": _run_section(probe, num_images, cpus, gpus),
+        "needs": _needs_section(probe, num_images, workers),
     }
-    if warning:
-        sections["run"]["warning"] = warning
-    return sections
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Probe:
+    """What a short measurement on this machine found: seconds and bytes are per image."""
+
+    spec: EncoderSpec
+    warning: str | None
+    device: "torch.device"
+    num_failed: int
+    decode_s: float
+    encode_s: float
+    row_bytes: float
+
+
+def _probe(settings: EmbedSettings, listing: Listing, sample: list[ImageEntry]) -> _Probe:
+    use_all_cores()
+    device = pick_device(settings.device)
+    loaded = load_model(settings.model_source(), pick_precision(settings.precision, device), device)
+    policy, warning = policy_or_unpruned(loaded, settings.pruning_policy(), settings.policy_is_default)
+    encoder = fastest_encoder(loaded, policy)
+    batch_size = min(settings.batch_size or default_batch_size(device), len(sample))
+    started = time.process_time()
+    batch = decode_for(encoder, sample, settings.max_pixels)
+    decode_s = (time.process_time() - started) / len(sample)
+    return _Probe(
+        spec=encoder.spec,
+        warning=warning,
+        device=device,
+        num_failed=batch.num_failed,
+        decode_s=decode_s,
+        encode_s=_encode_seconds(encoder, batch.pixels[:batch_size]),
+        row_bytes=_row_bytes(encoder, batch.results, listing),
+    )
+
+
+def _run_section(probe: _Probe, num_images: int, cpus: int, gpus: int) -> dict[str, str]:
+    decode_rate = cpus / probe.decode_s
+    # without GPUs what was measured took all cores of this machine, and decoding shares them
+    encode_rate = gpus / probe.encode_s if gpus else cpus / num_cores() / probe.encode_s
+    rate = min(decode_rate, encode_rate) if gpus else 1 / (1 / decode_rate + 1 / encode_rate)
+    section = {
+        "encoder": probe.spec.describe(),
+        "decode": f"{decode_rate:,.0f} images/s on {cpus} cores",
+        "encode": f"{encode_rate:,.0f} images/s on {f'{gpus} GPUs' if gpus else 'the same cores'}",
+        "end to end": f"about {rate:,.0f} images/s",
+        "time": _duration(num_images / rate),
+    }
+    return section | ({"warning": probe.warning} if probe.warning else {})
+
+
+def _needs_section(probe: _Probe, num_images: int, workers: int) -> dict[str, str]:
+    index_bytes = num_images * (4 * probe.spec.embedding_dim + 8)
+    memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "Parquet": _size(num_images * probe.row_bytes),
+        "index": f"{_size(index_bytes)} on disk, and of RAM or VRAM to search",
+        "RAM": f"{_size(memory_bytes)} per worker, {workers} workers",
+        "VRAM": _size(peak_device_bytes(probe.device)) if probe.device.type == "cuda" else "none",
+    }
+
+
+def _num_images(listing: Listing, sample: list[ImageEntry]) -> int:
+    if listing.num_images is not None:
+        return listing.num_images
+    mean_bytes = statistics.fmean(len(entry.data or b"") for entry in sample)
+    return round(listing.num_bytes / mean_bytes) if mean_bytes else 0
 
 
 def _sample(listing: Listing) -> Iterator[ImageEntry]:
     if listing.entries is not None:
         step = max(1, (listing.num_images or 0) // PROBE_IMAGES)
         return islice(listing, 0, None, step)
-    return chain.from_iterable(read_file(file, listing.spec, 0, file.num_rows or 0) for file in listing.files)
+    return chain.from_iterable(read_file(file, listing.source, 0, file.num_rows or 0) for file in listing.files)
 
 
-def _encode_seconds(encoder: Encoder, pixels: Any, batch_size: int) -> float:
-    """Seconds an image, the median of some rounds after one to warm up."""
-    batch = pixels[:batch_size]
+def _encode_seconds(encoder: Encoder, pixels_BHWC: "torch.Tensor") -> float:
+    """Seconds per image, the median of some rounds after one to warm up."""
     seconds = []
     for _ in range(PROBE_ROUNDS + 1):
         started = time.perf_counter()
-        encoder.encode(batch)
-        seconds.append((time.perf_counter() - started) / len(batch))
+        encoder.encode(pixels_BHWC)
+        seconds.append((time.perf_counter() - started) / len(pixels_BHWC))
     return statistics.median(seconds[1:])
 
 
-def _row_bytes(encoder: Encoder, records: list, listing: Listing) -> float:
-    random = np.random.default_rng(0).normal(size=(len(records), encoder.spec.embedding_dim))
+def _row_bytes(encoder: Encoder, results: Sequence[ImageResult], listing: Listing) -> float:
+    random = np.random.default_rng(0).normal(size=(len(results), encoder.spec.embedding_dim))
     unit = (random / np.linalg.norm(random, axis=1, keepdims=True)).astype(np.float32)  # as incompressible as real ones
-    table = part_table(records, unit, 0, encoder.tokens_kept, encoder.spec, "0" * 32, listing.spec.columns)
+    table = part_table(
+        results,
+        unit,
+        first_id=0,
+        tokens_kept=encoder.tokens_kept,
+        spec=encoder.spec,
+        shard_id="0" * 32,
+        columns=listing.source.columns,
+    )
     with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
         write_part(Path(file.name), table)
-        return Path(file.name).stat().st_size / len(records)
+        return Path(file.name).stat().st_size / len(results)
 
 
 def _num_shards(listing: Listing, num_images: int, capacity: int) -> int:

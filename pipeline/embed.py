@@ -16,46 +16,63 @@ from pipeline.monitor.bottleneck import summarize
 from pipeline.monitor.events import Reporting
 from pipeline.monitor.meter import Meter, sum_failed
 from pipeline.monitor.progress import Progress, Tick
-from pipeline.planning.content import ContentCheck
 from pipeline.planning.cut import shard_capacity
 from pipeline.planning.extend import extend_plan
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.listing import Listing, list_source
 from pipeline.store.layout import Store
+from pipeline.store.parts import refuse_taken_names
 from pipeline.store.records import CommitMarker, StoreRecord
+from pipeline.store.view import StoreView
+from pipeline.workers.dispatch import run_shards
 from pipeline.workers.messages import EncoderRequest
 from pipeline.workers.pool import WorkerPool, worker_pool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedReport:
-    """What became of a run; `num_embedded` counts images done by this run, the other counts are of the whole store."""
+    """What a run did. `num_embedded` counts the images of this run; the other counts are of the whole store."""
 
-    store: Store
-    record: StoreRecord
-    stats: list[CommitMarker]
+    view: StoreView
+    """The store after the run."""
+
     num_ignored_files: int
     summary: dict[str, Any]
-    """Where this run's time went, see `summary.summarize`."""
+    """Where this run's time went, see `bottleneck.summarize`."""
 
     start_s: float
     device: str
     warnings: list[str]
 
     @property
+    def store(self) -> Store:
+        """The store."""
+        return self.view.store
+
+    @property
+    def record(self) -> StoreRecord:
+        """Its record."""
+        return self.view.record
+
+    @property
+    def markers(self) -> list[CommitMarker]:
+        """Its commit markers."""
+        return list(self.view.committed.values())
+
+    @property
     def num_images(self) -> int:
-        """Rows, whatever became of them."""
-        return sum(shard.num_images for shard in self.stats)
+        """Rows, failed ones included."""
+        return sum(marker.num_images for marker in self.markers)
 
     @property
     def num_ok(self) -> int:
         """Rows with an embedding."""
-        return sum(shard.num_ok for shard in self.stats)
+        return sum(marker.num_ok for marker in self.markers)
 
     @property
     def failed(self) -> dict[str, int]:
         """Rows without one, by status."""
-        return sum_failed(self.stats)
+        return sum_failed(self.markers)
 
     @property
     def num_embedded(self) -> int:
@@ -74,58 +91,47 @@ def embed(
     pool: WorkerPool | None = None,
     is_baseline: bool = False,
 ) -> EmbedReport:
-    """Embed a source of images into a store; finish a store that was begun; add to it what its source has more.
+    """Embed a source of images into a store; resume a store that is unfinished; add what its source has gained.
 
     Args:
         settings: What, where, and by which encoder.
-        on_tick: Told about twice a second how far the run is.
+        on_tick: Called about twice a second with the progress.
         pool: Workers to use, for callers that embed several times; else they are started and ended here.
-        is_baseline: Whether the unpruned model shall run exactly as open_clip runs it, to be measured against.
+        is_baseline: Whether the unpruned model is to run exactly as open_clip runs it, as a baseline of measurements.
 
     Raises:
         ClipsieveError: See `pipeline.errors`; what was committed by then stays committed.
     """
-    listing = list_source(settings.source_spec(settings.source), settings.captions)
+    source = settings.image_source()
+    refuse_taken_names(source.columns)
+    listing = list_source(source, settings.captions)
     store = Store(settings.out)
     store.create_folders()
     started = time.perf_counter()
-    workers = nullcontext(pool) if pool else worker_pool(settings.ray_address, settings.workers, settings.min_workers)
+    workers = nullcontext(pool) if pool else worker_pool(settings, settings.min_workers)
     try:
         with (
             store_lock(store.root),
             Reporting(store.events_path, on_tick, settings.metrics_port, settings.wandb) as reporting,
             workers as pool,
         ):
-            begun = store.read_run() if store.run_path.exists() else None
-            _refuse_other_units(settings, begun)
-            pool.load(encoder_request(settings, begun, is_baseline))
-            record = store.begin(_record(settings, listing, pool, begun))
-            committed = store.committed(record)
-            check = ContentCheck(store, committed) if settings.check_content else None
-            # a store that was begun with few images need not keep their small shards
-            usual = max(record.shard_capacity, shard_capacity(listing.num_images, pool.num_workers))
-            capacity = settings.shard_size or usual
-            record = extend_plan(store, record, committed, listing, settings.on_change, check, capacity)
-            committed = store.committed(record)
-            todo = [shard for shard in record.shards if shard.ordinal not in committed]
-            start_s = time.perf_counter() - started
+            view = _begin(settings, store, listing, pool, is_baseline)
+            todo, start_s = view.missing, time.perf_counter() - started
             reporting.event("run_started", num_shards=len(todo), start_s=round(start_s, 3), **pool.resources)
-            meter = Meter(record, list(committed.values()), reporting.tick, settings.max_bad_fraction)
-            progress = pool.run(todo, record, store.root, meter, reporting.event)
+            meter = Meter(view, reporting.tick, settings.max_bad_fraction)
+            progress = run_shards(pool, todo, view.record, store.root, meter, reporting.event)
             elapsed_s = time.perf_counter() - meter.started
             store.sweep()
             meter.check_failures(progress, is_over=True)
             report = EmbedReport(
-                store,
-                record,
-                [*committed.values(), *progress.finished],
-                listing.num_ignored,
-                _summary(record, progress, pool, elapsed_s),
-                start_s,
-                pool.report.device,
-                _warnings(pool, progress, settings.canary_floor),
+                view=StoreView(store, view.record, view.committed | {m.ordinal: m for m in progress.finished}),
+                num_ignored_files=listing.num_ignored,
+                summary=_summary(view.record, progress, pool, elapsed_s),
+                start_s=start_s,
+                device=pool.report.device,
+                warnings=_warnings(pool, progress, settings.canary_floor),
             )
-            _write_stats(report, reporting)
+            _write_summary(report, reporting)
     finally:
         _remove_if_empty(store)
     if progress.damaged:
@@ -136,23 +142,35 @@ def embed(
     return report
 
 
+def _begin(settings: EmbedSettings, store: Store, listing: Listing, pool: WorkerPool, is_baseline: bool) -> StoreView:
+    """Load the model, begin the store or open it, and plan what is new."""
+    begun = store.read_record() if store.record_path.exists() else None
+    _refuse_other_units(settings, begun)
+    pool.load(encoder_request(settings, begun, is_baseline))
+    view = StoreView.now(store, store.begin(_record(settings, listing, pool, begun)))
+    # a store that was begun with few images need not keep their small shards
+    usual = max(view.record.shard_capacity, shard_capacity(listing.num_images, pool.num_workers))
+    capacity = settings.shard_size or usual
+    return extend_plan(view, listing, settings.on_change, settings.check_content, capacity)
+
+
 def encoder_request(settings: EmbedSettings, begun: StoreRecord | None, is_baseline: bool) -> EncoderRequest:
-    """What the workers shall load; a store that was begun keeps what its first workers chose."""
+    """What the workers are to load; a store that was begun keeps what its first workers chose."""
     precision = None if settings.precision == "auto" else settings.precision
     if precision is None and begun:
         precision = begun.encoder.precision
     return EncoderRequest(
-        settings.model_source(),
-        settings.pruning_policy(),
-        precision,
-        settings.max_pixels,
+        source=settings.model_source(),
+        policy=settings.pruning_policy(),
+        precision=precision,
+        max_pixels=settings.max_pixels,
         # the order of sums, and so the last bits, depend on the number of threads
-        begun.threads_per_worker if begun else None,
-        begun.batch_size if begun else settings.batch_size,
-        settings.policy_is_default,
-        settings.image_timeout,
-        settings.canary,
-        is_baseline,
+        threads=begun.threads_per_worker if begun else None,
+        batch_size=begun.batch_size if begun else settings.batch_size,
+        policy_is_default=settings.policy_is_default,
+        image_timeout_s=settings.image_timeout,
+        canary=settings.canary,
+        is_baseline=is_baseline,
     )
 
 
@@ -177,7 +195,7 @@ def _record(settings: EmbedSettings, listing: Listing, pool: WorkerPool, begun: 
     return StoreRecord(
         clipsieve_version=__version__,
         **spec_metadata(pool.report.spec),
-        columns=listing.spec.columns,
+        columns=listing.source.columns,
         shard_capacity=begun.shard_capacity if begun else capacity,
         batch_size=begun.batch_size if begun else pool.report.batch_size,
         max_pixels=settings.max_pixels,
@@ -198,9 +216,9 @@ def _summary(record: StoreRecord, progress: Progress, pool: WorkerPool, elapsed_
 
 def _warnings(pool: WorkerPool, progress: Progress, canary_floor: float) -> list[str]:
     warnings = [pool.report.warning] if pool.report.warning else []
-    low = [shard for shard in progress.finished if shard.canary and shard.canary["median"] < canary_floor]
+    low = [marker for marker in progress.finished if marker.canary and marker.canary["median"] < canary_floor]
     if low:
-        worst = min(low, key=lambda shard: shard.canary["median"])
+        worst = min(low, key=lambda marker: marker.canary["median"])
         warnings.append(
             f"in {len(low)} shards the median cosine between pruned and unpruned embeddings is under {canary_floor}, "
             f"lowest in shard {worst.ordinal}: {worst.canary['median']:.3f}; look at its images, or embed them with a "
@@ -209,20 +227,20 @@ def _warnings(pool: WorkerPool, progress: Progress, canary_floor: float) -> list
     return warnings
 
 
-def _write_stats(report: EmbedReport, reporting: Reporting) -> None:
+def _write_summary(report: EmbedReport, reporting: Reporting) -> None:
     if not report.num_embedded:
         return
     for warning in report.warnings:
         reporting.event("warning", text=warning)
     totals = {"num_images": report.num_images, "num_ok": report.num_ok, "failed": report.failed}
     last_run = {**report.summary, "start_s": report.start_s, "device": report.device, "warnings": report.warnings}
-    write_sealed_json(report.store.root / "stats.json", {"store": totals, "last_run": last_run})
+    write_sealed_json(report.store.summary_path, {"store": totals, "last_run": last_run})
     reporting.event("run_finished", num_images=report.num_embedded, elapsed_s=round(report.summary["elapsed_s"], 3))
 
 
 def _remove_if_empty(store: Store) -> None:
     # a lock is another job's, which has yet to write run.json: the folders are its own
-    if not store.run_path.exists() and not (store.root / "lock.json").exists():
+    if not store.record_path.exists() and not (store.root / "lock.json").exists():
         with suppress(OSError):
             store.events_path.unlink(missing_ok=True)
             store.plan_dir.rmdir()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from pipeline.durable.seal import unsealed_json
+from pipeline.durable.seal import sha256_of, unsealed_json
 from pipeline.errors import StoreError, first_line
 from pipeline.model.spec import spec_metadata
 from pipeline.monitor.progress import Tick
@@ -20,10 +20,12 @@ from pipeline.planning.cut import listing_hash
 from pipeline.settings.store import VerifySettings
 from pipeline.source.entry import ImageEntry
 from pipeline.store.faults import faults_of
-from pipeline.store.layout import Store, sha256_of
+from pipeline.store.layout import Store
+from pipeline.store.markers import read_marker
 from pipeline.store.parts import read_part
 from pipeline.store.records import CommitMarker, Plan, Shard, StoreRecord
 from pipeline.store.tombstones import read_tombstones, tombstones_between
+from pipeline.store.view import StoreView
 
 if TYPE_CHECKING:
     from pipeline.resample import Resample
@@ -59,25 +61,25 @@ class VerifyReport:
         """Add a finding."""
         self.findings.append(f"{where}: {what}; {advice}")
 
-    def count(self, stats: CommitMarker) -> None:
+    def count(self, marker: CommitMarker) -> None:
         """Add a whole shard."""
         self.num_whole += 1
-        self.num_images += stats.num_images
-        self.num_ok += stats.num_ok
-        self.num_removed += stats.num_removed
-        self.num_bytes += stats.num_bytes
-        for status, count in stats.failed.items():
+        self.num_images += marker.num_images
+        self.num_ok += marker.num_ok
+        self.num_removed += marker.num_removed
+        self.num_bytes += marker.num_bytes
+        for status, count in marker.failed.items():
             self.failed[status] = self.failed.get(status, 0) + count
 
 
 def verify(settings: VerifySettings, on_tick: Callable[[Tick], None] = lambda tick: None) -> VerifyReport:
-    """Look at every byte of a store but its log, its lock and its index. Changes nothing, and takes no lock.
+    """Check every byte of a store except its event log, its lock and its index. Changes nothing, and takes no lock.
 
     Memory holds one part at a time, and 8 bytes for each row of the store.
 
     Args:
         settings: Which store, and how many rows to embed again.
-        on_tick: Told after each shard how far it is.
+        on_tick: Called after each shard with the progress.
 
     Raises:
         StoreError: If there is no store.
@@ -86,40 +88,41 @@ def verify(settings: VerifySettings, on_tick: Callable[[Tick], None] = lambda ti
     store = Store(settings.store)
     report = VerifyReport(str(store.root))
     try:
-        record = store.read_run()
+        record = store.read_record()
     except StoreError as error:
-        if not store.run_path.exists():
+        if not store.record_path.exists():
             raise
         report.findings.append(str(error))
         return report
     _check_records(store, record, report)
-    gone = _read_gone(store, record, report)
+    deleted = _read_deleted(store, record, report)
     markers = _read_markers(store, record, report)
     whole: dict[int, CommitMarker] = {}
     hashes = array("q")  # grows in place
     started = time.perf_counter()
     for shard, entries in _planned(store, record, report):
-        stats = markers.get(shard.ordinal)
-        table = _read_whole(store, stats, report) if stats else None
+        marker = markers.get(shard.ordinal)
+        table = _read_whole(store, marker, report) if marker else None
         if table is None:
             continue
-        buried = None if gone is None else deleted_ids(gone, shard)
-        faults = list(faults_of(table, record, shard, stats, entries, buried))
+        ids = None if deleted is None else tombstones_between(deleted, shard.ids)
+        faults = list(faults_of(table, record, shard, marker, entries=entries, deleted=ids))
         for fault in faults:
-            report.add_finding(store.part_of(stats), fault, _EMBED_AGAIN)
+            report.add_finding(store.part_of(marker), fault, _EMBED_AGAIN)
         if not faults:
-            whole[shard.ordinal] = stats
-            report.count(stats)
-            hashes.extend(hash(key) for _, key in live_rows(table, buried))
+            whole[shard.ordinal] = marker
+            report.count(marker)
+            hashes.extend(hash(key) for _, key in _live_rows(table, ids))
         rate = report.num_images / (time.perf_counter() - started)
         on_tick(Tick(report.num_images + report.num_removed, record.num_images, sum(report.failed.values()), rate))
-    if gone is not None and len(hashes):
-        _check_keys(store, record, whole, gone, hashes, report)
+    view = StoreView(store, record, whole)
+    if deleted is not None and len(hashes):
+        _check_keys(view, deleted, hashes, report)
     _check_names(store, record, markers, report)
     if settings.resample and whole:
         from pipeline.resample import resample
 
-        report.resample = resample(store, record, whole, settings.resample, settings.seed)
+        report.resample = resample(view, settings.resample, settings.seed, settings.device)
         report.findings += report.resample.findings
     return report
 
@@ -133,13 +136,13 @@ def _check_records(store: Store, record: StoreRecord, report: VerifyReport) -> N
         if shard.ordinal != number:
             report.add_finding(store.plan_dir, f"shard {number} has the ordinal {shard.ordinal}", _BACKUP)
     for one, other in pairwise(planned):
-        if one.first_id + one.room > other.first_id:
+        if one.ids.stop > other.first_id:
             report.add_finding(store.plan_dir, f"shards {one.ordinal} and {other.ordinal} share ids", _BACKUP)
     written = record.model_dump(mode="json")
     for name, value in spec_metadata(record.encoder).items():
         if name != "encoder" and written[name] != value:
-            report.add_finding(store.run_path, f"its {name} is not that of its encoder", _BACKUP)
-    summary = store.root / "stats.json"
+            report.add_finding(store.record_path, f"its {name} is not that of its encoder", _BACKUP)
+    summary = store.summary_path
     try:
         unsealed_json(summary.read_bytes())
     except FileNotFoundError:
@@ -150,19 +153,19 @@ def _check_records(store: Store, record: StoreRecord, report: VerifyReport) -> N
         )
 
 
-def _read_gone(store: Store, record: StoreRecord, report: VerifyReport) -> np.ndarray | None:
+def _read_deleted(store: Store, record: StoreRecord, report: VerifyReport) -> np.ndarray | None:
     try:
-        gone = read_tombstones(store)
+        deleted = read_tombstones(store)
     except StoreError as error:
         report.findings.append(str(error))
         return None
-    report.num_tombstones = len(gone)
+    report.num_tombstones = len(deleted)
     planned = [shard for plan in record.plans for shard in plan.shards]
-    num_known = sum(len(deleted_ids(gone, shard)) for shard in planned)
-    if num_known != len(gone):
-        what = f"{len(gone) - num_known} of its ids belong to no shard"
+    num_known = sum(len(tombstones_between(deleted, shard.ids)) for shard in planned)
+    if num_known != len(deleted):
+        what = f"{len(deleted) - num_known} of its ids belong to no shard"
         report.add_finding(store.root / "tombstones.parquet", what, "a plan is lost: put it back from a backup")
-    return gone
+    return deleted
 
 
 def _planned(
@@ -200,9 +203,9 @@ def _read_markers(store: Store, record: StoreRecord, report: VerifyReport) -> di
     """The commit markers that are as they should be."""
     markers, missing = {}, []
     for shard in record.shards:
-        path = store.stats_path(shard.ordinal)
+        path = store.marker_path(shard.ordinal)
         try:
-            stats = store.read_stats(shard.ordinal)
+            marker = read_marker(store, shard.ordinal)
         except FileNotFoundError:
             missing.append(shard.ordinal)
             continue
@@ -210,8 +213,8 @@ def _read_markers(store: Store, record: StoreRecord, report: VerifyReport) -> di
             reason = first_line(error)
             report.add_finding(path, f"it is damaged ({reason}), so that its shard does not count", _EMBED_AGAIN)
             continue
-        if (stats.ordinal, stats.shard_id, stats.fingerprint) == (shard.ordinal, shard.shard_id, record.fingerprint):
-            markers[shard.ordinal] = stats
+        if (marker.ordinal, marker.shard_id, marker.fingerprint) == (shard.ordinal, shard.shard_id, record.fingerprint):
+            markers[shard.ordinal] = marker
         else:
             report.add_finding(path, "it is another shard's or another encoder's", _EMBED_AGAIN)
     if missing:
@@ -220,10 +223,10 @@ def _read_markers(store: Store, record: StoreRecord, report: VerifyReport) -> di
     return markers
 
 
-def _read_whole(store: Store, stats: CommitMarker, report: VerifyReport) -> pa.Table | None:
-    path = store.part_of(stats)
+def _read_whole(store: Store, marker: CommitMarker, report: VerifyReport) -> pa.Table | None:
+    path = store.part_of(marker)
     try:
-        if path.stat().st_size == stats.num_bytes and sha256_of(path) == stats.sha256:
+        if path.stat().st_size == marker.num_bytes and sha256_of(path) == marker.sha256:
             table = read_part(path)
             table.validate(full=True)
             return table
@@ -233,25 +236,14 @@ def _read_whole(store: Store, stats: CommitMarker, report: VerifyReport) -> pa.T
     return None
 
 
-def deleted_ids(gone: np.ndarray, shard: Shard) -> np.ndarray:
-    return tombstones_between(gone, shard.first_id, shard.first_id + shard.room)
-
-
-def live_rows(table: pa.Table, buried: np.ndarray | None) -> Iterator[tuple[int, str]]:
+def _live_rows(table: pa.Table, deleted: np.ndarray | None) -> Iterator[tuple[int, str]]:
     """Ids and keys of the rows that no tombstone names."""
-    ids = set() if buried is None else set(buried.tolist())
+    ids = set() if deleted is None else set(deleted.tolist())
     pairs = zip(table["id"].to_pylist(), table["key"].to_pylist(), strict=True)
     return ((number, key) for number, key in pairs if number not in ids)
 
 
-def _check_keys(
-    store: Store,
-    record: StoreRecord,
-    whole: Mapping[int, CommitMarker],
-    gone: np.ndarray,
-    hashes: array,
-    report: VerifyReport,
-) -> None:
+def _check_keys(view: StoreView, deleted: np.ndarray, hashes: array, report: VerifyReport) -> None:
     sorted_hashes = np.frombuffer(hashes, np.int64)
     sorted_hashes.sort()
     repeated = np.unique(sorted_hashes[1:][np.diff(sorted_hashes) == 0])
@@ -259,25 +251,23 @@ def _check_keys(
         return
     wanted = set(repeated[:_NAMED].tolist())
     rows: dict[str, list[int]] = {}
-    for shard in record.shards:
-        if shard.ordinal in whole:
-            table = read_part(store.part_of(whole[shard.ordinal]), ["id", "key"])
-            for number, key in live_rows(table, deleted_ids(gone, shard)):
-                if hash(key) in wanted:
-                    rows.setdefault(key, []).append(number)
+    for _, table in view.parts(["id", "key"]):
+        for number, key in _live_rows(table, deleted):
+            if hash(key) in wanted:
+                rows.setdefault(key, []).append(number)
     named = [f"{key!r} of ids {', '.join(map(str, ids[:_NAMED]))}" for key, ids in rows.items() if len(ids) > 1]
     if named:  # else two keys of one hash
         what = f"{len(repeated)} keys stand for more than one image: {'; '.join(named)}"
         report.add_finding(
-            store.embeddings_dir, what, "embed one of the sources anew with a --key-prefix or a --key-column"
+            view.store.embeddings_dir, what, "embed one of the sources again with a --key-prefix or a --key-column"
         )
 
 
 def _check_names(store: Store, record: StoreRecord, markers: Mapping[int, CommitMarker], report: VerifyReport) -> None:
     """Look for files that are none of the store's."""
     ordinals = {shard.ordinal for plan in record.plans for shard in plan.shards}  # with those that were dropped
-    known = {store.part_of(stats).name for stats in markers.values()}
-    known |= {store.stats_path(ordinal).name for ordinal in ordinals}
+    known = {store.part_of(marker).name for marker in markers.values()}
+    known |= {store.marker_path(ordinal).name for ordinal in ordinals}
     known |= {f"{plan.number:05d}.json" for plan in record.plans}
     known |= {store.entries_path(plan).name for plan in record.plans if plan.has_entries}
     for path in sorted([*store.root.glob(".*.tmp"), *store.plan_dir.glob("*"), *store.embeddings_dir.glob("*")]):

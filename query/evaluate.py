@@ -38,6 +38,7 @@ from pipeline.settings.embed import EmbedSettings
 from pipeline.source.entry import ImageEntry
 from pipeline.source.formats.captions import read_captions, with_captions
 from pipeline.source.formats.folder import list_images
+from pipeline.store.markers import committed_markers
 from pipeline.store.parts import embeddings_of, read_part
 from pipeline.store.records import StoreRecord
 from pipeline.workers.pool import worker_pool
@@ -76,7 +77,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
     conditions = _conditions(settings)
     with ExitStack() as stack:
         out = settings.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clipsieve-")))
-        with worker_pool(settings.ray_address, settings.workers) as pool:
+        with worker_pool(settings) as pool:
             reports = {
                 condition.name: embed(
                     _embed_settings(settings, condition, out),
@@ -191,7 +192,7 @@ def _one_of_each(specs: Iterable[EncoderSpec]) -> Iterable[EncoderSpec]:
 
 def _embeddings_by_key(report: EmbedReport) -> dict[str, np.ndarray]:
     by_key = {}
-    for stats in report.store.committed(report.record).values():
+    for stats in committed_markers(report.store, report.record).values():
         table = read_part(report.store.part_of(stats), ["id", "key", "status", "embedding"])
         key_of = dict(zip(table["id"].to_pylist(), table["key"].to_pylist(), strict=True))
         ids, vectors = embeddings_of(table)
@@ -201,7 +202,7 @@ def _embeddings_by_key(report: EmbedReport) -> dict[str, np.ndarray]:
 
 def _tower_rates(entries: list[ImageEntry], conditions: list[Condition], record: StoreRecord) -> dict[str, dict]:
     spec = record.encoder
-    pixels, _ = decode_batch(entries, spec.preprocess, record.max_pixels)
+    pixels = decode_batch(entries, spec.preprocess, record.max_pixels).pixels
     use_all_cores()
     device, loaded = pick_device(), {}
     for adapter in {condition.adapter for condition in conditions}:

@@ -62,10 +62,11 @@ def inspect(settings: InspectSettings) -> dict[str, Any]:
 
 def _pixels(settings: InspectSettings, loaded: LoadedModel) -> np.ndarray:
     entry = ImageEntry(settings.image.name, settings.image.absolute().as_uri(), num_bytes=0, mtime_ns=0)
-    [pixels], [record] = decode_batch([entry], loaded.spec.preprocess)
-    if record.status != "ok":
-        raise InputError(f"cannot decode {settings.image}: {record.status}: {record.error}; give another --image")
-    return pixels
+    batch = decode_batch([entry], loaded.spec.preprocess)
+    failed = batch.first_failed()
+    if failed:
+        raise InputError(f"cannot decode {settings.image}: {failed.status}: {failed.error}; give another --image")
+    return batch.pixels[0]
 
 
 def _kept(loaded: LoadedModel, policy: PruningPolicy | None, pixels_HWC: np.ndarray) -> list[tuple[int, np.ndarray]]:

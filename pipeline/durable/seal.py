@@ -49,3 +49,9 @@ def unsealed_json(data: bytes) -> dict[str, Any]:
     value = json.loads(data)
     del value["seal"]
     return value
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's bytes (hex)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,14 +26,14 @@ def parity_cosines(loaded: LoadedModel, entries: Sequence[ImageEntry]) -> np.nda
     cosines = []
     for start in range(0, len(entries), _BATCH):
         batch = entries[start : start + _BATCH]
-        pixels, records = decode_for(encoder, batch)
-        good = [slot for slot, record in enumerate(records) if record.status == "ok"]
+        decoded = decode_for(encoder, batch)
+        good = np.flatnonzero(decoded.is_ok_B).tolist()
         if not good:
             continue
         images = torch.stack([transform(_opened(batch[slot])) for slot in good])
         features = loaded.clip.encode_image(images.to(loaded.device, DTYPES[loaded.spec.precision]))
         reference = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
-        cosines.append(np.einsum("be,be->b", encoder.encode(pixels[good]), reference))
+        cosines.append(np.einsum("be,be->b", encoder.encode(decoded.pixels[good]), reference))
     return np.concatenate(cosines) if cosines else np.empty(0, np.float32)
 
 

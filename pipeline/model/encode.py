@@ -70,10 +70,12 @@ class Encoder:
         self._clip = loaded.clip
         self._tokenize = loaded.tokenize
         self.device = loaded.device
-        preprocess = loaded.spec.preprocess
-        self.gmacs = gmacs_per_image(loaded.clip.visual, policy, (preprocess.height, preprocess.width))
-        self.tokens_kept = _tokens_kept(loaded.clip.visual, policy)
-        self.detach = attach(loaded.clip.visual, policy, on_cut, loaded.summary_offsets_LD)
+        visual, preprocess = loaded.clip.visual, loaded.spec.preprocess
+        is_foreign = policy is None and unprunable_reason(visual)
+        counts = None if is_foreign else patches_per_block(view_of(visual), policy)
+        self.gmacs = gmacs_per_image(visual, policy, (preprocess.height, preprocess.width), counts)
+        self.tokens_kept = counts[-1] if counts else 0
+        self.detach = attach(visual, policy, on_cut, loaded.summary_offsets_LD, counts)
         self._scaling = PixelScaling(preprocess, self.device, DTYPES[loaded.spec.precision])
 
     @torch.inference_mode()
@@ -187,9 +189,3 @@ def compile_tower(loaded: LoadedModel) -> None:
     """Compile the image tower for the shapes it will see; the first call of each shape then takes minutes."""
     mode = "reduce-overhead" if loaded.device.type == "cuda" else "default"  # the former: CUDA graphs
     loaded.clip.visual.compile(mode=mode, dynamic=False)
-
-
-def _tokens_kept(module: torch.nn.Module, policy: PruningPolicy | None) -> int:
-    if unprunable_reason(module):
-        return 0
-    return patches_per_block(view_of(module), policy)[-1]

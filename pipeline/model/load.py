@@ -20,7 +20,7 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
 from pipeline.errors import ClipsieveError, ConfigError, InputError, first_line
-from pipeline.model.adapter.files import read_adapter
+from pipeline.model.adapter.files import Adapter, read_adapter
 from pipeline.model.hashing import hash_tensors
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.spec import EMBEDDED, LOCAL_DIR, EncoderSpec, ModelSource, Precision, Preprocess
@@ -67,32 +67,9 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
         logging.disable(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.manual_seed(0)  # decides random weights, where they were asked for
-            clip = open_clip.create_model(
-                name,
-                pretrained=source.pretrained,
-                load_weights=not source.random_weights,
-                require_pretrained=not source.random_weights,
-            )
-            weights_sha256 = hash_tensors(clip.state_dict().items())
-            if source.image_size:
-                clip = _at_image_size(clip, name, source.image_size)
-            spec = _spec_of(clip, source, name, precision, weights_sha256)
-            if adapter:
-                adapter.merge_into(clip, weights_sha256)
-                text_adapter = adapter.sha256 if adapter.updates_text else None
-                spec = spec.model_copy(update={"adapter": adapter.sha256, "text_adapter": text_adapter})
+            clip, spec = _load_in_float32(source, name, precision, adapter)
             if precision != "fp32":
-                # open_clip's own low-precision model (its norms stay in float32), given the weights just hashed
-                state = clip.state_dict()
-                clip = open_clip.create_model(
-                    name,
-                    precision=precision,
-                    load_weights=False,
-                    pretrained_text=False,
-                    force_image_size=source.image_size,
-                )
-                clip.load_state_dict(state)
+                clip = _in_precision(clip, name, precision, source.image_size)
     except ClipsieveError:
         raise
     except Exception as error:  # open_clip raises many kinds for files, names, networks and shapes
@@ -103,10 +80,40 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
     finally:
         logging.disable(logging.NOTSET)
     device = torch.device(device)
-    offsets = None
-    if adapter and adapter.summary_offsets_LD is not None:
-        offsets = adapter.summary_offsets_LD.to(device)
+    offsets = adapter.summary_offsets_LD if adapter else None
+    offsets = None if offsets is None else offsets.to(device)
     return LoadedModel(clip.eval().to(device), _Tokenizer(name), spec, device, offsets)
+
+
+def _load_in_float32(
+    source: ModelSource, name: str, precision: Precision, adapter: Adapter | None
+) -> tuple[nn.Module, EncoderSpec]:
+    """The model as it was published, at the wanted input size and with its adapter merged; and its spec."""
+    torch.manual_seed(0)  # decides random weights, where they were asked for
+    clip = open_clip.create_model(
+        name,
+        pretrained=source.pretrained,
+        load_weights=not source.random_weights,
+        require_pretrained=not source.random_weights,
+    )
+    weights_sha256 = hash_tensors(clip.state_dict().items())
+    if source.image_size:
+        clip = _at_image_size(clip, name, source.image_size)
+    spec = _spec_of(clip, source, name, precision, weights_sha256)
+    if adapter:
+        adapter.merge_into(clip, weights_sha256)
+        text_adapter = adapter.sha256 if adapter.updates_text else None
+        spec = spec.model_copy(update={"adapter": adapter.sha256, "text_adapter": text_adapter})
+    return clip, spec
+
+
+def _in_precision(clip: nn.Module, name: str, precision: Precision, image_size: int | None) -> nn.Module:
+    """open_clip's own low-precision model, whose norms stay in float32, with these weights."""
+    lower = open_clip.create_model(
+        name, precision=precision, load_weights=False, pretrained_text=False, force_image_size=image_size
+    )
+    lower.load_state_dict(clip.state_dict())
+    return lower
 
 
 class _Tokenizer:

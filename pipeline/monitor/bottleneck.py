@@ -1,9 +1,10 @@
 """Where the time went: from the stats of shards to rates, the stage that bounds them, and a sentence. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
-from pipeline.store.records import CommitMarker
+from pipeline.store.records import CommitMarker, Timings
 
 
 def summarize(
@@ -26,7 +27,7 @@ def summarize(
         sentence that says what it means.
     """
     num_images = sum(shard.num_images for shard in stats)
-    seconds = {name: sum(shard.timings_s.get(name, 0.0) for shard in stats) for name in _STAGES}
+    seconds = {name: sum(shard.timings_s.get(name, 0.0) for shard in stats) for name in STAGES}
     if not num_images or not elapsed_s:
         return {"num_images": num_images, "elapsed_s": elapsed_s, "seconds": seconds}
     # without GPUs workers and decode tasks share the cores, and seconds on the clock would count each other's
@@ -52,7 +53,7 @@ def summarize(
     }
 
 
-_STAGES = ("decode_cpu_s", "decode_wait_s", "transfer_s", "encode_s", "encode_cpu_s", "write_s")
+STAGES = tuple(field.name for field in fields(Timings))
 
 
 def _rate(num_images: int, seconds: float) -> float | None:

@@ -1,34 +1,32 @@
-"""TODO."""
+"""The meter of a run: progress from the workers becomes ticks, and too many failures end the run."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 from pipeline.errors import InputError
 from pipeline.monitor.progress import Progress, Tick
-from pipeline.store.records import CommitMarker, StoreRecord
+from pipeline.store.records import CommitMarker
+from pipeline.store.view import StoreView
 
 FEW_IMAGES = 1000
-"""Share of failures is not judged on fewer images than this."""
+"""The share of failures is not judged on fewer images than this."""
 
 
 class Meter:
-    """Turns the pool's progress into ticks, and stops a run whose images fail: what counts is images, not shards."""
+    """Turns progress into ticks, and stops a run in which too many images fail. It counts images, not shards."""
 
-    def __init__(
-        self,
-        record: StoreRecord,
-        committed: Sequence[CommitMarker],
-        on_tick: Callable[[Tick], None],
-        max_bad_fraction: float | None,
-    ) -> None:
-        self._num_before = sum(stats.num_images + stats.num_removed for stats in committed)
-        self._committed = committed
-        self._num_total = record.num_images
+    def __init__(self, view: StoreView, on_tick: Callable[[Tick], None], max_bad_fraction: float | None) -> None:
+        """Start the clock; `view` is the store before the run."""
+        self._committed = list(view.committed.values())
+        self._num_before = sum(marker.num_images + marker.num_removed for marker in self._committed)
+        self._num_total = view.record.num_images
         self._on_tick = on_tick
         self._max_bad_fraction = max_bad_fraction
         self.started = time.perf_counter()
 
     def __call__(self, progress: Progress) -> None:
+        """Pass progress on as a tick; raise InputError if more images failed than may."""
         num_done, _, num_failed = self._counts(progress)
         rate = (num_done - self._num_before) / (time.perf_counter() - self.started)
         self._on_tick(Tick(num_done, self._num_total, num_failed, rate))
@@ -48,15 +46,14 @@ class Meter:
 
     def _counts(self, progress: Progress) -> tuple[int, dict[str, int], int]:
         """Images of the store done so far; those that failed, by status in committed shards, and in all."""
-        num_done = self._num_before + progress.num_under_way + sum(stats.num_images for stats in progress.finished)
+        num_done = self._num_before + progress.num_under_way + sum(marker.num_images for marker in progress.finished)
         failed = sum_failed([*self._committed, *progress.finished])
         return num_done, failed, sum(failed.values()) + progress.num_failed_under_way
 
 
-def sum_failed(stats: Sequence[CommitMarker]) -> dict[str, int]:
-    """Failed images by status."""
-    totals: dict[str, int] = {}
-    for shard in stats:
-        for status, count in shard.failed.items():
-            totals[status] = totals.get(status, 0) + count
-    return totals
+def sum_failed(markers: Iterable[CommitMarker]) -> dict[str, int]:
+    """Failed images by status, over some shards."""
+    totals: Counter[str] = Counter()
+    for marker in markers:
+        totals.update(marker.failed)
+    return dict(totals)

@@ -8,6 +8,7 @@ cropping are open_clip's, to the pixel, on RGB images. Modes other than RGB are 
 import faulthandler
 import hashlib
 import io
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -17,9 +18,10 @@ from PIL import ExifTags, Image, ImageOps
 
 from pipeline.errors import SourceUnavailable, first_line
 from pipeline.model.spec import Preprocess
+from pipeline.pixels.batch import DecodedBatch
 from pipeline.pixels.resize import downscale_factor, fit
 from pipeline.source.access.location import TooLarge, reason_of
-from pipeline.source.entry import ImageEntry, ImageResult
+from pipeline.source.entry import ImageEntry, ImageResult, Status
 from pipeline.source.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
 from pipeline.source.reading import read_image
 
@@ -38,23 +40,19 @@ def decode_batch(
     preprocess: Preprocess,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     timeout_s: float | None = None,
-) -> tuple[np.ndarray, list[ImageResult]]:
+) -> DecodedBatch:
     """Decode images to the tower's input size.
 
     Args:
         entries: The batch, in plan order; those without bytes are read from where their `uri` says.
         preprocess: Target size and how to reach it.
         max_pixels: Larger images are refused before their pixels are decoded.
-        timeout_s: End this process if one image takes longer, for a decoder that hangs cannot be stopped otherwise.
-
-    Returns:
-        `(pixels, records)`: uint8 [B, H, W, 3], zeros where an image failed; one record per entry.
+        timeout_s: End this process if one image takes longer: a decoder that hangs cannot be stopped otherwise.
 
     Raises:
         SourceUnavailable: If the server of an image does not answer.
     """
-    pixels, records, _ = _decode(entries, preprocess, max_pixels, timeout_s)
-    return pixels, records
+    return _decode(entries, preprocess, max_pixels, timeout_s, lambda image, data, preprocess: False)
 
 
 def decode_all_but_jpegs(
@@ -62,22 +60,11 @@ def decode_all_but_jpegs(
     preprocess: Preprocess,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     timeout_s: float | None = None,
-) -> tuple[np.ndarray, list[ImageResult], dict[int, np.ndarray]]:
-    """The same; but where `preprocess` names torchvision, JPEGs that a device can decode are only examined.
-
-    Returns:
-        `(pixels, records, jpegs)`: uint8 [K, H, W, 3] of the slots that are not in `jpegs`, in their order; one record
-        per entry; encoded bytes, uint8 [N], by slot.
-    """
+) -> DecodedBatch:
+    """Decode as `decode_batch`; but where `preprocess` names torchvision, only examine JPEGs a device can decode."""
     if preprocess.decoder == "pillow":
-        return *decode_batch(entries, preprocess, max_pixels, timeout_s), {}
-    pixels, records, jpegs = _decode(entries, preprocess, max_pixels, timeout_s, _suits_a_device)
-    return np.delete(pixels, list(jpegs), axis=0), records, jpegs
-
-
-def failed_record(entry: ImageEntry, status: str, reason: str) -> ImageResult:
-    """The record of an image of which nothing else is known."""
-    return ImageResult(entry.key, entry.uri, entry.caption, None, None, None, status, reason, entry.extra)
+        return decode_batch(entries, preprocess, max_pixels, timeout_s)
+    return _decode(entries, preprocess, max_pixels, timeout_s, _suits_a_device)
 
 
 def _decode(
@@ -85,16 +72,19 @@ def _decode(
     preprocess: Preprocess,
     max_pixels: int,
     timeout_s: float | None,
-    leaves: Callable[[Image.Image, bytes, Preprocess], bool] = lambda image, data, preprocess: False,
-) -> tuple[np.ndarray, list[ImageResult], dict[int, np.ndarray]]:
+    is_left: Callable[[Image.Image, bytes, Preprocess], bool],
+) -> DecodedBatch:
+    started = time.process_time()
     pixels = np.zeros((len(entries), preprocess.height, preprocess.width, 3), dtype=np.uint8)
-    records, left = [], {}
+    results, jpegs = [], {}
     for slot, entry in enumerate(entries):
-        record, data = _decode_into(pixels[slot], entry, preprocess, max_pixels, timeout_s, leaves)
-        records.append(record)
+        result, data = _decode_into(pixels[slot], entry, preprocess, max_pixels, timeout_s, is_left)
+        results.append(result)
         if data is not None:
-            left[slot] = np.frombuffer(data, np.uint8)
-    return pixels, records, left
+            jpegs[slot] = np.frombuffer(data, np.uint8)
+    pixels = np.delete(pixels, list(jpegs), axis=0) if jpegs else pixels
+    cpu_s = time.process_time() - started
+    return DecodedBatch(entries=entries, pixels=pixels, results=results, jpegs=jpegs, cpu_s=cpu_s)
 
 
 def _decode_into(
@@ -103,23 +93,23 @@ def _decode_into(
     preprocess: Preprocess,
     max_pixels: int,
     timeout_s: float | None,
-    leaves: Callable[[Image.Image, bytes, Preprocess], bool],
+    is_left: Callable[[Image.Image, bytes, Preprocess], bool],
 ) -> tuple[ImageResult, bytes | None]:
     """Decode one image, or leave its bytes to the caller."""
     width = height = digest = left = None
-    status, reason = "ok", None
+    status, reason = Status.OK, None
     try:
         data = _bytes_of(entry)
         digest = hashlib.sha256(data).hexdigest()
         with ending_this_process_after(timeout_s):
             image = _open(data)
             if max(image.size) >= 2**31:  # more than the columns hold
-                raise _Rejected("too_large", f"{image.width} x {image.height} pixels, the limit is {max_pixels}")
+                raise _Rejected(Status.TOO_LARGE, _too_many_pixels(image, max_pixels))
             width, height = image.size
             if width * height > max_pixels:
-                raise _Rejected("too_large", f"{width} x {height} pixels, the limit is {max_pixels}")
+                raise _Rejected(Status.TOO_LARGE, _too_many_pixels(image, max_pixels))
             _refuse_extreme_shape(image, preprocess)
-            if leaves(image, data, preprocess):
+            if is_left(image, data, preprocess):
                 left = data
             else:
                 draft_size = _draft(image, preprocess)
@@ -132,11 +122,14 @@ def _decode_into(
     except SourceUnavailable:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds; each costs this one image
-        status, reason = "undecodable", first_line(error)
-    if status != "ok":
+        status, reason = Status.UNDECODABLE, first_line(error)
+    if status != Status.OK:
         slot[:] = 0
-    record = ImageResult(entry.key, entry.uri, entry.caption, width, height, digest, status, reason, entry.extra)
-    return record, left
+    return ImageResult.of(entry, status, reason, width=width, height=height, sha256=digest), left
+
+
+def _too_many_pixels(image: Image.Image, max_pixels: int) -> str:
+    return f"{image.width} x {image.height} pixels, the limit is {max_pixels}"
 
 
 def _suits_a_device(image: Image.Image, data: bytes, preprocess: Preprocess) -> bool:
@@ -193,7 +186,7 @@ def _open(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=_formats())
     except Exception as error:
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else first_line(error)
-        raise _Rejected("undecodable", f"{reason} ({len(data)} bytes)") from error
+        raise _Rejected(Status.UNDECODABLE, f"{reason} ({len(data)} bytes)") from error
 
 
 @cache
@@ -215,7 +208,7 @@ def _refuse_extreme_shape(image: Image.Image, preprocess: Preprocess) -> None:
     limit = DEFAULT_MAX_PIXELS
     scale = max(preprocess.height, preprocess.width) / min(image.size)
     if preprocess.resize_mode == "shortest" and image.width * image.height * scale**2 > limit:
-        raise _Rejected("too_large", f"{image.width} x {image.height} would pass {limit} pixels when resized")
+        raise _Rejected(Status.TOO_LARGE, f"{image.width} x {image.height} would pass {limit} pixels when resized")
 
 
 def open_rgb(uri: str) -> Image.Image:
@@ -226,14 +219,14 @@ def open_rgb(uri: str) -> Image.Image:
 def _bytes_of(entry: ImageEntry) -> bytes:
     if entry.data is not None:
         if entry.num_bytes > MAX_FILE_BYTES:
-            raise _Rejected("too_large", f"{entry.num_bytes} bytes, the limit is {MAX_FILE_BYTES}")
+            raise _Rejected(Status.TOO_LARGE, f"{entry.num_bytes} bytes, the limit is {MAX_FILE_BYTES}")
         return entry.data
     try:
         return read_image(entry.uri)
     except TooLarge as error:
-        raise _Rejected("too_large", str(error)) from error
+        raise _Rejected(Status.TOO_LARGE, str(error)) from error
     except OSError as error:
-        raise _Rejected("unreadable", reason_of(error)) from error
+        raise _Rejected(Status.UNREADABLE, reason_of(error)) from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pipeline.source.entry import ImageEntry
 from pipeline.store.records import Shard
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
     """An image that a plan lists, or a shard of a file: where its rows are, and what was known of it."""
 
@@ -49,5 +49,6 @@ class Differences:
         self.num_lost += 1
 
 
-def _key(item: ImageEntry | Planned) -> str:
+def key_of(item: ImageEntry | Planned) -> str:
+    """What listings and plans are sorted by."""
     return item.key

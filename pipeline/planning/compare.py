@@ -1,37 +1,29 @@
 """A listing beside the plans of a store: what is new in it, what changed, what is gone."""
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.planning.changes import Differences, Planned, _key
+from pipeline.planning.changes import Differences, Planned, key_of
 from pipeline.planning.content import ContentCheck
 from pipeline.settings.embed import OnChange
 from pipeline.source.entry import ImageEntry, Source, SourceFile
 from pipeline.source.listing import Listing
-from pipeline.store.layout import Store
-from pipeline.store.records import CommitMarker, Plan, StoreRecord
+from pipeline.store.records import Plan
 from pipeline.store.tombstones import REPLACED, read_tombstones, tombstones_between
+from pipeline.store.view import StoreView
 
 
 class Comparison:
     """Walks a listing beside the plans."""
 
-    def __init__(
-        self,
-        store: Store,
-        record: StoreRecord,
-        committed: Mapping[int, CommitMarker],
-        listing: Listing,
-        on_change: OnChange,
-        check: ContentCheck | None,
-    ) -> None:
+    def __init__(self, view: StoreView, listing: Listing, on_change: OnChange, checks_content: bool) -> None:
         self.differences = Differences()
-        self._store, self._record, self._committed, self._listing = store, record, committed, listing
+        self._view, self._listing = view, listing
         self._embeds_changed = on_change == "embed"
-        self._check = check
+        self._check = ContentCheck(view) if checks_content else None
 
     def new_entries(self) -> Iterator[ImageEntry]:
         """Entries that no plan has, and those that changed where they are to be embedded again."""
@@ -57,9 +49,9 @@ class Comparison:
     def new_files(self) -> list[SourceFile]:
         """The same of files."""
         planned: dict[str, list[Planned]] = {}
-        for plan in self._record.plans:
+        for plan in self._view.record.plans:
             planned |= _files_of(plan)  # of a file that changed, the newest plan speaks
-        replaced = read_tombstones(self._store, REPLACED)
+        replaced = read_tombstones(self._view.store, REPLACED)
         planned = {key: shards for key, shards in planned.items() if not _is_given_up(shards, replaced)}
         keys = {shards[0].uri: key for key, shards in planned.items()}
         new = []
@@ -76,49 +68,56 @@ class Comparison:
                 if self._embeds_changed:
                     new.append(file)
         for key, shards in planned.items():
-            if shards[0].location == self._listing.spec.location and self._note_unread(shards):
+            if shards[0].location == self._listing.source.location and self._note_unread(shards):
                 self.differences.add_lost(key)
         return new
 
     def _planned_entries(self) -> Iterator[Planned]:
-        replaced, gone = read_tombstones(self._store, REPLACED), read_tombstones(self._store)
-        streams = [self._entries_of(plan, replaced, gone) for plan in self._record.plans if plan.has_entries]
-        return heapq.merge(*streams, key=_key)
+        replaced = read_tombstones(self._view.store, REPLACED)
+        streams = [self._entries_of(plan, replaced) for plan in self._view.record.plans if plan.has_entries]
+        return heapq.merge(*streams, key=key_of)
 
-    def _entries_of(self, plan: Plan, replaced: np.ndarray, gone: np.ndarray) -> Iterator[Planned]:
+    def _entries_of(self, plan: Plan, replaced: np.ndarray) -> Iterator[Planned]:
         location = plan.source.location
         for shard in plan.shards:
-            reach = shard.first_id, shard.first_id + shard.room
-            passed_over = set(tombstones_between(replaced, *reach).tolist())
-            deleted = set(tombstones_between(gone, *reach).tolist())
-            for number, entry in enumerate(self._store.entries_of(plan, shard), shard.first_id):
+            passed_over = set(tombstones_between(replaced, shard.ids).tolist())
+            deleted = set(tombstones_between(self._view.deleted, shard.ids).tolist())
+            for number, entry in enumerate(self._view.store.entries_of(plan, shard), shard.first_id):
                 if number not in passed_over:
-                    yield Planned(entry.key, entry.uri, entry.state, location, shard, number, number in deleted)
+                    yield Planned(
+                        key=entry.key,
+                        uri=entry.uri,
+                        state=entry.state,
+                        location=location,
+                        shard=shard,
+                        number=number,
+                        is_deleted=number in deleted,
+                    )
 
     def _is_image_changed(self, old: Planned, entry: ImageEntry) -> bool:
         return old.state != entry.state or bool(self._check and self._check.is_image_changed(old, entry))
 
     def _is_file_changed(self, shards: list[Planned], file: SourceFile) -> bool:
-        spec = self._listing.spec
-        if any(item.state != (file, _columns(spec)) for item in shards):
+        source = self._listing.source
+        if any(item.state != (file, _columns(source)) for item in shards):
             return True
-        return bool(self._check and any(self._check.is_file_changed(shard, spec) for shard in shards))
+        return bool(self._check and any(self._check.is_file_changed(shard, source) for shard in shards))
 
     def _note_missing(self, old: Planned) -> None:
-        is_unread = old.shard.ordinal not in self._committed
-        if is_unread and old.location == self._listing.spec.location:
+        is_unread = old.shard.ordinal not in self._view.committed
+        if is_unread and old.location == self._listing.source.location:
             self.differences.add_lost(old.key)
 
     def _note_unread(self, shards: list[Planned]) -> set[int]:
-        unread = {item.shard.ordinal for item in shards if item.state} - self._committed.keys()
+        unread = {item.shard.ordinal for item in shards if item.state} - self._view.committed.keys()
         self.differences.unread |= unread
         return unread
 
     def _ids_of(self, shards: list[Planned]) -> Iterator[int]:
         for item in shards:
-            stats = self._committed.get(item.shard.ordinal)
-            if stats:
-                yield from range(item.number, item.number + stats.num_images + stats.num_removed)
+            marker = self._view.committed.get(item.shard.ordinal)
+            if marker:
+                yield from range(item.number, item.number + marker.num_images + marker.num_removed)
 
 
 def _files_of(plan: Plan) -> dict[str, list[Planned]]:
@@ -128,7 +127,14 @@ def _files_of(plan: Plan) -> dict[str, list[Planned]]:
         file = shard.file
         if file:
             state = None if shard.is_dropped else (file, _columns(plan.source))
-            item = Planned(file.key, file.uri, state, plan.source.location, shard, shard.first_id)
+            item = Planned(
+                key=file.key,
+                uri=file.uri,
+                state=state,
+                location=plan.source.location,
+                shard=shard,
+                number=shard.first_id,
+            )
             found.setdefault(file.key, []).append(item)
     return found
 
@@ -137,11 +143,11 @@ def _is_given_up(shards: list[Planned], replaced: np.ndarray) -> bool:
     """Whether nothing of a file is to be seen any more: it changed or went, and no newer plan stands for it."""
     if all(item.state is None for item in shards):
         return True
-    return any(len(tombstones_between(replaced, item.number, item.number + item.shard.room)) for item in shards)
+    return any(len(tombstones_between(replaced, item.shard.ids)) for item in shards)
 
 
-def _columns(spec: Source) -> tuple[str | None, ...]:
-    return spec.image_column, spec.key_column, spec.caption_column
+def _columns(source: Source) -> tuple[str | None, ...]:
+    return source.image_column, source.key_column, source.caption_column
 
 
 def _refuse_stranger(found: ImageEntry | SourceFile, old: Planned) -> None:

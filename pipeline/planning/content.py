@@ -1,28 +1,25 @@
 """Changes that sizes and times do not show: the bytes of images against the hashes in their rows."""
 
 import hashlib
-from collections.abc import Mapping
 from functools import lru_cache
 
 from pipeline.planning.changes import Planned
-from pipeline.source.entry import ImageEntry, Source
+from pipeline.source.entry import ImageEntry, Source, Status
 from pipeline.source.reading import read_file, read_image
-from pipeline.store.layout import Store
 from pipeline.store.parts import read_part
-from pipeline.store.records import CommitMarker
+from pipeline.store.view import StoreView
 
 
 class ContentCheck:
     """Compares the bytes of images with the hashes in their rows: reads all that is embedded."""
 
-    def __init__(self, store: Store, committed: Mapping[int, CommitMarker]) -> None:
-        self._store = store
-        self._committed = committed
+    def __init__(self, view: StoreView) -> None:
+        self._view = view
         self._hashes = lru_cache(8)(self._hashes_of)  # walks of several plans alternate between a few shards
 
     def is_image_changed(self, planned: Planned, entry: ImageEntry) -> bool:
         """Whether the image is another than the one embedded, or one that could not be read then."""
-        if planned.shard.ordinal not in self._committed:
+        if planned.shard.ordinal not in self._view.committed:
             return False
         hashes = self._hashes(planned.shard.ordinal)
         try:
@@ -30,26 +27,26 @@ class ContentCheck:
         except OSError:  # nothing better could be embedded
             return False
 
-    def is_file_changed(self, planned: Planned, spec: Source) -> bool:
+    def is_file_changed(self, planned: Planned, source: Source) -> bool:
         """The same for a shard that is a file, or rows of one."""
         shard = planned.shard
-        if shard.ordinal not in self._committed:
+        if shard.ordinal not in self._view.committed:
             return False
-        hashes, stats = self._hashes(shard.ordinal), self._committed[shard.ordinal]
-        entries = read_file(shard.file, spec, shard.start, shard.start + (shard.num_images or 0))
+        hashes, marker = self._hashes(shard.ordinal), self._view.committed[shard.ordinal]
+        entries = read_file(shard.file, source, shard.start, shard.start + (shard.num_images or 0))
         count = 0
         for count, entry in enumerate(entries, start=1):
             number = shard.first_id + count - 1
             # rows without bytes of their own point elsewhere
             if number in hashes and entry.data and hashes[number] != _hash(entry.data):
                 return True
-        return count != stats.num_images + stats.num_removed
+        return count != marker.num_images + marker.num_removed
 
     def _hashes_of(self, ordinal: int) -> dict[int, str | None]:
         """Of each row that has one, or has none for its image could not be read; not of those that ended a decoder."""
-        table = read_part(self._store.part_of(self._committed[ordinal]), ["id", "sha256", "status"])
+        table = read_part(self._view.store.part_of(self._view.committed[ordinal]), ["id", "sha256", "status"])
         rows = zip(*(table[name].to_pylist() for name in ("id", "sha256", "status")), strict=True)
-        return {number: digest for number, digest, status in rows if digest or status == "unreadable"}
+        return {number: digest for number, digest, status in rows if digest or status == Status.UNREADABLE}
 
 
 def _hash(data: bytes) -> str:

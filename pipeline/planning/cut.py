@@ -40,7 +40,9 @@ def cut_entries(
         ordinal, start = ordinal + 1, start + size
 
 
-def cut_files(files: Iterable[SourceFile], spec: Source, capacity: int, ordinal: int, first_id: int) -> Iterator[Shard]:
+def cut_files(
+    files: Iterable[SourceFile], source: Source, capacity: int, ordinal: int, first_id: int
+) -> Iterator[Shard]:
     """One shard a tar, and one for each `capacity` rows of a Parquet file."""
     for file in files:
         if file.num_rows is None:
@@ -49,7 +51,7 @@ def cut_files(files: Iterable[SourceFile], spec: Source, capacity: int, ordinal:
             sizes = [(start, min(capacity, file.num_rows - start)) for start in range(0, file.num_rows, capacity)]
             pieces = [(start, size, size) for start, size in sizes]
         for start, size, room in pieces:
-            identity = (file.key, file.num_bytes, file.mtime_ns, spec.model_dump(exclude={"location"}), start, size)
+            identity = (file.key, file.num_bytes, file.mtime_ns, source.model_dump(exclude={"location"}), start, size)
             yield Shard(
                 ordinal=ordinal,
                 shard_id=hashlib.sha256(repr(identity).encode()).hexdigest()[:32],

@@ -3,66 +3,64 @@
 Listing and plans are walked side by side in the order of keys, so that memory does not grow with them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from pipeline.errors import InputError, StoreError
-from pipeline.planning.changes import Differences, _key
+from pipeline.planning.changes import Differences, key_of
 from pipeline.planning.compare import Comparison
-from pipeline.planning.content import ContentCheck
 from pipeline.planning.cut import cut_entries, cut_files
 from pipeline.settings.embed import OnChange
 from pipeline.source.entry import Source
 from pipeline.source.listing import Listing
 from pipeline.source.sorting import Sorted
 from pipeline.store.layout import Store
-from pipeline.store.records import CommitMarker, StoreRecord
+from pipeline.store.records import StoreRecord
 from pipeline.store.tombstones import REPLACED, add_tombstones, create_tombstones
+from pipeline.store.view import StoreView
 
 
 def extend_plan(
-    store: Store,
-    record: StoreRecord,
-    committed: Mapping[int, CommitMarker],
+    view: StoreView,
     listing: Listing,
-    on_change: OnChange,
-    check: ContentCheck | None = None,
+    on_change: OnChange = "stop",
+    checks_content: bool = False,
     capacity: int | None = None,
-) -> StoreRecord:
+) -> StoreView:
     """Plan what of a listing no plan has yet.
 
     Args:
-        store: The store.
-        record: Its run, with the plans so far.
-        committed: Its committed shards.
+        view: The store, with its plans so far.
         listing: What the source holds now.
         on_change: For images that changed since they were planned: `stop` with an error, `keep` what there is, or
-            `embed` them again and bury the old rows.
-        check: Compares contents too, which sizes and times may not tell.
-        capacity: Images per new shard; as the run began unless given.
+            `embed` them again and tombstone the old rows.
+        checks_content: Compare contents too, which sizes and times may not tell.
+        capacity: Images per new shard; as the store was begun if None.
 
     Returns:
-        The record, with a plan more if there is anything new.
+        The store, with one more plan if there is anything new.
 
     Raises:
         StoreError: If images changed, or are gone before they were embedded, and `on_change` is `stop`.
         InputError: If a key of the listing is in the store already, from elsewhere.
     """
+    store, record = view.store, view.record
     capacity = capacity or record.shard_capacity
     if not record.plans:
         create_tombstones(store)
-        return _add(store, record, listing, listing if listing.entries is not None else listing.files, capacity)
-    _refuse_nested(record, listing.spec)
-    growth = Comparison(store, record, committed, listing, on_change, check)
+        new = listing if listing.entries is not None else listing.files
+        return StoreView.now(store, _add(store, record, listing, new, capacity))
+    _refuse_nested(record, listing.source)
+    comparison = Comparison(view, listing, on_change, checks_content)
     # all of it, before anything is written
-    new = growth.new_files() if listing.entries is None else Sorted(growth.new_entries(), _key)
-    differences = growth.differences
+    new = comparison.new_files() if listing.entries is None else Sorted(comparison.new_entries(), key_of)
+    differences = comparison.differences
     if on_change == "stop":
         _refuse(store, differences)
     if on_change == "embed":
         # in this order, so that a kill in between loses no image and shows none twice
         record = _drop(store, record, differences.unread)
         add_tombstones(store, differences.ids, REPLACED)
-    return _add(store, record, listing, new, capacity)
+    return StoreView.now(store, _add(store, record, listing, new, capacity))
 
 
 def _add(store: Store, record: StoreRecord, listing: Listing, new: Iterable, capacity: int) -> StoreRecord:
@@ -70,7 +68,7 @@ def _add(store: Store, record: StoreRecord, listing: Listing, new: Iterable, cap
     if listing.entries is not None:
         shards: Iterator = cut_entries(new, capacity, ordinal, first_id)
     else:
-        shards = ((shard, None) for shard in cut_files(new, listing.spec, capacity, ordinal, first_id))
+        shards = ((shard, None) for shard in cut_files(new, listing.source, capacity, ordinal, first_id))
     first = next(shards, None)
     if first is None:
         return record
@@ -79,19 +77,21 @@ def _add(store: Store, record: StoreRecord, listing: Listing, new: Iterable, cap
         yield first
         yield from shards
 
-    return store.add_plan(record, listing.spec, rest())
+    return store.add_plan(record, listing.source, rest())
 
 
-def _refuse_nested(record: StoreRecord, spec: Source) -> None:
+def _refuse_nested(record: StoreRecord, source: Source) -> None:
     """Refuse a folder within a folder of the store, or around one, or the same one under another prefix."""
     for plan in record.plans:
         old = plan.source
-        if spec.format != "folder" or old.format != "folder":
+        if source.format != "folder" or old.format != "folder":
             continue
-        inner, outer = sorted([f"{old.location.rstrip('/')}/", f"{spec.location.rstrip('/')}/"], key=len, reverse=True)
-        if inner.startswith(outer) and (inner != outer or old.key_prefix != spec.key_prefix):
+        inner, outer = sorted(
+            [f"{old.location.rstrip('/')}/", f"{source.location.rstrip('/')}/"], key=len, reverse=True
+        )
+        if inner.startswith(outer) and (inner != outer or old.key_prefix != source.key_prefix):
             raise InputError(
-                f"the folder {spec.location} shares images with {old.location}, which is in the store under other "
+                f"the folder {source.location} shares images with {old.location}, which is in the store under other "
                 "keys; they would be there twice: name the source as before, or only what is new"
             )
 

@@ -34,19 +34,6 @@ class SourceSettings(WorkerSettings):
     key_prefix: str = ""
     """Put before every key, so that two sources of equal names fit into one store."""
 
-    def source_spec(self, location: str) -> Source:
-        """The source these settings name."""
-        names = [name for text in (self.columns or "").split(",") if (name := text.strip())]
-        return Source(
-            location=location,
-            format=self.input_format,
-            image_column=self.image_column,
-            key_column=self.key_column,
-            caption_column=self.caption_column,
-            columns=dict.fromkeys(names, ""),
-            key_prefix=self.key_prefix,
-        )
-
 
 class EmbedSettings(SourceSettings, ModelSettings):
     """Embed images into a store of Parquet shards, on Ray workers; go on with a store that was begun or has grown."""
@@ -105,3 +92,16 @@ class EmbedSettings(SourceSettings, ModelSettings):
         if self.min_workers and self.min_workers > (self.workers or 0):
             raise ValueError(f"min_workers = {self.min_workers}: give --workers, the most there may be, as well")
         return self
+
+    def image_source(self) -> Source:
+        """The source that these settings name."""
+        names = [name for text in (self.columns or "").split(",") if (name := text.strip())]
+        return Source(
+            location=self.source,
+            format=self.input_format,
+            image_column=self.image_column,
+            key_column=self.key_column,
+            caption_column=self.caption_column,
+            columns=dict.fromkeys(names, ""),
+            key_prefix=self.key_prefix,
+        )

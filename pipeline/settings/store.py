@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
+from pipeline.model.spec import DeviceChoice
 from pipeline.settings.load import Settings
 
 
@@ -19,6 +20,9 @@ class VerifySettings(Settings):
 
     seed: int = Field(default=1, ge=0)
     """Decides which rows these are."""
+
+    device: DeviceChoice = "auto"
+    """Where to embed them; auto takes a GPU where there is one."""
 
     as_json: bool = Field(default=False, alias="json")
     """Print JSON instead of a summary."""

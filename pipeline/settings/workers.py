@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.model.spec import DecoderName
+from pipeline.model.spec import DecoderName, DeviceChoice
 from pipeline.settings.load import Settings
 from pipeline.source.limits import DEFAULT_MAX_PIXELS
 
@@ -14,6 +14,9 @@ class WorkerSettings(Settings):
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Type of weights and activations; auto asks the workers' hardware."""
+
+    device: DeviceChoice = "auto"
+    """Where to encode; auto takes the GPUs that Ray sees, else the CPUs."""
 
     batch_size: int | None = Field(default=None, ge=1)
     """Images per forward pass; 32 on CPU, 256 on GPU unless given."""

@@ -1,6 +1,8 @@
-"""What is known of an image before it is read, and of a file that holds many."""
+"""What is known of an image before it is read and after it was decoded, and of a file that holds many."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -19,18 +21,30 @@ class ImageEntry:
     uri: str
     num_bytes: int
     mtime_ns: int
-    caption: str | None = None
-    extra: dict[str, Any] | None = None
-    data: bytes | None = None
+    caption: str | None = field(default=None, kw_only=True)
+    extra: dict[str, Any] | None = field(default=None, kw_only=True)
+    data: bytes | None = field(default=None, kw_only=True)
 
-    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        """As its values, twice as fast as what dataclasses do: entries go to disk and to workers by millions."""
-        return ImageEntry, (self.key, self.uri, self.num_bytes, self.mtime_ns, self.caption, self.extra, self.data)
+    def __reduce__(self) -> tuple[Callable[..., "ImageEntry"], tuple[Any, ...]]:
+        """Pickle the values alone, twice as fast as dataclasses do it: entries travel by millions."""
+        return _entry, (self.key, self.uri, self.num_bytes, self.mtime_ns, self.caption, self.extra, self.data)
 
     @property
     def state(self) -> tuple[int, int, str | None, dict[str, Any] | None]:
         """What tells that the image, or what is said of it, changed."""
         return self.num_bytes, self.mtime_ns, self.caption, self.extra
+
+
+def _entry(
+    key: str,
+    uri: str,
+    num_bytes: int,
+    mtime_ns: int,
+    caption: str | None,
+    extra: dict[str, Any] | None,
+    data: bytes | None,
+) -> ImageEntry:
+    return ImageEntry(key, uri, num_bytes, mtime_ns, caption=caption, extra=extra, data=data)
 
 
 class SourceFile(BaseModel):
@@ -60,23 +74,42 @@ class Source(BaseModel):
     key_prefix: str = ""
 
 
-STATUSES = ("ok", "unreadable", "undecodable", "too_large", "timeout", "crashed")
+class Status(StrEnum):
+    """What came of an image, as it is written to its row."""
+
+    OK = "ok"
+    UNREADABLE = "unreadable"
+    UNDECODABLE = "undecodable"
+    TOO_LARGE = "too_large"
+    TIMEOUT = "timeout"
+    CRASHED = "crashed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageResult:
     """What is known of one image besides its embedding.
 
     `width` and `height` are pixels as shown (EXIF rotation applied), None if unknown; `sha256` is of the file's
-    bytes, None if they were not read; `error` is None exactly where `status` is `ok`.
+    bytes, None if they were not read; `error` is None exactly where `status` is ok.
     """
 
     key: str
     uri: str
-    caption: str | None
-    width: int | None
-    height: int | None
-    sha256: str | None
-    status: str
-    error: str | None
+    caption: str | None = None
+    width: int | None = None
+    height: int | None = None
+    sha256: str | None = None
+    status: Status
+    error: str | None = None
     extra: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, entry: ImageEntry, status: Status, error: str | None = None, **known: Any) -> "ImageResult":
+        """The result of an entry; `known` are width, height and sha256, as far as they are."""
+        found = {"key": entry.key, "uri": entry.uri, "caption": entry.caption, "extra": entry.extra}
+        return cls(**found, status=status, error=error, **known)
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the image has an embedding."""
+        return self.status == Status.OK

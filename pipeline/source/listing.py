@@ -28,7 +28,7 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 class Listing:
     """A source's images, as entries in the order of their unique keys, or as files in the order of theirs."""
 
-    spec: Source
+    source: Source
     entries: Sorted[ImageEntry] | None = None
     captions: Sorted[tuple[str, str]] | None = None
     files: list[SourceFile] = field(default_factory=list)
@@ -49,42 +49,42 @@ class Listing:
         Raises:
             InputError: If a key comes twice, or a caption's key never.
         """
-        entries = _refuse_repeated(self.entries or (), self.spec.location)
+        entries = _refuse_repeated(self.entries or (), self.source.location)
         if self.captions is not None:
             entries = join_captions(entries, self.captions)
-        prefix = self.spec.key_prefix
+        prefix = self.source.key_prefix
         return (replace(entry, key=prefix + entry.key) for entry in entries) if prefix else entries
 
 
-def list_source(spec: Source, captions: Path | None = None) -> Listing:
+def list_source(source: Source, captions: Path | None = None) -> Listing:
     """List a source.
 
     Args:
-        spec: The source; its format may be `auto`.
+        source: The source; its format may be `auto`.
         captions: TSV of key and caption, for folders.
 
     Raises:
         InputError: If the source is missing, refused, empty or not what it is said to be.
     """
-    listing = _list(spec, captions)
+    listing = _list(source, captions)
     # as it is written down: paths need not be UTF-8
-    return replace(listing, spec=listing.spec.model_copy(update={"location": as_text(listing.spec.location)}))
+    return replace(listing, source=listing.source.model_copy(update={"location": as_text(listing.source.location)}))
 
 
-def _list(spec: Source, captions: Path | None) -> Listing:
-    location = spec.location.rstrip("/") or "/"
+def _list(source: Source, captions: Path | None) -> Listing:
+    location = source.location.rstrip("/") or "/"
     if not is_url(location):  # as recorded: absolute, for a resumed job may start elsewhere
         location = path_of(uri_of(location))
-    spec = spec.model_copy(update={"location": location, "format": _format(location, spec.format)})
-    if captions and spec.format != "folder":
-        raise InputError(f"--captions is for folders; a {spec.format} source carries its own, see --caption-column")
-    _refuse_strange_columns(spec)
-    if spec.format in _FILE_SUFFIXES:
-        return _list_files(spec)
-    spec = spec.model_copy(update={"columns": dict.fromkeys(spec.columns, "string")})
-    if spec.format == "list":
-        count = _Count(read_list(spec))
-        return Listing(spec, entries=Sorted(count, _key), num_bytes=count.num_bytes)
+    source = source.model_copy(update={"location": location, "format": _format(location, source.format)})
+    if captions and source.format != "folder":
+        raise InputError(f"--captions is for folders; a {source.format} source carries its own, see --caption-column")
+    _refuse_strange_columns(source)
+    if source.format in _FILE_SUFFIXES:
+        return _list_files(source)
+    source = source.model_copy(update={"columns": dict.fromkeys(source.columns, "string")})
+    if source.format == "list":
+        count = _Count(read_list(source))
+        return Listing(source, entries=Sorted(count, _key), num_bytes=count.num_bytes)
     count = _Count(walk_folder(location))
     listing = Sorted(count, _key)
     if not len(listing):
@@ -92,7 +92,7 @@ def _list(spec: Source, captions: Path | None) -> Listing:
     pairs = Sorted(iterate_captions(captions), lambda pair: pair[0]) if captions else None
     if pairs is not None and not len(pairs):
         raise InputError(f"captions {captions} are empty; expected one `key TAB caption` a line")
-    return Listing(spec, listing, pairs, [], count.num_ignored, count.num_bytes)
+    return Listing(source, listing, pairs, [], count.num_ignored, count.num_bytes)
 
 
 class _Count:
@@ -123,25 +123,27 @@ def _format(location: str, asked: str) -> Format:
     return found or ("list" if suffix in LIST_SUFFIXES else "folder")
 
 
-def _refuse_strange_columns(spec: Source) -> None:
-    if spec.format == "folder" and (spec.columns or spec.image_column or spec.key_column or spec.caption_column):
+def _refuse_strange_columns(source: Source) -> None:
+    if source.format == "folder" and (
+        source.columns or source.image_column or source.key_column or source.caption_column
+    ):
         raise InputError(
-            f"the folder {spec.location} has no columns: --columns, --image-column, --key-column and --caption-column "
+            f"the folder {source.location} has no columns: --columns, --image-column, --key-column and --caption-column "
             "are for other sources; give captions of a folder with --captions"
         )
-    if spec.format == "webdataset" and (spec.image_column or spec.key_column):
+    if source.format == "webdataset" and (source.image_column or source.key_column):
         raise InputError(
-            f"the tars {spec.location} have no columns of images or keys: their members are the images, and their "
+            f"the tars {source.location} have no columns of images or keys: their members are the images, and their "
             "names the keys; leave out --image-column and --key-column"
         )
 
 
-def _list_files(spec: Source) -> Listing:
-    found = sorted(_files_of(spec), key=lambda pair: pair[1])
+def _list_files(source: Source) -> Listing:
+    found = sorted(_files_of(source), key=lambda pair: pair[1])
     for (one, key), (other, same) in pairwise(found):
         if key == same:
             raise InputError(
-                f"source {spec.location} names two files {key!r} ({one} and {other}); name every file once, or embed "
+                f"source {source.location} names two files {key!r} ({one} and {other}); name every file once, or embed "
                 "them one after the other, each with a --key-prefix"
             )
     for uri, key in found:
@@ -149,40 +151,43 @@ def _list_files(spec: Source) -> Listing:
             raise InputError(f"{uri} is compressed; images gain nothing by it: unpack it to a plain .tar")
     sizes = map_concurrently(examine, [uri for uri, _ in found])
     files = [
-        SourceFile(key=spec.key_prefix + key, uri=uri, num_bytes=num_bytes, mtime_ns=mtime_ns)
+        SourceFile(key=source.key_prefix + key, uri=uri, num_bytes=num_bytes, mtime_ns=mtime_ns)
         for (uri, key), (num_bytes, mtime_ns) in zip(found, sizes, strict=True)
     ]
-    if spec.format == "webdataset":
-        update = {"columns": dict.fromkeys(spec.columns, "string"), "caption_column": spec.caption_column or "caption"}
-        spec = spec.model_copy(update=update)
+    if source.format == "webdataset":
+        update = {
+            "columns": dict.fromkeys(source.columns, "string"),
+            "caption_column": source.caption_column or "caption",
+        }
+        source = source.model_copy(update=update)
     else:
-        files, spec = _with_footers(files, spec)
-    return Listing(spec, files=files, num_bytes=sum(file.num_bytes for file in files))
+        files, source = _with_footers(files, source)
+    return Listing(source, files=files, num_bytes=sum(file.num_bytes for file in files))
 
 
-def _with_footers(files: list[SourceFile], spec: Source) -> tuple[list[SourceFile], Source]:
+def _with_footers(files: list[SourceFile], source: Source) -> tuple[list[SourceFile], Source]:
     from pipeline.source.formats.parquet import read_footer, resolve_columns
 
     counted = []
     for file, (schema, num_rows) in zip(
         files, map_concurrently(read_footer, [file.uri for file in files]), strict=True
     ):
-        found = resolve_columns(spec, file.uri, schema)
-        if counted and found.caption_column != spec.caption_column:
+        found = resolve_columns(source, file.uri, schema)
+        if counted and found.caption_column != source.caption_column:
             raise InputError(
                 f"{file.uri} has captions in {found.caption_column!r}, files before it have no such column; embed them "
                 "as two sources"
             )
-        spec = found
+        source = found
         counted.append(file.model_copy(update={"num_rows": num_rows}))
     if not any(file.num_rows for file in counted):
-        raise InputError(f"source {spec.location} has no row; give Parquet files of images")
-    return counted, spec
+        raise InputError(f"source {source.location} has no row; give Parquet files of images")
+    return counted, source
 
 
-def _files_of(spec: Source) -> Iterator[tuple[str, str]]:
+def _files_of(source: Source) -> Iterator[tuple[str, str]]:
     """URI and key of each file; the key is relative to the part of the location before the first wildcard."""
-    location, suffix = spec.location, _FILE_SUFFIXES[spec.format]
+    location, suffix = source.location, _FILE_SUFFIXES[source.format]
     places = [match for place in expand_pattern(location) for match in _matches(place)]
     fixed = re.split(r"[*?{[]", location)[0] if places != [location] else location.rstrip("/")
     root = fixed.rpartition("/")[0]
@@ -227,7 +232,7 @@ def _files_in(place: str, suffix: str) -> Iterator[str]:
 
 
 def _refuse_unreadable(error: OSError) -> None:
-    raise InputError(f"cannot list {error.filename}: {error.strerror}; mend its permissions or move it away") from error
+    raise InputError(f"cannot list {error.filename}: {error.strerror}; fix its permissions or move it away") from error
 
 
 def _refuse_repeated(entries: Iterator[ImageEntry], location: str) -> Iterator[ImageEntry]:

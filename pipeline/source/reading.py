@@ -15,7 +15,7 @@ from pipeline.source.limits import MAX_FILE_BYTES
 _INSIDE = re.compile(r"#(?:member=(?P<member>[^#]+)|column=(?P<column>[^#&]+)&row=(?P<row>\d+))$")
 
 
-def read_file(file: SourceFile, spec: Source, start: int, stop: int) -> Iterator[ImageEntry]:
+def read_file(file: SourceFile, source: Source, start: int, stop: int) -> Iterator[ImageEntry]:
     """The images of a tar, or of rows `start` to `stop` of a Parquet file, with their bytes.
 
     Raises:
@@ -28,10 +28,10 @@ def read_file(file: SourceFile, spec: Source, start: int, stop: int) -> Iterator
             "--on-change embed"
         )
     try:
-        if spec.format == "webdataset":
-            yield from webdataset.read_tar(file, spec)
+        if source.format == "webdataset":
+            yield from webdataset.read_tar(file, source)
         else:
-            yield from parquet.read_rows(file, spec, start, stop)
+            yield from parquet.read_rows(file, source, start, stop)
     except OSError as error:
         raise InputError(
             f"cannot read {file.uri}: {reason_of(error)}; run the same command again, or if the file is damaged, put a "

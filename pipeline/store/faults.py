@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.source.entry import STATUSES, ImageEntry
+from pipeline.source.entry import ImageEntry, Status
 from pipeline.store.parts import METADATA_KEY, embeddings_of, part_schema
 from pipeline.store.records import CommitMarker, Shard, StoreRecord
 
@@ -20,9 +20,10 @@ def faults_of(
     table: pa.Table,
     record: StoreRecord,
     shard: Shard,
-    stats: CommitMarker,
+    marker: CommitMarker,
+    *,
     entries: Sequence[ImageEntry] | None,
-    gone: np.ndarray | None,
+    deleted: np.ndarray | None,
 ) -> Iterator[str]:
     """What is wrong with a part, in words.
 
@@ -30,9 +31,9 @@ def faults_of(
         table: All of it.
         record: The run it belongs to.
         shard: What was planned.
-        stats: Its commit marker.
+        marker: Its commit marker.
         entries: The images that the plan lists, where it does.
-        gone: Ids (int64, ascending) of its deleted and replaced rows; None if they are not known.
+        deleted: Ids (int64, ascending) of its deleted and replaced rows; None if they are not known.
     """
     schema = part_schema(record.encoder.embedding_dim, record.encoder.precision != "fp32", record.columns)
     if not table.schema.equals(schema):
@@ -41,10 +42,10 @@ def faults_of(
         yield f"it has the column {found}, expected {expected}"
         return
     yield from _metadata_faults(table, record, shard)
-    yield from _count_faults(table, shard, stats)
+    yield from _count_faults(table, shard, marker)
     yield from _null_faults(table)
     yield from _norm_faults(table, NORM_TOLERANCE[record.encoder.precision])
-    faults = list(_id_faults(table["id"].to_numpy(), shard, stats, gone))
+    faults = list(_id_faults(table["id"].to_numpy(), shard, marker, deleted))
     yield from faults
     if entries is not None and not faults:
         yield from _entry_faults(table, shard, entries)
@@ -62,23 +63,23 @@ def _metadata_faults(table: pa.Table, record: StoreRecord, shard: Shard) -> Iter
             yield f"its file metadata has {name} {found.get(name)}, expected {value}"
 
 
-def _count_faults(table: pa.Table, shard: Shard, stats: CommitMarker) -> Iterator[str]:
-    if table.num_rows != stats.num_images:
-        yield f"it has {table.num_rows} rows, its stats file says {stats.num_images}"
-    total = stats.num_images + stats.num_removed
+def _count_faults(table: pa.Table, shard: Shard, marker: CommitMarker) -> Iterator[str]:
+    if table.num_rows != marker.num_images:
+        yield f"it has {table.num_rows} rows, its stats file says {marker.num_images}"
+    total = marker.num_images + marker.num_removed
     if total != (total if shard.num_images is None else shard.num_images) or total > shard.room:
         yield f"{total} images were embedded, {shard.num_images or shard.room} were planned"
     counts = Counter(table["status"].to_pylist())
-    unknown = sorted(set(counts) - set(STATUSES))
+    unknown = sorted(set(counts) - set(Status))
     if unknown:
-        yield f"it has the status {unknown[0]!r}, expected one of {', '.join(STATUSES)}"
-    num_ok = counts.pop("ok", 0)
-    if (num_ok, dict(counts)) != (stats.num_ok, stats.failed):
-        yield f"it has {num_ok} ok rows and failed {dict(counts)}, its stats file {stats.num_ok} and {stats.failed}"
+        yield f"it has the status {unknown[0]!r}, expected one of {', '.join(Status)}"
+    num_ok = counts.pop(Status.OK, 0)
+    if (num_ok, dict(counts)) != (marker.num_ok, marker.failed):
+        yield f"it has {num_ok} ok rows and failed {dict(counts)}, its stats file {marker.num_ok} and {marker.failed}"
 
 
 def _null_faults(table: pa.Table) -> Iterator[str]:
-    is_ok = pc.equal(table["status"], "ok")
+    is_ok = pc.equal(table["status"], Status.OK)
     for name, what in (("embedding", "embedding"), ("tokens_kept", "number of tokens"), ("error", "error")):
         is_wrong = pc.equal(pc.is_null(table[name]), is_ok)
         if name == "error":
@@ -98,15 +99,15 @@ def _norm_faults(table: pa.Table, tolerance: float) -> Iterator[str]:
         yield f"{len(wrong)} embeddings are not of length 1, first that of id {ids[wrong[0]]}: {norms_N[wrong[0]]:.6f}"
 
 
-def _id_faults(ids: np.ndarray, shard: Shard, stats: CommitMarker, gone: np.ndarray | None) -> Iterator[str]:
-    expected = np.arange(shard.first_id, shard.first_id + stats.num_images + stats.num_removed)
+def _id_faults(ids: np.ndarray, shard: Shard, marker: CommitMarker, deleted: np.ndarray | None) -> Iterator[str]:
+    expected = np.arange(shard.first_id, shard.first_id + marker.num_images + marker.num_removed)
     if not (np.diff(ids) > 0).all() or not np.isin(ids, expected).all():
         yield f"its ids are not ascending, or not in {shard.first_id}..{shard.first_id + len(expected) - 1}"
         return
     missing = np.setdiff1d(expected, ids)
-    if stats.compaction and gone is not None:
-        missing = np.setdiff1d(missing, gone)
-    if len(missing) and (gone is not None or not stats.compaction):
+    if marker.compaction and deleted is not None:
+        missing = np.setdiff1d(missing, deleted)
+    if len(missing) and (deleted is not None or not marker.compaction):
         yield f"{len(missing)} rows are missing, first of id {missing[0]}, and no tombstone says that they were deleted"
 
 

@@ -1,4 +1,4 @@
-"""A store on disk: its layout, its run record, its commit markers. No torch, no Ray.
+"""A store on disk: where its files are, its record and its plans. No torch, no Ray.
 
     STORE/run.json                          the encoder and the units of work; written once, before any part
     STORE/plan/00000.parquet                images of a listing, one row group a shard; folders and lists only
@@ -6,7 +6,7 @@
     STORE/embeddings/part-00000.parquet     one shard's rows
     STORE/embeddings/part-00000.stats.json  commit marker of that shard: written last
     STORE/tombstones.parquet                ids of rows that were deleted or replaced (see `tombstones`)
-    STORE/stats.json, events.jsonl          what the last run cost, and what happened in all of them
+    STORE/stats.json, events.jsonl          summary of the last run, and the event log of all runs
     STORE/index/                            written by `indexer`
     STORE/lock.json                         owner and heartbeat of the running job (see `lock`)
 
@@ -15,21 +15,17 @@ lock and index is under a hash: JSON and tombstones are sealed (see `seal`), a s
 plan that of its list.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
 
 from pipeline.durable.atomic import write_atomically
-from pipeline.durable.seal import unsealed_json, write_sealed_json
-from pipeline.errors import ConfigError, FingerprintMismatch, StoreError, UnfinishedStore, first_line
+from pipeline.durable.seal import sha256_of, unsealed_json, write_sealed_json
+from pipeline.errors import ConfigError, FingerprintMismatch, StoreError, first_line
 from pipeline.model.spec import EncoderSpec
 from pipeline.source.entry import ImageEntry, Source
 from pipeline.store.lists import EntryWriter, read_entries
-from pipeline.store.parts import SCHEMA_VERSION, write_part
+from pipeline.store.parts import SCHEMA_VERSION
 from pipeline.store.records import CommitMarker, Plan, Shard, StoreRecord
 
 
@@ -39,7 +35,8 @@ class Store:
     def __init__(self, root: Path) -> None:
         """Name a store; nothing is read or created."""
         self.root = root.absolute()
-        self.run_path = self.root / "run.json"
+        self.record_path = self.root / "run.json"
+        self.summary_path = self.root / "stats.json"
         self.events_path = self.root / "events.jsonl"
         self.plan_dir = self.root / "plan"
         self.embeddings_dir = self.root / "embeddings"
@@ -54,7 +51,7 @@ class Store:
         """Parquet file that a commit marker speaks of."""
         return self.part_path(stats.ordinal, stats.compaction)
 
-    def stats_path(self, ordinal: int) -> Path:
+    def marker_path(self, ordinal: int) -> Path:
         """Commit marker of a shard."""
         return self.embeddings_dir / f"part-{ordinal:05d}.stats.json"
 
@@ -65,7 +62,7 @@ class Store:
             StoreError: If the place cannot be written, or holds something that is not a store.
         """
         try:
-            if self.root.is_dir() and not self.run_path.exists():
+            if self.root.is_dir() and not self.record_path.exists():
                 strangers = [path.name for path in self.root.iterdir() if not _is_ours(path.name)]
                 if strangers:
                     raise StoreError(
@@ -77,28 +74,28 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot write the store {self.root}: {error.strerror}; choose another --out") from error
 
-    def read_run(self) -> StoreRecord:
+    def read_record(self) -> StoreRecord:
         """Read run.json.
 
         Raises:
             StoreError: If there is no store here, or its record is damaged or of another version.
         """
         try:
-            data = self.run_path.read_bytes()
+            data = self.record_path.read_bytes()
         except FileNotFoundError:
             raise StoreError(f"no store at {self.root}: run.json is missing; make one with `clipsieve embed`") from None
         except OSError as error:
-            raise StoreError(f"cannot read {self.run_path}: {error.strerror}") from error
+            raise StoreError(f"cannot read {self.record_path}: {error.strerror}") from error
         try:
             version = json.loads(data).get("schema_version")
             if version != SCHEMA_VERSION:
                 raise StoreError(
-                    f"{self.run_path} has schema version {version}, this clipsieve reads {SCHEMA_VERSION}; "
+                    f"{self.record_path} has schema version {version}, this clipsieve reads {SCHEMA_VERSION}; "
                     "use the version that wrote it, or embed again"
                 )
             record = StoreRecord.model_validate(unsealed_json(data))
         except (ValueError, AttributeError) as error:
-            raise StoreError(f"{self.run_path} is damaged ({first_line(error)}); embed again") from error
+            raise StoreError(f"{self.record_path} is damaged ({first_line(error)}); embed again") from error
         return record.model_copy(update={"plans": tuple(self._read_plans())})
 
     def _read_plans(self) -> Iterator[Plan]:
@@ -120,10 +117,10 @@ class Store:
             FingerprintMismatch: If the store is of another encoder; the message shows both.
             ConfigError: If the store carries other columns.
         """
-        if not self.run_path.exists():
-            write_sealed_json(self.run_path, record.model_dump(mode="json"))
+        if not self.record_path.exists():
+            write_sealed_json(self.record_path, record.model_dump(mode="json"))
             return record
-        found = self.read_run()
+        found = self.read_record()
         self.check_fingerprint(record.encoder, found)
         if found.columns != record.columns:
             raise ConfigError(
@@ -193,74 +190,11 @@ class Store:
                 f"{spec.describe()}; choose another --out or the same model, policy and precision"
             )
 
-    def commit_shard(self, table: pa.Table, stats: dict[str, Any]) -> CommitMarker:
-        """Write a shard's part, then its marker.
-
-        Args:
-            table: The rows, see `schema.part_table`.
-            stats: All fields of `CommitMarker` but `sha256` and `num_bytes`.
-        """
-        path = self.part_path(stats["ordinal"], stats.get("compaction", 0))
-        if path.exists():  # of a slower worker, say: no marker shall ever speak of another part than its own
-            self.stats_path(stats["ordinal"]).unlink(missing_ok=True)
-        write_atomically(path, lambda temporary: write_part(temporary, table))
-        done = CommitMarker(**stats, sha256=sha256_of(path), num_bytes=path.stat().st_size)
-        write_sealed_json(self.stats_path(done.ordinal), done.model_dump(mode="json"))
-        return done
-
-    def committed(self, record: StoreRecord) -> dict[int, CommitMarker]:
-        """Stats of every committed shard of the plans, by ordinal.
-
-        A marker counts only if it speaks of this plan and encoder and its part has the size it names.
-        """
-        found = {}
-        for shard in record.shards:
-            stats = self._marker(shard)
-            if stats and (stats.shard_id, stats.fingerprint) == (shard.shard_id, record.fingerprint):
-                found[shard.ordinal] = stats
-        return found
-
-    def _marker(self, shard: Shard) -> CommitMarker | None:
-        try:
-            stats = self.read_stats(shard.ordinal)
-            return stats if self.part_of(stats).stat().st_size == stats.num_bytes else None
-        except (FileNotFoundError, ValueError):
-            return None
-
-    def read_stats(self, ordinal: int) -> CommitMarker:
-        """A commit marker as it stands, whatever it speaks of.
-
-        Raises:
-            FileNotFoundError: If there is none.
-            ValueError: If it is damaged.
-        """
-        return CommitMarker.model_validate(unsealed_json(self.stats_path(ordinal).read_bytes()))
-
     def sweep(self) -> None:
         """Remove what writers that were killed left half-written; nobody else may be writing."""
         for folder in (self.root, self.plan_dir, self.embeddings_dir):
             for path in folder.glob(".*.tmp"):
                 path.unlink(missing_ok=True)
-
-    def require_finished(self, record: StoreRecord, partial: bool) -> dict[int, CommitMarker]:
-        """Committed shards, all of them unless `partial`.
-
-        Raises:
-            UnfinishedStore: With the counts, if shards are missing; or if there is none at all.
-        """
-        committed = self.committed(record)
-        missing = len(record.shards) - len(committed)
-        if not committed or (missing and not partial):
-            done = sum(stats.num_images for stats in committed.values())
-            advice = "run the same embed command again to finish it"
-            if committed:
-                advice += ", or pass --partial"
-            total = "an unknown number of" if record.num_images is None else record.num_images
-            raise UnfinishedStore(
-                f"the store {self.root} is unfinished: {len(committed)} of {len(record.shards)} shards, "
-                f"{done} of {total} images; {advice}"
-            )
-        return committed
 
 
 def _is_ours(name: str) -> bool:
@@ -268,12 +202,6 @@ def _is_ours(name: str) -> bool:
     return name in ("embeddings", "plan", "lock.json", "events.jsonl") or (
         name.startswith(".") and name.endswith(".tmp")
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file's bytes (hex)."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _described(columns: dict[str, str]) -> str:

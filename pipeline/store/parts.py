@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.durable.seal import sha256_of
 from pipeline.errors import ConfigError, StoreError, first_line
 from pipeline.model.spec import EncoderSpec, spec_metadata
-from pipeline.source.entry import ImageResult
+from pipeline.source.entry import ImageResult, Status
 
 SCHEMA_VERSION = 2
 METADATA_KEY = b"clipsieve"
@@ -57,8 +58,9 @@ def refuse_taken_names(columns: Iterable[str]) -> None:
 
 
 def part_table(
-    records: Sequence[ImageResult],
+    results: Sequence[ImageResult],
     embeddings: np.ndarray,
+    *,
     first_id: int,
     tokens_kept: int,
     spec: EncoderSpec,
@@ -68,7 +70,7 @@ def part_table(
     """Build the table of one shard.
 
     Args:
-        records: One per image, in plan order.
+        results: One per image, in plan order.
         embeddings: [rows, E] float32, unit length; rows of failed images are ignored.
         first_id: Id of the first row; the rest follow.
         tokens_kept: Patch tokens that reach the end of the tower (count).
@@ -79,19 +81,19 @@ def part_table(
     Returns:
         A table with `part_schema`; `embedding` and `tokens_kept` are null where status is not ok.
     """
-    assert embeddings.shape == (len(records), spec.embedding_dim)
+    assert embeddings.shape == (len(results), spec.embedding_dim)
     half = spec.precision != "fp32"
     schema = part_schema(spec.embedding_dim, half, columns)
-    failed = np.array([record.status != "ok" for record in records], dtype=bool)
+    failed = np.array([not result.is_ok for result in results], dtype=bool)
     values = embeddings.astype(np.float16 if half else np.float32)
     values[failed] = 0
     values_of: dict[str, Any] = {
-        name: [getattr(record, name) for record in records]
+        name: [getattr(result, name) for result in results]
         for name in ("key", "uri", "caption", "width", "height", "sha256", "status", "error")
     }
-    values_of |= {name: [(record.extra or {}).get(name) for record in records] for name in columns or {}}
-    values_of["id"] = np.arange(first_id, first_id + len(records), dtype=np.int64)
-    values_of["tokens_kept"] = pa.array(np.full(len(records), tokens_kept, dtype=np.int32), mask=failed)
+    values_of |= {name: [(result.extra or {}).get(name) for result in results] for name in columns or {}}
+    values_of["id"] = np.arange(first_id, first_id + len(results), dtype=np.int64)
+    values_of["tokens_kept"] = pa.array(np.full(len(results), tokens_kept, dtype=np.int32), mask=failed)
     values_of["embedding"] = pa.FixedSizeListArray.from_arrays(
         pa.array(values.reshape(-1)), type=schema.field("embedding").type, mask=pa.array(failed)
     )
@@ -120,9 +122,20 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         raise StoreError(f"cannot read {path}: {reason}; remove it and its stats file, and run embed again") from error
 
 
+def read_part_checked(path: Path, sha256: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read (some columns of) a part whose bytes are those of its commit marker.
+
+    Raises:
+        StoreError: If they are not, or the file cannot be read.
+    """
+    if sha256_of(path) != sha256:
+        raise StoreError(f"{path} is damaged: its bytes are not those of its stats file; remove both, embed again")
+    return read_part(path, columns)
+
+
 def embeddings_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """Ids (int64 [n]) and embeddings (float32 [n, E]) of the ok rows of a part that has id, status, embedding."""
-    ok = table.filter(pc.equal(table["status"], "ok"))
+    ok = table.filter(pc.equal(table["status"], Status.OK))
     column = ok["embedding"].combine_chunks()
     dim = column.type.list_size
     values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)

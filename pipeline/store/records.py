@@ -1,5 +1,6 @@
 """The JSON records of a store: what is embedded by what, which shards there are, what became of each. Contracts."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,6 +29,11 @@ class Shard(BaseModel):
     file: SourceFile | None = None
     is_dropped: bool = False
     """Its file changed before it was embedded; another shard stands for it."""
+
+    @property
+    def ids(self) -> range:
+        """The ids that its rows can have."""
+        return range(self.first_id, self.first_id + self.room)
 
 
 class Plan(BaseModel):
@@ -83,11 +89,23 @@ class StoreRecord(BaseModel):
     def next_numbers(self) -> tuple[int, int]:
         """Ordinal and first id of the next shard to be planned."""
         planned = [shard for plan in self.plans for shard in plan.shards]
-        return (planned[-1].ordinal + 1, planned[-1].first_id + planned[-1].room) if planned else (0, 0)
+        return (planned[-1].ordinal + 1, planned[-1].ids.stop) if planned else (0, 0)
 
     def plan_of(self, shard: Shard) -> Plan:
         """The plan that a shard belongs to."""
         return next(plan for plan in reversed(self.plans) if plan.shards[0].ordinal <= shard.ordinal)
+
+
+@dataclass(slots=True)
+class Timings:
+    """Where the seconds of a shard went. `*_cpu_s` are of processor time, the others of the worker's clock."""
+
+    decode_cpu_s: float = 0.0
+    decode_wait_s: float = 0.0
+    transfer_s: float = 0.0
+    encode_s: float = 0.0
+    encode_cpu_s: float = 0.0
+    write_s: float = 0.0
 
 
 class CommitMarker(BaseModel):
@@ -104,6 +122,7 @@ class CommitMarker(BaseModel):
     sha256: str
     num_bytes: int
     timings_s: dict[str, float]
+    """The fields of `Timings`."""
     finished_at: str
     host: str = ""
     micro_batch: int | None = None

@@ -33,10 +33,10 @@ def read_tombstones(store: Store, reason: str | None = None) -> np.ndarray:
     return table["id"].to_numpy()
 
 
-def tombstones_between(gone: np.ndarray, first: int, stop: int) -> np.ndarray:
-    """Those of `read_tombstones` that are at least `first` and less than `stop`: a shard's, say."""
-    begin, end = np.searchsorted(gone, (first, stop))
-    return gone[begin:end]
+def tombstones_between(tombstones: np.ndarray, ids: range) -> np.ndarray:
+    """Those of `read_tombstones` that are in a range of ids, a shard's for example."""
+    begin, end = np.searchsorted(tombstones, (ids.start, ids.stop))
+    return tombstones[begin:end]
 
 
 def deleted_keys(store: Store) -> set[str]:

@@ -11,9 +11,10 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.machine import num_cores
 from pipeline.model.spec import Preprocess
+from pipeline.pixels.batch import DecodedBatch
 from pipeline.pixels.decode import decode_batch
 from pipeline.pixels.resize import crop_and_resize
-from pipeline.source.entry import ImageEntry, ImageResult
+from pipeline.source.entry import ImageEntry
 from pipeline.source.formats.captions import read_captions, with_captions
 from pipeline.source.formats.folder import list_images
 
@@ -125,8 +126,8 @@ class Decoder:
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def ahead(self, batches: Iterator[Batch]) -> Iterator[tuple[np.ndarray, list[ImageResult]]]:
-        """`(pixels uint8 [B, H, W, 3], records)` of batches, in their order."""
+    def ahead(self, batches: Iterator[Batch]) -> Iterator[DecodedBatch]:
+        """Batches in their order, decoded."""
         waiting: list[Future] = []
         for batch in batches:
             waiting.append(self._threads.submit(self._decode, batch))
@@ -134,15 +135,15 @@ class Decoder:
                 yield waiting.pop(0).result()
         yield from (future.result() for future in waiting)
 
-    def _decode(self, batch: Batch) -> tuple[np.ndarray, list[ImageResult]]:
-        entries = [self._examples.entries[row] for row in batch.rows_B]
-        pixels_BHWC, records = decode_batch(entries, self._preprocess)
+    def _decode(self, batch: Batch) -> DecodedBatch:
+        decoded = decode_batch([self._examples.entries[row] for row in batch.rows_B], self._preprocess)
+        pixels_BHWC = decoded.pixels
         if batch.boxes_B4 is not None:
             for slot, box in enumerate(batch.boxes_B4):
                 pixels_BHWC[slot] = crop_and_resize(pixels_BHWC[slot], box)
         if batch.is_mirrored_B is not None:
             pixels_BHWC[batch.is_mirrored_B] = pixels_BHWC[batch.is_mirrored_B, :, ::-1]
-        return pixels_BHWC, records
+        return decoded
 
 
 def _boxes(rng: np.random.Generator, count: int, least_area: float) -> np.ndarray:

@@ -14,8 +14,8 @@ from pipeline.errors import ClipsieveError, InputError
 from pipeline.measure.recall import KS, first_hit_ranks, neighbour_overlap, recall_at
 from pipeline.model.losses import contrastive_loss, feature_loss, similarity_loss
 from pipeline.monitor.progress import Tick
+from pipeline.pixels.batch import DecodedBatch
 from pipeline.settings.adapt import AdaptSettings
-from pipeline.source.entry import ImageResult
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.examples import Batch, Decoder, Examples
 from pipeline.training.student import Student, Weights
@@ -37,6 +37,7 @@ class Training:
 
     def __init__(
         self,
+        *,
         settings: AdaptSettings,
         student: Student,
         teacher: Teacher,
@@ -76,8 +77,8 @@ class Training:
             ClipsieveError: If the loss is not finite; the last checkpoint stays.
         """
         settings, first, started = self._settings, self._step, perf_counter()
-        for batch, pixels_BHWC, records in self._batches():
-            self._learn(*self._decodable(batch, pixels_BHWC, records))
+        for batch, decoded in self._batches():
+            self._learn(*self._good_images(batch, decoded))
             self._step += 1
             rate = (self._step - first) * settings.batch_size / (perf_counter() - started)
             seen, total = self._step * settings.batch_size, settings.steps * settings.batch_size
@@ -91,7 +92,7 @@ class Training:
         self._student.load_state_dict(self._best)
         return {"before": self._before, "after": self._validate_all()}
 
-    def _batches(self) -> Iterator[tuple[Batch, np.ndarray, list[ImageResult]]]:
+    def _batches(self) -> Iterator[tuple[Batch, DecodedBatch]]:
         settings = self._settings
         if self._stale >= settings.patience:  # killed between its last step and the adapter's writing
             return
@@ -101,21 +102,20 @@ class Training:
             )
             for step in range(self._step, settings.steps)
         )
-        for batch, (pixels_BHWC, records) in zip(batches, self._decoder.ahead(to_decode), strict=True):
-            yield batch, pixels_BHWC, records
+        yield from zip(batches, self._decoder.ahead(to_decode), strict=True)
 
-    def _decodable(self, batch: Batch, pixels_BHWC: np.ndarray, records: list[ImageResult]) -> tuple[Batch, np.ndarray]:
-        is_good_B = np.array([record.status == "ok" for record in records])
-        if is_good_B.all():
-            return batch, pixels_BHWC
-        self._num_failed += int((~is_good_B).sum())
-        if is_good_B.sum() < 2:
-            bad = next(record for record in records if record.status != "ok")
+    def _good_images(self, batch: Batch, decoded: DecodedBatch) -> tuple[Batch, np.ndarray]:
+        is_ok_B = decoded.is_ok_B
+        if is_ok_B.all():
+            return batch, decoded.pixels
+        self._num_failed += decoded.num_failed
+        if is_ok_B.sum() < 2:
+            bad = decoded.first_failed()
             raise InputError(
-                f"training: {is_good_B.sum()} of the {len(records)} images of step {self._step} can be decoded, "
-                f"{bad.key}: {bad.error}; mend the data, or give larger batches"
+                f"training: {is_ok_B.sum()} of the {len(is_ok_B)} images of step {self._step} can be decoded, "
+                f"{bad.key}: {bad.error}; fix the data, or give larger batches"
             )
-        return batch.only(is_good_B), pixels_BHWC[is_good_B]
+        return batch.only(is_ok_B), decoded.pixels[is_ok_B]
 
     def _learn(self, batch: Batch, pixels_BHWC: np.ndarray) -> None:
         settings = self._settings

@@ -29,6 +29,7 @@ class Student(nn.Module):
 
     def __init__(
         self,
+        *,
         loaded: LoadedModel,
         reference: LoadedModel,
         policies: Sequence[PruningPolicy],

@@ -79,16 +79,16 @@ def held_out_images(teacher: Teacher, examples: Examples, decoder: Decoder) -> H
     Raises:
         InputError: If fewer than two can be decoded.
     """
-    rows_N, pixels, records, taught = examples.held_out, [], [], []
+    rows_N, decoded, taught = examples.held_out, [], []
     batches = (Batch(rows_N[first : first + _BATCH]) for first in range(0, len(rows_N), _BATCH))
-    for pixels_BHWC, batch_records in decoder.ahead(batches):
-        pixels.append(pixels_BHWC)
-        records += batch_records
-        taught.append(teacher.embed(pixels_BHWC).numpy())
-    is_good_N = np.array([record.status == "ok" for record in records])
-    if is_good_N.sum() < 2:
-        bad = next(record for record in records if record.status != "ok")
+    for batch in decoder.ahead(batches):
+        decoded.append(batch)
+        taught.append(teacher.embed(batch.pixels).numpy())
+    is_ok_N = np.concatenate([batch.is_ok_B for batch in decoded])
+    if is_ok_N.sum() < 2:
+        bad = next(failed for batch in decoded if (failed := batch.first_failed()))
         raise InputError(
-            f"{is_good_N.sum()} of {len(records)} held-out images can be decoded, {bad.key}: {bad.error}; mend the data"
+            f"{is_ok_N.sum()} of {len(is_ok_N)} held-out images can be decoded, {bad.key}: {bad.error}; fix the data"
         )
-    return HeldOut(np.concatenate(pixels)[is_good_N], np.concatenate(taught)[is_good_N], rows_N[is_good_N])
+    pixels_NHWC = np.concatenate([batch.pixels for batch in decoded])
+    return HeldOut(pixels_NHWC[is_ok_N], np.concatenate(taught)[is_ok_N], rows_N[is_ok_N])

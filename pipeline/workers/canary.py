@@ -1,12 +1,11 @@
 """The drift canary: a share of the images is embedded unpruned as well, to see in time what pruning does to them."""
 
 import hashlib
-from collections.abc import Sequence
 
 import numpy as np
 
 from pipeline.model.encode import Encoder
-from pipeline.source.entry import ImageResult
+from pipeline.pixels.batch import DecodedBatch
 
 _QUANTILES = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 
@@ -19,11 +18,11 @@ class Canary:
         self._share = share
         self._cosines: list[np.ndarray] = []
 
-    def watch(self, records: Sequence[ImageResult], pixels_BHWC: np.ndarray, embeddings_BE: np.ndarray) -> None:
-        """Embed the chosen ones of a batch again."""
-        chosen = [slot for slot, record in enumerate(records) if record.status == "ok" and self._chooses(record.key)]
+    def watch(self, batch: DecodedBatch, embeddings_BE: np.ndarray) -> None:
+        """Embed the chosen images of a batch again."""
+        chosen = [slot for slot, image in enumerate(batch.results) if image.is_ok and self._chooses(image.key)]
         if chosen:
-            unpruned = self._unpruned.encode(pixels_BHWC[chosen])
+            unpruned = self._unpruned.encode(batch.pixels[chosen])
             self._cosines.append(np.einsum("be,be->b", unpruned, embeddings_BE[chosen]))
 
     def summary(self) -> dict[str, float] | None:

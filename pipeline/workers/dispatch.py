@@ -1,4 +1,4 @@
-"""The shards of one run: hand them out to workers, take what comes back, survive what dies."""
+"""The shards of one run: hand them to workers, collect what they commit, survive what dies."""
 
 import statistics
 import time
@@ -11,26 +11,61 @@ import ray
 
 from pipeline.errors import InputError, WorkerError, first_line
 from pipeline.monitor.progress import Progress
-from pipeline.store.records import Shard
+from pipeline.store.records import Shard, StoreRecord
+from pipeline.workers.pool import WorkerPool
 from pipeline.workers.session import LIVENESS_S, WORKERS_GONE_S, get, refuse_dead_node
 
 MAX_SHARD_ATTEMPTS = 3
 MAX_DAMAGED_SHARDS = 10
-"""Shards whose source cannot be read, after which it is the source that is broken and not some of its files."""
-
+"""More shards whose source cannot be read mean that the source is broken, not some of its files."""
 
 STRAGGLER_FACTOR = 3.0
 UNRESPONSIVE_S = 120.0
-"""A worker that does not answer for so long is taken for dead; it may stand still, and hold what others wait for."""
+"""A worker that does not answer for so long is treated as dead: a stuck worker may hold resources."""
 
 POLL_S = 0.5
 
 
-class Run:
-    """Shards waiting, under way and done; `pool` is a `ray_pool.WorkerPool`."""
+def run_shards(
+    pool: WorkerPool,
+    shards: Sequence[Shard],
+    record: StoreRecord,
+    root: Path,
+    on_progress: Callable[[Progress], None],
+    on_event: Callable[..., None] = lambda event, **details: None,
+) -> Progress:
+    """Have every shard embedded and committed by the workers of a pool.
+
+    Args:
+        pool: Workers that have loaded the model.
+        shards: What is to be done.
+        record: The store's record, passed on to the workers.
+        root: The store, on a file system that all workers see.
+        on_progress: Called about twice a second.
+        on_event: Called with commits, losses and stragglers: a name, and details by keyword.
+
+    Returns:
+        What finished, and what was set aside because its source cannot be read.
+
+    Raises:
+        WorkerError: If a shard failed `MAX_SHARD_ATTEMPTS` times, or no worker is left.
+        ClipsieveError: What a worker raised for the user, as it was raised; unreadable sources beyond
+            `MAX_DAMAGED_SHARDS` too.
+    """
+    run = _Run(pool, shards, record=ray.put(record), root=root, on_event=on_event)
+    while run.queue or run.busy:
+        run.hand_out()
+        for ref in run.wait():
+            run.take(ref)
+        run.report(on_progress)
+    return run.progress
+
+
+class _Run:
+    """Shards waiting, under way and done."""
 
     def __init__(
-        self, pool: Any, shards: Sequence[Shard], record: Any, root: Path, on_event: Callable[..., None]
+        self, pool: WorkerPool, shards: Sequence[Shard], *, record: Any, root: Path, on_event: Callable[..., None]
     ) -> None:
         """Nothing is handed out yet; `record` is a `StoreRecord` in Ray's object store."""
         self.queue = deque(shards)
@@ -45,7 +80,7 @@ class Run:
         self._looked = time.monotonic()
 
     def hand_out(self) -> None:
-        """Give idle workers something to do, and those that are not needed any more their end."""
+        """Give idle workers something to do, and release those that are not needed any more."""
         while self.queue and self.idle:
             shard = self.queue.popleft()
             self._attempts[shard.ordinal] = self._attempts.get(shard.ordinal, 0) + 1
@@ -56,35 +91,22 @@ class Run:
             self.idle = deque(worker for worker in self.idle if not self._pool.release(worker))
         self._refuse_to_wait_forever()
 
-    def wait(self, refs: list[Any]) -> list[Any]:
-        """What of all that is under way has ended, if anything did within half a second."""
+    def wait(self) -> list[Any]:
+        """What has ended of all that is under way, if anything did within half a second."""
         if time.monotonic() - self._looked > LIVENESS_S:
             refuse_dead_node()
             self._looked = time.monotonic()
-        return ray.wait(refs, timeout=POLL_S)[0]
+        return ray.wait([*self.busy, *self._pool.joining], timeout=POLL_S)[0]
 
     def take(self, ref: Any) -> None:
-        """Take back what became of a shard."""
-        worker, shard, started = self.busy.pop(ref)
-        self._answered.pop(ref, None)
-        twins = [other for other, (_, same, _) in self.busy.items() if same.ordinal == shard.ordinal]
-        try:
-            stats = get(ref)
-        except InputError as error:
-            self._set_aside(shard, error)
-        except ray.exceptions.RayError as error:
-            self._handle_lost_worker(worker, shard, error)
-            return
+        """Take what has ended: the loading of a worker that joins, or a shard."""
+        if ref in self._pool.joining:
+            self.idle += self._pool.accept_worker(ref, self._on_event)
         else:
-            self.progress.finished.append(stats)
-            self._seconds.append(time.monotonic() - started)
-            self._on_event("shard_committed", shard=shard.ordinal, num_images=stats.num_images, host=stats.host)
-        for other in twins:  # it would write the same bytes, later
-            self._pool.replace(self.busy.pop(other)[0])
-        self.idle.append(worker)
+            self._take_shard(ref)
 
-    def tick(self, on_tick: Callable[[Progress], None]) -> None:
-        """Ask the busy workers how far they are, and tell."""
+    def report(self, on_progress: Callable[[Progress], None]) -> None:
+        """Ask the busy workers how far they are, and pass it on."""
         counts = {}
         for ref, (worker, shard, started) in list(self.busy.items()):
             try:
@@ -99,7 +121,26 @@ class Run:
                 pass  # what it was busy with says so too
         self.progress.num_under_way = sum(num_images for num_images, _ in counts.values())
         self.progress.num_failed_under_way = sum(num_failed for _, num_failed in counts.values())
-        on_tick(self.progress)
+        on_progress(self.progress)
+
+    def _take_shard(self, ref: Any) -> None:
+        worker, shard, started = self.busy.pop(ref)
+        self._answered.pop(ref, None)
+        twins = [other for other, (_, same, _) in self.busy.items() if same.ordinal == shard.ordinal]
+        try:
+            marker = get(ref)
+        except InputError as error:
+            self._set_aside(shard, error)
+        except ray.exceptions.RayError as error:
+            self._handle_lost_worker(worker, shard, error)
+            return
+        else:
+            self.progress.finished.append(marker)
+            self._seconds.append(time.monotonic() - started)
+            self._on_event("shard_committed", shard=shard.ordinal, num_images=marker.num_images, host=marker.host)
+        for other in twins:  # it would write the same bytes, later
+            self._pool.replace(self.busy.pop(other)[0])
+        self.idle.append(worker)
 
     def _give(self, shard: Shard) -> None:
         worker = self.idle.popleft()
@@ -126,8 +167,8 @@ class Run:
     def _try_again(self, shard: Shard, error: Exception) -> None:
         if self._attempts[shard.ordinal] >= MAX_SHARD_ATTEMPTS:
             raise WorkerError(
-                f"shard {shard.ordinal} ended its worker {MAX_SHARD_ATTEMPTS} times "
-                f"({first_line(error)}); what is committed stays, run embed again to go on"
+                f"shard {shard.ordinal} ended its worker {MAX_SHARD_ATTEMPTS} times ({first_line(error)}); what is "
+                "committed stays, run the same command to resume"
             ) from error
         self.queue.appendleft(shard)
 
@@ -144,5 +185,6 @@ class Run:
         self._alone_since = self._alone_since or time.monotonic()
         if time.monotonic() - self._alone_since > WORKERS_GONE_S:
             raise WorkerError(
-                f"no worker could be started for {WORKERS_GONE_S:.0f} s; look at `ray status`, then run embed again"
+                f"no worker could be started for {WORKERS_GONE_S:.0f} s; look at `ray status`, then run the same "
+                "command to resume"
             )

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What the driver and its encode workers tell each other."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.spec import EncoderSpec, ModelSource, Precision
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderRequest:
-    """What the workers shall load; None lets their hardware decide on precision, and their cores on threads."""
+    """What the workers are to load. None leaves the precision to their hardware, the threads to their cores."""
 
     source: ModelSource
     policy: PruningPolicy | None
@@ -20,16 +20,18 @@ class EncoderRequest:
     max_pixels: int
     threads: int | None = None
     batch_size: int | None = None
-    """Images per forward pass to warm up with, unless it is the hardware's usual number."""
+    """Images per forward pass to warm up with; None is the usual number for the device."""
+
     policy_is_default: bool = False
-    """Whether a tower that cannot be pruned may go without."""
+    """Whether a tower that cannot be pruned may run unpruned."""
+
     image_timeout_s: float | None = None
     canary: float | None = None
     is_baseline: bool = False
-    """Whether the unpruned model shall run as open_clip runs it, to be measured against."""
+    """Whether the unpruned model is to run exactly as open_clip runs it, as the baseline of a measurement."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerIdentity:
     """Where a worker runs, and by which code."""
 
@@ -39,9 +41,9 @@ class WorkerIdentity:
     preferred_precision: Precision
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerReport:
-    """What a worker found itself to be after loading."""
+    """What a worker loaded, and on what it runs."""
 
     spec: EncoderSpec
     warning: str | None
@@ -53,7 +55,7 @@ class WorkerReport:
 
 @cache
 def code_sha256() -> str:
-    """Hash of this package's source: two machines with one hash run the same code."""
+    """Hash of the source of `pipeline`: two machines with one hash run the same code."""
     root = Path(pipeline.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

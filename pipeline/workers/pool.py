@@ -4,31 +4,30 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from pipeline import __version__
 from pipeline.errors import ConfigError, WorkerError, first_line
-from pipeline.monitor.progress import Progress
-from pipeline.store.records import Shard, StoreRecord
+from pipeline.model.spec import DeviceChoice
+from pipeline.settings.workers import WorkerSettings
 from pipeline.workers.cores import cpus_reserved, threads_that_fit
-from pipeline.workers.dispatch import Run
-from pipeline.workers.encode_worker import EncodeWorker, batches_ahead
+from pipeline.workers.decode_task import batches_ahead
+from pipeline.workers.encode_worker import EncodeWorker
 from pipeline.workers.messages import EncoderRequest, WorkerIdentity, WorkerReport, code_sha256
 from pipeline.workers.session import WORKERS_GONE_S, get, node_is_alive, ray_session, wait
 
 MAX_LOAD_ATTEMPTS = 3
 SETTLE_S = 10.0
-"""How long a worker that shall end may take to start first."""
+"""How long a worker that is to be ended may take to finish starting."""
 
 
 @contextmanager
-def worker_pool(address: str | None, num_workers: int | None, min_workers: int | None = None) -> Iterator["WorkerPool"]:
+def worker_pool(settings: WorkerSettings, min_workers: int | None = None) -> Iterator["WorkerPool"]:
     """A Ray session with encode workers, all ended with the block."""
-    with ray_session(address):
-        pool = WorkerPool(num_workers, min_workers)
+    with ray_session(settings.ray_address):
+        pool = WorkerPool(settings.workers, min_workers, settings.device)
         try:
             yield pool
         finally:
@@ -41,18 +40,25 @@ class WorkerPool:
     report: WorkerReport
     """What the workers loaded last."""
 
-    def __init__(self, num_workers: int | None, min_workers: int | None = None) -> None:
+    joining: dict[Any, Any]
+    """Workers that are still loading, by the reference of their loading."""
+
+    def __init__(self, num_workers: int | None, min_workers: int | None = None, device: DeviceChoice = "auto") -> None:
         """Start the workers.
 
         Args:
-            num_workers: The most there shall be; those that find no room yet wait for the cluster to grow.
-            min_workers: How many must be there to begin; all unless given.
+            num_workers: The most workers; those that find no room yet wait for the cluster to grow.
+            min_workers: How many must be there to begin; all of them if None.
+            device: `cpu` takes no GPU, `cuda` wants one, `auto` takes those that the cluster has.
 
         Raises:
-            ConfigError: If the workers to begin with are more than there are cores.
+            ConfigError: If the workers to begin with are more than there are cores, or a wanted GPU is not there.
         """
         resources = ray.cluster_resources()
-        self._num_gpus = int(resources.get("GPU", 0))
+        self._device = device
+        self._num_gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
+        if device == "cuda" and not self._num_gpus:
+            raise ConfigError("device = 'cuda': Ray sees no GPU; give --device cpu, or see `clipsieve doctor`")
         self._num_cpus = int(resources.get("CPU", 1))
         count = num_workers or self._num_gpus or self._num_cpus
         self._min = min(min_workers or count, count)
@@ -68,7 +74,7 @@ class WorkerPool:
         if self._num_gpus:
             self._options, self._decode_cpus = {"num_gpus": 1 / math.ceil(present / self._num_gpus), "num_cpus": 0}, 1.0
         self._workers = [self._start() for _ in range(count)]
-        self._joining: dict[Any, Any] = {}
+        self.joining = {}
         self._request: EncoderRequest | None = None
         self._weights: Any = None
 
@@ -93,7 +99,7 @@ class WorkerPool:
         )
 
     def _load(self, request: EncoderRequest) -> None:
-        self._request, self._joining, self._weights = None, {}, None
+        self._request, self.joining, self._weights = None, {}, None
         identities = {worker.identify.remote(): worker for worker in self._workers}
         present = wait(list(identities), self._min, WORKERS_GONE_S)
         if len(present) < self._min:
@@ -115,7 +121,7 @@ class WorkerPool:
                 self._join(worker)
         num_lost = 0
         while self.num_ready < self._min:
-            num_lost += not self._accept_worker(wait(list(self._joining))[0])
+            num_lost += not self.accept_worker(wait(list(self.joining))[0])
             if num_lost >= MAX_LOAD_ATTEMPTS * len(self._workers):
                 raise WorkerError(
                     f"workers died {num_lost} times while they loaded the model; if memory is short, give fewer "
@@ -123,7 +129,7 @@ class WorkerPool:
                 )
 
     def _has_loaded(self, request: EncoderRequest) -> bool:
-        if self._request is None or self._joining:
+        if self._request is None or self.joining:
             return False
         precision, threads = request.precision or self._request.precision, request.threads or self._threads
         loaded = replace(self._request, threads=self.report.threads)
@@ -137,48 +143,12 @@ class WorkerPool:
     @property
     def num_ready(self) -> int:
         """Number of encode workers that have loaded the model."""
-        return len(self._workers) - len(self._joining)
+        return len(self._workers) - len(self.joining)
 
     @property
     def resources(self) -> dict[str, int]:
         """Cores and GPUs of the cluster, as they were at the start."""
         return {"cpus": self._num_cpus, "gpus": self._num_gpus}
-
-    def run(
-        self,
-        shards: Sequence[Shard],
-        record: StoreRecord,
-        root: Path,
-        on_tick: Callable[[Progress], None],
-        on_event: Callable[..., None] = lambda event, **details: None,
-    ) -> Progress:
-        """Have every shard embedded and committed.
-
-        Args:
-            shards: What is to be done.
-            record: The run, passed on to the workers.
-            root: The store, on a file system that all workers see.
-            on_tick: Called about twice a second.
-            on_event: Told of commits, losses and stragglers: a name, and details by keyword.
-
-        Returns:
-            What finished, and what was set aside because its source cannot be read.
-
-        Raises:
-            WorkerError: If a shard failed `MAX_SHARD_ATTEMPTS` times, or no worker is left.
-            ClipsieveError: What a worker raised for the user, as it was raised; unreadable sources beyond
-                `MAX_DAMAGED_SHARDS` too.
-        """
-        run = Run(self, shards, ray.put(record), root, on_event)
-        while run.queue or run.busy:
-            run.hand_out()
-            for ref in run.wait([*run.busy, *self._joining]):
-                if ref in self._joining:
-                    run.idle += self._accept_worker(ref, on_event)
-                else:
-                    run.take(ref)
-            run.tick(on_tick)
-        return run.progress
 
     def stop(self) -> None:
         """End the workers' processes."""
@@ -186,7 +156,7 @@ class WorkerPool:
 
     def ready_workers(self) -> list[Any]:
         """Workers that have loaded the model."""
-        joining = list(self._joining.values())
+        joining = list(self.joining.values())
         return [worker for worker in self._workers if worker not in joining]
 
     def replace(self, worker: Any) -> None:
@@ -207,19 +177,19 @@ class WorkerPool:
 
     def release_joining(self) -> None:
         """Wait no longer for workers that the run can do without."""
-        spare = list(self._joining.items())[: max(0, len(self._workers) - self._min)]
+        spare = list(self.joining.items())[: max(0, len(self._workers) - self._min)]
         if spare:
             _end([worker for _, worker in spare])
         for ref, worker in spare:
             self._workers.remove(worker)
-            del self._joining[ref]
+            del self.joining[ref]
 
     def _join(self, worker: Any) -> None:
-        self._joining[worker.load.remote(self._request, self._weights)] = worker
+        self.joining[worker.load.remote(self._request, self._weights)] = worker
 
-    def _accept_worker(self, ref: Any, on_event: Callable[..., None] = lambda event, **details: None) -> list[Any]:
+    def accept_worker(self, ref: Any, on_event: Callable[..., None] = lambda event, **details: None) -> list[Any]:
         """Take a worker in whose loading has ended: a list of it, empty if it failed and another one was started."""
-        worker = self._joining.pop(ref)
+        worker = self.joining.pop(ref)
         try:
             report, identity = get(ref), get(wait([worker.identify.remote()])[0])
         except ray.exceptions.RayError as error:
@@ -238,7 +208,7 @@ class WorkerPool:
 
     def _start(self) -> Any:
         ahead = batches_ahead(self._num_cpus, max(1, self._num_gpus)) if self._num_gpus else batches_ahead(1, 1)
-        return EncodeWorker.options(**self._options).remote(self._threads, self._decode_cpus, ahead)
+        return EncodeWorker.options(**self._options).remote(self._threads, self._decode_cpus, ahead, self._device)
 
 
 def _end(workers: Sequence[Any]) -> None:

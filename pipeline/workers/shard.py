@@ -2,19 +2,24 @@
 
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.model.encode import Encoder
-from pipeline.pixels.to_device import Decoded
+from pipeline.pixels.batch import DecodedBatch
 from pipeline.planning.batches import batches_of
 from pipeline.source.entry import ImageEntry, ImageResult
 from pipeline.store.layout import Store
+from pipeline.store.markers import commit_shard
 from pipeline.store.parts import part_table
-from pipeline.store.records import CommitMarker, Shard, StoreRecord
+from pipeline.store.records import CommitMarker, Shard, StoreRecord, Timings
 from pipeline.workers.canary import Canary
 
 
@@ -23,7 +28,7 @@ def embed_shard(
     record: StoreRecord,
     store: Store,
     encoder: Encoder,
-    decode: Callable[[Iterable[Sequence[ImageEntry]]], Iterator[Decoded]],
+    decode: Callable[[Iterable[Sequence[ImageEntry]]], Iterator[DecodedBatch]],
     on_batch: Callable[[int, int], None] = lambda num_images, num_failed: None,
     canary: Canary | None = None,
 ) -> CommitMarker:
@@ -34,89 +39,104 @@ def embed_shard(
 
     Args:
         shard: What to embed.
-        record: The run it belongs to.
+        record: The store's record.
         store: Where to commit.
         encoder: Turns pixels into embeddings.
         decode: Maps batches of entries to decoded batches, in order; may work ahead.
-        on_batch: Told the number of images, and of failed ones among them, after each batch.
+        on_batch: Called after each batch with its number of images, and of failed ones among them.
         canary: Watches some of the images.
 
     Raises:
         InputError: If the file that the shard stands for is damaged, or names a key twice.
         StoreError: If the part cannot be written.
     """
-    timings = dict.fromkeys(("decode_cpu_s", "decode_wait_s", "transfer_s", "encode_s", "encode_cpu_s", "write_s"), 0.0)
-    records: list[ImageResult] = []
+    account = _Account(encoder)
+    results: list[ImageResult] = []
     embeddings = [np.empty((0, record.encoder.embedding_dim), np.float32)]
-    num_halvings, transfer_s, cpu_s = encoder.num_halvings, encoder.transfer_s, time.process_time()
-    clock = _Clock(timings)
     if canary:
-        canary.summary()  # what a shard before this one left that was not finished
-    for pixels, batch_records, decode_cpu_s in decode(batches_of(shard, record, store)):
-        clock.lap("decode_wait_s")
-        timings["decode_cpu_s"] += decode_cpu_s
-        embeddings.append(encoder.encode(pixels))
-        clock.lap("encode_s")
+        canary.summary()  # drop what an unfinished shard before this one left
+    for batch in decode(batches_of(shard, record, store)):
+        account.lap("decode_wait_s")
+        account.timings.decode_cpu_s += batch.cpu_s
+        embeddings.append(encoder.encode(batch.pixels))
+        account.lap("encode_s")
         if canary:
-            watch_s = time.process_time()
-            canary.watch(batch_records, pixels, embeddings[-1])
-            cpu_s += time.process_time() - watch_s
-            clock.skip()
-        records.extend(batch_records)
-        on_batch(len(batch_records), sum(image.status != "ok" for image in batch_records))
-    _check(shard, records)
+            with account.left_out():
+                canary.watch(batch, embeddings[-1])
+        results.extend(batch.results)
+        on_batch(len(batch.results), batch.num_failed)
+    _check(shard, results)
     table = part_table(
-        records,
+        results,
         np.concatenate(embeddings),
-        shard.first_id,
-        encoder.tokens_kept,
-        record.encoder,
-        shard.shard_id,
-        record.columns,
+        first_id=shard.first_id,
+        tokens_kept=encoder.tokens_kept,
+        spec=record.encoder,
+        shard_id=shard.shard_id,
+        columns=record.columns,
     )
-    clock.lap("write_s")
-    timings["transfer_s"] = encoder.transfer_s - transfer_s
-    timings["encode_cpu_s"] = time.process_time() - cpu_s
-    failed = [image.status for image in records if image.status != "ok"]
-    stats = {
+    account.lap("write_s")
+    fields = _identity(shard, record) | _counts(results) | account.fields()
+    return commit_shard(store, table, fields | {"canary": canary.summary() if canary else None})
+
+
+def _identity(shard: Shard, record: StoreRecord) -> dict[str, Any]:
+    return {
         "ordinal": shard.ordinal,
         "shard_id": shard.shard_id,
         "fingerprint": record.fingerprint,
-        "num_images": len(records),
-        "num_ok": len(records) - len(failed),
-        "failed": {status: failed.count(status) for status in sorted(set(failed))},
-        "timings_s": timings,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
-        "micro_batch": encoder.micro_batch,
-        "num_halvings": encoder.num_halvings - num_halvings,
-        "canary": canary.summary() if canary else None,
     }
-    return store.commit_shard(table, stats)
 
 
-def _check(shard: Shard, records: Sequence[ImageResult]) -> None:
+def _counts(results: Sequence[ImageResult]) -> dict[str, Any]:
+    failed = Counter(str(result.status) for result in results if not result.is_ok)
+    num_ok = len(results) - failed.total()
+    return {"num_images": len(results), "num_ok": num_ok, "failed": dict(sorted(failed.items()))}
+
+
+def _check(shard: Shard, results: Sequence[ImageResult]) -> None:
     where = shard.file.uri if shard.file else f"the plan of shard {shard.ordinal}"
-    if shard.num_images is not None and len(records) != shard.num_images:
+    if shard.num_images is not None and len(results) != shard.num_images:
         raise InputError(
-            f"{where} gave {len(records)} images for shard {shard.ordinal}, {shard.num_images} were planned; put a "
+            f"{where} gave {len(results)} images for shard {shard.ordinal}, {shard.num_images} were planned; put a "
             "whole copy in its place"
         )
-    keys = [image.key for image in records]
-    if len(set(keys)) < len(keys):
-        twice = next(key for number, key in enumerate(keys) if key in keys[:number])
-        raise InputError(f"{where} names the key {twice!r} twice; keys must be unique: choose another --key-column")
+    repeated = next((key for key, count in Counter(result.key for result in results).items() if count > 1), None)
+    if repeated is not None:
+        raise InputError(f"{where} names the key {repeated!r} twice; keys must be unique: choose another --key-column")
 
 
-class _Clock:
-    def __init__(self, timings: dict[str, float]) -> None:
-        self._timings = timings
-        self._last = time.perf_counter()
+class _Account:
+    """Where the time and the memory of one shard went."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.timings = Timings()
+        self._encoder = encoder
+        self._transfer_s, self._num_halvings = encoder.transfer_s, encoder.num_halvings
+        self._cpu_s, self._last = time.process_time(), time.perf_counter()
 
     def lap(self, stage: str) -> None:
+        """Add the time since the last lap to a stage."""
         now = time.perf_counter()
-        self._timings[stage] += now - self._last
+        setattr(self.timings, stage, getattr(self.timings, stage) + now - self._last)
         self._last = now
 
-    def skip(self) -> None:
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Count nothing of what the block takes."""
+        started = time.process_time()
+        yield
+        self._cpu_s += time.process_time() - started
         self._last = time.perf_counter()
+
+    def fields(self) -> dict[str, Any]:
+        """What a commit marker says of it."""
+        self.timings.transfer_s = self._encoder.transfer_s - self._transfer_s
+        self.timings.encode_cpu_s = time.process_time() - self._cpu_s
+        return {
+            "timings_s": asdict(self.timings),
+            "micro_batch": self._encoder.micro_batch,
+            "num_halvings": self._encoder.num_halvings - self._num_halvings,
+        }

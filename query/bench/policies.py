@@ -203,11 +203,11 @@ class _Models:
 
     def pixels(self, image_size: int | None) -> np.ndarray:
         if image_size not in self._pixels:
-            pixels, records = decode_batch(self._entries, self.loaded(image_size).spec.preprocess)
-            failed = next((record for record in records if record.status != "ok"), None)
+            batch = decode_batch(self._entries, self.loaded(image_size).spec.preprocess)
+            failed = batch.first_failed()
             if failed:
                 raise InputError(f"cannot decode {failed.key}: {failed.error}; leave it out of the captions")
-            self._pixels[image_size] = pixels
+            self._pixels[image_size] = batch.pixels
         return self._pixels[image_size]
 
 

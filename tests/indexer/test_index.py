@@ -12,12 +12,14 @@ from indexer.manifest import MANIFEST_FILE, index_path, read_manifest
 from indexer.searcher import FlatSearcher
 from indexer.settings import IndexSettings
 from pipeline.errors import StoreError, UnfinishedStore
-from pipeline.model.spec import EncoderSpec, ModelSource, Preprocess, spec_metadata
-from pipeline.source.entry import ImageEntry, ImageResult, Source
+from pipeline.model.spec import EncoderSpec, ModelSource, Preprocess
+from pipeline.source.entry import ImageEntry, ImageResult, Source, Status
 from pipeline.store.layout import Store
-from pipeline.store.parts import embeddings_of, part_table, read_part
-from pipeline.store.records import Shard, StoreRecord
+from pipeline.store.parts import embeddings_of, read_part
+from pipeline.store.records import Shard
 from pipeline.store.tombstones import DELETED, add_tombstones, create_tombstones
+from pipeline.store.view import StoreView
+from tests.kit.fake_store import commit_fake, fake_record
 
 SPEC = EncoderSpec(
     source=ModelSource(model="scenes"),
@@ -43,41 +45,22 @@ def make_store(tmp_path):
             Shard(ordinal=n, shard_id=f"id-{n}", first_id=100 * n, room=rows, num_images=rows)
             for n in range(num_shards)
         ]
-        record = StoreRecord(
-            clipsieve_version="test",
-            **spec_metadata(SPEC),
-            shard_capacity=100,
-            batch_size=4,
-            max_pixels=1000,
-            threads_per_worker=1,
-            environment={},
-        )
         entry = ImageEntry("x", "file:///x", 0, 0)
         source = Source(location="nowhere", format="folder")
         create_tombstones(store)
-        store.add_plan(store.begin(record), source, [(shard, [entry] * rows) for shard in shards])
+        record = store.begin(fake_record(SPEC))
+        record = store.add_plan(record, source, [(shard, [entry] * rows) for shard in shards])
         rng = np.random.default_rng(0)
         for shard in shards:
-            records = [
-                ImageResult(f"{shard.ordinal}/{row}.jpg", "file:///x", None, 8, 8, "0", "ok", None)
+            results = [
+                ImageResult(key=f"{shard.ordinal}/{row}.jpg", uri="file:///x", status=Status.OK)
                 if row != 1
-                else ImageResult(f"{shard.ordinal}/{row}.jpg", "file:///x", None, None, None, None, "unreadable", "x")
+                else ImageResult(key=f"{shard.ordinal}/{row}.jpg", uri="file:///x", status=Status.UNREADABLE, error="x")
                 for row in range(rows)
             ]
             vectors = rng.normal(size=(rows, 8))
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            table = part_table(records, vectors, shard.ordinal * 100, 16, SPEC, shard.shard_id)
-            stats = {
-                "ordinal": shard.ordinal,
-                "shard_id": shard.shard_id,
-                "fingerprint": SPEC.fingerprint,
-                "num_images": rows,
-                "num_ok": rows - 1,
-                "failed": {"unreadable": 1},
-                "timings_s": {},
-                "finished_at": "then",
-            }
-            store.commit_shard(table, stats)
+            commit_fake(store, record, shard, results, vectors)
         return store
 
     return make
@@ -92,7 +75,7 @@ def indexed(make_store):
 
 
 def _all_rows(store):
-    parts = [embeddings_of(read_part(store.part_path(n))) for n in range(len(store.read_run().shards))]
+    parts = [embeddings_of(read_part(store.part_path(n))) for n in range(len(store.read_record().shards))]
     return np.concatenate([ids for ids, _ in parts]), np.concatenate([vectors for _, vectors in parts])
 
 
@@ -114,16 +97,15 @@ def test_failed_rows_are_not_in_the_index(indexed):
 
 
 def test_manifest_names_its_source(indexed):
-    record = indexed.read_run()
-    manifest = read_manifest(indexed, record, indexed.committed(record), partial=False)
-    assert manifest.fingerprint == record.fingerprint
+    manifest = read_manifest(StoreView.open(indexed.root))
+    assert manifest.fingerprint == SPEC.fingerprint
     assert (manifest.num_vectors, manifest.metric, manifest.index_type) == (12, "inner_product", "Flat")
     assert manifest.num_bytes == index_path(indexed).stat().st_size
 
 
 def test_unfinished_store_is_refused_with_counts(make_store):
     store = make_store(num_shards=3, rows=5)
-    store.stats_path(1).unlink()
+    store.marker_path(1).unlink()
     with pytest.raises(UnfinishedStore, match="2 of 3 shards, 10 of 15 images"):
         build_index(IndexSettings(store=store.root))
     assert build_index(IndexSettings(store=store.root, partial=True)).num_vectors == 8
@@ -131,14 +113,13 @@ def test_unfinished_store_is_refused_with_counts(make_store):
 
 def test_index_older_than_its_store_is_refused(make_store):
     store = make_store(num_shards=3, rows=5)
-    kept = store.stats_path(1).read_bytes()
-    store.stats_path(1).unlink()
+    kept = store.marker_path(1).read_bytes()
+    store.marker_path(1).unlink()
     build_index(IndexSettings(store=store.root, partial=True))
-    store.stats_path(1).write_bytes(kept)
-    record = store.read_run()
+    store.marker_path(1).write_bytes(kept)
     with pytest.raises(UnfinishedStore, match="covers 2 shards and 8 images, the store has 3 shards and 12 images"):
-        read_manifest(store, record, store.committed(record), partial=False)
-    assert read_manifest(store, record, store.committed(record), partial=True).num_vectors == 8
+        read_manifest(StoreView.open(store.root))
+    assert read_manifest(StoreView.open(store.root), partial=True).num_vectors == 8
 
 
 def test_flipped_byte_in_a_part_is_found(make_store):
@@ -169,9 +150,8 @@ def test_index_that_cannot_be_written_leaves_the_old_one(indexed):
 def test_damaged_index_is_refused(indexed):
     path = index_path(indexed)
     path.write_bytes(path.read_bytes()[:-7])
-    record = indexed.read_run()
     with pytest.raises(StoreError, match="build it again"):
-        read_manifest(indexed, record, indexed.committed(record), partial=False)
+        read_manifest(StoreView.open(indexed.root))
     path.write_bytes(b"not an index")
     with pytest.raises(StoreError, match="cannot read the index"):
         FlatSearcher(path)
@@ -181,18 +161,16 @@ def test_index_of_another_encoder_is_refused(indexed):
     path = indexed.index_dir / MANIFEST_FILE
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {"fingerprint": "0" * 33}))
-    record = indexed.read_run()
     with pytest.raises(StoreError, match="is of encoder 0000"):
-        read_manifest(indexed, record, indexed.committed(record), partial=False)
+        read_manifest(StoreView.open(indexed.root))
 
 
 def test_no_store_and_no_index_say_what_to_run(tmp_path, make_store):
     with pytest.raises(StoreError, match="clipsieve embed"):
         build_index(IndexSettings(store=tmp_path))
     store = make_store(num_shards=1, rows=5)
-    record = store.read_run()
     with pytest.raises(StoreError, match="clipsieve index"):
-        read_manifest(store, record, store.committed(record), partial=False)
+        read_manifest(StoreView.open(store.root))
 
 
 # --- deleted rows

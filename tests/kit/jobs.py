@@ -3,20 +3,15 @@
 import hashlib
 import os
 
-import numpy as np
-
-from pipeline.model.spec import spec_metadata
-from pipeline.planning import extend as growth
+from pipeline.planning import extend
 from pipeline.planning.batches import batches_of
-from pipeline.planning.content import ContentCheck
 from pipeline.planning.extend import extend_plan
-from pipeline.source.entry import ImageResult, Source
+from pipeline.source.entry import ImageResult, Source, Status
 from pipeline.source.listing import list_source
 from pipeline.source.reading import read_image
 from pipeline.store.layout import Store
-from pipeline.store.parts import part_table, read_part
-from pipeline.store.records import StoreRecord
-from pipeline.store.tombstones import read_tombstones
+from pipeline.store.view import StoreView
+from tests.kit.fake_store import commit_fake, fake_record
 
 
 class Job:
@@ -30,37 +25,21 @@ class Job:
     @property
     def record(self):
         """As another job would find it."""
-        return self.store.read_run()
+        return self.store.read_record()
 
     def plan(self, source, on_change="stop", captions=None, check=False, source_format="auto", **spec):
         listing = list_source(Source(location=str(source), format=source_format, **spec), captions)
-        record = self.store.begin(
-            StoreRecord(
-                clipsieve_version="0", **spec_metadata(self._spec), columns=listing.spec.columns, shard_capacity=3,
-                batch_size=2, max_pixels=1000, threads_per_worker=1, environment={},
-            )
-        )  # fmt: skip
-        committed = self.store.committed(record)
-        check = ContentCheck(self.store, committed) if check else None
-        done = extend_plan(self.store, record, committed, listing, on_change, check)
-        assert done == self.record  # what is written is what was returned
-        return done
+        record = self.store.begin(fake_record(self._spec, columns=listing.source.columns))
+        view = extend_plan(StoreView.now(self.store, record), listing, on_change, check)
+        assert view.record == self.record  # what is written is what was returned
+        return view.record
 
     def commit(self, limit=None, failing=()):
         """Commit the shards that are not yet, `limit` of them; keys of `failing` get a status of theirs."""
         record = self.record
-        committed = self.store.committed(record)
-        for shard in [shard for shard in record.shards if shard.ordinal not in committed][:limit]:
+        for shard in StoreView.now(self.store, record).missing[:limit]:
             entries = [entry for batch in batches_of(shard, record, self.store) for entry in batch]
-            rows = [self._row(entry, dict(failing)) for entry in entries]
-            vectors = np.full((len(rows), 4), 0.5, np.float32)
-            table = part_table(rows, vectors, shard.first_id, 1, record.encoder, shard.shard_id, record.columns)
-            num_ok = sum(row.status == "ok" for row in rows)
-            stats = {
-                "ordinal": shard.ordinal, "shard_id": shard.shard_id, "fingerprint": record.fingerprint,
-                "num_images": len(rows), "num_ok": num_ok, "failed": {}, "timings_s": {}, "finished_at": "",
-            }  # fmt: skip
-            self.store.commit_shard(table, stats)
+            commit_fake(self.store, record, shard, [self._row(entry, dict(failing)) for entry in entries])
 
     def run(self, source, on_change="stop", **settings):
         self.plan(source, on_change, **settings)
@@ -71,30 +50,27 @@ class Job:
     def living(self):
         """Hash of the bytes by key, of rows that a reader sees; every key once."""
         found = {}
-        gone = set(read_tombstones(self.store).tolist())
-        for stats in self.store.committed(self.record).values():
-            table = read_part(self.store.part_of(stats), ["id", "key", "sha256"])
+        view = StoreView.now(self.store, self.record)
+        for _, table in view.parts(["id", "key", "sha256"]):
             for row in table.to_pylist():
-                if row["id"] not in gone:
+                if row["id"] not in view.deleted:
                     assert row["key"] not in found, f"{row['key']} is there twice"
                     found[row["key"]] = row["sha256"]
         return found
 
     def ids(self):
-        parts = [self.store.part_of(stats) for stats in self.store.committed(self.record).values()]
-        return {row["id"]: row["key"] for part in parts for row in read_part(part, ["id", "key"]).to_pylist()}
+        parts = StoreView.now(self.store, self.record).parts(["id", "key"])
+        return {row["id"]: row["key"] for _, table in parts for row in table.to_pylist()}
 
     @staticmethod
     def _row(entry, failing):
-        status, digest = failing.get(entry.key, "ok"), None
+        status, digest = failing.get(entry.key, Status.OK), None
         try:
-            digest = (
-                None if entry.key in failing else hashed(read_image(entry.uri) if entry.data is None else entry.data)
-            )
+            if entry.key not in failing:
+                digest = hashed(read_image(entry.uri) if entry.data is None else entry.data)
         except OSError:
-            status = "unreadable"
-        error = None if status == "ok" else "away"
-        return ImageResult(entry.key, entry.uri, entry.caption, None, None, digest, status, error, entry.extra)
+            status = Status.UNREADABLE
+        return ImageResult.of(entry, Status(status), None if status == Status.OK else "away", sha256=digest)
 
 
 def hashed(data):
@@ -122,7 +98,7 @@ def die(*_, **__):
 
 
 def kill_before_burying(monkeypatch):
-    monkeypatch.setattr(growth, "add_tombstones", die)
+    monkeypatch.setattr(extend, "add_tombstones", die)
 
 
 def kill_before_planning(monkeypatch):

@@ -19,3 +19,7 @@ def encoded(image, kind, **more):
     buffer = io.BytesIO()
     image.save(buffer, kind, **more)
     return buffer.getvalue()
+
+
+def pixels_and_results(batch):
+    return batch.pixels, batch.results

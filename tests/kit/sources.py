@@ -29,5 +29,5 @@ def tar_of(members):
 
 def record_of(uri):
     """What becomes of the image at a URI."""
-    [record] = decode_batch([ImageEntry("k", uri, 0, 0)], PREPROCESS)[1]
+    [record] = decode_batch([ImageEntry("k", uri, 0, 0)], PREPROCESS).results
     return record

@@ -139,7 +139,7 @@ def test_another_base_is_refused_with_both_hashes(adapter, tiny_model, tmp_path)
         (lambda folder: (folder / "adapter.json").write_text("{"), "damaged"),
         (lambda folder: (folder / "adapter.json").write_text("{}"), "damaged"),
         (lambda folder: (folder / "adapter.json").write_text("[]"), "damaged"),
-        (lambda folder: flip(folder / "adapter.safetensors", -1), "its tensors are not those of its record"),
+        (lambda folder: flip(folder / "adapter.safetensors", -1), "its tensors are not those of its card"),
         (lambda folder: flip(folder / "adapter.safetensors", 3), "damaged"),
         (lambda folder: cut(folder / "adapter.safetensors"), "damaged"),
     ],

@@ -21,12 +21,12 @@ from pipeline.pixels.resize import fit
 from pipeline.source.entry import ImageEntry
 from pipeline.source.formats.folder import list_images
 from pipeline.source.limits import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES
-from tests.kit.pixels import encoded, open_clip_pixels, preprocess
+from tests.kit.pixels import encoded, open_clip_pixels, pixels_and_results, preprocess
 
 
 def decode_file(path, wanted=None, **more):
     entry = ImageEntry(key=path.name, uri=path.absolute().as_uri(), num_bytes=0, mtime_ns=0)
-    pixels, [record] = decode_batch([entry], wanted or preprocess(), **more)
+    pixels, [record] = pixels_and_results(decode_batch([entry], wanted or preprocess(), **more))
     return pixels[0], record
 
 
@@ -55,7 +55,7 @@ def test_batch_keeps_order_and_slots(make_image, tmp_path):
     for number in (0, 2):
         make_image(40, 40, number).save(tmp_path / f"{number}.png")
     (tmp_path / "1.png").write_text("no image")
-    pixels, records = decode_batch(list_images(tmp_path)[0], preprocess())
+    pixels, records = pixels_and_results(decode_batch(list_images(tmp_path)[0], preprocess()))
     assert pixels.shape == (3, 32, 32, 3)
     assert pixels.dtype == np.uint8
     assert [(record.key, record.status) for record in records] == [
@@ -188,7 +188,7 @@ def test_strange_names(tmp_path, make_image, name):
     make_image(40, 40).save(tmp_path / "plain.png")
     (tmp_path / "plain.png").rename(tmp_path / name)
     [entry], _ = list_images(tmp_path)
-    _, [record] = decode_batch([entry], preprocess())
+    [record] = decode_batch([entry], preprocess()).results
     assert record.status == "ok"
     for text in (record.key, record.uri):
         assert text.encode()  # Parquet takes UTF-8 only
@@ -250,7 +250,7 @@ entries = list_images(Path(sys.argv[1]))[0]
 wanted = Preprocess(height=32, width=32, mean=(0, 0, 0), std=(1, 1, 1))
 decode_batch(entries[1:], wanted)
 before = peak_mib()
-_, [record] = decode_batch(entries[:1], wanted)
+[record] = decode_batch(entries[:1], wanted).results
 print(record.key, record.status, int(peak_mib() - before), record.error, sep="|")
 """
     output = subprocess.run(
@@ -289,7 +289,7 @@ def test_file_too_large_to_hold_is_refused_unread(tmp_path):
     with (tmp_path / "sparse.jpg").open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
     [entry], _ = list_images(tmp_path)
-    _, [record] = decode_batch([entry], Preprocess(height=8, width=8, mean=(0, 0, 0), std=(1, 1, 1)))
+    [record] = decode_batch([entry], Preprocess(height=8, width=8, mean=(0, 0, 0), std=(1, 1, 1))).results
     assert record.status == "too_large"
     assert str(MAX_FILE_BYTES + 1) in record.error
 

@@ -10,7 +10,7 @@ from pipeline.pixels.nvjpeg import fit_tensor
 from pipeline.pixels.resize import fit
 from pipeline.source.access.location import path_of
 from pipeline.source.formats.folder import list_images
-from tests.kit.pixels import open_clip_pixels, preprocess
+from tests.kit.pixels import open_clip_pixels, pixels_and_results, preprocess
 
 SIZES = [(61, 47), (47, 61), (33, 32), (32, 33), (31, 31), (32, 32), (64, 64), (20, 13), (13, 20), (333, 500), (1, 1)]
 STRIPS = [(7, 500), (500, 7)]
@@ -47,7 +47,7 @@ def test_one_missing_pixel_is_padded_with_the_fill_colour():
 def test_real_photos_are_open_clip_to_the_pixel(shared):
     wanted = preprocess(224, 224)
     entries = list_images(shared / "data" / "photos-native")[0][:60]
-    pixels, records = decode_batch(entries, wanted)
+    pixels, records = pixels_and_results(decode_batch(entries, wanted))
     assert [record.status for record in records] == ["ok"] * 60
     for entry, image_pixels, record in zip(entries, pixels, records, strict=True):
         with Image.open(path_of(entry.uri)) as image:

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +18,13 @@ from pipeline.model.load import load_model
 from pipeline.model.spec import ModelSource
 from pipeline.pixels.decode import decode_all_but_jpegs, decode_batch
 from pipeline.pixels.nvjpeg import decode_jpegs
-from pipeline.pixels.to_device import Ingest, decode_for
+from pipeline.pixels.to_device import DeviceLoader, decode_for
 from pipeline.resample import resample
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.entry import ImageEntry
 from pipeline.source.formats.folder import list_images
 from pipeline.store.parts import embeddings_of, read_part
-from tests.kit.pixels import encoded, preprocess
+from tests.kit.pixels import encoded, pixels_and_results, preprocess
 
 ROTATED = Image.Exif()
 ROTATED[0x0112] = 6
@@ -76,12 +77,13 @@ def encoder(tiny_model):
 )
 def test_upright_jpegs_with_all_their_chroma_are_left_to_the_device(photo, kind, changes, is_left):
     entries = [entry_of(encoded(photo, kind, **changes))]
-    pixels, [record], jpegs = decode_all_but_jpegs(entries, preprocess(decoder="torchvision"))
+    left = decode_all_but_jpegs(entries, preprocess(decoder="torchvision"))
+    pixels, [record], jpegs = left.pixels, left.results, left.jpegs
     assert record.status == "ok"
     assert list(jpegs) == ([0] if is_left else [])
     assert len(pixels) == (0 if is_left else 1)
-    assert decode_all_but_jpegs(entries, preprocess())[2] == {}
-    by_pillow, [same] = decode_batch(entries, preprocess())
+    assert decode_all_but_jpegs(entries, preprocess()).jpegs == {}
+    by_pillow, [same] = pixels_and_results(decode_batch(entries, preprocess()))
     assert record == same
     if not is_left:
         np.testing.assert_array_equal(pixels, by_pillow)
@@ -90,23 +92,23 @@ def test_upright_jpegs_with_all_their_chroma_are_left_to_the_device(photo, kind,
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_grey_and_cmyk_are_left_to_pillow(photo, mode):
     entries = [entry_of(encoded(photo.convert(mode), "JPEG"))]
-    assert decode_all_but_jpegs(entries, preprocess(decoder="torchvision"))[2] == {}
+    assert decode_all_but_jpegs(entries, preprocess(decoder="torchvision")).jpegs == {}
 
 
 @pytest.mark.parametrize(("side", "is_left"), [(255, False), (256, True)])
 def test_half_the_chroma_is_enough_where_resizing_hides_it(make_image, side, is_left):
     entries = [entry_of(encoded(make_image(300, side), "JPEG", subsampling="4:2:0"))]
-    assert bool(decode_all_but_jpegs(entries, preprocess(decoder="torchvision"))[2]) == is_left
+    assert bool(decode_all_but_jpegs(entries, preprocess(decoder="torchvision")).jpegs) == is_left
 
 
 def test_what_is_cut_off_or_too_large_is_judged_as_ever(photo):
     data = encoded(photo, "JPEG", **FULL)
     entries = [entry_of(data[: len(data) // 2], "cut"), entry_of(data, "large"), entry_of(data + b"more", "more")]
     wanted = preprocess(decoder="torchvision")
-    _, records, jpegs = decode_all_but_jpegs(entries, wanted, max_pixels=3000)
-    assert [record.status for record in records] == ["undecodable", "ok", "ok"]
-    assert list(jpegs) == [1]
-    assert decode_all_but_jpegs(entries, wanted, max_pixels=2999)[1][1].status == "too_large"
+    left = decode_all_but_jpegs(entries, wanted, max_pixels=3000)
+    assert [record.status for record in left.results] == ["undecodable", "ok", "ok"]
+    assert list(left.jpegs) == [1]
+    assert decode_all_but_jpegs(entries, wanted, max_pixels=2999).results[1].status == "too_large"
 
 
 # --- with which pixels
@@ -117,7 +119,7 @@ def test_embeddings_are_those_of_open_clips_own_preprocessing(shared, device):
     source = ModelSource(model=f"local-dir:{shared / 'models' / 'lit-vit-ti-16'}", decoder="torchvision")
     loaded = load_model(source, "fp32", device)
     photos = list_images(shared / "data" / "photos-native")[0]
-    assert len(decode_all_but_jpegs(photos, loaded.spec.preprocess)[2]) > 200  # the others are Pillow's
+    assert len(decode_all_but_jpegs(photos, loaded.spec.preprocess).jpegs) > 200  # the others are Pillow's
     cosines = parity_cosines(loaded, photos)
     assert len(cosines) == 300
     assert cosines.min() >= 0.999
@@ -145,7 +147,7 @@ def test_a_refused_jpeg_costs_nobody_else_anything(make_image, tiny_model, devic
     files = [encoded(make_image(50, 40, number), "JPEG", **FULL) for number in range(3)]
     files[1:1] = [bad_jpeg(make_image(50, 40)), encoded(make_image(30, 30), "PNG")]
     entries = [entry_of(data, str(number)) for number, data in enumerate(files)]
-    pixels, records = decode_for(encoder, entries)
+    pixels, records = pixels_and_results(decode_for(encoder, entries))
     assert [(record.key, record.status) for record in records] == [
         ("0", "ok"), ("1", "undecodable"), ("2", "ok"), ("3", "ok"), ("4", "ok"),
     ]  # fmt: skip
@@ -153,7 +155,7 @@ def test_a_refused_jpeg_costs_nobody_else_anything(make_image, tiny_model, devic
     assert pixels.device.type == device
     assert not pixels[1].any()
     for slot in (0, 2, 3, 4):
-        alone, _ = decode_for(encoder, entries[slot : slot + 1])
+        alone = decode_for(encoder, entries[slot : slot + 1]).pixels
         assert torch.equal(alone[0], pixels[slot])
 
 
@@ -167,8 +169,8 @@ def test_large_jpegs_are_decoded_a_few_at_a_time(make_image, encoder, monkeypatc
 
     monkeypatch.setattr("pipeline.pixels.to_device.decode_jpegs", decode)
     files = [encoded(make_image(side, side), "JPEG", **FULL) for side in (50, 50, 10, 90, 40)]
-    _, records = decode_for(encoder, [entry_of(data, str(number)) for number, data in enumerate(files)])
-    assert [record.status for record in records] == ["ok"] * 5
+    batch = decode_for(encoder, [entry_of(data, str(number)) for number, data in enumerate(files)])
+    assert [record.status for record in batch.results] == ["ok"] * 5
     assert sizes == [2, 1, 1, 1]
 
 
@@ -177,14 +179,14 @@ def test_batches_keep_their_order_and_an_error_ends_them(make_image, encoder):
         for number in range(4):
             data = encoded(make_image(40, 40, number), "JPEG", **FULL)
             entries = [entry_of(data, f"{number}-{kind}") for kind in "ab"]
-            yield *decode_all_but_jpegs(entries, encoder.spec.preprocess), float(number)
+            yield replace(decode_all_but_jpegs(entries, encoder.spec.preprocess), cpu_s=float(number))
         raise OSError("the source is gone")
 
-    batches = Ingest(encoder, None).batches(half_decoded())
+    batches = DeviceLoader(encoder, None).batches(half_decoded())
     for number in range(4):
-        pixels, records, seconds = next(batches)
-        assert (seconds, [record.key for record in records]) == (number, [f"{number}-a", f"{number}-b"])
-        assert torch.equal(pixels[0], pixels[1])
+        batch = next(batches)
+        assert (batch.cpu_s, [result.key for result in batch.results]) == (number, [f"{number}-a", f"{number}-b"])
+        assert torch.equal(batch.pixels[0], batch.pixels[1])
     with pytest.raises(OSError, match="the source is gone"):
         next(batches)
 
@@ -222,5 +224,5 @@ def test_a_store_by_torchvision(photos, make_image, tiny_model, tmp_path):
     assert not np.array_equal(ours, theirs)
     with pytest.raises(FingerprintMismatch, match="decoder torchvision"):
         embed(settings.model_copy(update={"decoder": "pillow"}))
-    found = resample(report.store, report.record, {stats.ordinal: stats for stats in report.stats}, 100, seed=0)
+    found = resample(report.view, 100, seed=0)
     assert (found.num_compared, found.num_equal, found.findings) == (18, 18, [])

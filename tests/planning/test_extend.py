@@ -10,6 +10,7 @@ from pipeline.planning.extend import extend_plan
 from pipeline.source.entry import Source
 from pipeline.source.listing import list_source
 from pipeline.store.tombstones import DELETED, add_tombstones, read_tombstones
+from pipeline.store.view import StoreView
 from tests.kit.jobs import KILLS, Job, Killed, contents, hashed, kill_before_the_plan_counts, spoil
 
 
@@ -336,8 +337,7 @@ def test_new_shards_may_be_larger_than_old_ones(job, folder):
     for number in range(10):
         (folder / f"new-{number}.jpg").write_text(f"new {number}")
     listing = list_source(Source(location=str(folder), format="folder"))
-    committed = job.store.committed(job.record)
-    record = extend_plan(job.store, job.record, committed, listing, "stop", capacity=8)
+    record = extend_plan(StoreView.now(job.store, job.record), listing, capacity=8).record
     assert [shard.num_images for shard in record.plans[1].shards] == [8, 2]
     job.commit()
     assert job.living == contents(folder)

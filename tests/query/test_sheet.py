@@ -7,7 +7,10 @@ from query.searcher import Hit
 
 
 def hits_of(folder, num_hits):
-    return [Hit(n + 1, n, f"{n}.png", (folder / f"{n}.png").as_uri(), 0.5, None) for n in range(num_hits)]
+    return [
+        Hit(rank=n + 1, id=n, key=f"{n}.png", uri=(folder / f"{n}.png").as_uri(), score=0.5, caption=None)
+        for n in range(num_hits)
+    ]
 
 
 def test_rows_wrap(tmp_path):

@@ -87,7 +87,7 @@ def test_a_full_disk_is_told(monkeypatch, tmp_path):
 def test_a_folder(tmp_path, monkeypatch):
     touch(tmp_path, "x/b.jpg", "x/a/c.PNG", "x/notes.txt", "x/.hidden/d.jpg", "x/é #%.webp")
     listing = listed(tmp_path / "x")
-    assert listing.spec == Source(location=str(tmp_path / "x"), format="folder")
+    assert listing.source == Source(location=str(tmp_path / "x"), format="folder")
     assert [entry.key for entry in listing] == ["a/c.PNG", "b.jpg", "é #%.webp"]
     assert [entry.uri for entry in listing] == [
         (tmp_path / name).as_uri() for name in ("x/a/c.PNG", "x/b.jpg", "x/é #%.webp")
@@ -101,7 +101,7 @@ def test_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("x", "x/", "./x", "../" + tmp_path.name + "/x", (tmp_path / "x").as_uri()):
         again = listed(name)
-        assert again.spec == listing.spec
+        assert again.source == listing.source
         assert list(again) == list(listing)
     assert [entry.key for entry in listed("x", key_prefix="p/")] == ["p/a/c.PNG", "p/b.jpg", "p/é #%.webp"]
 
@@ -121,7 +121,7 @@ def test_a_folder_that_may_not_be_read(tmp_path):
     if os.access(tmp_path / "x/locked", os.R_OK):
         pytest.skip("root may read every folder")
     for source_format in ("folder", "webdataset"):
-        with pytest.raises(InputError, match=r"cannot list .*locked: Permission denied; mend its permissions"):
+        with pytest.raises(InputError, match=r"cannot list .*locked: Permission denied; fix its permissions"):
             listed(tmp_path / "x", source_format=source_format)
     (tmp_path / "x/locked").chmod(0o700)
 
@@ -213,14 +213,14 @@ def test_the_name_tells_the_format_unless_it_is_said(tmp_path):
     (tmp_path / "list.csv").write_text("path\nx/a.jpg\n")
     (tmp_path / "list.txt.tsv").write_text("path\nx/a.jpg\n")
     pq.write_table(pa.table({"image": [b"x"]}), tmp_path / "x/1.parquet")
-    assert listed(tmp_path / "x").spec.format == "folder"
-    assert listed(tmp_path / "list.csv").spec.format == "list"
-    assert listed(tmp_path / "list.txt.tsv").spec.format == "list"
-    assert listed(tmp_path / "x/0.tar").spec.format == "webdataset"
-    assert listed(tmp_path / "x/*.parquet").spec.format == "parquet"
+    assert listed(tmp_path / "x").source.format == "folder"
+    assert listed(tmp_path / "list.csv").source.format == "list"
+    assert listed(tmp_path / "list.txt.tsv").source.format == "list"
+    assert listed(tmp_path / "x/0.tar").source.format == "webdataset"
+    assert listed(tmp_path / "x/*.parquet").source.format == "parquet"
     for source_format, key in (("webdataset", "0.tar"), ("parquet", "1.parquet")):
         listing = listed(tmp_path / "x", source_format=source_format)
-        assert (listing.spec.format, [file.key for file in listing.files]) == (source_format, [key])
+        assert (listing.source.format, [file.key for file in listing.files]) == (source_format, [key])
         assert list(listing) == []
     with pytest.raises(InputError, match=r"cannot read the list .*x: its name ends in none of .csv .tsv"):
         listed(tmp_path / "x", source_format="list")
@@ -233,7 +233,7 @@ def test_a_location_that_is_no_utf8_is_written_down_as_text(tmp_path):
     with tarfile.open(folder / "x.tar", "w") as archive:
         archive.add(folder / "a.jpg", "a.jpg")
     for listing in (listed(folder), listed(folder / "x.tar"), listed(folder / "*.tar")):
-        assert "caf\\xe9" in listing.spec.location
-        Source.model_validate_json(listing.spec.model_dump_json())
+        assert "caf\\xe9" in listing.source.location
+        Source.model_validate_json(listing.source.model_dump_json())
     [entry] = listed(folder)
     assert read_image(entry.uri) == b"A"

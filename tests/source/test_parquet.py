@@ -31,11 +31,11 @@ def write(tmp_path):
 
 def read_all(location, capacity=10_000, **spec):
     listing = listed(location, **spec)
-    shards = cut_files(listing.files, listing.spec, capacity, 0, 0)
+    shards = cut_files(listing.files, listing.source, capacity, 0, 0)
     return [
         entry
         for shard in shards
-        for entry in read_file(shard.file, listing.spec, shard.start, shard.start + shard.num_images)
+        for entry in read_file(shard.file, listing.source, shard.start, shard.start + shard.num_images)
     ]
 
 
@@ -98,7 +98,7 @@ def test_bytes_stand_before_a_path_and_a_path_before_nothing(write, tmp_path):
 
 def test_usual_names_are_found_and_others_can_be_given(write):
     path = write({"pict#ure & co": [b"x"], "image_path": ["a.jpg"], "jpg": [b"y"], "text": ["t"], "alt": ["a"]})
-    spec = listed(path).spec
+    spec = listed(path).source
     assert (spec.image_column, spec.key_column, spec.caption_column) == ("jpg", None, "text")
     [entry] = read_all(path, image_column="pict#ure & co", caption_column="alt")
     assert (entry.data, entry.caption) == (b"x", "a")
@@ -144,7 +144,7 @@ def test_columns_carried_along_keep_their_types(write):
     }
     path = write({"image": [b"a", b"b"], **columns})
     found = read_all(path, columns=dict.fromkeys(columns, ""))
-    kinds = listed(path, columns=dict.fromkeys(columns, "")).spec.columns
+    kinds = listed(path, columns=dict.fromkeys(columns, "")).source.columns
     for name, column in columns.items():
         expected = column.dictionary_decode() if name == "kind" else column
         if name == "time_zone":  # the moment is kept, as UTC
@@ -215,7 +215,7 @@ def test_any_range_of_rows(write):
     choose = random.Random(5)
     for _ in range(60):
         start, stop = sorted(choose.choices(range(501), k=2))
-        found = list(read_file(listing.files[0], listing.spec, start, stop))
+        found = list(read_file(listing.files[0], listing.source, start, stop))
         assert [entry.data for entry in found] == [b"%d" % n for n in range(start, stop)]
         assert all(read_image(entry.uri) == entry.data for entry in found[:2])
 
@@ -243,7 +243,7 @@ def test_several_files_count_on_by_name(write, tmp_path):
         ("a/z.parquet", 2), ("b.parquet", 3), ("empty.parquet", 0),
     ]  # fmt: skip
     assert listing.num_images == 5
-    shards = list(cut_files(listing.files, listing.spec, 2, 0, 0))
+    shards = list(cut_files(listing.files, listing.source, 2, 0, 0))
     assert [(shard.file.key, shard.first_id, shard.start, shard.num_images) for shard in shards] == [
         ("a/z.parquet", 0, 0, 2), ("b.parquet", 2, 0, 2), ("b.parquet", 4, 2, 1),
     ]  # fmt: skip
@@ -263,7 +263,7 @@ def test_a_column_of_keys(write):
 def test_keys_that_come_twice_are_found_when_a_shard_is_read(write):
     path = write({"image": [b"a"] * 3, "id": ["x", "y", "x"]})
     listing = listed(path, key_column="id")
-    [shard] = cut_files(listing.files, listing.spec, 10, 0, 0)
+    [shard] = cut_files(listing.files, listing.source, 10, 0, 0)
     with pytest.raises(InputError, match=rf"{path.as_uri()} names the key 'x' twice; .*--key-column"):
         _check(shard, read_all(path, key_column="id"))
 
@@ -298,7 +298,7 @@ def test_a_spoilt_page_is_told_when_its_rows_are_read(write):
     path.write_bytes(data)
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
     with pytest.raises(InputError, match=r"data.parquet.* put a whole copy in its place .*--on-change embed") as caught:
-        list(read_file(listing.files[0], listing.spec, 0, 50))
+        list(read_file(listing.files[0], listing.source, 0, 50))
     assert "\n" not in str(caught.value)
 
 
@@ -307,7 +307,7 @@ def test_a_file_replaced_after_planning_is_refused(write):
     listing = listed(path)
     write({"image": [b"b"] * 4})
     with pytest.raises(InputError, match=r"data.parquet changed since the run was planned"):
-        list(read_file(listing.files[0], listing.spec, 0, 3))
+        list(read_file(listing.files[0], listing.source, 0, 3))
 
 
 def test_text_that_is_no_utf8_costs_no_image(write):
@@ -333,5 +333,5 @@ def test_times_that_python_has_not_cost_no_image(write, kind):
     values = pa.array([most, None], pa.int32() if kind.bit_width == 32 else pa.int64()).cast(kind)
     path = write({"image": [b"a", b"b"], "when": values})
     listing = listed(path, columns={"when": ""})
-    found = [entry.extra["when"] for entry in read_file(listing.files[0], listing.spec, 0, 2)]
-    assert pa.array(found, pa.type_for_alias(listing.spec.columns["when"])).equals(values)
+    found = [entry.extra["when"] for entry in read_file(listing.files[0], listing.source, 0, 2)]
+    assert pa.array(found, pa.type_for_alias(listing.source.columns["when"])).equals(values)

@@ -112,7 +112,7 @@ def test_a_bucket_is_a_folder(bucket, s3):
     url = bucket(objects | others)
     for place in (url, f"{url}/"):
         listing = listed(place)
-        assert listing.spec.location == url
+        assert listing.source.location == url
         found = {entry.key: entry for entry in listing}
         assert sorted(found) == list(found) == sorted([*NAMES, "folder.jpg/in.jpg"])
         assert listing.num_ignored == 1
@@ -159,7 +159,7 @@ def test_tars_in_a_bucket(bucket):
     ):
         listing = listed(place, "webdataset")
         assert [file.key for file in listing.files] == keys
-        found = [entry for file in listing.files for entry in read_file(file, listing.spec, 0, 0)]
+        found = [entry for file in listing.files for entry in read_file(file, listing.source, 0, 0)]
         assert [entry.data for entry in found] == [b"A", b"B", b"C" * 10_000][: len(keys) + 1]
         assert [entry.caption for entry in found][:2] == ["caption", None]
         assert [read_image(entry.uri) for entry in found] == [entry.data for entry in found]
@@ -172,7 +172,7 @@ def test_parquet_in_a_bucket(bucket):
     url = bucket({"d/a b.parquet": sink.getvalue().to_pybytes()})
     listing = listed(f"{url}/d", "parquet")
     assert (listing.num_images, [file.key for file in listing.files]) == (40, ["a b.parquet"])
-    found = list(read_file(listing.files[0], listing.spec, 10, 33))
+    found = list(read_file(listing.files[0], listing.source, 10, 33))
     assert [entry.data for entry in found] == columns["image"][10:33]
     assert [entry.caption for entry in found] == columns["caption"][10:33]
     assert read_image(found[7].uri) == columns["image"][17]
@@ -214,7 +214,7 @@ def test_a_file_replaced_in_the_bucket_is_refused(bucket, s3):
     listing = listed(f"{url}/0.tar")
     s3.put_object(Bucket=url[5:], Key="0.tar", Body=tar_of({"a.jpg": b"A" * 20_000}))
     with pytest.raises(InputError, match=r"0.tar changed since the run was planned"):
-        list(read_file(listing.files[0], listing.spec, 0, 0))
+        list(read_file(listing.files[0], listing.source, 0, 0))
 
 
 # --- an S3 server that fails
@@ -228,7 +228,7 @@ def test_a_file_of_several_reads_survives_a_server_that_comes_and_goes(bucket, f
     monkeypatch.setattr(location, "BUFFER_BYTES", 8192)
     for name in ("0.tar", "0.parquet"):
         listing = listed(f"{url}/{name}")
-        entries = read_file(listing.files[0], listing.spec, 0, 200)
+        entries = read_file(listing.files[0], listing.source, 0, 200)
         found = [next(entries)]
         front.answers += [refusal(503, "SlowDown")] * 3  # as often as pyarrow tries by itself
         found += entries
@@ -242,7 +242,7 @@ def test_a_server_that_fails_for_good_is_at_fault_itself(bucket, front, monkeypa
     listing = listed(f"{url}/0.tar")
     front.answers += [refusal(503, "SlowDown")] * 100
     for call in (
-        lambda: list(read_file(listing.files[0], listing.spec, 0, 0)),
+        lambda: list(read_file(listing.files[0], listing.source, 0, 0)),
         lambda: listed(url),
     ):
         with pytest.raises(

@@ -99,7 +99,7 @@ def test_a_list_named_from_elsewhere_is_the_same_list(write, tmp_path, monkeypat
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     listings = [list_source(Source(location=name, format="auto")) for name in (str(path), "../sets/list.csv")]
-    assert listings[0].spec == listings[1].spec
+    assert listings[0].source == listings[1].source
     assert list(listings[0]) == list(listings[1])
 
 
@@ -119,7 +119,7 @@ def test_columns_by_name(write):
         ("p/9", "c.jpg", "three", {"kind": "z", "n": "9"}),
     ]
     listing = list_source(Source(location=str(path), format="auto", columns={"kind": ""}))
-    assert listing.spec.columns == {"kind": "string"}
+    assert listing.source.columns == {"kind": "string"}
     assert listing.num_images == 3
 
 

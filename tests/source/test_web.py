@@ -117,7 +117,7 @@ def test_tars_on_the_web(site, monkeypatch):
     listing = listed(f"{site}/0.tar")
     [file] = listing.files
     assert (file.key, file.mtime_ns) == ("0.tar", 1_445_412_480 * 10**9)
-    found = list(read_file(file, listing.spec, 0, 0))
+    found = list(read_file(file, listing.source, 0, 0))
     assert [entry.data for entry in found] == [b"%d" % number * 4000 for number in range(9)]
     assert read_image(found[4].uri) == found[4].data
 
@@ -154,7 +154,7 @@ def test_what_fsspec_reads():
         ]  # fmt: skip
         assert [read_image(entry.uri) for entry in found] == [b"A", b"CC"]
         listing = listed("memory://photos", "webdataset")
-        assert [entry.data for entry in read_file(listing.files[0], listing.spec, 0, 0)] == [b"X"]
+        assert [entry.data for entry in read_file(listing.files[0], listing.source, 0, 0)] == [b"X"]
         assert record_of("memory://photos/none.jpg").status == "unreadable"
     finally:
         memory.rm("/photos", recursive=True)

@@ -31,7 +31,7 @@ def write_tar(path, members, form=tarfile.PAX_FORMAT):
 
 def read_all(location, source_format="auto", **spec):
     listing = listed(location, source_format, **spec)
-    return [entry for file in listing.files for entry in read_file(file, listing.spec, 0, 0)]
+    return [entry for file in listing.files for entry in read_file(file, listing.source, 0, 0)]
 
 
 def keys(location, source_format="auto"):
@@ -76,7 +76,7 @@ def test_what_is_said_of_an_image_stands_beside_it(tmp_path):
     assert found["a.jpg"].extra == {"width": None, "tags": None, "none": None}
     assert found["g.jpg"].extra["tags"] == "?"
     assert {entry.caption for entry in read_all(path, caption_column="alt")} >= {"other", "of txt"}
-    assert listed(path, columns={"width": ""}).spec.columns == {"width": "string"}
+    assert listed(path, columns={"width": ""}).source.columns == {"width": "string"}
 
 
 def test_folders_and_hidden_members(tmp_path):
@@ -230,10 +230,10 @@ def test_a_tar_that_was_replaced_after_planning_is_refused(tmp_path):
     listing = listed(path)
     write_tar(path, [*MEMBERS, ("9.jpg", b"9" * 20_000)])
     with pytest.raises(InputError, match=r"x.tar changed since the run was planned; .*--on-change embed"):
-        list(read_file(listing.files[0], listing.spec, 0, 0))
+        list(read_file(listing.files[0], listing.source, 0, 0))
     path.unlink()
     with pytest.raises(InputError, match=r"cannot examine .*x.tar: No such file"):
-        list(read_file(listing.files[0], listing.spec, 0, 0))
+        list(read_file(listing.files[0], listing.source, 0, 0))
 
 
 # --- which files

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import pipeline.store.layout
+import pipeline.store.markers
 from indexer.build import build_index
 from indexer.settings import IndexSettings
 from pipeline.compact import compact
@@ -15,6 +15,7 @@ from pipeline.durable.lock import store_lock
 from pipeline.errors import InputError, StoreError, StoreLocked, UnfinishedStore
 from pipeline.settings.store import CompactSettings, DeleteSettings, VerifySettings
 from pipeline.store.layout import Store
+from pipeline.store.markers import committed_markers, read_marker
 from pipeline.store.parts import read_part
 from pipeline.store.tombstones import REPLACED, add_tombstones, read_tombstones
 from pipeline.verify import verify
@@ -64,7 +65,7 @@ def squeeze(store):
 
 
 def rows_of(store):
-    tables = [read_part(store.part_of(stats)) for stats in store.committed(store.read_run()).values()]
+    tables = [read_part(store.part_of(stats)) for stats in committed_markers(store, store.read_record()).values()]
     return {row["id"]: row for table in tables for row in table.to_pylist()}
 
 
@@ -156,7 +157,7 @@ def test_compact_takes_out_rows_and_keeps_the_others_as_they_are(store, remove):
     report = squeeze(store)
     assert (report.num_rows, report.num_parts) == (3, 2)
     assert rows_of(store) == {number: row for number, row in before.items() if number not in GONE_IDS}
-    committed = store.committed(store.read_run())
+    committed = committed_markers(store, store.read_record())
     assert [read_part(store.part_of(stats)).schema.metadata for stats in committed.values()] == metadata
     assert [(stats.num_images, stats.num_ok, stats.num_removed) for stats in committed.values()] == [
         (4, 3, 1), (3, 3, 2), (3, 3, 0)
@@ -174,7 +175,7 @@ def test_compacting_twice_and_again_later(store, remove):
     remove(store, "broken.jpg\nphoto-05.png")
     assert squeeze(store).num_rows == 2
     assert parts(store) == ["part-00000.c1.parquet", "part-00001.c2.parquet", "part-00002.parquet"]
-    stats = [store.read_stats(ordinal) for ordinal in range(3)]
+    stats = [read_marker(store, ordinal) for ordinal in range(3)]
     assert [(part.num_images, part.num_ok, part.num_removed) for part in stats] == [(4, 4, 1), (3, 3, 2), (3, 3, 0)]
     assert stats[0].failed == {}
     is_whole(store)
@@ -184,7 +185,7 @@ def test_a_part_of_which_nothing_is_left(store, remove):
     keys = [row["key"] for row in rows_of(store).values()]
     remove(store, "\n".join(keys[:5]))
     squeeze(store)
-    assert store.read_stats(0).num_images == 0
+    assert read_marker(store, 0).num_images == 0
     is_whole(store)
     assert build_index(IndexSettings(store=store.root)).num_vectors == 8
     assert found(store) == set(keys[5:])
@@ -217,7 +218,7 @@ def test_half_precision_and_tars(tmp_path, photos, tiny_model, remove):
 
 def test_an_unfinished_store_is_not_compacted(store, remove):
     remove(store, "photo-01.png")
-    store.stats_path(2).unlink()
+    store.marker_path(2).unlink()
     with pytest.raises(UnfinishedStore, match="2 of 3 shards"):
         squeeze(store)
 
@@ -240,7 +241,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_store(store, remove, monkeypatch, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path if moment == "unlink" else pipeline.store.layout, moment, die)
+        patch.setattr(Path if moment == "unlink" else pipeline.store.markers, moment, die)
         with pytest.raises(KeyboardInterrupt):
             compact(CompactSettings(store=store.root))
     (store.root / "lock.json").unlink(missing_ok=True)  # a killed process has none that counts; this one lives on
@@ -261,7 +262,7 @@ def test_embedding_again_does_not_bring_it_back(store, source, tiny_model, remov
     if is_compacted:
         squeeze(store)
     embed_plainly(source, store.root, tiny_model)
-    assert len(store.read_run().plans) == 1
+    assert len(store.read_record().plans) == 1
     build_index(IndexSettings(store=store.root))
     assert not found(store) & set(GONE)
 
@@ -303,4 +304,4 @@ def test_a_deleted_image_stays_away_though_its_file_changes(
     make_image(31, 33).save(source / "photo-01.png")
     embed_plainly(source, store.root, tiny_model, on_change=on_change)
     assert is_whole(store).num_images == 11
-    assert len(store.read_run().plans) == 1
+    assert len(store.read_record().plans) == 1

@@ -2,39 +2,29 @@
 
 import json
 
-import numpy as np
 import pytest
 
+from pipeline.durable.seal import sha256_of
 from pipeline.errors import ConfigError, FingerprintMismatch, StoreError, UnfinishedStore
 from pipeline.model.pruning.policy import choose_policy
-from pipeline.model.spec import spec_metadata
-from pipeline.source.entry import ImageEntry, ImageResult, Source
-from pipeline.store.layout import Store, sha256_of
-from pipeline.store.parts import part_table
-from pipeline.store.records import Shard, StoreRecord
+from pipeline.source.entry import ImageEntry, ImageResult, Source, Status
+from pipeline.store.layout import Store
+from pipeline.store.markers import committed_markers
+from pipeline.store.records import Shard
+from pipeline.store.view import StoreView
+from tests.kit.fake_store import commit_fake, fake_record
 
-IMAGE = ImageResult("a.jpg", "file:///a.jpg", None, 8, 8, "0" * 64, "ok", None)
-
-
-def run_record(spec):
-    return StoreRecord(
-        clipsieve_version="0",
-        **spec_metadata(spec),
-        shard_capacity=2,
-        batch_size=2,
-        max_pixels=1000,
-        threads_per_worker=1,
-        environment={},
-    )
-
-
+IMAGE = ImageResult(key="a.jpg", uri="file:///a.jpg", width=8, height=8, sha256="0" * 64, status=Status.OK)
 FOLDER = Source(location="/photos", format="folder")
 
 
 def pieces(shard_ids=("aa", "bb", "cc"), start=0):
     """Planned shards of two images each, with their images."""
     for n, text in enumerate(shard_ids):
-        entries = [ImageEntry(f"{start + 2 * n + k}.jpg", "file:///x", 10, 20, "a dog", {"by": "me"}) for k in (0, 1)]
+        entries = [
+            ImageEntry(f"{start + 2 * n + k}.jpg", "file:///x", 10, 20, caption="a dog", extra={"by": "me"})
+            for k in (0, 1)
+        ]
         first_id = start + 2 * n
         yield (
             Shard(ordinal=first_id // 2, shard_id=text, first_id=first_id, room=2, num_images=2, start=2 * n),
@@ -43,37 +33,24 @@ def pieces(shard_ids=("aa", "bb", "cc"), start=0):
 
 
 def commit(store, record, ordinal):
-    shard_id = record.shards[ordinal].shard_id
-    embeddings = np.full((2, 4), 0.5, np.float32)
-    table = part_table([IMAGE, IMAGE], embeddings, ordinal * 2, 11, record.encoder, shard_id)
-    stats = {
-        "ordinal": ordinal,
-        "shard_id": shard_id,
-        "fingerprint": record.fingerprint,
-        "num_images": 2,
-        "num_ok": 2,
-        "failed": {},
-        "timings_s": {"encode_s": 0.5},
-        "finished_at": "2026-01-01T00:00:00+00:00",
-    }
-    return store.commit_shard(table, stats)
+    return commit_fake(store, record, record.shards[ordinal], [IMAGE, IMAGE])
 
 
 @pytest.fixture
 def store(tmp_path, spec):
     store = Store(tmp_path / "store")
     store.create_folders()
-    store.add_plan(store.begin(run_record(spec)), FOLDER, pieces())
+    store.add_plan(store.begin(fake_record(spec)), FOLDER, pieces())
     return store
 
 
 @pytest.fixture
 def record(store):
-    return store.read_run()
+    return store.read_record()
 
 
 def test_run_record_reads_back(store, record):
-    assert store.read_run() == record
+    assert store.read_record() == record
     assert record.num_images == 6
 
 
@@ -83,8 +60,8 @@ def test_commit_is_a_part_and_then_its_marker(store, record):
     assert names == ["part-00001.parquet", "part-00001.stats.json"]
     assert done.sha256 == sha256_of(store.part_path(1))
     assert done.num_bytes == store.part_path(1).stat().st_size
-    assert store.stats_path(1).stat().st_mtime_ns >= store.part_path(1).stat().st_mtime_ns
-    assert store.committed(record) == {1: done}
+    assert store.marker_path(1).stat().st_mtime_ns >= store.part_path(1).stat().st_mtime_ns
+    assert committed_markers(store, record) == {1: done}
 
 
 def test_a_marker_is_never_written_before_its_part(store, record):
@@ -92,31 +69,31 @@ def test_a_marker_is_never_written_before_its_part(store, record):
     with pytest.raises(StoreError, match=r"cannot write .*part-00000.parquet"):
         commit(store, record, 0)
     assert [path.name for path in store.embeddings_dir.iterdir()] == ["part-00000.parquet"]
-    assert store.committed(record) == {}
+    assert committed_markers(store, record) == {}
 
 
 def test_a_part_that_is_replaced_is_not_spoken_of_by_the_old_marker(store, record, monkeypatch):
     commit(store, record, 0)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.store.layout.sha256_of", lambda path: 1 / 0)  # as a kill between part and marker
+        patch.setattr("pipeline.store.markers.sha256_of", lambda path: 1 / 0)  # as a kill between part and marker
         with pytest.raises(ZeroDivisionError):
             commit(store, record, 0)
-    assert store.committed(record) == {}
+    assert committed_markers(store, record) == {}
     done = commit(store, record, 0)
-    assert store.committed(record) == {0: done}
+    assert committed_markers(store, record) == {0: done}
 
 
 def test_a_part_whose_marker_cannot_be_written_does_not_count(store, record):
-    store.stats_path(0).mkdir()
+    store.marker_path(0).mkdir()
     with pytest.raises(StoreError, match=r"part-00000.stats.json"):
         commit(store, record, 0)
-    store.stats_path(0).rmdir()
+    store.marker_path(0).rmdir()
     assert store.part_path(0).exists()
-    assert store.committed(record) == {}
+    assert committed_markers(store, record) == {}
 
 
 def forget_marker(store):
-    store.stats_path(0).unlink()
+    store.marker_path(0).unlink()
 
 
 def forget_part(store):
@@ -124,16 +101,16 @@ def forget_part(store):
 
 
 def tear_marker(store):
-    data = store.stats_path(0).read_bytes()
-    store.stats_path(0).write_bytes(data[: len(data) // 2])
+    data = store.marker_path(0).read_bytes()
+    store.marker_path(0).write_bytes(data[: len(data) // 2])
 
 
 def empty_marker(store):
-    store.stats_path(0).write_bytes(b"")
+    store.marker_path(0).write_bytes(b"")
 
 
 def spoil_marker(store):
-    store.stats_path(0).write_bytes(b"\xff\xfe\x00")
+    store.marker_path(0).write_bytes(b"\xff\xfe\x00")
 
 
 def cut_part(store):
@@ -142,8 +119,8 @@ def cut_part(store):
 
 def change_marker(**fields):
     def change(store):
-        stats = json.loads(store.stats_path(0).read_text())
-        store.stats_path(0).write_text(json.dumps(stats | fields))
+        stats = json.loads(store.marker_path(0).read_text())
+        store.marker_path(0).write_text(json.dumps(stats | fields))
 
     return change
 
@@ -165,34 +142,34 @@ def change_marker(**fields):
 def test_what_does_not_count_as_committed(store, record, damage):
     for ordinal in (0, 1):
         commit(store, record, ordinal)
-    assert set(store.committed(record)) == {0, 1}
+    assert set(committed_markers(store, record)) == {0, 1}
     damage(store)
-    assert set(store.committed(record)) == {1}
+    assert set(committed_markers(store, record)) == {1}
     commit(store, record, 0)  # and is made good by doing it again
-    assert set(store.committed(record)) == {0, 1}
+    assert set(committed_markers(store, record)) == {0, 1}
 
 
 def test_unfinished_store_is_refused_with_the_counts(store, record):
     with pytest.raises(UnfinishedStore, match=r"0 of 3 shards, 0 of 6 images; run the same embed command again"):
-        store.require_finished(record, partial=True)  # of nothing there is no part
+        StoreView.open(store.root, partial=True)  # of nothing there is no part
     commit(store, record, 0)
     commit(store, record, 2)
     with pytest.raises(UnfinishedStore, match=r"2 of 3 shards, 4 of 6 images; .*or pass --partial"):
-        store.require_finished(record, partial=False)
-    assert set(store.require_finished(record, partial=True)) == {0, 2}
+        StoreView.open(store.root)
+    assert set(StoreView.open(store.root, partial=True).committed) == {0, 2}
     commit(store, record, 1)
-    assert set(store.require_finished(record, partial=False)) == {0, 1, 2}
+    assert set(StoreView.open(store.root).committed) == {0, 1, 2}
 
 
 def test_begin_again_finds_the_record_of_the_first_time(store, record):
     later = record.model_copy(update={"clipsieve_version": "1"})
     assert store.begin(later) == record
-    assert store.read_run() == record
+    assert store.read_record() == record
 
 
 def test_plans_are_read_back_with_their_images(store, record):
     record = store.add_plan(record, FOLDER, pieces(("dd",), start=6))
-    assert store.read_run() == record
+    assert store.read_record() == record
     assert [shard.shard_id for shard in record.shards] == ["aa", "bb", "cc", "dd"]
     assert record.next_numbers == (4, 8)
     assert [record.plan_of(shard).number for shard in record.shards] == [0, 0, 0, 1]
@@ -209,7 +186,7 @@ def test_a_plan_that_breaks_off_leaves_nothing(store, record):
 
     with pytest.raises(StoreError, match="went away"):
         store.add_plan(record, FOLDER, breaking())
-    assert store.read_run() == record
+    assert store.read_record() == record
     assert sorted(path.name for path in store.plan_dir.iterdir()) == ["00000.json", "00000.parquet"]
 
 
@@ -217,7 +194,7 @@ def test_a_lost_plan_is_noticed(store, record):
     store.add_plan(record, FOLDER, pieces(("dd",), start=6))
     (store.plan_dir / "00000.json").unlink()
     with pytest.raises(StoreError, match=r"00001.json is damaged \(the plan before it, number 0, is missing"):
-        store.read_run()
+        store.read_record()
 
 
 def test_a_lost_list_is_noticed(store, record):
@@ -237,12 +214,12 @@ def test_other_columns_are_refused(store, record):
 def test_another_encoder_is_refused_and_both_are_shown(store, record, spec, change):
     other = spec.model_copy(update=change)
     with pytest.raises(FingerprintMismatch) as caught:
-        store.begin(run_record(other))
+        store.begin(fake_record(other))
     assert spec.fingerprint in str(caught.value)
     assert other.fingerprint in str(caught.value)
     assert spec.describe() in str(caught.value)
     assert other.describe() in str(caught.value)
-    assert store.read_run() == record
+    assert store.read_record() == record
 
 
 def test_folders_are_made_with_their_parents_and_twice(tmp_path):
@@ -276,18 +253,18 @@ def test_a_file_in_the_way(tmp_path):
 
 def test_no_store(tmp_path):
     with pytest.raises(StoreError, match=r"no store at .*: run.json is missing; make one with `clipsieve embed`"):
-        Store(tmp_path).read_run()
+        Store(tmp_path).read_record()
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b'{"schema_version": 2}'])
-def test_damaged_run_record(store, data):
-    store.run_path.write_bytes(data)
+def test_damaged_fake_record(store, data):
+    store.record_path.write_bytes(data)
     with pytest.raises(StoreError, match=r"run.json is damaged \(.*\); embed again"):
-        store.read_run()
+        store.read_record()
 
 
 def test_run_record_of_another_version(store):
-    fields = json.loads(store.run_path.read_text()) | {"schema_version": 1}
-    store.run_path.write_text(json.dumps(fields))
+    fields = json.loads(store.record_path.read_text()) | {"schema_version": 1}
+    store.record_path.write_text(json.dumps(fields))
     with pytest.raises(StoreError, match="has schema version 1, this clipsieve reads 2"):
-        store.read_run()
+        store.read_record()

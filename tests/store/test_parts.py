@@ -8,11 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.source.entry import STATUSES, ImageResult
+from pipeline.source.entry import ImageResult, Status
 from pipeline.store.parts import embeddings_of, part_schema, part_table, read_part, write_part
 
-OK = ImageResult("a/ä\n.jpg", "file:///a", "a dog", 40, 30, "f" * 64, "ok", None)
-FAILED = ImageResult("b.jpg", "file:///b", None, None, None, None, "unreadable", "is a named pipe")
+OK = ImageResult(
+    key="a/ä\n.jpg", uri="file:///a", caption="a dog", width=40, height=30, sha256="f" * 64, status=Status.OK
+)
+FAILED = ImageResult(key="b.jpg", uri="file:///b", status=Status.UNREADABLE, error="is a named pipe")
 VALUES = np.array([[0.6, 0.8, 0, 0], [np.nan, 9, 9, 9], [0, 0, 1, 0]], dtype=np.float32)
 
 
@@ -38,13 +40,13 @@ def test_columns_are_the_contract(spec, table):
     for schema in (table.schema, part_schema(4, half=False)):
         found = [(field.name, str(field.type).replace("item", "element"), field.nullable) for field in schema]
         assert found == expected
-    assert STATUSES == ("ok", "unreadable", "undecodable", "too_large", "timeout", "crashed")
+    assert tuple(Status) == ("ok", "unreadable", "undecodable", "too_large", "timeout", "crashed")
 
 
 @pytest.mark.parametrize(("precision", "value_type"), [("fp32", pa.float32()), ("bf16", pa.float16())])
 def test_embeddings_are_stored_as_precisely_as_they_were_computed(spec, precision, value_type):
     lower = spec.model_copy(update={"precision": precision})
-    table = part_table([OK] * 3, np.nan_to_num(VALUES), 0, 11, lower, "ab12")
+    table = part_table([OK] * 3, np.nan_to_num(VALUES), first_id=0, tokens_kept=11, spec=lower, shard_id="ab12")
     assert table.schema.field("embedding").type.value_type == value_type
 
 
@@ -116,7 +118,8 @@ def test_embeddings_of_ok_rows_only(tmp_path, table):
 
 
 def test_embeddings_of_a_part_without_any(tmp_path, spec):
-    write_part(tmp_path / "part.parquet", part_table([FAILED], np.zeros((1, 4), np.float32), 0, 11, spec, "ab12"))
+    table = part_table([FAILED], np.zeros((1, 4), np.float32), first_id=0, tokens_kept=11, spec=spec, shard_id="ab12")
+    write_part(tmp_path / "part.parquet", table)
     ids, embeddings = embeddings_of(read_part(tmp_path / "part.parquet"))
     assert ids.shape == (0,)
     assert embeddings.shape == (0, 4)

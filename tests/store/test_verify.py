@@ -13,12 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.compact import compact
-from pipeline.durable.seal import UNSEALED, check_seal, sealed, unsealed_json, write_sealed_json
+from pipeline.durable.seal import UNSEALED, check_seal, sealed, sha256_of, unsealed_json, write_sealed_json
 from pipeline.errors import InputError, StoreError
 from pipeline.settings.store import CompactSettings, VerifySettings
-from pipeline.store.layout import Store, sha256_of
+from pipeline.store.layout import Store
+from pipeline.store.markers import committed_markers, read_marker
 from pipeline.store.parts import read_part
 from pipeline.store.tombstones import DELETED, add_tombstones, read_tombstones
+from pipeline.store.view import StoreView
 from pipeline.verify import verify
 from query.cli.main import main
 from tests.kit.plain_embed import embed_plainly
@@ -80,11 +82,11 @@ def files_of(store):
 
 def rewrite(store, ordinal, change=lambda table: table, **fields):
     """Change a part and give it hashes that fit."""
-    stats = store.read_stats(ordinal)
+    stats = read_marker(store, ordinal)
     path = store.part_of(stats)
     pq.write_table(change(read_part(path)), path, compression="zstd")
     fields = {"sha256": sha256_of(path), "num_bytes": path.stat().st_size} | fields
-    write_sealed_json(store.stats_path(ordinal), stats.model_dump(mode="json") | fields)
+    write_sealed_json(store.marker_path(ordinal), stats.model_dump(mode="json") | fields)
 
 
 def with_value(name, row, value):
@@ -164,9 +166,9 @@ def test_tars_and_parquet_files(tmp_path, collection, tiny_model, precision):
 
 def test_every_flipped_byte_of_small_files_is_found_by_its_reader(store):
     readers = {
-        store.run_path: store.read_run,
-        store.plan_dir / "00000.json": store.read_run,
-        store.stats_path(1): lambda: store.read_stats(1),
+        store.record_path: store.read_record,
+        store.plan_dir / "00000.json": store.read_record,
+        store.marker_path(1): lambda: read_marker(store, 1),
         store.root / "stats.json": lambda: unsealed_json((store.root / "stats.json").read_bytes()),
         store.root / "tombstones.parquet": lambda: read_tombstones(store),
     }
@@ -206,7 +208,7 @@ def test_cut_empty_and_lost_files_are_found(store):
             path.write_bytes(cut)
             assert check(store).findings, path.name
         path.unlink()
-        if path == store.run_path:
+        if path == store.record_path:
             with pytest.raises(StoreError, match="no store at"):
                 check(store)
         elif path.name != "stats.json":
@@ -224,17 +226,17 @@ def test_a_seal_covers_all_but_itself():
 
 
 def test_a_marker_with_a_broken_seal_does_not_count(store):
-    record = store.read_run()
-    path = store.stats_path(2)
+    record = store.read_record()
+    path = store.marker_path(2)
     path.write_bytes(path.read_bytes().replace(b"encode_s", b"encode_S"))
-    assert set(store.committed(record)) == {0, 1, 3}
+    assert set(committed_markers(store, record)) == {0, 1, 3}
 
 
 # --- what hashes do not tell
 
 
 def test_a_lost_marker_is_an_unfinished_store(store):
-    store.stats_path(1).unlink()
+    store.marker_path(1).unlink()
     report = check(store)
     assert len(report.findings) == 1
     assert "unfinished: 1 of 4 shards are not embedded, first 1; run the same embed command" in report.findings[0]
@@ -256,9 +258,9 @@ def test_swapped_parts_are_found(store):
 
 
 def test_swapped_markers_are_found(store):
-    one, other = (store.stats_path(ordinal).read_bytes() for ordinal in (1, 2))
-    store.stats_path(1).write_bytes(other)
-    store.stats_path(2).write_bytes(one)
+    one, other = (store.marker_path(ordinal).read_bytes() for ordinal in (1, 2))
+    store.marker_path(1).write_bytes(other)
+    store.marker_path(2).write_bytes(one)
     assert sum("another shard's" in finding for finding in check(store).findings) == 2
 
 
@@ -303,7 +305,7 @@ def test_a_shard_that_lacks_rows_of_its_plan(store):
 
 
 def test_a_list_with_a_hash_that_fits_is_held_against_its_plan(store):
-    record = store.read_run()
+    record = store.read_record()
     path = store.entries_path(record.plans[0])
     table = pq.read_table(path)
     pq.write_table(with_value("num_bytes", 3, lambda old: old + 1)(table), path, row_group_size=5)
@@ -349,9 +351,9 @@ def test_strangers_and_leftovers(store):
 
 
 def test_a_part_of_a_shard_that_was_dropped_before_its_marker_came_is_a_leftover(store):
-    plan = store.read_run().plans[1]
+    plan = store.read_record().plans[1]
     store.write_plan(plan.model_copy(update={"shards": (plan.shards[0].model_copy(update={"is_dropped": True}),)}))
-    store.stats_path(plan.shards[0].ordinal).unlink()
+    store.marker_path(plan.shards[0].ordinal).unlink()
     report = check(store)
     assert report.findings == []
     assert report.leftovers == [str(store.part_path(plan.shards[0].ordinal))]
@@ -363,7 +365,7 @@ def test_a_store_without_a_plan(store):
     (store.root / "tombstones.parquet").unlink()
     assert "no image is planned; run the same embed command again" in only_finding(store)
     with pytest.raises(StoreError, match="0 of 0 shards"):
-        store.require_finished(store.read_run(), partial=False)
+        StoreView.open(store.root)
 
 
 # --- embedding again
@@ -419,10 +421,10 @@ def test_a_tar_that_changed(tmp_path, photos, tiny_model):
 @pytest.mark.usefixtures("keep_threads")
 def test_other_weights_cannot_resample(store, tiny_model, tmp_path):
     model = shutil.copytree(tiny_model.removeprefix("local-dir:"), tmp_path / "model")
-    record = store.read_run()
+    record = store.read_record()
     moved = record.encoder.source.model_copy(update={"model": f"local-dir:{model}"})
     encoder = record.encoder.model_copy(update={"source": moved})
-    write_sealed_json(store.run_path, record.model_copy(update={"encoder": encoder}).model_dump(mode="json"))
+    write_sealed_json(store.record_path, record.model_copy(update={"encoder": encoder}).model_dump(mode="json"))
     assert check(store, resample=1).findings == []
     tensors = load_file(model / "open_clip_model.safetensors")
     tensors["visual.proj"] = tensors["visual.proj"] + 1
@@ -448,7 +450,7 @@ def test_the_verb_says_whole_or_not(store, capsys):
 
 
 def test_the_verb_in_json(store, capsys):
-    store.stats_path(1).unlink()
+    store.marker_path(1).unlink()
     assert main(["verify", str(store.root), "--json"]) == 4
     report = json.loads(capsys.readouterr().out)
     assert (report["num_shards"], report["num_whole"]) == (4, 3)

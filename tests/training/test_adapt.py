@@ -234,7 +234,7 @@ def test_bad_data_is_one_clear_error(settings, album, tmp_path, make_image):
         adapt(settings(data=tmp_path / "one", label_free=True))
     for number in range(60):
         (tmp_path / "one" / f"{number}.jpg").write_text("no image")
-    with pytest.raises(InputError, match=r"of 12 held-out images can be decoded, \d+.jpg: .*; mend the data"):
+    with pytest.raises(InputError, match=r"of 12 held-out images can be decoded, \d+.jpg: .*; fix the data"):
         adapt(settings(data=tmp_path / "one", label_free=True))
     with pytest.raises(ConfigError, match="rank = 200"):
         adapt(settings(rank=200))
@@ -317,7 +317,7 @@ def test_what_is_decoded_is_what_was_drawn(album):
     batches = [Batch(rows), Batch(rows, None, whole), Batch(rows, None, part), Batch(rows, None, None, mirrored)]
     preprocess = Preprocess(height=32, width=32, mean=(0.5,) * 3, std=(0.5,) * 3)
     with Decoder(examples, preprocess) as decoder:
-        plain, same, corner, flipped = (pixels[0] for pixels, _ in decoder.ahead(iter(batches)))
+        plain, same, corner, flipped = (decoded.pixels[0] for decoded in decoder.ahead(iter(batches)))
     assert np.array_equal(plain, same)
     assert np.array_equal(plain[:, ::-1], flipped)
     quarter = np.asarray(Image.fromarray(plain).crop((16, 0, 32, 16)).resize((32, 32), Image.Resampling.BICUBIC))

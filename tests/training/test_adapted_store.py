@@ -40,7 +40,7 @@ def store(tmp_path_factory, photos, tiny_model, adapters):
 
 
 def test_a_store_holds_what_the_merged_model_embeds(store, tiny_model, adapters):
-    record = Store(store).read_run()
+    record = Store(store).read_record()
     spec = record.encoder
     assert spec.adapter == spec.text_adapter == read_adapter(adapters["both"]).sha256
     merged = load_model(ModelSource(model=tiny_model, adapter=adapters["both"]), "fp32", "cpu")

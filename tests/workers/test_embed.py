@@ -5,7 +5,6 @@ import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +25,8 @@ from pipeline.settings.embed import EmbedSettings
 from pipeline.source.formats.folder import list_images
 from pipeline.store.layout import Store
 from pipeline.store.parts import read_part
-from pipeline.workers import dispatch as ray_run
-from pipeline.workers.encode_worker import EncodeWorker
-from pipeline.workers.messages import EncoderRequest
+from pipeline.workers import dispatch
+from pipeline.workers.decode_task import DecodeTasks
 from pipeline.workers.shard import embed_shard
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -110,7 +108,7 @@ def embed_without_ray(settings, record, folder):
         shutil.copy(path, store.plan_dir)
 
     def decode(batches):
-        return ((*decode_batch(batch, encoder.spec.preprocess, settings.max_pixels), 0.0) for batch in batches)
+        return (decode_batch(batch, encoder.spec.preprocess, settings.max_pixels) for batch in batches)
 
     num_threads = torch.get_num_threads()
     torch.set_num_threads(max(1, num_cores() // settings.workers))  # the order of sums depends on it
@@ -166,7 +164,7 @@ def test_embeddings_are_unit_vectors_of_their_own_image(run, settings):
     encoder = Encoder(load_model(settings.model_source(), "fp32", "cpu"), settings.pruning_policy())
     for entry in list_images(Path(settings.source))[0]:
         if entry.key in good:
-            pixels, _ = decode_batch([entry], encoder.spec.preprocess)
+            pixels = decode_batch([entry], encoder.spec.preprocess).pixels
             np.testing.assert_allclose(encoder.encode(pixels)[0], good[entry.key], atol=1e-5)
 
 
@@ -185,7 +183,7 @@ def test_ray_changes_no_byte(run, settings, tmp_path):
 
 
 def test_run_record_names_encoder_and_plan(run, settings):
-    record = run[0].store.read_run()
+    record = run[0].store.read_record()
     assert record == run[0].record
     assert record.encoder.precision == "fp32"
     assert record.encoder.policy == settings.pruning_policy()
@@ -219,7 +217,7 @@ def test_progress_counts_images_and_never_too_many(run):
 def test_resume_does_what_is_missing_and_nothing_else(copy_of_store):
     store = Store(copy_of_store.out)
     before = contents(store.root)
-    store.stats_path(1).unlink()
+    store.marker_path(1).unlink()
     store.part_path(2).write_bytes(b"torn")
     report = embed(with_other(copy_of_store, shard_size=None, batch_size=None, precision="auto"))
     assert report.num_embedded == 10
@@ -327,7 +325,7 @@ def test_a_worker_killed_in_mid_run_costs_nothing(settings, tmp_path):
 @pytest.mark.kill
 @pytest.mark.skipif(num_cores() < 2, reason="needs two workers")
 def test_a_worker_that_stands_still_is_replaced(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_run, "UNRESPONSIVE_S", 5.0)
+    monkeypatch.setattr(dispatch, "UNRESPONSIVE_S", 5.0)
     stopped = []
 
     def stop_one(tick):
@@ -360,20 +358,18 @@ def test_an_image_that_ends_its_decoder_is_one_crashed_row(collection, tiny_mode
     def decode_or_die(entries, preprocess, max_pixels, timeout_s):
         if any(entry.key == "large.png" for entry in entries):
             os.kill(os.getpid(), signal.SIGKILL)
-        return *decode_batch(entries, preprocess, max_pixels), {}, 0.0
+        return decode_batch(entries, preprocess, max_pixels)
 
     entries = [entry for entry in list_images(collection)[0] if entry.key in ("half.png", "large.png", "photo-01.png")]
-    worker = EncodeWorker.__ray_metadata__.modified_class(1, 0.25)
-    worker._decode = decode_or_die
-    worker._encoder = SimpleNamespace(spec=load_model(ModelSource(model=tiny_model), "fp32", "cpu").spec)
-    worker._request = EncoderRequest(worker._encoder.spec.source, None, "fp32", MAX_PIXELS)
-    [(pixels, records, _, _)] = worker._decode_ahead([entries])
-    assert [(record.key, record.status) for record in records] == [
+    wanted = load_model(ModelSource(model=tiny_model), "fp32", "cpu").spec.preprocess
+    tasks = DecodeTasks(preprocess=wanted, max_pixels=MAX_PIXELS, timeout_s=None, num_cpus=0.25, task=decode_or_die)
+    [batch] = tasks.ahead([entries])
+    assert [(result.key, result.status) for result in batch.results] == [
         ("half.png", "undecodable"),
         ("large.png", "crashed"),
         ("photo-01.png", "ok"),
     ]
-    assert [bool(image.any()) for image in pixels] == [False, False, True]
+    assert [bool(image.any()) for image in batch.pixels] == [False, False, True]
 
 
 def test_tower_that_cannot_be_pruned_runs_unpruned_by_default(settings, resnet_model, tmp_path):

@@ -21,6 +21,7 @@ from pipeline.errors import ConfigError, InputError, StoreError
 from pipeline.pixels.decode import open_rgb
 from pipeline.settings.embed import EmbedSettings
 from pipeline.store.layout import Store
+from pipeline.store.markers import committed_markers
 from pipeline.store.parts import read_part
 from pipeline.store.tombstones import read_tombstones
 from pipeline.workers.pool import WorkerPool
@@ -50,7 +51,7 @@ def run(tmp_path, tiny_model, pool):
 
 def rows(report):
     store = report.store
-    parts = store.committed(report.record).values()
+    parts = committed_markers(store, report.record).values()
     return [row for stats in parts for row in read_part(store.part_of(stats)).to_pylist()]
 
 
@@ -132,7 +133,7 @@ def test_a_damaged_tar_costs_its_own_shard_and_is_named(run, tars):
     with pytest.raises(InputError, match=r"1 of 2 shards could not be read, .*00000.tar is damaged"):
         run(tars / "*.tar")
     store = Store(tars.parent / "store")
-    assert set(store.committed(store.read_run())) == {1}
+    assert set(committed_markers(store, store.read_record())) == {1}
     (tars / "00000.tar").write_bytes(whole)  # a whole copy in its place
     with pytest.raises(StoreError, match=r"1 images or files .* changed since they were planned .*--on-change embed"):
         run(tars / "*.tar")
@@ -228,7 +229,7 @@ def test_changes_that_keep_size_and_time_are_found_by_content(run, folder):
 
 def test_images_gone_before_they_were_embedded(run, folder):
     report = run(folder, shard_size=3)
-    report.store.stats_path(1).unlink()
+    report.store.marker_path(1).unlink()
     (folder / "5.jpg").unlink()
     with pytest.raises(StoreError, match=r"1 images or files .* are gone before they were embedded, first '5.jpg'"):
         run(folder)
@@ -279,7 +280,7 @@ def test_a_decoder_that_hangs_costs_one_image(run, folder):
 
 def test_canary(run, folder):
     report = run(folder, canary=1.0, canary_floor=0.9999, policy="fast", shard_size=3)
-    [one, other] = report.store.committed(report.record).values()
+    [one, other] = committed_markers(report.store, report.record).values()
     for stats in (one, other):
         assert stats.canary["num_images"] == 3
         assert -1 <= stats.canary["min"] <= stats.canary["median"] <= stats.canary["max"] <= 1.0001
@@ -300,7 +301,7 @@ def test_canary_of_a_shard_counts_nothing_of_one_that_broke_off(run, photos, tmp
     with pytest.raises(InputError, match="1 of 2 shards could not be read"):
         run(tmp_path / "*.tar", canary=1.0, policy="fast", batch_size=1)
     store = Store(tmp_path / "store")
-    [stats] = store.committed(store.read_run()).values()
+    [stats] = committed_markers(store, store.read_record()).values()
     assert stats.canary["num_images"] == stats.num_images == 8
 
 

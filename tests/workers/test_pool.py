@@ -1,4 +1,4 @@
-"""The pool's bookkeeping: which worker has which shard. With real workers it is tested in `test_embed_ray`."""
+"""The pool's bookkeeping: which worker has which shard. With real workers it is tested in `test_embed`."""
 
 import os
 import time
@@ -12,9 +12,9 @@ from pipeline.errors import WorkerError
 from pipeline.machine import num_cores
 from pipeline.model.spec import ModelSource
 from pipeline.store.records import Shard
-from pipeline.workers import pool as ray_pool
+from pipeline.workers import pool as pools
 from pipeline.workers.cores import cpus_reserved, threads_that_fit
-from pipeline.workers.dispatch import Run
+from pipeline.workers.dispatch import _Run
 from pipeline.workers.messages import EncoderRequest, WorkerIdentity, code_sha256
 from pipeline.workers.pool import WorkerPool
 
@@ -35,10 +35,11 @@ def test_a_shard_that_takes_long_is_run_a_second_time_and_the_first_to_finish_co
         ready_workers=lambda: [slow, quick],
         release=lambda worker: False,
         release_joining=lambda: None,
+        joining={},
         replace=lambda worker: replaced.append(worker),
     )
     shard = Shard(ordinal=7, shard_id="x", first_id=0, room=1, num_images=1)
-    run = Run(pool, [shard], None, Path("store"), lambda event, **details: events.append(event))
+    run = _Run(pool, [shard], record=None, root=Path("store"), on_event=lambda event, **details: events.append(event))
     run.hand_out()
     assert [worker.name for worker, _, _ in run.busy.values()] == ["slow"]
     run._seconds = [0.0] * 3
@@ -62,7 +63,7 @@ def test_workers_wait_no_longer_for_others_when_nothing_is_left_to_hand_out():
         release=lambda worker: released.append(worker) or True,
         release_joining=lambda: released.append("joining"),
     )
-    run = Run(pool, [], None, Path("store"), lambda event, **details: None)
+    run = _Run(pool, [], record=None, root=Path("store"), on_event=lambda event, **details: None)
     run.idle.append("idle")
     run.hand_out()
     assert released == ["joining", "idle"]
@@ -113,14 +114,16 @@ def test_workers_that_end_while_they_start_give_their_room_back(delay_s):
 
 @pytest.mark.kill
 def test_workers_that_find_no_room_end_the_wait(tiny_model, monkeypatch):
-    monkeypatch.setattr(ray_pool, "WORKERS_GONE_S", 3.0)
-    monkeypatch.setattr(ray_pool, "SETTLE_S", 0.5)
+    monkeypatch.setattr(pools, "WORKERS_GONE_S", 3.0)
+    monkeypatch.setattr(pools, "SETTLE_S", 0.5)
     other = WorkerPool(num_cores())
     ray.get([worker.identify.remote() for worker in other._workers])
     pool = WorkerPool(1)
     try:
         with pytest.raises(WorkerError, match="0 of 1 workers were given room within 3 s"):
-            pool.load(EncoderRequest(ModelSource(model=tiny_model), None, "fp32", 1000))
+            pool.load(
+                EncoderRequest(source=ModelSource(model=tiny_model), policy=None, precision="fp32", max_pixels=1000)
+            )
     finally:
         pool.stop()
         other.stop()
@@ -136,7 +139,7 @@ def test_workers_that_die_of_loading_end_the_run(tiny_model, tmp_path, monkeypat
             pass
 
         def identify(self):
-            return WorkerIdentity("here", "0", code_sha256(), "fp32")
+            return WorkerIdentity(host="here", version="0", code_sha256=code_sha256(), preferred_precision="fp32")
 
         def load(self, request, weights=None):
             try:
@@ -151,10 +154,12 @@ def test_workers_that_die_of_loading_end_the_run(tiny_model, tmp_path, monkeypat
         def images_done(self):
             return 0, 0
 
-    monkeypatch.setattr(ray_pool, "EncodeWorker", ray.remote(LoadsOnce))
+    monkeypatch.setattr(pools, "EncodeWorker", ray.remote(LoadsOnce))
     pool = WorkerPool(2)
     try:
         with pytest.raises(WorkerError, match=r"workers died 6 times while they loaded the model; if memory is short"):
-            pool.load(EncoderRequest(ModelSource(model=tiny_model), None, "fp32", 1000))
+            pool.load(
+                EncoderRequest(source=ModelSource(model=tiny_model), policy=None, precision="fp32", max_pixels=1000)
+            )
     finally:
         pool.stop()

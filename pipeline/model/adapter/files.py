@@ -23,10 +23,10 @@ from pipeline.model.adapter.fusion import Fusion
 from pipeline.model.hashing import hash_tensors
 from pipeline.model.spec import EMBEDDED
 
-TENSORS_FILE, RECORD_FILE = "adapter.safetensors", "adapter.json"
+TENSORS_FILE, CARD_FILE = "adapter.safetensors", "adapter.json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
     """What was trained for one model."""
 
@@ -90,7 +90,7 @@ def write_adapter(
     base: Mapping[str, Any],
     account: Mapping[str, Any],
 ) -> None:
-    """Write an adapter; `account` says how it was made and what it reaches.
+    """Write an adapter: its tensors, then its card. `account` says how it was made and what it reaches.
 
     Raises:
         StoreError: If the file system refuses.
@@ -100,7 +100,7 @@ def write_adapter(
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / TENSORS_FILE, lambda path: path.write_bytes(content))
     offsets = None if summary_offsets_LD is None else summary_offsets_LD.detach().cpu()
-    record = {
+    card = {
         "sha256": _hash(fusion.config, factors, offsets),
         "base": dict(base),
         "fusion": fusion.config.model_dump(mode="json"),
@@ -108,7 +108,7 @@ def write_adapter(
         **account,
         "summary_offsets": None if offsets is None else offsets.tolist(),
     }
-    write_json(folder / RECORD_FILE, record)
+    write_json(folder / CARD_FILE, card)
 
 
 def read_adapter(name: str) -> Adapter:
@@ -118,29 +118,36 @@ def read_adapter(name: str) -> Adapter:
         InputError: If it is missing or damaged.
     """
     folder = _folder(name)
-    record = read_record(folder)
+    card = read_card(folder)
     try:
         factors = from_safetensors((folder / TENSORS_FILE).read_bytes())
-        config = FusionConfig(**record["fusion"])
-        offsets = None if record["summary_offsets"] is None else torch.tensor(record["summary_offsets"])
-        adapter = Adapter(name, config, factors, offsets, record["base"], record["sha256"])
+        config = FusionConfig(**card["fusion"])
+        offsets = None if card["summary_offsets"] is None else torch.tensor(card["summary_offsets"])
+        adapter = Adapter(
+            path=name,
+            config=config,
+            factors=factors,
+            summary_offsets_LD=offsets,
+            base=card["base"],
+            sha256=card["sha256"],
+        )
     except OSError as error:
         raise _unreadable(folder, error) from error
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise _damaged(folder, first_line(error)) from error
     if _hash(config, factors, offsets) != adapter.sha256:
-        raise _damaged(folder, "its tensors are not those of its record")
+        raise _damaged(folder, "its tensors are not those of its card")
     return adapter
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """What an adapter says of itself: how it was made, what it reaches.
+def read_card(folder: Path) -> dict[str, Any]:
+    """The adapter card: how an adapter was made, and what it reaches.
 
     Raises:
         InputError: If there is none, or it is damaged.
     """
     try:
-        return json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        return json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     except OSError as error:
         raise _unreadable(folder, error) from error
     except ValueError as error:

@@ -34,6 +34,7 @@ def attach(
     policy: PruningPolicy | None,
     on_cut: OnCut | None = None,
     summary_offsets_LD: Tensor | None = None,
+    counts: list[int] | None = None,
 ) -> Callable[[], None]:
     """Make an image tower prune by `policy` from now on.
 
@@ -42,6 +43,7 @@ def attach(
         policy: What to prune; None leaves the tower as it is.
         on_cut: Told of every cut, for pictures of what is kept.
         summary_offsets_LD: Added to the summary made before each of L blocks; None adds nothing.
+        counts: What `cost.patches_per_block` gives for the policy, where it is known already.
 
     Returns:
         `detach`, which undoes it; calling it twice is harmless.
@@ -52,17 +54,23 @@ def attach(
     """
     if policy is None:
         return lambda: None
-    return _Pruner(view_of(module), policy, on_cut, summary_offsets_LD).detach
+    tower = view_of(module)
+    return _Pruner(tower, policy, counts or patches_per_block(tower, policy), on_cut, summary_offsets_LD).detach
 
 
 class _Pruner:
     """A policy at work in a tower."""
 
     def __init__(
-        self, tower: Tower, policy: PruningPolicy, on_cut: OnCut | None, summary_offsets_LD: Tensor | None
+        self,
+        tower: Tower,
+        policy: PruningPolicy,
+        counts: list[int],
+        on_cut: OnCut | None,
+        summary_offsets_LD: Tensor | None,
     ) -> None:
         self._tower, self._policy, self._on_cut = tower, policy, on_cut
-        self._counts = patches_per_block(tower, policy)
+        self._counts = counts
         self._cuts = {cut.number: cut for cut in cuts_of(tower, policy, self._counts, summary_offsets_LD)}
         self._patches: tuple[Tensor, Tensor] | None = None  # sizes and places in the forward pass under way
         self._undo: list[Callable[[], None]] = []

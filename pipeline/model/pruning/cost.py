@@ -37,13 +37,16 @@ class BlockCost:
     cut_macs: int
 
 
-def gmacs_per_image(module: nn.Module, policy: PruningPolicy | None, image_size: tuple[int, int]) -> float:
+def gmacs_per_image(
+    module: nn.Module, policy: PruningPolicy | None, image_size: tuple[int, int], counts: list[int] | None = None
+) -> float:
     """Cost of one image in 1e9 multiply-adds (half of what is printed as GFLOPs).
 
     Args:
         module: The image tower, bare (`policy` is not looked up on it).
         policy: The policy to account for; None for the unpruned tower.
         image_size: Height and width in pixels; a tower that can be pruned knows its own.
+        counts: What `patches_per_block` gives, where it is known already.
 
     Raises:
         InputError: If a policy is asked for and the tower cannot be pruned.
@@ -53,7 +56,7 @@ def gmacs_per_image(module: nn.Module, policy: PruningPolicy | None, image_size:
     if policy is None and unprunable_reason(module):
         return _counted(module, module, 1, 3, *image_size) / 1e9
     tower = view_of(module)
-    return _total_macs(tower, policy, patches_per_block(tower, policy)) / 1e9
+    return _total_macs(tower, policy, counts or patches_per_block(tower, policy)) / 1e9
 
 
 def block_costs(tower: Tower, policy: PruningPolicy | None) -> list[BlockCost]:
@@ -113,7 +116,16 @@ def cuts_of(
     for number, (before, count) in enumerate(pairwise([tower.num_patches, *counts])):
         before = tower.num_patches if bypasses else before
         if count < before:
-            cuts.append(Cut(tower, policy, number, before, count, summary_offsets_LD))
+            cuts.append(
+                Cut(
+                    tower=tower,
+                    policy=policy,
+                    number=number,
+                    num_before=before,
+                    num_keep=count,
+                    summary_offsets_LD=summary_offsets_LD,
+                )
+            )
     return cuts
 
 

@@ -16,7 +16,7 @@ from pipeline.model.towers.tower import Tower
 _ENERGY_MARGIN = 0.9  # at the first block, falling to 0 at the last (PiToMe)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cut:
     """Where a policy shortens the sequence of a tower."""
 

@@ -89,7 +89,7 @@ def _walk_disk(root: str) -> Iterator[ImageEntry | None]:
                         yield _entry(item, key, uri) if has_image_suffix(name) else None
         except OSError as error:
             raise InputError(
-                f"cannot list {path.rstrip('/')}: {error.strerror}; mend its permissions or move it away"
+                f"cannot list {path.rstrip('/')}: {error.strerror}; fix its permissions or move it away"
             ) from error
 
 

@@ -57,13 +57,13 @@ def read_footer(uri: str) -> tuple[pa.Schema, int]:
         raise InputError(f"cannot read {uri} as Parquet: {reason_of(error)}; fetch it again") from error
 
 
-def resolve_columns(spec: Source, uri: str, schema: pa.Schema) -> Source:
-    """The spec with the columns that this file has; those settled by other files must be there too.
+def resolve_columns(source: Source, uri: str, schema: pa.Schema) -> Source:
+    """The source with the columns that this file has; those settled by other files must be there too.
 
     Raises:
         InputError: If a column is missing, or is of another type.
     """
-    image = _choose(uri, schema, spec.image_column, IMAGE_COLUMNS, "--image-column")
+    image = _choose(uri, schema, source.image_column, IMAGE_COLUMNS, "--image-column")
     if image is None:
         raise InputError(
             f"{uri} has no column of images under a usual name; name it with --image-column, one of "
@@ -71,33 +71,33 @@ def resolve_columns(spec: Source, uri: str, schema: pa.Schema) -> Source:
         )
     _refuse_type(uri, schema.field(image))
     columns = {}
-    for name, asked in spec.columns.items():
+    for name, asked in source.columns.items():
         found = _kind_carried(uri, _field(uri, schema, name, "--columns"))
         if asked and asked != found:
             raise InputError(f"{uri}: column {name!r} is {found}, in other files it is {asked}; make them agree")
         columns[name] = found
     update = {
         "image_column": image,
-        "key_column": _choose(uri, schema, spec.key_column, (), "--key-column"),
-        "caption_column": _choose(uri, schema, spec.caption_column, CAPTION_COLUMNS, "--caption-column"),
+        "key_column": _choose(uri, schema, source.key_column, (), "--key-column"),
+        "caption_column": _choose(uri, schema, source.caption_column, CAPTION_COLUMNS, "--caption-column"),
         "columns": columns,
     }
-    return spec.model_copy(update=update)
+    return source.model_copy(update=update)
 
 
-def read_rows(file: SourceFile, spec: Source, start: int, stop: int) -> Iterator[ImageEntry]:
+def read_rows(file: SourceFile, source: Source, start: int, stop: int) -> Iterator[ImageEntry]:
     """The images of rows `start` to `stop` of a file.
 
     Raises:
         InputError: If the file is damaged.
         OSError, SourceUnavailable: If it cannot be read.
     """
-    columns = {spec.image_column, spec.key_column, spec.caption_column, *spec.columns} - {None}
+    columns = {source.image_column, source.key_column, source.caption_column, *source.columns} - {None}
     folder = file.uri.rpartition("/")[0]
     try:
         with open_stream(file.uri) as stream:
             for number, row in _rows(stream, sorted(columns), start, stop):
-                yield _entry(file, spec, folder, number, row)
+                yield _entry(file, source, folder, number, row)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(
             f"{file.uri} is damaged ({reason_of(error)}); put a whole copy in its place, and run the same command with "
@@ -138,24 +138,24 @@ def _rows(stream: BinaryIO, columns: list[str], start: int, stop: int) -> Iterat
             return
 
 
-def _entry(file: SourceFile, spec: Source, folder: str, number: int, row: dict[str, Any]) -> ImageEntry:
-    value = row[spec.image_column]
+def _entry(file: SourceFile, source: Source, folder: str, number: int, row: dict[str, Any]) -> ImageEntry:
+    value = row[source.image_column]
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, value)
-    caption = row[spec.caption_column] if spec.caption_column else None
+    caption = row[source.caption_column] if source.caption_column else None
     if isinstance(caption, list):
         caption = caption[0] if caption else None
     if isinstance(data, str) or (data is None and path):
         data, uri = None, join_uri(folder, path)
     else:
-        data, uri = data or b"", f"{file.uri}#column={quote(spec.image_column, safe='')}&row={number}"
-    key = row[spec.key_column] if spec.key_column else None
+        data, uri = data or b"", f"{file.uri}#column={quote(source.image_column, safe='')}&row={number}"
+    key = row[source.key_column] if source.key_column else None
     return ImageEntry(
-        key=f"{file.key}/{number}" if key is None else f"{spec.key_prefix}{key}",
+        key=f"{file.key}/{number}" if key is None else f"{source.key_prefix}{key}",
         uri=uri,
         num_bytes=len(data or b""),
         mtime_ns=0,
         caption=None if caption is None else str(caption) or None,
-        extra={name: row[name] for name in spec.columns} or None,
+        extra={name: row[name] for name in source.columns} or None,
         data=data,
     )
 

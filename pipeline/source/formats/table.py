@@ -21,45 +21,45 @@ LIST_SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": None, ".ndjson": None}
 _SURPLUS = "(surplus)"
 
 
-def read_list(spec: Source) -> Iterator[ImageEntry]:
+def read_list(source: Source) -> Iterator[ImageEntry]:
     """The images that a list names, in its order; relative paths are relative to the list's folder.
 
     Raises:
         InputError: If the list is missing, is not UTF-8, lacks a column, or a line names no image.
     """
-    suffix = os.path.splitext(spec.location)[1].lower()
+    suffix = os.path.splitext(source.location)[1].lower()
     if suffix not in LIST_SUFFIXES:
         raise InputError(
-            f"cannot read the list {spec.location}: its name ends in none of {' '.join(LIST_SUFFIXES)}, which tells "
+            f"cannot read the list {source.location}: its name ends in none of {' '.join(LIST_SUFFIXES)}, which tells "
             "how it is written; rename it"
         )
-    uri = uri_of(spec.location)
+    uri = uri_of(source.location)
     folder = uri.rpartition("/")[0]
     schemes: set[str] = set()
     number = 0
     try:
         with open_stream(uri) as stream:
             rows = _rows(
-                io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), spec.location, LIST_SUFFIXES[suffix]
+                io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), source.location, LIST_SUFFIXES[suffix]
             )
             for number, row in enumerate(rows, start=1):
                 if number == 1:
-                    _refuse_missing_columns(spec, row)
-                entry = _entry(spec, folder, number, row)
+                    _refuse_missing_columns(source, row)
+                entry = _entry(source, folder, number, row)
                 scheme = entry.uri.partition("://")[0]
                 if scheme != "file" and scheme not in schemes:  # now, not on every worker
                     refuse_unreachable(entry.uri)
                     schemes.add(scheme)
                 yield entry
     except UnicodeDecodeError as error:
-        raise InputError(f"list {spec.location} is not UTF-8 (after row {number}); save it as UTF-8") from error
+        raise InputError(f"list {source.location} is not UTF-8 (after row {number}); save it as UTF-8") from error
     except (OSError, csv.Error) as error:
         raise InputError(
-            f"cannot read the list {spec.location}: {reason_of(error)} (after row {number}); check its name and its "
+            f"cannot read the list {source.location}: {reason_of(error)} (after row {number}); check its name and its "
             "format"
         ) from error
     if not number:
-        raise InputError(f"list {spec.location} is empty; expected a header and one image a line")
+        raise InputError(f"list {source.location} is empty; expected a header and one image a line")
 
 
 def _rows(text: Iterable[str], location: str, delimiter: str | None) -> Iterator[dict[str, Any]]:
@@ -80,34 +80,34 @@ def _rows(text: Iterable[str], location: str, delimiter: str | None) -> Iterator
         yield row
 
 
-def _refuse_missing_columns(spec: Source, row: dict[str, Any]) -> None:
+def _refuse_missing_columns(source: Source, row: dict[str, Any]) -> None:
     asked = {
-        "--image-column": [spec.image_column],
-        "--key-column": [spec.key_column],
-        "--caption-column": [spec.caption_column],
-        "--columns": list(spec.columns),
+        "--image-column": [source.image_column],
+        "--key-column": [source.key_column],
+        "--caption-column": [source.caption_column],
+        "--columns": list(source.columns),
     }
     for flag, names in asked.items():
         for name in names:
             if name and name not in row:
-                raise InputError(f"list {spec.location} has no column {name!r}; give {flag} one of {', '.join(row)}")
-    if not spec.image_column and not any(name in row for name in PATH_COLUMNS):
+                raise InputError(f"list {source.location} has no column {name!r}; give {flag} one of {', '.join(row)}")
+    if not source.image_column and not any(name in row for name in PATH_COLUMNS):
         raise InputError(
-            f"list {spec.location} has no column of paths under a usual name; name it with --image-column, one of "
+            f"list {source.location} has no column of paths under a usual name; name it with --image-column, one of "
             f"{', '.join(row)}"
         )
 
 
-def _entry(spec: Source, folder: str, number: int, row: dict[str, Any]) -> ImageEntry:
+def _entry(source: Source, folder: str, number: int, row: dict[str, Any]) -> ImageEntry:
     if _SURPLUS in row:
         raise InputError(
-            f"list {spec.location}, row {number}: more fields than the header names; put fields that hold the "
+            f"list {source.location}, row {number}: more fields than the header names; put fields that hold the "
             "separator into double quotes"
         )
-    column = spec.image_column or _present(PATH_COLUMNS, row)
+    column = source.image_column or _present(PATH_COLUMNS, row)
     path = as_column(row.get(column))
     if not path:
-        raise InputError(f"list {spec.location}, row {number}: no {column or 'path'!r}; every row names an image")
+        raise InputError(f"list {source.location}, row {number}: no {column or 'path'!r}; every row names an image")
     uri = join_uri(folder, path)
     num_bytes = mtime_ns = 0
     if not is_url(uri):  # asking a server for each of millions would take longer than fetching them
@@ -116,10 +116,10 @@ def _entry(spec: Source, folder: str, number: int, row: dict[str, Any]) -> Image
             num_bytes, mtime_ns = status.st_size, status.st_mtime_ns
         except (OSError, ValueError):  # a row will say why
             pass
-    key = as_column(row.get(spec.key_column)) if spec.key_column else None
-    caption = as_column(row.get(spec.caption_column or _present(CAPTION_COLUMNS, row)))
-    extra = {name: as_column(row.get(name)) for name in spec.columns} or None
-    return ImageEntry(key or path, uri, num_bytes, mtime_ns, caption or None, extra)
+    key = as_column(row.get(source.key_column)) if source.key_column else None
+    caption = as_column(row.get(source.caption_column or _present(CAPTION_COLUMNS, row)))
+    extra = {name: as_column(row.get(name)) for name in source.columns} or None
+    return ImageEntry(key or path, uri, num_bytes, mtime_ns, caption=caption or None, extra=extra)
 
 
 def _present(usual: tuple[str, ...], row: dict[str, Any]) -> str | None:

@@ -30,7 +30,7 @@ def most_images(file: SourceFile) -> int:
     return max(1, file.num_bytes // BLOCK) if file.num_bytes else _MOST_IMAGES
 
 
-def read_tar(file: SourceFile, spec: Source) -> Iterator[ImageEntry]:
+def read_tar(file: SourceFile, source: Source) -> Iterator[ImageEntry]:
     """The images of a tar in the order of its members.
 
     Raises:
@@ -44,7 +44,7 @@ def read_tar(file: SourceFile, spec: Source) -> Iterator[ImageEntry]:
             tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE, tarinfo=_StrictMember) as archive,
         ):
             for group in _groups(archive, file):
-                for entry in _entries(file, spec, group):
+                for entry in _entries(file, source, group):
                     num_images += 1
                     yield entry
             while rest := archive.fileobj.read(_PIECE):
@@ -125,7 +125,7 @@ def _is_of_use(name: str) -> bool:
     return has_image_suffix(name) or name.lower().endswith((".txt", ".json"))
 
 
-def _entries(file: SourceFile, spec: Source, group: list[tuple[tarfile.TarInfo, bytes]]) -> Iterator[ImageEntry]:
+def _entries(file: SourceFile, source: Source, group: list[tuple[tarfile.TarInfo, bytes]]) -> Iterator[ImageEntry]:
     caption, fields = None, {}
     for member, data in group:
         suffix = os.path.splitext(member.name)[1].lower()
@@ -133,8 +133,8 @@ def _entries(file: SourceFile, spec: Source, group: list[tuple[tarfile.TarInfo, 
             caption = data.decode("utf-8", errors="replace").strip()
         elif suffix == ".json":
             fields = _fields(data)
-    caption = caption or as_column(fields.get(spec.caption_column)) or None
-    extra = {name: as_column(fields.get(name)) for name in spec.columns} or None
+    caption = caption or as_column(fields.get(source.caption_column)) or None
+    extra = {name: as_column(fields.get(name)) for name in source.columns} or None
     for member, data in group:
         if has_image_suffix(member.name):
             yield ImageEntry(

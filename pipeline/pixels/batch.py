@@ -1,0 +1,44 @@
+"""A batch on its way from files to the encoder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.source.entry import ImageEntry, ImageResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedBatch:
+    """Images as pixels, or as JPEGs that a device is still to decode. B slots, one per entry."""
+
+    entries: Sequence[ImageEntry]
+    pixels: "np.ndarray | Tensor"
+    """uint8 [B, H, W, 3], zeros where an image failed. While there are `jpegs`: of the other slots only, in order."""
+
+    results: Sequence[ImageResult]
+    """What is known of each image, in the order of the entries."""
+
+    jpegs: Mapping[int, np.ndarray] = field(default_factory=dict)
+    """Encoded bytes, uint8 [N], of the images that are left to the device, by slot."""
+
+    cpu_s: float = 0.0
+    """Processor time that decoding took so far, in seconds."""
+
+    @property
+    def is_ok_B(self) -> np.ndarray:
+        """Which images were decoded: bool [B]."""
+        return np.array([result.is_ok for result in self.results], dtype=bool)
+
+    @property
+    def num_failed(self) -> int:
+        """Images without pixels."""
+        return sum(not result.is_ok for result in self.results)
+
+    def first_failed(self) -> ImageResult | None:
+        """The first image without pixels, if there is one."""
+        return next((result for result in self.results if not result.is_ok), None)

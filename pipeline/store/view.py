@@ -1,0 +1,103 @@
+"""A store as it stands: opened once, then passed along."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import UnfinishedStore
+from pipeline.store.layout import Store
+from pipeline.store.markers import committed_markers
+from pipeline.store.parts import read_part
+from pipeline.store.records import CommitMarker, Shard, StoreRecord
+from pipeline.store.tombstones import read_tombstones
+
+
+@dataclass(frozen=True)
+class StoreView:
+    """A store's record and committed shards, as they were when the view was made."""
+
+    store: Store
+    record: StoreRecord
+    committed: dict[int, CommitMarker]
+    """Commit markers by the ordinal of their shard."""
+
+    @classmethod
+    def open(cls, root: Path, partial: bool = False) -> "StoreView":
+        """Open a store that is finished, or any that has a committed shard if `partial`.
+
+        Raises:
+            StoreError: If there is no store, or its record is damaged.
+            UnfinishedStore: If shards are missing; the message has the counts.
+        """
+        store = Store(root)
+        view = cls.now(store, store.read_record())
+        view._refuse_unfinished(partial)
+        return view
+
+    @classmethod
+    def now(cls, store: Store, record: StoreRecord) -> "StoreView":
+        """The view of a store whose record is known, finished or not."""
+        return cls(store, record, committed_markers(store, record))
+
+    @property
+    def root(self) -> Path:
+        """The store's folder."""
+        return self.store.root
+
+    @property
+    def missing(self) -> list[Shard]:
+        """The shards that are not committed, in the order of their ids."""
+        return [shard for shard in self.record.shards if shard.ordinal not in self.committed]
+
+    @cached_property
+    def deleted(self) -> np.ndarray:
+        """Ids (int64, ascending) of the rows that were deleted or replaced: no reader may show them.
+
+        Raises:
+            StoreError: If the list of tombstones is damaged.
+        """
+        return read_tombstones(self.store)
+
+    def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[CommitMarker, pa.Table]]:
+        """The rows of each committed shard, deleted ones included, in the order of their ids.
+
+        Raises:
+            StoreError: If a part cannot be read.
+        """
+        for _, marker in sorted(self.committed.items()):
+            yield marker, read_part(self.store.part_of(marker), columns)
+
+    def rows(self, ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
+        """Some rows by their ids, with the values of some columns. Reads the parts that hold them.
+
+        Raises:
+            StoreError: If a part cannot be read.
+        """
+        wanted, shards, found = np.unique(np.fromiter(ids, np.int64)), self.record.shards, {}
+        places = np.searchsorted([shard.first_id for shard in shards], wanted, side="right") - 1
+        for place in np.unique(places):
+            marker = self.committed[shards[place].ordinal]
+            table = read_part(self.store.part_of(marker), ["id", *columns])
+            for row in table.filter(pc.is_in(table["id"], pa.array(wanted))).to_pylist():
+                found[row.pop("id")] = row
+        return found
+
+    def _refuse_unfinished(self, partial: bool) -> None:
+        num_missing = len(self.missing)
+        if self.committed and (partial or not num_missing):
+            return
+        done = sum(marker.num_images for marker in self.committed.values())
+        total = "an unknown number of" if self.record.num_images is None else self.record.num_images
+        advice = "run the same embed command again to finish it"
+        if self.committed:
+            advice += ", or pass --partial"
+        raise UnfinishedStore(
+            f"the store {self.root} is unfinished: {len(self.committed)} of {len(self.record.shards)} shards, "
+            f"{done} of {total} images; {advice}"
+        )
