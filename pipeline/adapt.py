@@ -95,15 +95,12 @@ def adapt(
             )
             measured = training.run(on_tick, on_entry)
     results = {name: dict(zip(policies, rows, strict=True)) for name, rows in measured.items()}
+    base = {"model": settings.model, "pretrained": settings.pretrained, "weights_sha256": recipe["weights_sha256"]}
     write_adapter(
         settings.out,
         student.fusion,
         student.summary_offsets_LD,
-        base={
-            "model": settings.model,
-            "pretrained": settings.pretrained,
-            "weights_sha256": reference.spec.weights_sha256,
-        },
+        base=base,
         account={
             "clipsieve_version": __version__,
             "recipe": recipe,

@@ -11,23 +11,9 @@ from PIL import Image
 
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.spec import EncoderSpec, ModelSource, Preprocess
+from tests.kit.tiny import TINY_CONFIG
 
 ROOT = Path(__file__).resolve().parent.parent
-
-TINY_CONFIG = {
-    "model_cfg": {
-        "embed_dim": 32,
-        # 16 patches: few enough to check by hand, enough for a keep ratio to mean something
-        "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 4, "head_width": 16},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
-    },
-    "preprocess_cfg": {
-        "mean": [0.5, 0.4, 0.3],
-        "std": [0.2, 0.3, 0.4],
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-    },
-}
 
 
 @pytest.fixture(scope="session")

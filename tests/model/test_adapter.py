@@ -10,25 +10,17 @@ import pytest
 import torch
 
 from pipeline.errors import InputError, StoreError
-from pipeline.model.adapter.files import read_adapter, write_adapter
-from pipeline.model.adapter.fusion import Fusion, FusionConfig
+from pipeline.model.adapter.files import read_adapter
+from pipeline.model.adapter.fusion import FusionConfig
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.export import export_checkpoint
 from pipeline.model.load import load_model
 from pipeline.model.pruning.policy import named_policy
 from pipeline.model.spec import ModelSource
 from query.text import text_encoder
-from tests.model.test_fusion import ALL, trained
+from tests.kit.adapters import ALL, write
 
 OFFSETS = torch.linspace(-1, 1, 32).repeat(4, 1)  # a constant would be lost in the next norm
-
-
-def write(folder, model, offsets=None, **config):
-    loaded = load_model(ModelSource(model=model), "fp32", "cpu")
-    fusion = trained(Fusion(loaded.clip, FusionConfig(rank=4, targets=ALL, **config)), 0.1)
-    base = {"model": model, "pretrained": None, "weights_sha256": loaded.spec.weights_sha256}
-    write_adapter(folder, fusion, offsets, base, {"results": {}})
-    return str(folder)
 
 
 def load(model, adapter, precision="fp32", **parts):

@@ -3,15 +3,13 @@
 import open_clip
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.model.load import load_model
-from pipeline.model.pruning.attach import attach
 from pipeline.model.pruning.cost import block_costs, gmacs_per_image
 from pipeline.model.pruning.policy import PruningPolicy, named_policy, policy_names
 from pipeline.model.spec import ModelSource
 from pipeline.model.towers.families import view_of
+from tests.kit.families import counted_gmacs
 
 SCORES = ["l2_cls", "cls_attn", "cls_attn_v", "key_norm", "redundancy", "energy", "hybrid", "clip_sem"]
 
@@ -25,19 +23,6 @@ POLICIES = {
     "bipartite": PruningPolicy(name="p", schedule={"kind": "constant", "removed": 0.07}, reduce="bipartite"),
     **{score: PruningPolicy(name=score, schedule=CUTS, score=score, reduce="drop") for score in SCORES},
 }
-
-
-def counted_gmacs(tower, policy, size):
-    detach = attach(tower, policy)
-    # the counter sees neither the fused multi-head kernel nor, in older versions of torch, the CPU's fused attention
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            tower(torch.zeros(1, 3, size, size))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(True)
-        detach()
-    return counter.get_total_flops() / 2 / 1e9
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())

@@ -16,10 +16,10 @@ from pipeline.model.adapter.fusion import Fusion, FusionConfig, core_of, text_bl
 from pipeline.model.pruning.attach import attach
 from pipeline.model.pruning.policy import named_policy
 from pipeline.model.towers.families import view_of
-from tests.conftest import TINY_CONFIG
-from tests.model.test_families import FAMILIES, SMALL
+from tests.kit.adapters import ALL, trained
+from tests.kit.families import FAMILIES, SMALL
+from tests.kit.tiny import TINY_CONFIG
 
-ALL = ("q", "k", "v", "o", "mlp")
 VARIANTS = ["shared", "shared+head", "independent", "image-only"]
 
 
@@ -49,15 +49,6 @@ def images():
 def embed(clip, images):
     features = clip.visual(images)
     return F.normalize(features[0] if isinstance(features, tuple) else features, dim=-1)
-
-
-def trained(fusion, size=0.3):
-    """The fusion as if it had been trained: every parameter away from where it started."""
-    torch.manual_seed(11)
-    with torch.no_grad():
-        for parameter in fusion.parameters():
-            parameter.add_(size * torch.randn_like(parameter))
-    return fusion
 
 
 @pytest.mark.parametrize("factors", ["free", "singular"])

@@ -9,65 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
-from pipeline.compact import compact
-from pipeline.durable.seal import UNSEALED, check_seal, sealed, sha256_of, unsealed_json, write_sealed_json
-from pipeline.errors import InputError, StoreError
-from pipeline.settings.store import CompactSettings, VerifySettings
-from pipeline.store.layout import Store
+from pipeline.durable.seal import UNSEALED, check_seal, sealed, sha256_of, unsealed_json
+from pipeline.errors import StoreError
 from pipeline.store.markers import committed_markers, read_marker
-from pipeline.store.parts import read_part
 from pipeline.store.tombstones import DELETED, add_tombstones, read_tombstones
 from pipeline.store.view import StoreView
-from pipeline.verify import verify
 from query.cli.main import main
+from tests.kit.damage import check, rewrite, with_value
 from tests.kit.plain_embed import embed_plainly
 
 FLIPS_PER_FILE = 30
-
-
-@pytest.fixture(scope="module")
-def collection(tmp_path_factory, photos, make_image):
-    """12 good photos and 3 bad ones."""
-    folder = shutil.copytree(photos, tmp_path_factory.mktemp("collection") / "photos")
-    (folder / "a text.jpg").write_text("no image")
-    (folder / "dangling.jpg").symlink_to("nowhere")
-    make_image(100, 100).save(folder / "large.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory, collection, tiny_model):
-    """A store of two plans and four shards, with every kind of file. Not to be written to."""
-    root = tmp_path_factory.mktemp("original") / "store"
-    embed_plainly(collection, root, tiny_model)
-    more = tmp_path_factory.mktemp("more")
-    shutil.copy(collection / "photo-01.png", more / "later.png")
-    store = embed_plainly(more, root, tiny_model)
-    write_sealed_json(root / "stats.json", {"store": {}})
-    add_tombstones(store, [1, 3], DELETED, {1: "more/photo-00.jpg"})
-    compact(CompactSettings(store=root))
-    add_tombstones(store, [7], DELETED)
-    return store
-
-
-@pytest.fixture
-def store(original, tmp_path):
-    shutil.copytree(original.root, tmp_path / "store")
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture
-def keep_threads():
-    num_threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(num_threads)
-
-
-def check(store, **settings):
-    return verify(VerifySettings(store=store.root, **settings))
 
 
 def only_finding(store):
@@ -78,25 +30,6 @@ def only_finding(store):
 
 def files_of(store):
     return [path for path in sorted(store.root.rglob("*")) if path.is_file()]
-
-
-def rewrite(store, ordinal, change=lambda table: table, **fields):
-    """Change a part and give it hashes that fit."""
-    stats = read_marker(store, ordinal)
-    path = store.part_of(stats)
-    pq.write_table(change(read_part(path)), path, compression="zstd")
-    fields = {"sha256": sha256_of(path), "num_bytes": path.stat().st_size} | fields
-    write_sealed_json(store.marker_path(ordinal), stats.model_dump(mode="json") | fields)
-
-
-def with_value(name, row, value):
-    def change(table):
-        place = table.schema.get_field_index(name)
-        values = table[name].to_pylist()
-        values[row] = value(values[row])
-        return table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
-
-    return change
 
 
 # --- a whole store
@@ -366,71 +299,6 @@ def test_a_store_without_a_plan(store):
     assert "no image is planned; run the same embed command again" in only_finding(store)
     with pytest.raises(StoreError, match="0 of 0 shards"):
         StoreView.open(store.root)
-
-
-# --- embedding again
-
-
-@pytest.mark.usefixtures("keep_threads")
-def test_resampled_rows_are_equal_to_the_bit(original):
-    result = check(original, resample=5).resample
-    assert (result.num_compared, result.num_equal, result.changed) == (5, 5, [])
-    assert check(original, resample=100).resample.num_equal == 12
-
-
-@pytest.mark.usefixtures("keep_threads")
-def test_a_wrong_embedding_is_found_by_resampling(store):
-    rewrite(store, 1, with_value("embedding", 1, lambda old: old[::-1]))
-    assert check(store).findings == []
-    report = check(store, resample=100)
-    [finding] = report.findings
-    assert f"{store.part_path(1)}: the embedding of 'more/photo-09.png' has cosine" in finding
-    assert (report.resample.num_compared, report.resample.num_equal) == (12, 11)
-
-
-@pytest.mark.usefixtures("keep_threads")
-def test_sources_that_changed_are_no_fault_of_the_store(tmp_path, photos, tiny_model, make_image):
-    source = shutil.copytree(photos, tmp_path / "photos")
-    store = embed_plainly(source, tmp_path / "store", tiny_model)
-    make_image(9, 9).save(source / "photo-01.png")
-    (source / "photo-02.jpg").unlink()
-    (source / "photo-04.jpg").write_text("broken")
-    report = check(store, resample=100)
-    assert report.findings == []
-    assert (report.resample.num_compared, report.resample.num_equal) == (9, 9)
-    assert [text.partition(":")[0] for text in report.resample.changed] == [
-        "'photo-01.png'", "'photo-02.jpg'", "'photo-04.jpg'"
-    ]  # fmt: skip
-
-
-@pytest.mark.usefixtures("keep_threads")
-def test_a_tar_that_changed(tmp_path, photos, tiny_model):
-    for name in ("one", "other"):
-        with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
-            archive.add(photos / "photo-01.png", f"{name}.png")
-    store = embed_plainly(str(tmp_path / "*.tar"), tmp_path / "store", tiny_model, source_format="webdataset")
-    (tmp_path / "one.tar").write_bytes(b"")
-    report = check(store, resample=2)
-    assert report.findings == []
-    assert report.resample.num_equal == 1
-    [text] = report.resample.changed
-    assert text.startswith("'one.tar/one.png': file:///")
-    assert "changed since the run was planned" in text
-
-
-@pytest.mark.usefixtures("keep_threads")
-def test_other_weights_cannot_resample(store, tiny_model, tmp_path):
-    model = shutil.copytree(tiny_model.removeprefix("local-dir:"), tmp_path / "model")
-    record = store.read_record()
-    moved = record.encoder.source.model_copy(update={"model": f"local-dir:{model}"})
-    encoder = record.encoder.model_copy(update={"source": moved})
-    write_sealed_json(store.record_path, record.model_copy(update={"encoder": encoder}).model_dump(mode="json"))
-    assert check(store, resample=1).findings == []
-    tensors = load_file(model / "open_clip_model.safetensors")
-    tensors["visual.proj"] = tensors["visual.proj"] + 1
-    save_file(tensors, model / "open_clip_model.safetensors")
-    with pytest.raises(InputError, match="put the old weights back to resample"):
-        check(store, resample=1)
 
 
 # --- the verb

@@ -16,7 +16,7 @@ from pipeline.store.layout import Store
 from pipeline.store.parts import embeddings_of, read_part
 from query.cli.main import main
 from query.searcher import search
-from tests.model.test_adapter import write
+from tests.kit.adapters import write
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

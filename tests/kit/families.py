@@ -1,0 +1,91 @@
+"""Towers of every family that can be pruned, small enough to run in a moment; and what torch counts of them."""
+
+import timm
+import torch
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import QuickGELU, VisionTransformer
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.model.pruning.attach import attach
+
+SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
+
+
+ROPE = {"use_rot_pos_emb": True, "rope_type": "cat", "ref_feat_shape": (4, 4)}
+
+
+def without_loading(options):
+    return {name: value for name, value in options.items() if not name.startswith(("pretrained", "cache"))}
+
+
+@timm.models.register_model
+def small_vit(pretrained=False, **options):
+    return TimmVisionTransformer(**SMALL, **without_loading(options))
+
+
+@timm.models.register_model
+def small_vit_registers(pretrained=False, **options):
+    return small_vit(**options, reg_tokens=3, init_values=0.1, no_embed_class=True)
+
+
+@timm.models.register_model
+def small_siglip(pretrained=False, **options):
+    return small_vit(**options, class_token=False)
+
+
+@timm.models.register_model
+def small_eva02(pretrained=False, **options):
+    defaults = {**ROPE, "qkv_fused": False, "swiglu_mlp": True, "scale_mlp": True}
+    return Eva(**SMALL, **{**defaults, **without_loading(options)})
+
+
+@timm.models.register_model
+def small_eva02_post_norm(pretrained=False, **options):
+    return small_eva02(**options, use_post_norm=True, swiglu_mlp=False, scale_mlp=False)
+
+
+@timm.models.register_model
+def small_eva01(pretrained=False, **options):
+    return Eva(**SMALL, init_values=0.1, **without_loading(options))
+
+
+@timm.models.register_model
+def small_perception_encoder(pretrained=False, **options):
+    extra = {"use_pre_transformer_norm": True, "attn_type": "rope", "use_fc_norm": False}
+    return small_eva02(**options, **extra, swiglu_mlp=False, scale_mlp=False, qkv_fused=True)
+
+
+def own(**options):
+    return VisionTransformer(32, 8, 32, 4, 2, 4.0, output_dim=16, **options)
+
+
+FAMILIES = {
+    "open_clip": own,
+    "open_clip, no ln_pre": lambda: own(no_ln_pre=True),
+    "open_clip, QuickGELU (DFN, MetaCLIP)": lambda: own(act_layer=QuickGELU),
+    "open_clip, query-key norms": lambda: own(qk_norm=True),
+    "CoCa": lambda: own(attentional_pool=True, attn_pooler_heads=2, attn_pooler_queries=4, output_tokens=True),
+    "timm, class token": lambda: TimmModel("small_vit", 16, 32, pool="token", proj=None),
+    "timm, registers": lambda: TimmModel("small_vit_registers", 16, 32, pool="token", proj=None),
+    "SigLIP": lambda: TimmModel("small_siglip", 32, 32, pool="map", proj="none"),
+    "EVA01": lambda: TimmModel("small_eva01", 16, 32, pool="token", proj=None),
+    "EVA02": lambda: TimmModel("small_eva02", 16, 32, pool="token", proj=None),
+    "EVA02, post-norm": lambda: TimmModel("small_eva02_post_norm", 16, 32, pool="token", proj=None),
+    "Perception Encoder": lambda: TimmModel("small_perception_encoder", 16, 32, pool="map", proj=None),
+}
+
+
+def counted_gmacs(tower, policy, size):
+    detach = attach(tower, policy)
+    # the counter sees neither the fused multi-head kernel nor, in older versions of torch, the CPU's fused attention
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            tower(torch.zeros(1, 3, size, size))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+        detach()
+    return counter.get_total_flops() / 2 / 1e9
