@@ -1,4 +1,4 @@
-"""Index to answers: search, evaluation, the demo, the command line.
+"""An index to answers: search, evaluation, inspection, the demo, the command line.
 
-The whole story of an answer is `query.searcher.search`, that of a measurement `query.evaluate.evaluate`.
+The whole story of an answer is `searcher.search`, that of a measurement `evaluate.evaluate`.
 """

@@ -16,9 +16,16 @@ from tests.kit.tiny import TINY_CONFIG
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses the session's Ray, so that nobody has to remember to."""
+    for item in items:
+        if "ray_session" in item.fixturenames:
+            item.add_marker(pytest.mark.ray)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of shared data, see the README; tests that need it are skipped where it is absent."""
+    """The folder of shared data, see CONTRIBUTING; tests that need it are skipped where it is absent."""
     folder = Path(os.environ.get("CLIPSIEVE_SHARED", ROOT.parent / "shared"))
     if not (folder / "data").is_dir():
         pytest.skip(f"no shared data at {folder}; set CLIPSIEVE_SHARED")

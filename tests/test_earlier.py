@@ -118,6 +118,7 @@ def test_its_adapter_is_read(home, expected):
     assert read_adapter(str(home / "adapter")).sha256 == expected["adapter"]["sha256"]
 
 
+@pytest.mark.train
 def test_a_half_done_training_is_finished(copy):
     folder = copy("half-trained")
     command = [

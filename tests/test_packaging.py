@@ -42,6 +42,7 @@ def test_wheel_holds_the_three_packages_and_their_data_only(installed):
     assert not (site / "tests").exists()
 
 
+@pytest.mark.ray
 def test_demo_runs_from_an_empty_folder(installed, tmp_path):
     binaries, site = installed
     # -P is what a console script has: the working directory is not on the path

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a run tells: its progress, its events, its failures, and what limited it."""

@@ -1,4 +1,4 @@
-"""Where the time went: from the stats of shards to rates, the stage that bounds them, and a sentence. Pure."""
+"""Where the time went: from commit markers to rates, the stage that bounds them, and a sentence. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -8,12 +8,12 @@ from pipeline.store.records import CommitMarker, Timings
 
 
 def summarize(
-    stats: Sequence[CommitMarker], elapsed_s: float, num_workers: int, num_cpus: int, num_gpus: int, has_policy: bool
+    markers: Sequence[CommitMarker], elapsed_s: float, num_workers: int, num_cpus: int, num_gpus: int, has_policy: bool
 ) -> dict[str, Any]:
     """What a run cost.
 
     Args:
-        stats: Of the shards this run finished.
+        markers: Of the shards that this run committed.
         elapsed_s: From the first shard handed out to the last one committed.
         num_workers: Encode workers.
         num_cpus: Cores of the cluster.
@@ -26,8 +26,8 @@ def summarize(
         cores, the slower of the two where they do not. Seconds by stage, summed over workers. `bound_by`, and a
         sentence that says what it means.
     """
-    num_images = sum(shard.num_images for shard in stats)
-    seconds = {name: sum(shard.timings_s.get(name, 0.0) for shard in stats) for name in STAGES}
+    num_images = sum(marker.num_images for marker in markers)
+    seconds = {name: sum(marker.timings_s.get(name, 0.0) for marker in markers) for name in STAGES}
     if not num_images or not elapsed_s:
         return {"num_images": num_images, "elapsed_s": elapsed_s, "seconds": seconds}
     # without GPUs workers and decode tasks share the cores, and seconds on the clock would count each other's

@@ -1,1 +1,1 @@
-"""TODO."""
+"""From files to uint8 pixels at the model's size, on the encoder's device. A bad image is a result with its reason."""

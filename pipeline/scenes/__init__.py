@@ -1,1 +1,1 @@
-"""TODO."""
+"""The built-in demo: drawn scenes with captions, the small model trained on them, and its adapter."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What is on disk: layout and records, parts and their commit markers, plans, tombstones. See README.md here."""

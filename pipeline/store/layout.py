@@ -47,9 +47,9 @@ class Store:
         generation = f".c{compaction}" if compaction else ""
         return self.embeddings_dir / f"part-{ordinal:05d}{generation}.parquet"
 
-    def part_of(self, stats: CommitMarker) -> Path:
-        """Parquet file that a commit marker speaks of."""
-        return self.part_path(stats.ordinal, stats.compaction)
+    def part_of(self, marker: CommitMarker) -> Path:
+        """Parquet file that a commit marker names."""
+        return self.part_path(marker.ordinal, marker.compaction)
 
     def marker_path(self, ordinal: int) -> Path:
         """Commit marker of a shard."""

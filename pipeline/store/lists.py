@@ -1,4 +1,4 @@
-"""TODO."""
+"""The images of a plan, where they are listed one by one: plan/00000.parquet, one row group per shard."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence

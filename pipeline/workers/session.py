@@ -1,12 +1,4 @@
-"""Be connected to Ray, and take results from it. Home of `ray`, with `ray_worker`, `ray_pool` and `ray_run`.
-
-    driver (ray_run)   -- shards -->  EncodeWorker (ray_worker), one per GPU, or per CPU core  -- stats -->  driver
-                                           |  ^
-                                  entries  v  |  uint8 pixels      a few batches ahead, no more
-                                       decode tasks, on the CPUs of every node
-
-The driver never sees an image. It does not import torch either, so that a head node without a GPU decides nothing.
-"""
+"""The connection to Ray: join or start it, wait for results, notice when its processes are gone."""
 
 import logging
 import math

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Benchmarks: image towers side by side, and policies by recall and speed."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Pictures for people to look at: contact sheets, kept patches, recall against speed."""

@@ -148,6 +148,7 @@ def test_training_forward_is_the_forward_of_open_clip():
     torch.testing.assert_close(scene_network.encode_captions(model, ids), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.train
 def test_two_steps_write_a_loadable_directory(tmp_path):
     sizes = {"steps": 2, "batch-size": 8, "num-validation": 8, "num-test": 8, "seed": 3}
     train_scenes.main(["--out", str(tmp_path), *(f"--{name}={value}" for name, value in sizes.items())])
@@ -167,11 +168,12 @@ def test_recall_counts_ties_against_the_match():
     assert set(train_scenes.recall(torch.eye(20), torch.eye(20)).values()) == {1.0}
 
 
-def test_embedded_model_is_small_in_git():
+def test_built_in_model_is_small_in_git():
     assert sum(len(lzma.compress(path.read_bytes(), preset=1)) for path in MODEL.iterdir()) <= 8_000_000
 
 
-def test_embedded_model_finds_unseen_scenes():
+@pytest.mark.train
+def test_built_in_model_finds_unseen_scenes():
     results = train_scenes.evaluate(MODEL, 1000)
     assert results["image_retrieval_recall@1"] >= 0.60
     assert results["image_retrieval_recall@10"] >= 0.95

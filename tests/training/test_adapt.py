@@ -25,6 +25,8 @@ from query.cli.main import main
 
 NUM_IMAGES = 40
 
+pytestmark = pytest.mark.train
+
 
 @pytest.fixture(scope="module")
 def album(tmp_path_factory, make_image):

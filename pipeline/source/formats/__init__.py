@@ -1,1 +1,1 @@
-"""TODO."""
+"""One file per kind of source, and what they share: captions files and text."""

@@ -15,6 +15,7 @@ from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import open_stream
 from pipeline.source.access.naming import join_uri
 from pipeline.source.entry import ImageEntry, Source, SourceFile
+from pipeline.source.formats.text import CAPTION_COLUMNS_OF_PARQUET
 
 IMAGE_COLUMNS = (
     "image",
@@ -29,7 +30,6 @@ IMAGE_COLUMNS = (
     "url",
     "uri",
 )
-CAPTION_COLUMNS = ("caption", "text", "title")
 _ROWS_AT_ONCE = 64
 _BUFFER_BYTES = 2**20
 _IMAGE_TYPES = (
@@ -79,7 +79,7 @@ def resolve_columns(source: Source, uri: str, schema: pa.Schema) -> Source:
     update = {
         "image_column": image,
         "key_column": _choose(uri, schema, source.key_column, (), "--key-column"),
-        "caption_column": _choose(uri, schema, source.caption_column, CAPTION_COLUMNS, "--caption-column"),
+        "caption_column": _choose(uri, schema, source.caption_column, CAPTION_COLUMNS_OF_PARQUET, "--caption-column"),
         "columns": columns,
     }
     return source.model_copy(update=update)

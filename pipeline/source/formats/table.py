@@ -12,10 +12,9 @@ from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import open_stream, refuse_unreachable
 from pipeline.source.access.naming import is_url, join_uri, path_of, uri_of
 from pipeline.source.entry import ImageEntry, Source
-from pipeline.source.formats.text import as_column
+from pipeline.source.formats.text import CAPTION_COLUMNS_OF_LISTS, as_column
 
 PATH_COLUMNS = ("image_path", "filepath", "file_path", "path", "file_name", "filename", "file", "url", "uri", "image")
-CAPTION_COLUMNS = ("caption", "title", "text")
 LIST_SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": None, ".ndjson": None}
 
 _SURPLUS = "(surplus)"
@@ -117,7 +116,7 @@ def _entry(source: Source, folder: str, number: int, row: dict[str, Any]) -> Ima
         except (OSError, ValueError):  # a row will say why
             pass
     key = as_column(row.get(source.key_column)) if source.key_column else None
-    caption = as_column(row.get(source.caption_column or _present(CAPTION_COLUMNS, row)))
+    caption = as_column(row.get(source.caption_column or _present(CAPTION_COLUMNS_OF_LISTS, row)))
     extra = {name: as_column(row.get(name)) for name in source.columns} or None
     return ImageEntry(key or path, uri, num_bytes, mtime_ns, caption=caption or None, extra=extra)
 

@@ -1,9 +1,14 @@
-"""TODO."""
+"""Text as sources bring it: paths, values of JSON, and the usual names of columns."""
 
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+# The order decides where a source has several. The two differ, and stay: a store knows its images by the captions it
+# read, and another choice would make every list or file look changed.
+CAPTION_COLUMNS_OF_LISTS = ("caption", "title", "text")
+CAPTION_COLUMNS_OF_PARQUET = ("caption", "text", "title")
 
 
 def as_text(path: Path | str) -> str:
