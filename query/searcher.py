@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from indexer.manifest import index_path, read_manifest
 from indexer.searcher import FlatSearcher
 from pipeline.errors import InputError
+from pipeline.model.spec import DeviceChoice
 from pipeline.store.layout import Store
 from pipeline.store.parts import read_part
 from pipeline.store.records import CommitMarker, StoreRecord
@@ -30,7 +31,9 @@ class Hit:
     caption: str | None
 
 
-def search(root: Path, queries: list[str], k: int, partial: bool = False) -> list[list[Hit]]:
+def search(
+    root: Path, queries: list[str], k: int, partial: bool = False, device: DeviceChoice = "auto"
+) -> list[list[Hit]]:
     """Find the `k` images of a store that each query describes best.
 
     Args:
@@ -38,8 +41,10 @@ def search(root: Path, queries: list[str], k: int, partial: bool = False) -> lis
         queries: Texts.
         k: Hits per query; fewer where the index is smaller.
         partial: Accept an unfinished store, or an index older than its store.
+        device: Where to embed the texts and to search; `auto` embeds on the CPU.
 
     Raises:
+        ConfigError: If the device is not there.
         StoreError: If store or index cannot be used.
         InputError: If a query is empty.
     """
@@ -49,8 +54,8 @@ def search(root: Path, queries: list[str], k: int, partial: bool = False) -> lis
     record = store.read_run()
     committed = store.require_finished(record, partial)
     read_manifest(store, record, committed, partial)
-    searcher = FlatSearcher(index_path(store))
-    texts = text_encoder(record.encoder).encode_texts(queries)
+    searcher = FlatSearcher(index_path(store), device)
+    texts = text_encoder(record.encoder, device).encode_texts(queries)
     found = _search_living(searcher, texts, k, read_tombstones(store))
     rows = _rows_by_id(store, record, committed, np.unique(np.concatenate(found.ids)))
     return [

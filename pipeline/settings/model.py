@@ -1,4 +1,6 @@
-"""TODO."""
+"""Settings of the model and its pruning policies: shared by every verb that loads one."""
+
+from typing import ClassVar
 
 from pydantic import AliasChoices, Field, model_validator
 
@@ -10,29 +12,34 @@ from pipeline.settings.load import Settings
 class ModelSettings(Settings):
     """Which model, and how its image tower is made cheaper: shared by every verb that loads one."""
 
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("model", "pretrained", "random_weights", "image_size"),
+        "how good": ("policy", "keep_ratio", "gmac_ratio", "adapter"),
+    }
+
     model: str = EMBEDDED
-    """An open_clip name, hf-hub:ORG/NAME, local-dir:PATH, or the embedded model `scenes`."""
+    """Model to load: an open_clip name, hf-hub:ORG/NAME, local-dir:PATH, or the built-in model `scenes`."""
 
     pretrained: str | None = None
-    """Pretrained tag or checkpoint file; needed with an open_clip name."""
+    """Pretrained tag or checkpoint file. An open_clip name needs one."""
 
     random_weights: bool = False
-    """Use random weights; for measuring speed only."""
+    """Use random weights, to measure speed only."""
 
     image_size: int | None = Field(default=None, ge=1)
-    """Side of the tower's input in pixels, where it is not to be the model's own; positions are interpolated."""
+    """Side of the image tower's input in pixels. Unless given, the model's own; else positions are interpolated."""
 
     policy: str | None = None
-    """Pruning policy: a name or a FILE.yaml; `none` is the unpruned model, the default is `balanced`."""
+    """Pruning policy: a name, or FILE.yaml. `none` is the unpruned model; unless given, `balanced`."""
 
     keep_ratio: float | None = Field(default=None, gt=0.0, le=1.0)
-    """Share of patch tokens that the reference method keeps, in (0, 1]; short for that policy."""
-
-    adapter: str | None = None
-    """Directory of an adapter to merge into the weights, or `scenes`, the embedded model's."""
+    """Keep this share of the patch tokens, above 0 and up to 1, by the reference policy."""
 
     gmac_ratio: float | None = Field(default=None, gt=1.0)
-    """Sharpen the policy until the image tower costs this many times fewer multiply-adds than unpruned."""
+    """Sharpen the policy until the image tower needs this many times fewer multiply-adds than unpruned."""
+
+    adapter: str | None = None
+    """Adapter to merge into the weights: a directory, or `scenes`, the built-in model's."""
 
     def model_source(self) -> ModelSource:
         """Where the weights come from."""
@@ -58,7 +65,7 @@ class PoliciesSettings(ModelSettings):
     """The same for verbs that compare several policies with the unpruned model."""
 
     policy: str | None = Field(default=None, validation_alias=AliasChoices("policy", "policies"))
-    """Pruning policies, separated by commas, one condition each; `none` comes first in any case."""
+    """Pruning policies to compare with the unpruned model, separated by commas. Unless given, `balanced`."""
 
     @model_validator(mode="after")
     def _check_policies(self) -> "PoliciesSettings":

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Side-by-side measurements of towers and policies in one process."""

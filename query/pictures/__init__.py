@@ -1,1 +1,1 @@
-"""TODO."""
+"""Pictures for people: contact sheets, kept patches, recall against speed."""
