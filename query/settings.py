@@ -8,7 +8,7 @@ from pydantic_settings import CliPositionalArg
 
 from pipeline.model.spec import DeviceChoice, PrecisionChoice
 from pipeline.settings.load import OutputSettings, Settings
-from pipeline.settings.model import ModelSettings, PoliciesSettings
+from pipeline.settings.model import ModelSettings, PoliciesSettings, PolicySettings
 from pipeline.settings.workers import WorkerSettings
 
 
@@ -115,7 +115,7 @@ class BenchPoliciesSettings(ModelSettings, OutputSettings):
     """Draw recall against measured speed-up to this PNG. Needs matplotlib: pip install "clipsieve[plot]"."""
 
 
-class InspectSettings(ModelSettings, OutputSettings):
+class InspectSettings(PolicySettings, OutputSettings):
     """Show what a policy does to a model: tokens and multiply-adds of every block, and the patches it keeps."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {

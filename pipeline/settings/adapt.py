@@ -8,10 +8,10 @@ from pydantic import AliasChoices, Field, model_validator
 from pipeline.model.adapter.config import TARGETS, Factors, Variant
 from pipeline.model.spec import EMBEDDED, DeviceChoice
 from pipeline.settings.load import OutputSettings
-from pipeline.settings.model import ModelSettings
+from pipeline.settings.model import PolicySettings
 
 
-class AdaptSettings(ModelSettings, OutputSettings):
+class AdaptSettings(PolicySettings, OutputSettings):
     """Train a low-rank adapter that gives back the recall which pruning costs; or export one to an open_clip model."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {

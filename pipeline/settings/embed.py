@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
 from pipeline.settings.load import OutputSettings
-from pipeline.settings.model import ModelSettings
+from pipeline.settings.model import PolicySettings
 from pipeline.settings.workers import WorkerSettings
 from pipeline.source.entry import Source
 
@@ -53,7 +53,7 @@ class SourceSettings(WorkerSettings):
         )
 
 
-class EmbedSettings(SourceSettings, ModelSettings, OutputSettings):
+class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
     """Embed images into a store of Parquet shards, on Ray workers. The same command resumes, and adds new images."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {

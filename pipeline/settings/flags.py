@@ -138,6 +138,8 @@ def refuse_old_flags(prog: str, argv: Sequence[str], model: type[BaseModel]) -> 
         ConfigError: Naming both.
     """
     for token, following in zip(argv, [*argv[1:], ""], strict=False):
+        if token == "--":
+            return
         flag, _, value = token.partition("=")
         new = RENAMED.get(flag.removeprefix("--")) if flag.startswith("--") else None
         if new in model.model_fields and not is_positional(model.model_fields[new]):

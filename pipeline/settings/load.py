@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
 
 from pipeline.errors import ConfigError
@@ -46,12 +46,13 @@ class OutputSettings(Settings):
     json_file: Path | None = None
     """Write the results to this JSON file as well."""
 
-    @field_validator("as_json", mode="before")
+    @field_validator("as_json", mode="wrap")
     @classmethod
-    def _refuse_a_path(cls, value: object) -> object:
-        if isinstance(value, str) and value.endswith(".json"):
-            raise ValueError(f"it is a switch now; give json_file = {value!r} to write the results to a file")
-        return value
+    def _refuse_a_path(cls, value: object, as_bool: ValidatorFunctionWrapHandler) -> bool:
+        try:
+            return as_bool(value)
+        except ValidationError as error:
+            raise ValueError("it is a switch now; name a file by json_file, or --json-file") from error
 
 
 def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> S:

@@ -145,7 +145,7 @@ def test_old_flags_name_the_new_ones(argv, advice, capsys):
     [
         ("bench model", "dtype", "bf16", "precision"),
         ("bench policies", "plan", "grid.yaml", "grid"),
-        ("doctor", "json", "r.json", "json_file = 'r.json'"),
+        ("doctor", "json", "results", "--json-file"),
     ],
 )
 def test_old_keys_name_the_new_ones(verb, key, value, advice, tmp_path, monkeypatch, capsys):

@@ -97,7 +97,20 @@ def test_adapt_and_export(make_image, tiny_model, tmp_path, run):
     (photos := tmp_path / "photos").mkdir()
     for number in range(20):
         make_image(40, 40, number).save(photos / f"{number}.png")
-    few = ["--steps", "1", "--batch-size", "2", "--held-out", "4", "--rank", "2", "--policy", "fast"]
+    few = [
+        "--steps",
+        "1",
+        "--batch-size",
+        "2",
+        "--held-out",
+        "4",
+        "--rank",
+        "2",
+        "--policy",
+        "fast",
+        "--costs",
+        "1,1.5",
+    ]
     argv = ["adapt", "--model", tiny_model, "--data", photos, "--label-free", "--out", tmp_path / "adapter", *few]
     found = run(*argv, "--precision", "fp32", "--device", "cpu")
     assert (found["adapter"], found["was_there"], found["export"]) == (str(tmp_path / "adapter"), False, None)

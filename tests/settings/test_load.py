@@ -13,7 +13,7 @@ from pipeline.settings.adapt import AdaptSettings
 from pipeline.settings.embed import EmbedSettings, SourceSettings
 from pipeline.settings.flags import key_of
 from pipeline.settings.load import OutputSettings, Settings, load_settings
-from pipeline.settings.model import ModelSettings
+from pipeline.settings.model import PolicySettings
 from pipeline.settings.workers import WorkerSettings
 from query.settings import BenchModelSettings
 
@@ -53,7 +53,7 @@ def test_every_settings_class_here_is_tested():
         for value in vars(pipeline.settings.embed).values()
         if isinstance(value, type)
         and issubclass(value, Settings)
-        and value not in (ModelSettings, OutputSettings, SourceSettings, WorkerSettings)
+        and value not in (OutputSettings, PolicySettings, SourceSettings, WorkerSettings)
     }
     assert found == set(VERBS.values())
 
