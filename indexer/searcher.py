@@ -4,22 +4,26 @@ Shapes: Q queries, N vectors, E embedding width, K results.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import faiss
 import numpy as np
 
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
 
 
 class FlatSearcher:
     """An index read from disk and put where it is fastest: on a GPU if FAISS sees one, else in memory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
         """Read the index.
 
         Raises:
+            ConfigError: If a GPU is asked for, and FAISS sees none.
             StoreError: If the file is missing or damaged.
         """
+        if device == "cuda" and faiss.get_num_gpus() == 0:
+            raise ConfigError("device = 'cuda': FAISS sees no GPU; give --device cpu, or see `clipsieve doctor`")
         try:
             self._owner = faiss.read_index(str(path))  # frees what it wraps when it goes
             self._ids = faiss.vector_to_array(self._owner.id_map)
@@ -27,7 +31,7 @@ class FlatSearcher:
         except (RuntimeError, AttributeError) as error:
             raise StoreError(f"cannot read the index {path}; build it again with `clipsieve index`") from error
         self.device = "cpu"
-        if faiss.get_num_gpus() > 0:
+        if device != "cpu" and faiss.get_num_gpus() > 0:
             self._resources = faiss.StandardGpuResources()
             self._index = faiss.index_cpu_to_gpu(self._resources, 0, self._index)
             self.device = "gpu"

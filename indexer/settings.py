@@ -1,17 +1,20 @@
 """Settings of `clipsieve index`."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic_settings import CliPositionalArg
 
-from pipeline.settings.load import Settings
+from pipeline.settings.load import OutputSettings
 
 
-class IndexSettings(Settings):
+class IndexSettings(OutputSettings):
     """Build an exact inner-product index over the embeddings of a store."""
 
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"what": ("store",), "safety": ("partial",)}
+
     store: CliPositionalArg[Path]
-    """A store written by `clipsieve embed`."""
+    """Store written by `clipsieve embed`."""
 
     partial: bool = False
-    """Index what is there, though shards are missing."""
+    """Index what is there, even if shards are missing."""

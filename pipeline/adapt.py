@@ -39,7 +39,7 @@ NUM_SCENES = 4000
 """Scenes drawn to train the adapter of the embedded model."""
 
 _RECIPE_FIELDS = set(AdaptSettings.model_fields) - {
-    *("config", "data", "captions", "out", "export", "adapter", "device", "policy", "precision")
+    *("config", "data", "captions", "out", "export", "adapter", "device", "policy", "precision", "as_json", "json_file")
 }
 
 

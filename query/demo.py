@@ -1,4 +1,4 @@
-"""`clipsieve demo`: the main job on the embedded collection and model, end to end, without a network."""
+"""`clipsieve demo`: the main job on the drawn collection and the built-in model, end to end, without a network."""
 
 import shutil
 from collections.abc import Callable
@@ -43,6 +43,8 @@ def run_demo(
             out=out / "stores",
             keep_ratio=settings.keep_ratio,
             adapter=EMBEDDED,
+            precision=settings.precision,
+            device=settings.device,
             ray_address=settings.ray_address,
         ),
         on_tick,
@@ -55,7 +57,7 @@ def run_demo(
     answers = list(zip(queries, search(stores[-1], queries, HITS_PER_QUERY), strict=True))
     sheet = out / "sheet.png"
     write_sheet(sheet, answers, right_keys=list(asked))
-    for condition, name in zip(results["conditions"], ("none", "pruned", "pruned + adapter"), strict=True):
+    for condition, name in zip(results["conditions"], ("none", "pruned", "pruned+adapter"), strict=True):
         condition["name"] = name
     return results, answers, sheet
 

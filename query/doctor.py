@@ -3,22 +3,21 @@
 import platform
 import shutil
 from importlib import metadata
-from pathlib import Path
 from typing import Any, get_args
 
 from pipeline.errors import ClipsieveError
 from pipeline.machine import cpu_features, cpu_name, num_cores
+from query.settings import DoctorSettings
 
 _PACKAGES = ("torch", "open_clip_torch", "ray", "pyarrow", "pillow", "numpy", "pydantic-settings")
 _FAISS_PACKAGES = ("faiss-gpu", "faiss-gpu-cuvs", "faiss-cpu", "faiss-gpu-cu12")
 
 
-def examine(model: str, images: Path | None = None) -> dict[str, dict[str, Any]]:
+def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
     """Collect the facts, by section. Loads torch, FAISS and the model; starts no Ray.
 
-    Args:
-        model: The model to load and to examine the preprocessing with.
-        images: Folder of photographs for the latter; a few are generated unless given.
+    Raises:
+        ConfigError: If the device is not there.
     """
     import torch
 
@@ -31,18 +30,19 @@ def examine(model: str, images: Path | None = None) -> dict[str, dict[str, Any]]
 
     faiss = faiss_build()
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    device = pick_device()
-    precision = pick_precision("auto", device)
+    device = pick_device(settings.device)
+    precision = pick_precision(settings.precision, device)
+    exact = "fp32" if settings.precision == "auto" else precision  # rounding would hide differences between pixels
     preprocessing = dict.fromkeys(get_args(DecoderName), "not examined")
     try:
-        entries = list_images(images)[0] if images else list(generated_photos())
+        entries = list_images(settings.images)[0] if settings.images else list(generated_photos())
         for decoder in preprocessing:
-            loaded = load_model(ModelSource(model=model, decoder=decoder), "fp32", device)
+            loaded = load_model(ModelSource(model=settings.model, decoder=decoder), exact, device)
             preprocessing[decoder] = describe(parity_cosines(loaded, entries))
         loading = f"ok, {loaded.spec.embedding_dim} dimensions, weights {loaded.spec.weights_sha256[:16]}"
     except ClipsieveError as error:
         loading = f"failed: {error}"
-    workers = f"{num_gpus}, one per GPU" if num_gpus else f"{num_cores()}, one per core"
+    workers = f"{num_gpus}, one per GPU" if device.type == "cuda" else f"{num_cores()}, one per core"
     return {
         "versions": {
             "clipsieve": metadata.version("clipsieve"),
@@ -62,12 +62,12 @@ def examine(model: str, images: Path | None = None) -> dict[str, dict[str, Any]]
             "faiss compile options": faiss["compile_options"],
         },
         "disk": {"/dev/shm free": _free("/dev/shm"), "temporary folder free": _free("/tmp")},
-        "model": {model: loading},
+        "model": {settings.model: loading},
         "pixels against open_clip's own": {f"--decoder {name}": found for name, found in preprocessing.items()},
         "what will run where": {
             "decode": f"CPU, Ray tasks on {num_cores()} cores; by --decoder torchvision some on {device.type}",
             "encode": f"{device.type}, {precision}, Ray workers: {workers}",
-            "index and search": "GPU" if faiss["gpus"] else "CPU",
+            "index and search": "GPU" if faiss["gpus"] and settings.device != "cpu" else "CPU",
         },
     }
 

@@ -2,8 +2,8 @@
 
 What is measured, here and everywhere in this project:
 
-- Condition `none` is open_clip's own forward in its fastest own settings (see `pipeline.model.encode`). It is the baseline
-  of every difference, speed-up and cost ratio.
+- Condition `none` is open_clip's own forward in its fastest own settings (see `pipeline.model.encode`). It is the
+  baseline of every difference, speed-up and cost ratio.
 - `images_per_second`: the image tower alone on uint8 in memory, median of interleaved rounds, warm-up thrown away.
 - `images_per_second_end_to_end`: files to committed Parquet on all Ray workers, their start excluded.
 - Metrics are fractions; differences are paired, with a bootstrap 95 % interval clustered by image.
@@ -14,49 +14,30 @@ What is measured, here and everywhere in this project:
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.embed import EmbedReport, embed
-from pipeline.errors import InputError
 from pipeline.measure.provenance import provenance
-from pipeline.measure.recall import KS, first_hit_ranks, paired_difference, recall_metrics, recovered_share
+from pipeline.measure.recall import KS, paired_difference, recall_metrics, recovered_share
 from pipeline.measure.timing import ROUNDS, images_per_second, median_rates, median_speedup
 from pipeline.model.device import pick_device, use_all_cores
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import load_model
-from pipeline.model.pruning.policy import UNPRUNED, PruningPolicy
-from pipeline.model.spec import EncoderSpec
+from pipeline.model.pruning.policy import UNPRUNED
+from pipeline.model.spec import DeviceChoice
 from pipeline.monitor.progress import Tick
 from pipeline.pixels.decode import decode_batch
-from pipeline.settings.embed import EmbedSettings
 from pipeline.source.entry import ImageEntry
 from pipeline.source.formats.captions import read_captions, with_captions
 from pipeline.source.formats.folder import list_images
-from pipeline.store.markers import committed_markers
-from pipeline.store.parts import embeddings_of, read_part
 from pipeline.store.records import StoreRecord
 from pipeline.workers.pool import worker_pool
+from query.evaluation.answers import Answers, answer
+from query.evaluation.conditions import CONTROL, Condition, conditions_of, embed_settings
 from query.settings import EvaluateSettings
-from query.text import text_encoder
-
-ADAPTED = "+adapter"
-CONTROL = f"{UNPRUNED}+control"
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One way to embed the images: its name in the results, what `--policy` calls it, the policy, the adapter."""
-
-    name: str
-    asked: str | None
-    policy: PruningPolicy | None
-    adapter: str | None = None
 
 
 def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = lambda name, tick: None) -> dict:
@@ -64,23 +45,25 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
 
     Args:
         settings: Images, captions, encoder.
-        on_tick: Told the condition and how far its embedding is.
+        on_tick: Called with the condition and the progress of its embedding.
 
     Returns:
         The results, as they are written to JSON; metrics have CLIP_benchmark's names and are fractions.
 
     Raises:
+        ConfigError: If the device is not there.
         InputError: If captions and images do not fit.
     """
+    pick_device(settings.device)  # refused before anything is embedded
     captions = read_captions(settings.captions)
     entries = with_captions(list_images(settings.images)[0], captions)
-    conditions = _conditions(settings)
+    conditions = conditions_of(settings)
     with ExitStack() as stack:
         out = settings.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clipsieve-")))
         with worker_pool(settings) as pool:
             reports = {
                 condition.name: embed(
-                    _embed_settings(settings, condition, out),
+                    embed_settings(settings, condition, out),
                     lambda tick, name=condition.name: on_tick(name, tick),
                     pool,
                     is_baseline=True,
@@ -91,8 +74,8 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
         if warning:  # nobody asked for a policy, and this tower takes none
             conditions, reports = conditions[:1], {UNPRUNED: reports[UNPRUNED]}
         bench_entries = entries[: settings.bench_images]
-        rates = _tower_rates(bench_entries, conditions, reports[UNPRUNED].record)
-        answers = _answer(reports, captions)
+        rates = _tower_rates(bench_entries, conditions, reports[UNPRUNED].record, settings.device)
+        answers = answer(reports, captions)
     results = {
         "dataset": settings.images.absolute().name,
         "model": settings.model,
@@ -104,107 +87,17 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
     }
     if settings.adapter:
         results |= {"adapter": settings.adapter, "control": settings.control}
-        results["recovery"] = [_recovery(condition, answers) for condition in conditions if _is_repaired(condition)]
+        results["recovery"] = [_recovery(condition, answers) for condition in conditions if condition.is_repaired]
     return results
 
 
-def _conditions(settings: EvaluateSettings) -> list[Condition]:
-    """The unpruned model first, then each policy; and the same with the adapter where there is one."""
-    conditions = [Condition(UNPRUNED, UNPRUNED, None)]
-    if settings.control:
-        conditions.append(Condition(CONTROL, UNPRUNED, None, settings.control))
-    if settings.adapter and settings.asks_unpruned:
-        conditions.append(Condition(f"{UNPRUNED}{ADAPTED}", UNPRUNED, None, settings.adapter))
-    for asked, policy in settings.pruning_policies().items():
-        conditions.append(Condition(policy.name, asked, policy))
-        if settings.adapter:
-            conditions.append(Condition(f"{policy.name}{ADAPTED}", asked, policy, settings.adapter))
-    return conditions
-
-
-def _is_repaired(condition: Condition) -> bool:
-    return condition.policy is not None and condition.adapter is not None
-
-
-def _embed_settings(settings: EvaluateSettings, condition: Condition, out: Path) -> EmbedSettings:
-    fields = set(EmbedSettings.model_fields) - {"out", "captions", "config", "policy", "source"}
-    shared = settings.model_dump(include=fields)
-    shared |= {"policy": condition.asked, "adapter": condition.adapter}
-    if condition.policy is None:
-        shared |= {"keep_ratio": None, "gmac_ratio": None}
-    return EmbedSettings(**shared, source=str(settings.images), out=out / condition.name, captions=settings.captions)
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What became of the queries. `ranks` are of the first hit, by condition and task."""
-
-    ranks: dict[str, dict[str, np.ndarray]]
-    bare_ranks: dict[str, dict[str, np.ndarray]]
-    """The same with texts embedded without the adapter, where it changes the text tower."""
-
-    clusters: dict[str, np.ndarray]
-    """Image that each query belongs to, by task."""
-
-    cosines: dict[str, float]
-    """Mean cosine of the images' embeddings to the unpruned ones."""
-
-    counts: dict[str, int]
-
-
-def _answer(reports: dict[str, EmbedReport], captions: dict[str, list[str]]) -> Answers:
-    images = {name: _embeddings_by_key(report) for name, report in reports.items()}
-    failed = sorted(captions.keys() - images[UNPRUNED].keys())
-    keys = [key for key in captions if key in images[UNPRUNED]]
-    if not keys:
-        raise InputError(f"none of the {len(captions)} captioned images could be embedded, first {failed[0]!r}")
-    gallery = keys + sorted(images[UNPRUNED].keys() - captions.keys())
-    texts = [text for key in keys for text in captions[key]]
-    text_labels = np.array([number for number, key in enumerate(keys) for _ in captions[key]])
-    image_labels = np.arange(len(gallery))
-    captioned = slice(0, len(keys))
-
-    def ranks(vectors_NE: np.ndarray, text_vectors_QE: np.ndarray) -> dict[str, np.ndarray]:
-        owned_NE = vectors_NE[captioned]
-        return {
-            "image_retrieval": first_hit_ranks(text_vectors_QE, text_labels, vectors_NE, image_labels),
-            "text_retrieval": first_hit_ranks(owned_NE, image_labels[captioned], text_vectors_QE, text_labels),
-        }
-
-    encoders = {name: report.record.encoder for name, report in reports.items()}
-    text_vectors = {spec.text_space: text_encoder(spec).encode_texts(texts) for spec in _one_of_each(encoders.values())}
-    vectors = {name: np.stack([by_key[key] for key in gallery]) for name, by_key in images.items()}
-    bare = encoders[UNPRUNED].text_space
-    return Answers(
-        ranks={name: ranks(vectors[name], text_vectors[encoders[name].text_space]) for name in reports},
-        bare_ranks={
-            name: ranks(vectors[name], text_vectors[bare]) for name in reports if encoders[name].text_space != bare
-        },
-        clusters={"image_retrieval": text_labels, "text_retrieval": image_labels[captioned]},
-        cosines={name: float((vectors[name] * vectors[UNPRUNED]).sum(axis=1).mean()) for name in reports},
-        counts={"num_images": len(gallery), "num_captions": len(texts), "num_failed_images": len(failed)},
-    )
-
-
-def _one_of_each(specs: Iterable[EncoderSpec]) -> Iterable[EncoderSpec]:
-    return {spec.text_space: spec for spec in specs}.values()
-
-
-def _embeddings_by_key(report: EmbedReport) -> dict[str, np.ndarray]:
-    by_key = {}
-    for stats in committed_markers(report.store, report.record).values():
-        table = read_part(report.store.part_of(stats), ["id", "key", "status", "embedding"])
-        key_of = dict(zip(table["id"].to_pylist(), table["key"].to_pylist(), strict=True))
-        ids, vectors = embeddings_of(table)
-        by_key |= {key_of[i]: vector for i, vector in zip(ids.tolist(), vectors, strict=True)}
-    return by_key
-
-
-def _tower_rates(entries: list[ImageEntry], conditions: list[Condition], record: StoreRecord) -> dict[str, dict]:
+def _tower_rates(
+    entries: list[ImageEntry], conditions: list[Condition], record: StoreRecord, asked: DeviceChoice
+) -> dict[str, dict]:
     spec = record.encoder
     pixels = decode_batch(entries, spec.preprocess, record.max_pixels).pixels
     use_all_cores()
-    device, loaded = pick_device(), {}
+    device, loaded = pick_device(asked), {}
     for adapter in {condition.adapter for condition in conditions}:
         source = spec.source.model_copy(update={"adapter": adapter})
         loaded[adapter] = load_model(source, spec.precision, device)

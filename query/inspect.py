@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.model.device import pick_device, use_all_cores
+from pipeline.model.device import pick_device, pick_precision, use_all_cores
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import LoadedModel, load_model
 from pipeline.model.pruning.cost import block_costs
@@ -25,12 +25,13 @@ def inspect(settings: InspectSettings) -> dict[str, Any]:
 
     Raises:
         InputError: If the model cannot be loaded, its tower cannot be pruned, or the image cannot be decoded.
-        ConfigError: If the policy does not fit the tower.
+        ConfigError: If the device is not there, or the policy does not fit the tower.
     """
     policy = settings.pruning_policy()
     source = settings.model_source() if settings.image else settings.any_weights()
     use_all_cores()
-    loaded = load_model(source, "fp32", pick_device())
+    device = pick_device(settings.device)
+    loaded = load_model(source, pick_precision(settings.precision, device), device)
     tower = view_of(loaded.clip.visual)
     unpruned, encoder = Encoder(sharing_weights(loaded), None), Encoder(sharing_weights(loaded), policy)
     preprocess = loaded.spec.preprocess

@@ -8,6 +8,7 @@ import numpy as np
 from indexer.manifest import index_path, read_manifest
 from indexer.searcher import FlatSearcher
 from pipeline.errors import InputError
+from pipeline.model.spec import DeviceChoice
 from pipeline.store.view import StoreView
 from query.text import text_encoder
 
@@ -24,7 +25,9 @@ class Hit:
     caption: str | None
 
 
-def search(root: Path, queries: list[str], k: int, partial: bool = False) -> list[list[Hit]]:
+def search(
+    root: Path, queries: list[str], k: int, partial: bool = False, device: DeviceChoice = "auto"
+) -> list[list[Hit]]:
     """Find the `k` images of a store that each query describes best.
 
     Args:
@@ -32,8 +35,10 @@ def search(root: Path, queries: list[str], k: int, partial: bool = False) -> lis
         queries: Texts.
         k: Hits per query; fewer where the index is smaller.
         partial: Accept an unfinished store, or an index older than its store.
+        device: Where to embed the texts and to search; `auto` embeds on the CPU.
 
     Raises:
+        ConfigError: If the device is not there.
         StoreError: If store or index cannot be used.
         InputError: If a query is empty.
     """
@@ -41,8 +46,8 @@ def search(root: Path, queries: list[str], k: int, partial: bool = False) -> lis
         raise InputError("the query is empty; say in words what to look for")
     view = StoreView.open(root, partial)
     read_manifest(view, partial)
-    searcher = FlatSearcher(index_path(view.store))
-    texts = text_encoder(view.record.encoder).encode_texts(queries)
+    searcher = FlatSearcher(index_path(view.store), device)
+    texts = text_encoder(view.record.encoder, device).encode_texts(queries)
     found = _search_live(searcher, texts, k, view.deleted)
     rows = view.rows(np.concatenate(found.ids), ["key", "uri", "caption"])
     return [

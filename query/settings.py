@@ -1,162 +1,226 @@
-"""Settings of `search`, `evaluate`, `inspect`, `bench model`, `demo` and `doctor`."""
+"""Settings of the verbs that answer and measure, and of `completion`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from pipeline.settings.load import Settings
-from pipeline.settings.model import ModelSettings, PoliciesSettings
+from pipeline.model.spec import DeviceChoice, PrecisionChoice
+from pipeline.settings.load import OutputSettings, Settings
+from pipeline.settings.model import ModelSettings, PoliciesSettings, PolicySettings
 from pipeline.settings.workers import WorkerSettings
 
 
-class SearchSettings(Settings):
+class SearchSettings(OutputSettings):
     """Find the images of a store that a text describes best."""
 
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("store", "query", "k"),
+        "how fast": ("device",),
+        "safety": ("partial",),
+        "watching": ("sheet",),
+    }
+
     store: CliPositionalArg[Path]
-    """An indexed store."""
+    """Indexed store."""
 
     query: CliPositionalArg[str]
-    """What to look for, in words."""
+    """Text that says what to look for."""
 
     k: int = Field(default=10, ge=1)
     """Number of hits."""
 
-    as_json: bool = Field(default=False, alias="json")
-    """Print JSON instead of a table."""
+    device: DeviceChoice = "auto"
+    """Where to embed the text, in fp32, and to search. auto embeds on the CPU, and searches on a GPU if FAISS sees
+    one."""
+
+    partial: bool = False
+    """Search an index that does not cover the whole store."""
 
     sheet: Path | None = None
     """Write a contact sheet of the hits to this PNG."""
 
-    partial: bool = False
-    """Search an index that does not cover the store."""
 
-
-class EvaluateSettings(WorkerSettings, PoliciesSettings):
+class EvaluateSettings(WorkerSettings, PoliciesSettings, OutputSettings):
     """Measure recall and speed of the pruned model against the unpruned one, on your own images and captions."""
 
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("images", "captions", "out"),
+        "how good": ("control",),
+        "how fast": ("bench_images",),
+    }
+
     images: Path
-    """Folder of images; every one of them is in the gallery."""
+    """Folder of images. All of them are in the gallery."""
 
     captions: Path
-    """TSV of `key TAB caption`; several captions an image are allowed."""
+    """TSV of `key TAB caption`. An image may have several captions."""
+
+    out: Path | None = None
+    """Folder to keep the stores in. Unless given, they are temporary."""
 
     control: str | None = None
     """Adapter trained alike without pruning: the unpruned model with it shows what training alone gives."""
 
-    json_path: Path | None = Field(default=None, alias="json")
-    """Write the results to this file."""
-
-    out: Path | None = None
-    """Keep the stores in this folder, instead of a temporary one."""
+    device: DeviceChoice = "auto"
+    """Where workers encode and the image tower is timed. auto takes GPUs if there are any; with cpu, workers take no
+    GPU."""
 
     bench_images: int = Field(default=128, ge=1)
-    """Images on which the bare image tower is timed."""
+    """Number of images to time the bare image tower on."""
 
 
-class BenchPoliciesSettings(ModelSettings):
-    """Measure recall against speed of every policy of a plan, on your own images and captions, in one process."""
+class BenchPoliciesSettings(ModelSettings, OutputSettings):
+    """Measure recall against speed of every policy of a grid, on your own images and captions, in one process."""
 
-    plan: CliPositionalArg[Path]
-    """YAML list of series of policies; see configs/bench/."""
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("grid", "images", "captions", "num_images", "seed"),
+        "how good": ("precision",),
+        "how fast": ("device", "batch_size", "bench_images", "rounds"),
+        "watching": ("plot",),
+    }
+
+    grid: CliPositionalArg[Path]
+    """YAML list of series of policies; see configs/bench/grids/."""
 
     images: Path
-    """Folder of images; those that have captions are the gallery."""
+    """Folder of images. Those with captions are the gallery."""
 
     captions: Path
-    """TSV of `key TAB caption`; several captions an image are allowed."""
+    """TSV of `key TAB caption`. An image may have several captions."""
 
     num_images: int | None = Field(default=None, ge=1)
-    """Draw so many of the captioned images, without regard to order; all of them unless given."""
+    """Size of a random sample of the captioned images. Unless given, all of them."""
 
     seed: int = 1
-    """Of that draw."""
+    """Seed of the random sample."""
 
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Type of weights and activations; auto takes what the device computes fastest."""
+    precision: PrecisionChoice = "auto"
+    """Number format of weights and activations. auto takes what the device computes fastest."""
+
+    device: DeviceChoice = "auto"
+    """Where to run. auto takes a GPU if there is one."""
 
     batch_size: int | None = Field(default=None, ge=1)
-    """Images per forward pass; 32 on CPU, 256 on GPU unless given."""
+    """Images per forward pass. Unless given, 32 on a CPU and 256 on a GPU."""
 
     bench_images: int = Field(default=64, ge=1)
-    """Images on which each policy is timed in a round."""
+    """Number of images to time each policy on in a round."""
 
     rounds: int = Field(default=7, ge=1)
-    """Rounds that count; each runs every policy, a first one is thrown away."""
-
-    json_path: Path | None = Field(default=None, alias="json")
-    """Write the results to this file."""
+    """Number of rounds that count. Each runs every policy; a first one is thrown away."""
 
     plot: Path | None = None
-    """Draw recall against measured speed-up to this PNG; needs matplotlib (pip install "clipsieve[plot]")."""
+    """Draw recall against measured speed-up to this PNG. Needs matplotlib: pip install "clipsieve[plot]"."""
 
 
-class InspectSettings(ModelSettings):
+class InspectSettings(PolicySettings, OutputSettings):
     """Show what a policy does to a model: tokens and multiply-adds of every block, and the patches it keeps."""
 
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("image", "picture"),
+        "how good": ("precision",),
+        "how fast": ("device",),
+    }
+
     image: Path | None = None
-    """Photograph on which to show the patches that are kept."""
+    """Photograph to show the kept patches on."""
 
     picture: Path = Path("kept.png")
-    """PNG to draw it to; written where an image is given."""
+    """PNG to draw the kept patches to, if --image is given."""
 
-    as_json: bool = Field(default=False, alias="json")
-    """Print JSON instead of a table."""
+    precision: PrecisionChoice = "fp32"
+    """Number format of weights and activations. The table does not depend on it; the kept patches may. auto takes what
+    the device computes fastest."""
+
+    device: DeviceChoice = "auto"
+    """Where to run. auto takes a GPU if there is one."""
 
 
-class BenchModelSettings(PoliciesSettings):
+class BenchModelSettings(PoliciesSettings, OutputSettings):
     """Time the image tower under policies, side by side with the unpruned tower and with open_clip's own call."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to run; auto takes a GPU where there is one."""
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "how good": ("precision",),
+        "how fast": ("device", "compile_tower", "batch_size", "rounds", "batches"),
+    }
 
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Type of weights and activations; auto takes what the device computes fastest."""
+    precision: PrecisionChoice = "auto"
+    """Number format of weights and activations. auto takes what the device computes fastest."""
+
+    device: DeviceChoice = "auto"
+    """Where to run. auto takes a GPU if there is one."""
 
     compile_tower: bool = Field(default=False, alias="compile")
     """Compile every tower with torch.compile, at static shapes; on a GPU with CUDA graphs."""
 
     batch_size: int | None = Field(default=None, ge=1)
-    """Images per forward pass; 32 on CPU, 256 on GPU unless given."""
+    """Images per forward pass. Unless given, 32 on a CPU and 256 on a GPU."""
 
     rounds: int = Field(default=7, ge=1)
-    """Rounds that count; each runs every condition, a first one is thrown away."""
+    """Number of rounds that count. Each runs every condition; a first one is thrown away."""
 
     batches: int = Field(default=2, ge=1)
-    """Forward passes of a condition in a round."""
-
-    json_path: Path | None = Field(default=None, alias="json")
-    """Write the results to this file."""
+    """Forward passes per condition and round."""
 
 
-class DemoSettings(Settings):
-    """Run the main job on an embedded collection and model: embed, index, search, measure. No network."""
+class DemoSettings(OutputSettings):
+    """Run the main job on the built-in model and a drawn collection: embed, index, search, measure. No network."""
+
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("out", "num_images"),
+        "how good": ("keep_ratio", "precision"),
+        "how fast": ("device", "ray_address"),
+    }
 
     out: Path = Path("clipsieve-demo")
     """Folder for the collection, the stores and the contact sheet."""
 
-    json_path: Path | None = Field(default=None, alias="json")
-    """Write the results to this file."""
-
     num_images: int = Field(default=1000, ge=20)
-    """Images to draw."""
+    """Number of images to draw."""
 
     keep_ratio: float | None = Field(default=None, gt=0.0, le=1.0)
-    """Share of patch tokens kept, in (0, 1]; 0.7 unless given."""
+    """Keep this share of the patch tokens, above 0 and up to 1, by the reference policy. Unless given, `balanced`."""
+
+    precision: PrecisionChoice = "auto"
+    """Number format of weights and activations. auto takes what the workers' hardware computes fastest."""
+
+    device: DeviceChoice = "auto"
+    """Where workers encode. auto takes GPUs if there are any; with cpu, workers take no GPU."""
 
     ray_address: str | None = None
-    """Ray cluster to join; else Ray starts on this machine."""
+    """Ray cluster to join. Unless this or RAY_ADDRESS is given, Ray starts on this machine."""
 
 
-class DoctorSettings(Settings):
+class DoctorSettings(OutputSettings):
     """Show versions, hardware, and what will run where."""
 
-    as_json: bool = Field(default=False, alias="json")
-    """Print JSON instead of a table."""
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("model", "images"),
+        "how good": ("precision",),
+        "how fast": ("device",),
+    }
 
     model: str = "scenes"
-    """Model whose loading is tried."""
+    """Model to try to load."""
 
     images: Path | None = None
-    """Folder of photographs to compare our preprocessing with open_clip's on; a few are generated unless given."""
+    """Folder of photographs on which to compare the preprocessing with open_clip's own. Unless given, a few are
+    generated."""
+
+    precision: PrecisionChoice = "auto"
+    """Number format to report on, and to load the model in. auto reports what the device computes fastest, and loads
+    in fp32."""
+
+    device: DeviceChoice = "auto"
+    """Where to load the model. auto takes a GPU if there is one."""
+
+
+class CompletionSettings(Settings):
+    """Print a script that completes verbs, flags and choices when TAB is pressed."""
+
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"what": ("shell",)}
+
+    shell: CliPositionalArg[Literal["bash", "zsh", "fish"]]
+    """Shell to print the script for: bash, zsh or fish."""

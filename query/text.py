@@ -1,24 +1,26 @@
 """The text tower of a store: loaded by what the store says, and checked against it."""
 
 from pipeline.errors import FingerprintMismatch
+from pipeline.model.device import pick_device
 from pipeline.model.encode import Encoder
 from pipeline.model.load import load_model
-from pipeline.model.spec import EncoderSpec
+from pipeline.model.spec import DeviceChoice, EncoderSpec
 
 
-def text_encoder(spec: EncoderSpec) -> Encoder:
+def text_encoder(spec: EncoderSpec, device: DeviceChoice = "auto") -> Encoder:
     """Load the encoder whose text vectors live in the same space as `spec`'s images.
 
-    Texts are embedded in float32 on the CPU: they are few, and their space does not depend on the image side's
-    precision.
+    Texts are embedded in float32, and by `auto` on the CPU: they are few, and their space does not depend on the image
+    side's precision.
 
     Raises:
+        ConfigError: If the device is not there.
         FingerprintMismatch: If the weights found under the store's model name are not the ones it was made with.
     """
     source = spec.source
     if spec.text_adapter is None:  # the adapter is of the images alone, and may lie elsewhere
         source = source.model_copy(update={"adapter": None})
-    encoder = Encoder(load_model(source, "fp32", "cpu"), policy=None)
+    encoder = Encoder(load_model(source, "fp32", pick_device("cpu" if device == "auto" else device)), policy=None)
     if encoder.spec.text_space != spec.text_space:
         raise FingerprintMismatch(
             f"the store's images are in text space {spec.text_space[:16]}, model {spec.source.model} found here has "

@@ -48,11 +48,11 @@ def test_demo_runs_from_an_empty_folder(installed, tmp_path):
     # -P is what a console script has: the working directory is not on the path
     probe = [binaries / "python", "-P", "-c", "import pipeline; print(pipeline.__file__)"]
     assert subprocess.run(probe, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.startswith(str(site))
-    command = [binaries / "clipsieve", "demo", "--num-images", "100", "--json", "results.json"]
+    command = [binaries / "clipsieve", "demo", "--num-images", "100", "--json-file", "results.json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
-    assert [condition["name"] for condition in results["conditions"]] == ["none", "pruned", "pruned + adapter"]
+    assert [condition["name"] for condition in results["conditions"]] == ["none", "pruned", "pruned+adapter"]
     assert results["num_images"] == 100
     assert results["conditions"][0]["metrics"]["image_retrieval_recall@10"] > 0.9
     assert (tmp_path / "clipsieve-demo" / "sheet.png").is_file()

@@ -126,3 +126,8 @@ def neighbour_overlap(images_NE: np.ndarray, others_NE: np.ndarray, k: int) -> f
 def recall_metrics(ranks_by_task: dict[str, np.ndarray], ks: Sequence[int] = KS) -> dict[str, float]:
     """Name metrics as CLIP_benchmark does: `<task>_recall@<k>`, task `image_retrieval` or `text_retrieval`."""
     return {f"{task}_recall@{k}": recall_at(ranks, k) for task, ranks in ranks_by_task.items() for k in ks}
+
+
+def recall_sum(metrics: dict[str, float]) -> float:
+    """Text->image R@1 + R@5 + R@10, a fraction of 3, from metrics as `recall_metrics` names them."""
+    return sum(metrics[f"image_retrieval_recall@{k}"] for k in KS)

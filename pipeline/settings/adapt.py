@@ -1,44 +1,58 @@
 """Settings of `adapt`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
 from pipeline.model.adapter.config import TARGETS, Factors, Variant
-from pipeline.model.spec import EMBEDDED
-from pipeline.settings.model import ModelSettings
+from pipeline.model.spec import EMBEDDED, DeviceChoice
+from pipeline.settings.load import OutputSettings
+from pipeline.settings.model import PolicySettings
 
 
-class AdaptSettings(ModelSettings):
+class AdaptSettings(PolicySettings, OutputSettings):
     """Train a low-rank adapter that gives back the recall which pruning costs; or export one to an open_clip model."""
 
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("data", "captions", "label_free", "out", "export", "adapter"),
+        "how good": (
+            *("variant", "factors", "targets", "rank", "alpha", "costs", "crop_area", "steps"),
+            *("learning_rate", "weight_decay", "feature_weight", "similarity_weight"),
+            *("contrastive_weight", "task_weight", "patience", "seed", "precision"),
+        ),
+        "how fast": ("device", "batch_size"),
+        "watching": ("held_out", "evaluate_every"),
+    }
+
     data: Path | None = None
-    """Folder of images to train on; drawn scenes for the model `scenes`, unless given."""
+    """Folder of images to train on. The built-in model `scenes` needs none: its scenes are drawn."""
 
     captions: Path | None = None
-    """TSV of `key TAB caption`; images without captions are left out."""
+    """TSV of `key TAB caption`. Images without captions are left out."""
 
     label_free: bool = False
-    """Train on images alone: only the image tower is updated, to embed pruned as it did unpruned."""
+    """Train on images alone: update only the image tower, so that it embeds pruned as it did unpruned."""
 
     out: Path | None = None
     """Adapter to write, or to finish."""
 
     export: Path | None = None
-    """Also write the model with the adapter merged, as a directory that open_clip loads by `local-dir:`."""
+    """Directory to write the model with the adapter merged to; open_clip loads it as `local-dir:`."""
 
     adapter: str | None = Field(default=None, validation_alias=AliasChoices("from", "adapter"))
-    """A finished adapter to export; nothing is trained."""
+    """Finished adapter to export; nothing is trained."""
 
     variant: Variant | None = None
-    """What the towers share: cores; cores and a basis of the output projections; nothing; or images alone."""
+    """What the towers share: shared (cores), shared+head (also a basis of the output projections), independent
+    (nothing), or image-only (only the image tower is updated). Unless given, shared; with --label-free, image-only."""
 
     factors: Factors = "free"
-    """Learn the factors A and B; or fix them to the weights' singular vectors, and learn cores and a diagonal."""
+    """How updates are factored: free learns A and B; singular fixes them to the weights' singular vectors, and learns
+    cores and a diagonal."""
 
     targets: str = "q,k,v,o,mlp"
-    """Matrices of each block that are updated, separated by commas: of q, k, v, o and mlp."""
+    """Matrices of each block to update, separated by commas: any of q, k, v, o and mlp."""
 
     rank: int = Field(default=16, ge=1)
     """Rank of every update."""
@@ -47,52 +61,53 @@ class AdaptSettings(ModelSettings):
     """Updates are scaled by alpha / sqrt(rank)."""
 
     costs: str = "1,1.25,1.5,2,2.5"
-    """How many times fewer multiply-adds: half of the steps draw one of these, half take the policy as it is."""
+    """How many times fewer multiply-adds. Half of the steps draw one of these, half take the policy as it is."""
 
     crop_area: float = Field(default=0.5, gt=0.0, le=1.0)
-    """Random parts of the images are shown, of at least this share of their area; 1 shows them whole."""
+    """Smallest share of an image's area that a random crop shows; 1 shows whole images."""
 
     steps: int = Field(default=1000, ge=1)
-    """Steps of training."""
+    """Number of training steps."""
 
     batch_size: int = Field(default=64, ge=2)
-    """Images a step."""
+    """Images per step."""
 
     learning_rate: float = Field(default=2e-3, gt=0.0)
-    """Highest rate of AdamW, after a warm-up over the first 5 % of steps; then a cosine to zero."""
+    """Peak learning rate of AdamW, after a warm-up over the first 5 % of steps, followed by a cosine to zero."""
 
     weight_decay: float = Field(default=0.01, ge=0.0)
-    """Of the factors A and B; cores, diagonals and offsets do not decay."""
+    """Weight decay of the factors A and B. Cores, diagonals and offsets do not decay."""
 
     feature_weight: float = Field(default=1.0, ge=0.0)
-    """Weight of 1 - cosine to the teacher's embeddings."""
+    """Loss weight of 1 - cosine to the teacher's embeddings."""
 
     similarity_weight: float = Field(default=1.0, ge=0.0)
-    """With captions: weight of the divergence from the teacher's similarities within a batch."""
+    """Loss weight of the divergence from the teacher's similarities within a batch. Needs captions."""
 
     contrastive_weight: float = Field(default=1.0, ge=0.0)
-    """With captions: weight of telling them apart between the student's tower and the teacher's other one."""
+    """Loss weight of the contrastive loss between one tower of the student and the other of the teacher. Needs
+    captions."""
 
     task_weight: float = Field(default=0.1, ge=0.0)
-    """With captions: weight of telling them apart between the student's towers."""
+    """Loss weight of the contrastive loss between the student's two towers. Needs captions."""
 
     held_out: int = Field(default=500, ge=4)
-    """Images to validate on, at most a fifth of all."""
+    """Number of images to validate on; at most a fifth of all."""
 
     evaluate_every: int = Field(default=100, ge=1)
-    """Steps between validations; the best state is kept."""
+    """Steps between validations. The best state is kept."""
 
     patience: int = Field(default=5, ge=1)
-    """Validations without a better state before training stops early."""
+    """Number of validations without a better state before training stops early."""
 
     seed: int = 0
-    """Of the factors, the order of images and the costs."""
+    """Seed of the factors, the order of the images and the drawn costs."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Type of weights and activations; auto takes bf16 where the device computes it natively."""
+    """Number format of weights and activations. auto takes bf16 if the device computes it natively."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto takes a GPU where there is one."""
+    device: DeviceChoice = "auto"
+    """Where to train. auto takes a GPU if there is one."""
 
     @model_validator(mode="after")
     def _check(self) -> "AdaptSettings":

@@ -1,12 +1,13 @@
 """Settings of `clipsieve embed`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
-from pipeline.settings.model import ModelSettings
+from pipeline.settings.load import OutputSettings
+from pipeline.settings.model import PolicySettings
 from pipeline.settings.workers import WorkerSettings
 from pipeline.source.entry import Source
 
@@ -16,70 +17,81 @@ OnChange = Literal["stop", "keep", "embed"]
 class SourceSettings(WorkerSettings):
     """Where images come from, and which of its columns are used."""
 
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("input_format", "image_column", "key_column", "caption_column", "columns", "key_prefix"),
+    }
+
     input_format: Literal["auto", "folder", "webdataset", "parquet", "list"] = "auto"
-    """What the source is; auto goes by its name: .tar, .parquet, .csv .tsv .jsonl, else a folder."""
+    """Kind of source. auto goes by the name: .tar, .parquet, .csv .tsv .jsonl, else a folder."""
 
     image_column: str | None = None
-    """Column of image bytes, paths or URLs, of Parquet files and lists; found by usual names unless given."""
+    """Column of image bytes, paths or URLs, in Parquet files and lists. Unless given, found by usual names."""
 
     key_column: str | None = None
-    """Column of unique keys; file and row number (Parquet), or the path (lists), unless given."""
+    """Column of unique keys. Unless given, file and row number (Parquet), or the path (lists)."""
 
     caption_column: str | None = None
-    """Column (tars: field of the .json member) of captions; found by usual names unless given."""
+    """Column of captions; in tars, a field of the .json member. Unless given, found by usual names."""
 
     columns: str | None = None
-    """More columns to carry along to every row, separated by commas."""
+    """More columns to carry along into every row, separated by commas."""
 
     key_prefix: str = ""
-    """Put before every key, so that two sources of equal names fit into one store."""
+    """Text to put before every key, so that sources with equal names fit into one store."""
 
 
-class EmbedSettings(SourceSettings, ModelSettings):
-    """Embed images into a store of Parquet shards, on Ray workers; go on with a store that was begun or has grown."""
+class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
+    """Embed images into a store of Parquet shards, on Ray workers. The same command resumes, and adds new images."""
+
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("source", "out", "captions"),
+        "how fast": ("shard_size", "min_workers"),
+        "safety": ("image_timeout", "max_bad_fraction", "on_change", "check_content", "canary", "canary_floor"),
+        "watching": ("dry_run", "metrics_port", "wandb"),
+    }
 
     source: CliPositionalArg[str]
-    """Folder, tars ('shards/{00000..00099}.tar'), Parquet files, or a CSV, TSV or JSONL list; a path, or a URL of
-    s3, gs, hdfs or https."""
+    """Images: a folder, tars ('shards/{00000..00099}.tar'), Parquet files, or a CSV, TSV or JSONL list; by path, or by
+    an s3, gs, hdfs or https URL."""
 
     out: Path
-    """Store to write, to finish, or to add to."""
+    """Store to write, to resume, or to add to."""
 
     captions: Path | None = None
-    """TSV of `key TAB caption` for a folder; the first caption of an image goes to its row."""
+    """TSV of `key TAB caption` for a folder. The first caption of an image goes into its row."""
 
     shard_size: int | None = Field(default=None, ge=1)
-    """Images per shard; 10,000 unless given, less where workers would idle. A tar is a shard."""
+    """Images per shard. Unless given, 10,000, or fewer if workers would idle. A tar is always one shard."""
 
     min_workers: int | None = Field(default=None, ge=1)
-    """Workers to begin with, where a cluster grows on demand; more join up to --workers."""
+    """Number of workers to start with, on a cluster that grows on demand; more join, up to --workers."""
 
     image_timeout: float = Field(default=60.0, gt=0)
     """Seconds after which an image whose decoder hangs becomes a row with status timeout."""
 
     max_bad_fraction: float | None = Field(default=None, ge=0.0, lt=1.0)
-    """Stop when more than this share of the images failed."""
+    """Stop if more than this share of the images failed."""
 
     on_change: OnChange = "stop"
-    """When images changed since they were planned: stop, keep what there is, or embed them again."""
+    """If images changed since they were planned: stop, keep the old rows, or embed the images again."""
 
     check_content: bool = False
-    """Find changed images by their bytes, not only by size and time: reads everything that is embedded."""
+    """Find changed images by their bytes, not only by size and time. Reads everything again."""
 
     canary: float | None = Field(default=None, gt=0.0, le=1.0)
-    """Share of the images to embed unpruned as well, to watch what pruning does to them; 0.01, say."""
+    """Share of the images to embed unpruned as well, such as 0.01, to watch what pruning does to them."""
 
     canary_floor: float = Field(default=0.8, ge=-1.0, le=1.0)
-    """Warn when a shard's median cosine between pruned and unpruned falls under this."""
+    """Warn if a shard's median cosine between pruned and unpruned falls below this."""
 
     dry_run: bool = False
     """Plan, measure a sample, print what the run would take, and write nothing."""
 
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
-    """Serve Prometheus metrics on this port while the run lasts; needs prometheus_client."""
+    """Serve Prometheus metrics on this port during the run. Needs prometheus_client."""
 
     wandb: str | None = None
-    """Weights & Biases project to log to; needs wandb."""
+    """Weights & Biases project to log to. Needs wandb."""
 
     @field_validator("source", mode="before")
     @classmethod

@@ -5,17 +5,19 @@ written here. Unknown keys are errors in all three. A part's settings live with 
 `pipeline.settings.embed`, `pipeline.settings.adapt`, `indexer.settings` and `query.settings`.
 """
 
-import argparse
 import os
 import re
+import textwrap
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
 
 from pipeline.errors import ConfigError
+from pipeline.settings.flags import WIDTH, FlagParser, add_flags, refuse_old_flags, refuse_unknown_keys, usage_of
 
 S = TypeVar("S", bound="Settings")
 ENV_PREFIX = "CLIPSIEVE_"
@@ -26,8 +28,31 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"other": ("config",)}
+    """Where `--help` shows the fields of this class, see `pipeline.settings.flags`."""
+
     config: Path | None = None
-    """YAML file with any of these settings; flags and environment win over it."""
+    """YAML file with any of these settings. Flags and environment variables win over it."""
+
+
+class OutputSettings(Settings):
+    """How a verb gives its results: shared by every verb that prints some."""
+
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"watching": ("as_json", "json_file")}
+
+    as_json: bool = Field(default=False, alias="json")
+    """Print the results as JSON. Nothing else goes to standard output."""
+
+    json_file: Path | None = None
+    """Write the results to this JSON file as well."""
+
+    @field_validator("as_json", mode="wrap")
+    @classmethod
+    def _refuse_a_path(cls, value: object, as_bool: ValidatorFunctionWrapHandler) -> bool:
+        try:
+            return as_bool(value)
+        except ValidationError as error:
+            raise ValueError("it is a switch now; name a file by json_file, or --json-file") from error
 
 
 def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> S:
@@ -42,42 +67,64 @@ def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> 
     Raises:
         ConfigError: Naming the key, the value and what was expected.
     """
-    prefix = f"{ENV_PREFIX}{verb.upper().replace('-', '_')}_"
-    parser = _Parser(
+    prefix = f"{ENV_PREFIX}{verb.upper().replace(' ', '_')}_"
+    parser = FlagParser(
         prog=f"clipsieve {verb}",
-        description=(model.__doc__ or "").strip(),
-        epilog=f"examples:\n{examples}\n\nenvironment: {prefix}<SETTING>, as in {prefix}CONFIG",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        usage=usage_of(f"clipsieve {verb}", model),
+        description=textwrap.fill(model.__doc__ or "", WIDTH),
+        epilog=(
+            f"examples:\n{examples}\n\nenvironment: {prefix}<SETTING>, as in {prefix}CONFIG\n"
+            "A switch has a --no- form, which overrules the environment and the file."
+        ),
     )
-
-    class Sources(BaseSettings, model):  # the same tree, read from outside
-        model_config = SettingsConfigDict(
-            env_prefix=prefix,
-            cli_prog_name=parser.prog,
-            cli_kebab_case=True,
-            cli_implicit_flags=True,
-            cli_hide_none_type=True,
-            cli_avoid_json=True,
-            env_ignore_empty=True,
-            protected_namespaces=(),
-        )
-
-        @classmethod
-        def settings_customise_sources(cls, settings_cls, init_settings, env_settings, **_):  # noqa: ANN001, ANN003, ANN206
-            return env_settings, init_settings
-
-    _refuse_unknown_environment(model, prefix)
-    yaml_values = _read_yaml(_config_path(argv, prefix), model)
+    refuse_old_flags(parser.prog, argv, model)
+    environment = _read_environment(model, prefix)
+    values = {**_read_yaml(_config_path(argv, environment), model), **environment}
     try:
-        source = CliSettingsSource(Sources, root_parser=parser)
-        _make_optional(parser, {*yaml_values, *_environment_keys(prefix)})
-        values = CliApp.run(Sources, cli_args=argv, cli_settings_source=source, **yaml_values).model_dump(by_alias=True)
-        return model(**values)
+        source = fill_parser(parser, model, values)
+        found = CliApp.run(source.settings_cls, cli_args=argv, cli_settings_source=source, **values)
+        return model(**found.model_dump(by_alias=True))
     except ConfigError as error:  # a validator of ours that met a policy file, say
         raise ConfigError(f"clipsieve {verb}: {error}") from error
     except ValidationError as error:
         raise ConfigError(explain(error, f"clipsieve {verb}")) from error
+
+
+def fill_parser(
+    parser: FlagParser, model: type[Settings], given: Collection[str] = ()
+) -> CliSettingsSource[BaseSettings]:
+    """Give a parser the flags of a settings class.
+
+    Args:
+        parser: An empty parser.
+        model: The settings class.
+        given: Settings that need not be given as flags any more.
+
+    Returns:
+        What reads the parsed flags.
+    """
+
+    class Sources(BaseSettings, model):  # the same tree, read from outside
+        model_config = SettingsConfigDict(
+            cli_prog_name=parser.prog,
+            cli_kebab_case=True,
+            cli_implicit_flags=True,
+            cli_avoid_json=True,
+            protected_namespaces=(),
+        )
+
+        @classmethod
+        def settings_customise_sources(cls, settings_cls, init_settings, **_):  # noqa: ANN001, ANN003, ANN206
+            return (init_settings,)  # file and environment; pydantic-settings knows no prefix where there is an alias
+
+    flags: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {}
+
+    def collect(_: object, *args: str, **options: Any) -> None:
+        flags[options.get("dest", args[0])] = args, options
+
+    source = CliSettingsSource(Sources, root_parser=parser, add_argument_method=collect)
+    add_flags(parser, model, flags, given)
+    return source
 
 
 def explain(error: ValidationError, where: str) -> str:
@@ -95,11 +142,6 @@ def explain(error: ValidationError, where: str) -> str:
     return f"{where}: {text}{more}"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
-
-
 class _UniqueKeyLoader(yaml.SafeLoader):
     """Plain YAML would let the last of two equal keys win in silence."""
 
@@ -111,10 +153,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _config_path(argv: list[str], prefix: str) -> Path | None:
-    finder = _Parser(add_help=False, allow_abbrev=False)
+def _config_path(argv: list[str], environment: dict[str, str]) -> Path | None:
+    finder = FlagParser()
     finder.add_argument("--config")
-    found = finder.parse_known_args(argv)[0].config or os.environ.get(f"{prefix}CONFIG")
+    found = finder.parse_known_args(argv)[0].config or environment.get("config")
     return Path(found) if found else None
 
 
@@ -131,7 +173,7 @@ def _read_yaml(path: Path | None, model: type[Settings]) -> dict[str, Any]:
         raise ConfigError(f"{path} is not YAML: {reason}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, found a {type(values).__name__}")
-    _refuse_unknown(values, model, lambda key: f"{path}: unknown key {key!r}")
+    refuse_unknown_keys(values, model, lambda key: f"{path}: unknown key {key!r}")
     if "config" in values:
         raise ConfigError(f"{path}: a file cannot name another one with `config`; put all settings into one")
     named = {key.replace("-", "_"): value for key, value in values.items()}
@@ -141,23 +183,7 @@ def _read_yaml(path: Path | None, model: type[Settings]) -> dict[str, Any]:
     return named
 
 
-def _make_optional(parser: argparse.ArgumentParser, given: set[str]) -> None:
-    # argparse demands positional arguments even where the file or the environment gives them
-    for action in parser._actions:
-        if not action.option_strings and action.dest in given:
-            action.nargs, action.required = "?", False
-
-
-def _environment_keys(prefix: str) -> list[str]:
-    return [name.removeprefix(prefix).lower() for name in os.environ if name.startswith(prefix)]
-
-
-def _refuse_unknown_environment(model: type[Settings], prefix: str) -> None:
-    _refuse_unknown(_environment_keys(prefix), model, lambda key: f"unknown environment variable {prefix}{key.upper()}")
-
-
-def _refuse_unknown(keys: Any, model: type[Settings], describe: Any) -> None:
-    known = sorted(field.alias or name for name, field in model.model_fields.items())
-    for key in keys:
-        if str(key).replace("-", "_") not in known:
-            raise ConfigError(f"{describe(key)}; known: {', '.join(known)}")
+def _read_environment(model: type[Settings], prefix: str) -> dict[str, str]:
+    found = {name.removeprefix(prefix).lower(): text for name, text in os.environ.items() if name.startswith(prefix)}
+    refuse_unknown_keys(found, model, lambda key: f"unknown environment variable {prefix}{key.upper()}")
+    return {name: text for name, text in found.items() if text}

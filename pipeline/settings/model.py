@@ -1,4 +1,6 @@
-"""TODO."""
+"""Settings of the model and its pruning policies: shared by every verb that loads one."""
+
+from typing import ClassVar
 
 from pydantic import AliasChoices, Field, model_validator
 
@@ -8,31 +10,27 @@ from pipeline.settings.load import Settings
 
 
 class ModelSettings(Settings):
-    """Which model, and how its image tower is made cheaper: shared by every verb that loads one."""
+    """Which model: shared by every verb that loads one."""
+
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("model", "pretrained", "random_weights", "image_size"),
+        "how good": ("adapter",),
+    }
 
     model: str = EMBEDDED
-    """An open_clip name, hf-hub:ORG/NAME, local-dir:PATH, or the embedded model `scenes`."""
+    """Model to load: an open_clip name, hf-hub:ORG/NAME, local-dir:PATH, or the built-in model `scenes`."""
 
     pretrained: str | None = None
-    """Pretrained tag or checkpoint file; needed with an open_clip name."""
+    """Pretrained tag or checkpoint file. An open_clip name needs one."""
 
     random_weights: bool = False
-    """Use random weights; for measuring speed only."""
+    """Use random weights, to measure speed only."""
 
     image_size: int | None = Field(default=None, ge=1)
-    """Side of the tower's input in pixels, where it is not to be the model's own; positions are interpolated."""
-
-    policy: str | None = None
-    """Pruning policy: a name or a FILE.yaml; `none` is the unpruned model, the default is `balanced`."""
-
-    keep_ratio: float | None = Field(default=None, gt=0.0, le=1.0)
-    """Share of patch tokens that the reference method keeps, in (0, 1]; short for that policy."""
+    """Side of the image tower's input in pixels. Unless given, the model's own; else positions are interpolated."""
 
     adapter: str | None = None
-    """Directory of an adapter to merge into the weights, or `scenes`, the embedded model's."""
-
-    gmac_ratio: float | None = Field(default=None, gt=1.0)
-    """Sharpen the policy until the image tower costs this many times fewer multiply-adds than unpruned."""
+    """Adapter to merge into the weights: a directory, or `scenes`, the built-in model's."""
 
     def model_source(self) -> ModelSource:
         """Where the weights come from."""
@@ -44,6 +42,21 @@ class ModelSettings(Settings):
         needs_none = not self.pretrained and ":" not in self.model and self.model != EMBEDDED
         return self.model_source().model_copy(update={"random_weights": self.random_weights or needs_none})
 
+
+class PolicySettings(ModelSettings):
+    """How the model's image tower is made cheaper: shared by every verb that prunes by one policy."""
+
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"how good": ("policy", "keep_ratio", "gmac_ratio")}
+
+    policy: str | None = None
+    """Pruning policy: a name, or FILE.yaml. `none` is the unpruned model; unless given, `balanced`."""
+
+    keep_ratio: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Keep this share of the patch tokens, above 0 and up to 1, by the reference policy."""
+
+    gmac_ratio: float | None = Field(default=None, gt=1.0)
+    """Sharpen the policy until the image tower needs this many times fewer multiply-adds than unpruned."""
+
     def pruning_policy(self) -> PruningPolicy | None:
         """The policy these settings name; None for the unpruned tower."""
         return choose_policy(self.policy, self.keep_ratio, self.gmac_ratio)
@@ -54,11 +67,11 @@ class ModelSettings(Settings):
         return self.policy is None and self.keep_ratio is None and self.gmac_ratio is None
 
 
-class PoliciesSettings(ModelSettings):
-    """The same for verbs that compare several policies with the unpruned model."""
+class PoliciesSettings(PolicySettings):
+    """Policies to compare with the unpruned model: shared by the verbs that measure several."""
 
     policy: str | None = Field(default=None, validation_alias=AliasChoices("policy", "policies"))
-    """Pruning policies, separated by commas, one condition each; `none` comes first in any case."""
+    """Pruning policies to compare with the unpruned model, separated by commas. Unless given, `balanced`."""
 
     @model_validator(mode="after")
     def _check_policies(self) -> "PoliciesSettings":

@@ -1,10 +1,10 @@
-"""TODO."""
+"""Settings of the workers on Ray: shared by `embed` and `evaluate`."""
 
-from typing import Literal
+from typing import ClassVar
 
 from pydantic import Field
 
-from pipeline.model.spec import DecoderName, DeviceChoice
+from pipeline.model.spec import DecoderName, DeviceChoice, PrecisionChoice
 from pipeline.settings.load import Settings
 from pipeline.source.limits import DEFAULT_MAX_PIXELS
 
@@ -12,23 +12,29 @@ from pipeline.source.limits import DEFAULT_MAX_PIXELS
 class WorkerSettings(Settings):
     """How Ray workers encode: shared by every verb that embeds."""
 
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Type of weights and activations; auto asks the workers' hardware."""
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "how good": ("precision", "decoder"),
+        "how fast": ("device", "workers", "batch_size", "ray_address"),
+        "safety": ("max_pixels",),
+    }
+
+    precision: PrecisionChoice = "auto"
+    """Number format of weights and activations. auto takes what the workers' hardware computes fastest."""
 
     device: DeviceChoice = "auto"
-    """Where to encode; auto takes the GPUs that Ray sees, else the CPUs."""
+    """Where workers encode. auto takes GPUs if there are any; with cpu, workers take no GPU."""
 
     batch_size: int | None = Field(default=None, ge=1)
-    """Images per forward pass; 32 on CPU, 256 on GPU unless given."""
+    """Images per forward pass. Unless given, 32 on a CPU and 256 on a GPU."""
 
     workers: int | None = Field(default=None, ge=1)
-    """Encode workers; one per GPU, else one per CPU core, unless given."""
+    """Number of encode workers. Unless given, one per GPU, or one per CPU core if there is no GPU."""
 
     decoder: DecoderName = "pillow"
-    """What decodes JPEGs: pillow on CPUs, or torchvision on the worker's GPU (nvJPEG) those whose pixels agree."""
+    """JPEG decoder: pillow (CPU), or torchvision (nvJPEG on the GPU, only where it matches Pillow)."""
 
     ray_address: str | None = None
-    """Ray cluster to join; RAY_ADDRESS is honoured, else Ray starts on this machine."""
+    """Ray cluster to join. Unless this or RAY_ADDRESS is given, Ray starts on this machine."""
 
     max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1)
-    """Images with more pixels are refused, as rows with status too_large."""
+    """Refuse images with more pixels; they become rows with status too_large."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ClipsieveError, InputError
-from pipeline.measure.recall import KS, first_hit_ranks, neighbour_overlap, recall_at
+from pipeline.measure.recall import KS, first_hit_ranks, neighbour_overlap, recall_at, recall_sum
 from pipeline.model.losses import contrastive_loss, feature_loss, similarity_loss
 from pipeline.monitor.progress import Tick
 from pipeline.pixels.batch import DecodedBatch
@@ -165,7 +165,7 @@ class Training:
         self._sums = {}
         with torch.no_grad():
             measured = self._validate(self._student.weights(), 0)
-        score = measured["cosine"] if self._settings.label_free else _recall_sum(measured)
+        score = measured["cosine"] if self._settings.label_free else recall_sum(measured)
         if score > self._best_score:
             self._best_score, self._best, self._stale = score, self._state_of_student(), 0
         else:
@@ -251,7 +251,3 @@ def _schedule(step: int, num_steps: int) -> float:
     if step < warm_up:
         return (step + 1) / warm_up
     return (1 + math.cos(math.pi * (step - warm_up) / max(1, num_steps - warm_up))) / 2
-
-
-def _recall_sum(measured: dict[str, float]) -> float:
-    return sum(measured[f"image_retrieval_recall@{k}"] for k in KS)

@@ -1,1 +1,1 @@
-"""Benchmarks: image towers side by side, and policies by recall and speed."""
+"""Side-by-side measurements of towers and policies in one process."""

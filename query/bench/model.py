@@ -40,7 +40,7 @@ def bench_model(settings: BenchModelSettings) -> dict[str, Any]:
     """
     use_all_cores()
     device = pick_device(settings.device)
-    precision = pick_precision(settings.dtype, device)
+    precision = pick_precision(settings.precision, device)
     loaded = load_model(settings.any_weights(), precision, device)
     policies = {UNPRUNED: None} | {policy.name: policy for policy in settings.pruning_policies().values()}
     towers = {name: sharing_weights(loaded) for name in policies}

@@ -1,83 +1,49 @@
 """`clipsieve bench policies`: recall against speed of many policies on your own captioned images, in one process.
 
-A plan (YAML) lists series of policies. Every point is embedded once for its recall and timed side by side with all
+A grid (YAML) lists series of policies. Every point is embedded once for its recall and timed side by side with all
 others, so that policies can be compared at equal measured speed. `evaluate` measures a few policies through the whole
 chain; this measures many, through the tower alone.
 """
 
-import itertools
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.errors import ConfigError, InputError, first_line
+from pipeline.errors import InputError
 from pipeline.measure.provenance import provenance
-from pipeline.measure.recall import KS, first_hit_ranks, recall_metrics
+from pipeline.measure.recall import first_hit_ranks, recall_metrics, recall_sum
 from pipeline.measure.timing import images_per_second, median_rates, median_speedup
 from pipeline.model.device import default_batch_size, device_name, pick_device, pick_precision, use_all_cores
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import LoadedModel, load_model
-from pipeline.model.pruning.policy import UNPRUNED, CutPoint, PruningPolicy, Stages, named_policy, sharpened
+from pipeline.model.pruning.policy import UNPRUNED
 from pipeline.monitor.progress import Tick
 from pipeline.pixels.decode import decode_batch
-from pipeline.settings.load import explain
 from pipeline.source.entry import ImageEntry
 from pipeline.source.formats.captions import read_captions, with_captions
 from pipeline.source.formats.folder import list_images
+from query.bench.grid import Point, read_grid
 from query.settings import BenchPoliciesSettings
 from query.text import text_encoder
 
 EQUAL_SPEEDS = (1.5, 2.0)
 
 
-class Series(BaseModel):
-    """Points that belong together: named policies, input sizes, or all combinations of scores, depths and keep ratios.
-
-    With depths and keep ratios, each combination is one cut, `options` the other fields of its policy. Other input
-    sizes run under the policy `lossless`: what costs no recall is given to the rivals too.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    policies: tuple[str | dict[str, Any], ...] = ()
-    image_sizes: tuple[int, ...] = ()
-    gmac_ratios: tuple[float, ...] = ()
-    scores: tuple[str, ...] = ()
-    depths: tuple[float, ...] = ()
-    keeps: tuple[float, ...] = ()
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One thing to measure."""
-
-    series: str
-    name: str
-    policy: PruningPolicy | None
-    image_size: int | None = None
-
-
 def bench_policies(
     settings: BenchPoliciesSettings, on_tick: Callable[[str, Tick], None] = lambda name, tick: None
 ) -> dict[str, Any]:
-    """Measure every point of a plan.
+    """Measure every point of a grid.
 
     Returns:
         The results, as they are written to JSON: one entry per point, the unpruned tower first.
 
     Raises:
-        ConfigError: If the plan is none, or a policy of it does not fit the tower.
+        ConfigError: If the grid is none, the device is not there, or a policy of it does not fit the tower.
         InputError: If captions and images do not fit, or an image cannot be decoded.
     """
-    points = [Point(UNPRUNED, UNPRUNED, None), *read_plan(settings.plan)]
+    points = [Point(UNPRUNED, UNPRUNED, None), *read_grid(settings.grid)]
     captions = read_captions(settings.captions)
     entries = with_captions(list_images(settings.images)[0], captions)
     entries = [entry for entry in entries if entry.key in captions]
@@ -129,10 +95,7 @@ def at_equal_speed(points: list[dict[str, Any]]) -> dict[str, dict[str, float | 
 
     Linear between a series' points, from the unpruned tower on; None beyond the fastest of them.
     """
-    first, *others = [
-        (point["series"], point["measured"], sum(point["metrics"][f"image_retrieval_recall@{k}"] for k in KS))
-        for point in points
-    ]
+    first, *others = [(point["series"], point["measured"], recall_sum(point["metrics"])) for point in points]
     table = {}
     for name in dict.fromkeys(series for series, _, _ in others):
         line = sorted([first[1:], *(point[1:] for point in others if point[0] == name)])
@@ -144,51 +107,13 @@ def at_equal_speed(points: list[dict[str, Any]]) -> dict[str, dict[str, float | 
     return table
 
 
-def read_plan(path: Path) -> list[Point]:
-    """The points of a plan, a YAML list of `Series`.
-
-    Raises:
-        ConfigError: Naming the file, the series and the field.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        series = [Series(**value) for value in values]
-        points = [point for each in series for point in _points(each)]
-    except OSError as error:
-        raise ConfigError(f"cannot read plan {path}: {error.strerror}") from error
-    except ValidationError as error:
-        raise ConfigError(explain(error, f"plan {path}")) from error
-    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"plan {path} is no YAML list of series: {first_line(error)}") from error
-    names = [(point.series, point.name) for point in points]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice or not points:
-        raise ConfigError(
-            f"plan {path}: " + (f"{twice[1]!r} is twice in series {twice[0]!r}" if twice else "no points")
-        )
-    return points
-
-
-def _points(series: Series) -> Iterator[Point]:
-    for named in series.policies:
-        policy = named_policy(named) if isinstance(named, str) else PruningPolicy(**{**series.options, **named})
-        for each in [sharpened(policy, ratio) for ratio in series.gmac_ratios] or [policy]:
-            yield Point(series.name, each.name if each else UNPRUNED, each)
-    for size in series.image_sizes:
-        yield Point(series.name, f"{size} px", named_policy("lossless"), size)
-    for score, depth, keep in itertools.product(series.scores, series.depths, series.keeps):
-        schedule = Stages(cuts=(CutPoint(depth=depth, keep=keep),))
-        name = f"{score} at {depth:g}, keep {keep:g}"
-        yield Point(series.name, name, PruningPolicy(name=name, score=score, schedule=schedule, **series.options))
-
-
 class _Models:
     """The model and the pixels at each input size, loaded when they are first asked for."""
 
     def __init__(self, settings: BenchPoliciesSettings, entries: list[ImageEntry]) -> None:
         self._settings, self._entries = settings, entries
         use_all_cores()
-        self.device = pick_device()
+        self.device = pick_device(settings.device)
         self._loaded: dict[int | None, LoadedModel] = {}
         self._pixels: dict[int | None, np.ndarray] = {}
         self.batch_size = settings.batch_size or default_batch_size(self.device)

@@ -1,10 +1,11 @@
-"""Recall against measured speed, one line a series. Home of matplotlib, which is optional."""
+"""Recall against measured speed, one line per series. Home of matplotlib, which is optional."""
 
 from pathlib import Path
 from typing import Any
 
 from pipeline.durable.atomic import write_atomically
 from pipeline.errors import ConfigError
+from pipeline.measure.recall import recall_sum
 
 _MARKERS = "oDs^vP<>Xh*p"
 _LOWEST = 0.6  # of the unpruned recall; worse points would leave no room to tell the good ones apart
@@ -32,7 +33,7 @@ def plot_points(path: Path, results: dict[str, Any]) -> None:
     axes = figure.add_subplot()
     series: dict[str, list[tuple[float, float]]] = {}
     for point in results["points"]:
-        total = 100 * sum(point["metrics"][f"image_retrieval_recall@{k}"] for k in (1, 5, 10))
+        total = 100 * recall_sum(point["metrics"])
         series.setdefault(point["series"], []).append((point["measured"], total))
     unpruned = next(iter(series.values()))[0]
     for number, (name, points) in enumerate(series.items()):

@@ -66,7 +66,21 @@ def test_bench_model(tiny_model, tmp_path, capsys):
     path = tmp_path / "results.json"
     argv = ["bench", "model", "--model", tiny_model, "--policies", "reference,balanced", "--rounds", "2"]
     assert (
-        main([*argv, "--batches", "1", "--batch-size", "3", "--dtype", "fp32", "--device", "cpu", "--json", str(path)])
+        main(
+            [
+                *argv,
+                "--batches",
+                "1",
+                "--batch-size",
+                "3",
+                "--precision",
+                "fp32",
+                "--device",
+                "cpu",
+                "--json-file",
+                str(path),
+            ]
+        )
         == 0
     )
     results = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""`clipsieve bench policies`: a plan becomes points, and every point is measured."""
+"""`clipsieve bench policies`: a grid becomes points, and every point is measured."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,12 @@ from PIL import Image
 
 from pipeline.errors import ConfigError
 from pipeline.model.pruning.policy import named_policy
-from query.bench.policies import at_equal_speed, read_plan
+from query.bench.grid import read_grid
+from query.bench.policies import at_equal_speed
 from query.cli.main import main
 
-PLANS = Path(__file__).resolve().parents[2] / "configs" / "bench" / "plans"
-PLAN = """
+GRIDS = Path(__file__).resolve().parents[2] / "configs" / "bench" / "grids"
+GRID = """
 - name: named
   policies: [reference, {name: mine, score: cls_attn, schedule: {kind: bypass, keep: 0.5}}]
   options: {reduce: drop}
@@ -30,14 +31,14 @@ PLAN = """
 
 
 @pytest.fixture
-def plan(tmp_path):
-    path = tmp_path / "plan.yaml"
-    path.write_text(PLAN)
+def grid(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID)
     return path
 
 
-def test_points_of_a_plan(plan):
-    points = read_plan(plan)
+def test_points_of_a_grid(grid):
+    points = read_grid(grid)
     assert [(point.series, point.name) for point in points] == [
         ("named", "reference"),
         ("named", "mine"),
@@ -55,12 +56,12 @@ def test_points_of_a_plan(plan):
     assert points[-1].policy.size_weight == 0.9
 
 
-def test_every_point_is_measured(plan, tmp_path, tiny_model, photos, capsys):
+def test_every_point_is_measured(grid, tmp_path, tiny_model, photos, capsys):
     captions = tmp_path / "captions.tsv"
     keys = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
     captions.write_text("".join(f"{key}\tphoto {number}\n" for number, key in enumerate(keys)))
-    argv = ["bench", "policies", str(plan), "--images", str(photos), "--captions", str(captions), "--model", tiny_model]
-    out = ["--json", str(tmp_path / "r.json"), "--plot", str(tmp_path / "r.png")]
+    argv = ["bench", "policies", str(grid), "--images", str(photos), "--captions", str(captions), "--model", tiny_model]
+    out = ["--json-file", str(tmp_path / "r.json"), "--plot", str(tmp_path / "r.png")]
     assert main([*argv, *out, "--rounds", "1", "--bench-images", "4", "--num-images", "9", "--precision", "fp32"]) == 0
     results = json.loads((tmp_path / "r.json").read_text())
     assert results["num_images"] == results["num_captions"] == 9
@@ -90,9 +91,9 @@ def test_equal_speed_is_interpolated_from_the_unpruned_tower_on():
 
 
 def test_a_named_policy_keeps_its_own_cost_and_none_is_unpruned(tmp_path):
-    path = tmp_path / "plan.yaml"
+    path = tmp_path / "grid.yaml"
     path.write_text("- {name: named, policies: [none, lean]}")
-    unpruned, lean = read_plan(path)
+    unpruned, lean = read_grid(path)
     assert (unpruned.name, unpruned.policy) == ("none", None)
     assert lean.policy == named_policy("lean")
 
@@ -100,23 +101,23 @@ def test_a_named_policy_keeps_its_own_cost_and_none_is_unpruned(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- name: a\n  scores: [magic]\n  depths: [0.1]\n  keeps: [0.5]\n", "plan .*: score = 'magic'"),
-        ("- name: a\n  magic: 1\n", "plan .*: magic = 1: extra inputs"),
+        ("- name: a\n  scores: [magic]\n  depths: [0.1]\n  keeps: [0.5]\n", "grid .*: score = 'magic'"),
+        ("- name: a\n  magic: 1\n", "grid .*: magic = 1: extra inputs"),
         ("- name: a\n  policies: [magic]\n", "policy = 'magic': expected one of none, "),
         ("- name: a\n  image_sizes: [24, 24]\n", "'24 px' is twice in series 'a'"),
-        ("[]", "plan .*: no points"),
+        ("[]", "grid .*: no points"),
         ("7", "is no YAML list of series"),
     ],
 )
-def test_wrong_plans(tmp_path, text, message):
-    path = tmp_path / "plan.yaml"
+def test_wrong_grids(tmp_path, text, message):
+    path = tmp_path / "grid.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
-        read_plan(path)
-    with pytest.raises(ConfigError, match="cannot read plan"):
-        read_plan(tmp_path / "none.yaml")
+        read_grid(path)
+    with pytest.raises(ConfigError, match="cannot read grid"):
+        read_grid(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize("path", sorted(PLANS.glob("*.yaml")), ids=lambda path: path.name)
-def test_plans_that_ship(path):
-    assert len(read_plan(path)) >= 5
+@pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.name)
+def test_grids_that_ship(path):
+    assert len(read_grid(path)) >= 5

@@ -18,7 +18,7 @@ def reference(shared):
 def test_unpruned_recall_on_flickr8k(shared, reference, tmp_path, ray_session):
     data = shared / "data" / "flickr8k-test"
     argv = ["evaluate", "--images", str(data), "--captions", str(data / "captions.tsv"), "--model", reference]
-    argv += ["--policy", "none", "--bench-images", "32", "--json", str(tmp_path / "r.json")]
+    argv += ["--policy", "none", "--bench-images", "32", "--json-file", str(tmp_path / "r.json")]
     assert main(argv) == 0
     metrics = json.loads((tmp_path / "r.json").read_text())["conditions"][0]["metrics"]
     for k, expected in ((1, 0.220), (5, 0.509), (10, 0.634)):

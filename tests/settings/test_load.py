@@ -9,10 +9,13 @@ import yaml
 import pipeline.settings.embed
 from pipeline.errors import ConfigError
 from pipeline.model.pruning.policy import named_policy
+from pipeline.settings.adapt import AdaptSettings
 from pipeline.settings.embed import EmbedSettings, SourceSettings
-from pipeline.settings.load import Settings, load_settings
-from pipeline.settings.model import ModelSettings
+from pipeline.settings.flags import key_of
+from pipeline.settings.load import OutputSettings, Settings, load_settings
+from pipeline.settings.model import PolicySettings
 from pipeline.settings.workers import WorkerSettings
+from query.settings import BenchModelSettings
 
 VERBS = {"embed": EmbedSettings}
 
@@ -50,7 +53,7 @@ def test_every_settings_class_here_is_tested():
         for value in vars(pipeline.settings.embed).values()
         if isinstance(value, type)
         and issubclass(value, Settings)
-        and value not in (ModelSettings, WorkerSettings, SourceSettings)
+        and value not in (OutputSettings, PolicySettings, SourceSettings, WorkerSettings)
     }
     assert found == set(VERBS.values())
 
@@ -108,7 +111,7 @@ def test_yaml_takes_both_spellings(load):
 
 def test_a_whole_settings_tree_goes_through_yaml(load):
     settings = load("--keep-ratio", "0.4", "--shard-size", "7", "--captions", "c.tsv", "--precision", "bf16")
-    text = yaml.safe_dump(settings.model_dump(mode="json", exclude={"config"}, exclude_none=True))
+    text = yaml.safe_dump(settings.model_dump(mode="json", exclude={"config"}, exclude_none=True, by_alias=True))
     again = load(given=(), text=text)
     assert again.model_dump(exclude={"config"}) == settings.model_dump(exclude={"config"})
 
@@ -123,6 +126,19 @@ def test_unknown_keys_are_named(load, monkeypatch):
     refuse(load, text="1: 0.5", message="unknown key 1")
     monkeypatch.setenv("CLIPSIEVE_EMBED_KEEP_RATION", "0.5")
     refuse(load, message="unknown environment variable CLIPSIEVE_EMBED_KEEP_RATION; known: .*keep_ratio")
+
+
+def test_variables_of_settings_with_another_name(monkeypatch):
+    # a bare POLICY or FROM in the environment is somebody else's
+    monkeypatch.setenv("POLICY", "magic")
+    monkeypatch.setenv("FROM", "someone")
+    monkeypatch.setenv("CLIPSIEVE_BENCH_MODEL_COMPILE", "true")
+    monkeypatch.setenv("CLIPSIEVE_BENCH_MODEL_JSON", "true")
+    settings = load_settings(BenchModelSettings, "bench model", [], "")
+    assert (settings.policy, settings.compile_tower, settings.as_json) == (None, True, True)
+    assert load_settings(AdaptSettings, "adapt", ["--out", "x"], "").adapter is None
+    monkeypatch.setenv("CLIPSIEVE_BENCH_MODEL_POLICY", "fast")
+    assert load_settings(BenchModelSettings, "bench model", [], "").policy == "fast"
 
 
 def test_variables_of_other_verbs_and_programs_are_not_ours(load, monkeypatch):
@@ -197,8 +213,8 @@ def test_help_has_every_flag_and_the_examples(load, capsys):
         load("--help")
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for name in EmbedSettings.model_fields:
-        assert (name.upper() if name == "source" else f"--{name.replace('_', '-')}") in text
+    for name, field in EmbedSettings.model_fields.items():
+        assert (name.upper() if name == "source" else f"--{key_of(name, field).replace('_', '-')}") in text
     assert "clipsieve embed photos --out store" in text
     assert "CLIPSIEVE_EMBED_<SETTING>" in text
 

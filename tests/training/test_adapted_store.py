@@ -65,7 +65,7 @@ def test_evaluate_shows_all_four_and_what_is_given_back(photos, tiny_model, adap
     captions.write_text("photo-01.png\ta cat\nphoto-02.jpg\ta dog\nmore/photo-03.png\ta red house\n")
     argv = ["evaluate", "--images", str(photos), "--captions", str(captions), "--model", tiny_model]
     argv += ["--policy", "none,fast", "--adapter", adapters["both"], "--control", adapters["images"]]
-    argv += ["--precision", "fp32", "--bench-images", "8", "--json", str(tmp_path / "r.json")]
+    argv += ["--precision", "fp32", "--bench-images", "8", "--json-file", str(tmp_path / "r.json")]
     assert main(argv) == 0
     results = json.loads((tmp_path / "r.json").read_text())
     conditions = {condition["name"]: condition for condition in results["conditions"]}
@@ -84,7 +84,7 @@ def test_evaluate_without_an_adapter_has_no_such_rows(photos, tiny_model, tmp_pa
     captions = tmp_path / "captions.tsv"
     captions.write_text("photo-01.png\ta cat\n")
     argv = ["evaluate", "--images", str(photos), "--captions", str(captions), "--model", tiny_model]
-    argv += ["--policy", "fast", "--precision", "fp32", "--bench-images", "8", "--json", str(tmp_path / "r.json")]
+    argv += ["--policy", "fast", "--precision", "fp32", "--bench-images", "8", "--json-file", str(tmp_path / "r.json")]
     assert main(argv) == 0
     results = json.loads((tmp_path / "r.json").read_text())
     assert [condition["name"] for condition in results["conditions"]] == ["none", "fast"]

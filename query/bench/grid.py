@@ -1,0 +1,81 @@
+"""The grid of `bench policies`: a YAML list of series of policies, and the points that it comes to."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import ConfigError, first_line
+from pipeline.model.pruning.policy import UNPRUNED, CutPoint, PruningPolicy, Stages, named_policy, sharpened
+from pipeline.settings.load import explain
+
+
+class Series(BaseModel):
+    """Points that belong together: named policies, input sizes, or all combinations of scores, depths and keep ratios.
+
+    With depths and keep ratios, each combination is one cut, `options` the other fields of its policy. Other input
+    sizes run under the policy `lossless`: what costs no recall is given to the rivals too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    policies: tuple[str | dict[str, Any], ...] = ()
+    image_sizes: tuple[int, ...] = ()
+    gmac_ratios: tuple[float, ...] = ()
+    scores: tuple[str, ...] = ()
+    depths: tuple[float, ...] = ()
+    keeps: tuple[float, ...] = ()
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One thing to measure."""
+
+    series: str
+    name: str
+    policy: PruningPolicy | None
+    image_size: int | None = None
+
+
+def read_grid(path: Path) -> list[Point]:
+    """The points of a grid, a YAML list of `Series`.
+
+    Raises:
+        ConfigError: Naming the file, the series and the field.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        series = [Series(**value) for value in values]
+        points = [point for each in series for point in _points(each)]
+    except OSError as error:
+        raise ConfigError(f"cannot read grid {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise ConfigError(explain(error, f"grid {path}")) from error
+    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"grid {path} is no YAML list of series: {first_line(error)}") from error
+    names = [(point.series, point.name) for point in points]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice or not points:
+        raise ConfigError(
+            f"grid {path}: " + (f"{twice[1]!r} is twice in series {twice[0]!r}" if twice else "no points")
+        )
+    return points
+
+
+def _points(series: Series) -> Iterator[Point]:
+    for named in series.policies:
+        policy = named_policy(named) if isinstance(named, str) else PruningPolicy(**{**series.options, **named})
+        for each in [sharpened(policy, ratio) for ratio in series.gmac_ratios] or [policy]:
+            yield Point(series.name, each.name if each else UNPRUNED, each)
+    for size in series.image_sizes:
+        yield Point(series.name, f"{size} px", named_policy("lossless"), size)
+    for score, depth, keep in itertools.product(series.scores, series.depths, series.keeps):
+        schedule = Stages(cuts=(CutPoint(depth=depth, keep=keep),))
+        name = f"{score} at {depth:g}, keep {keep:g}"
+        yield Point(series.name, name, PruningPolicy(name=name, score=score, schedule=schedule, **series.options))

@@ -1,0 +1,82 @@
+"""What the verbs share to show results: JSON or a table, progress lines, plain tables. Home of `rich` in `query`."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.durable.atomic import write_json
+from pipeline.monitor.progress import ProgressLine, Tick
+from pipeline.settings.load import OutputSettings
+
+
+def show(settings: OutputSettings, results: dict[str, Any], print_table: Callable[[], None]) -> None:
+    """Give a verb's results: as JSON on standard output, or as a table; and to a file, if one is named.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
+    if settings.json_file:
+        write_json(settings.json_file, results)
+    if settings.as_json:
+        print(json.dumps(results, indent=2, ensure_ascii=False))
+    else:
+        print_table()
+
+
+def note(text: str) -> None:
+    """Say something beside the results, on standard error."""
+    print(text, file=sys.stderr)
+
+
+class Lines:
+    """A progress line per condition, one after the other, on standard error."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, ProgressLine] = {}
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for line in self._open.values():
+            line.__exit__()
+
+    def __call__(self, name: str, tick: Tick) -> None:
+        """Show a new state of a condition."""
+        if name not in self._open:
+            self.__exit__()
+            self._open = {name: ProgressLine(name).__enter__()}
+        self._open[name](tick)
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal is, or wide enough to cut nothing."""
+    found = Console(highlight=False, markup=True)
+    return found if found.is_terminal else Console(highlight=False, width=160)
+
+
+def table(title: str, caption: str | None = None, **options: Any) -> Table:
+    """An empty table with its title and its caption to the left."""
+    return Table(title=title, title_justify="left", caption=caption, caption_justify="left", **options)
+
+
+def print_sections(sections: dict[str, dict[str, Any]]) -> None:
+    """Print nested facts, a heading and `name value` lines each."""
+    to = console()
+    for title, facts in sections.items():
+        to.print(f"[bold]{title}[/bold]")
+        for name, value in facts.items():
+            to.print(f"  {name:<22} {value}", markup=False, highlight=False)
+
+
+def timed(environment: dict[str, Any], precision: str = "") -> str:
+    """Where and how timings were taken: the caption of their table."""
+    place = environment["cpu"] if environment["device"] == "cpu" else environment["device"]
+    return (
+        f"{place}, {environment['cores']} cores, {precision}torch {environment['torch']}, {environment['date']}; "
+        f"median of {environment['rounds']} interleaved rounds, image tower alone"
+    )

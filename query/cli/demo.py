@@ -1,0 +1,28 @@
+"""`clipsieve demo`."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from query.settings import DemoSettings
+
+SUMMARY = "run the whole chain on a drawn collection and the built-in model, without a network"
+EXAMPLES = "  clipsieve demo\n  clipsieve demo --out /tmp/demo --keep-ratio 0.5 --json-file results.json"
+SETTINGS = "query.settings:DemoSettings"
+
+
+def run(settings: "DemoSettings") -> None:
+    """Run the demo, and show a query with its hits, recall and speed, and where the contact sheet is."""
+    from query.cli.console import Lines, show
+    from query.cli.evaluate import print_results
+    from query.cli.search import print_hits
+    from query.demo import run_demo
+
+    with Lines() as lines:
+        results, answers, sheet = run_demo(settings, lines)
+
+    def print_demo() -> None:
+        print_hits(*answers[0])
+        print_results(results)
+        print(f"contact sheet of {len(answers)} queries: {sheet.absolute()}")
+
+    show(settings, results, print_demo)

@@ -1,0 +1,90 @@
+"""`clipsieve evaluate`."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from query.settings import EvaluateSettings
+
+SUMMARY = "measure recall and speed, pruned against unpruned"
+EXAMPLES = (
+    "  clipsieve evaluate --images photos --captions photos/captions.tsv\n"
+    "  clipsieve evaluate --images photos --captions captions.tsv --keep-ratio 0.5 --json-file results.json \\\n"
+    "      --model ViT-B-16-quickgelu --pretrained openai"
+)
+SETTINGS = "query.settings:EvaluateSettings"
+
+
+def run(settings: "EvaluateSettings") -> None:
+    """Evaluate, and show the results."""
+    from query.cli.console import Lines, note, show
+    from query.evaluate import evaluate
+
+    with Lines() as lines:
+        results = evaluate(settings, lines)
+    if results["warning"]:
+        note(f"warning: {results['warning']}")
+    show(settings, results, lambda: print_results(results))
+
+
+def print_results(results: dict[str, Any]) -> None:
+    """Print an evaluation: one row per condition, and under each pruned one the paired difference."""
+    from query.cli.console import console, table
+
+    found = table(_title(results), _caption(results))
+    for heading in ("condition", "t2i R@1", "R@5", "R@10", "i2t R@1", "R@5", "R@10"):
+        found.add_column(heading, justify="left" if heading == "condition" else "right")
+    for heading in ("images/s", "end to end", "GMACs", "cosine"):
+        found.add_column(heading, justify="right")
+    for condition in results["conditions"]:
+        end_to_end = condition["images_per_second_end_to_end"]
+        found.add_row(
+            condition["name"],
+            *[f"{100 * value:.1f}" for value in condition["metrics"].values()],
+            f"{condition['images_per_second']:.1f}",
+            f"{end_to_end:.1f}" if end_to_end else "-",
+            f"{condition['gmacs']:.3f}",
+            f"{condition['cosine_to_unpruned']:.4f}",
+        )
+        if "deltas" in condition:
+            speedup = condition["speedup"]
+            found.add_row(
+                "  difference",
+                *[f"{100 * delta['value']:+.1f}" for delta in condition["deltas"].values()],
+                f"{speedup['measured']:.2f}x",
+                "",
+                f"{speedup['theoretical']:.2f}x",
+                style="bold",
+            )
+            intervals = [delta["ci95"] for delta in condition["deltas"].values()]
+            found.add_row("  95 %", *[f"{100 * low:+.1f}..{100 * high:+.1f}" for low, high in intervals], style="dim")
+        if "metrics_of_bare_texts" in condition:
+            values = condition["metrics_of_bare_texts"].values()
+            found.add_row("  unadapted texts", *[f"{100 * value:.1f}" for value in values])
+    console().print(found)
+    for recovery in results.get("recovery", []):
+        goals = {"of_none": "the unpruned model", "of_none+control": "the unpruned control"}
+        shares = [f"{_share(recovery[key])} towards {goal}" for key, goal in goals.items() if key in recovery]
+        console().print(f"{recovery['policy']}: the adapter gives back {', '.join(shares)} (t2i R@1 + R@5 + R@10)")
+
+
+def _share(share: dict[str, Any]) -> str:
+    if share["value"] is None:
+        return "nothing, for nothing was lost,"
+    low, high = share["ci95"]
+    return f"{100 * share['value']:.0f} % (95 %: {100 * low:.0f}..{100 * high:.0f})"
+
+
+def _title(results: dict[str, Any]) -> str:
+    tag = f" / {results['pretrained']}" if results["pretrained"] else ""
+    failed = f", {results['num_failed_images']} failed" if results["num_failed_images"] else ""
+    counts = f"{results['num_images']} images{failed}, {results['num_captions']} captions"
+    return f"{results['model']}{tag} on {results['dataset']}: {counts}; recall in %"
+
+
+def _caption(results: dict[str, Any]) -> str:
+    environment = results["environment"]
+    return (
+        f"{environment['device']}, {environment['cpu']}, {environment['cores']} cores, {environment['precision']}, "
+        f"torch {environment['torch']}, {environment['date']}; images/s: image tower alone; "
+        "cosine: mean, to the unpruned images"
+    )

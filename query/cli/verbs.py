@@ -1,0 +1,36 @@
+"""The verbs, by group, and the module of each. A verb's module is imported when it is asked for."""
+
+import importlib
+from typing import Any, Protocol, cast
+
+GROUPS = {
+    "make": ("demo", "embed", "adapt", "index"),
+    "find": ("search", "inspect"),
+    "measure": ("evaluate", "bench model", "bench policies", "doctor"),
+    "keep": ("verify", "delete", "compact"),
+}
+VERBS = (*(verb for verbs in GROUPS.values() for verb in verbs), "completion")
+
+
+class Verb(Protocol):
+    """What the module of a verb holds. It imports nothing heavy at its top, so that `--help` is quick."""
+
+    SUMMARY: str
+    EXAMPLES: str
+    SETTINGS: str
+    """Settings class, as `module:Class`."""
+
+    @staticmethod
+    def run(settings: Any) -> None:
+        """Do what the verb is for, and show the results."""
+
+
+def module_of(verb: str) -> Verb:
+    """The module of a verb: `bench model` is in bench_model.py."""
+    return cast(Verb, importlib.import_module(f"query.cli.{verb.replace(' ', '_')}"))
+
+
+def settings_class(verb: str) -> Any:
+    """The settings class of a verb."""
+    module, _, name = module_of(verb).SETTINGS.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,51 @@
+"""The conditions that `evaluate` compares, and what `embed` is told for each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.model.pruning.policy import UNPRUNED, PruningPolicy
+from pipeline.settings.embed import EmbedSettings
+from pipeline.settings.load import OutputSettings
+from query.settings import EvaluateSettings
+
+ADAPTED = "+adapter"
+CONTROL = f"{UNPRUNED}+control"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One way to embed the images: its name in the results, what `--policy` calls it, the policy, the adapter."""
+
+    name: str
+    asked: str | None
+    policy: PruningPolicy | None
+    adapter: str | None = None
+
+    @property
+    def is_repaired(self) -> bool:
+        """Whether an adapter makes up for pruning."""
+        return self.policy is not None and self.adapter is not None
+
+
+def conditions_of(settings: EvaluateSettings) -> list[Condition]:
+    """The unpruned model first, then each policy; and the same with the adapter where there is one."""
+    conditions = [Condition(UNPRUNED, UNPRUNED, None)]
+    if settings.control:
+        conditions.append(Condition(CONTROL, UNPRUNED, None, settings.control))
+    if settings.adapter and settings.asks_unpruned:
+        conditions.append(Condition(f"{UNPRUNED}{ADAPTED}", UNPRUNED, None, settings.adapter))
+    for asked, policy in settings.pruning_policies().items():
+        conditions.append(Condition(policy.name, asked, policy))
+        if settings.adapter:
+            conditions.append(Condition(f"{policy.name}{ADAPTED}", asked, policy, settings.adapter))
+    return conditions
+
+
+def embed_settings(settings: EvaluateSettings, condition: Condition, out: Path) -> EmbedSettings:
+    """What `embed` is told for a condition; its store is in `out`, by the condition's name."""
+    fields = set(EmbedSettings.model_fields) - {"out", "captions", "policy", "source", *OutputSettings.model_fields}
+    shared = settings.model_dump(include=fields)
+    shared |= {"policy": condition.asked, "adapter": condition.adapter}
+    if condition.policy is None:
+        shared |= {"keep_ratio": None, "gmac_ratio": None}
+    return EmbedSettings(**shared, source=str(settings.images), out=out / condition.name, captions=settings.captions)
