@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError, first_line
 
 DEFAULT_POLICY = "balanced"
 UNPRUNED = "none"
+_SHIPPED = resources.files("pipeline.model.pruning") / "policies"
 
 Depth = Annotated[float, Field(ge=0.0, lt=1.0)]
 Ratio = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -204,7 +205,7 @@ def choose_policy(name: str | None, keep_ratio: float | None, gmac_ratio: float 
 
 def policy_names() -> list[str]:
     """The policies that ship, `none` first."""
-    files = resources.files("pipeline.model.pruning.policies").iterdir()
+    files = _SHIPPED.iterdir()
     return [UNPRUNED, *sorted(Path(file.name).stem for file in files if file.name.endswith(".yaml"))]
 
 
@@ -220,7 +221,7 @@ def named_policy(name: str) -> PruningPolicy | None:
         return _read_policy(Path(name), Path(name).stem)
     if name not in policy_names():
         raise ConfigError(f"policy = {name!r}: expected one of {', '.join(policy_names())}, or a FILE.yaml")
-    return _read_policy(resources.files("pipeline.model.pruning.policies") / f"{name}.yaml", name)
+    return _read_policy(_SHIPPED / f"{name}.yaml", name)
 
 
 def _reference_policy(keep_ratio: float) -> PruningPolicy:

@@ -1,1 +1,0 @@
-"""The named policies: YAML files, read by `pipeline.model.pruning.policy`."""

@@ -1,0 +1,115 @@
+"""The documents are true: the README's tree is the tree, its commands parse, and links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipeline.settings.load import load_settings
+from query.cli.verbs import VERBS, module_of, settings_class
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not {".venv", "build"} & set(path.parts))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROOMS = ("pipeline", "indexer", "query")
+
+
+def blocks_of(text):
+    """The fenced blocks of a document, each with its language."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands_of(text):
+    """The clipsieve commands of a document's blocks and of YAML comments, as lists of words."""
+    lines = "\n".join(block for _, block in blocks_of(text)).replace("\\\n", " ").splitlines()
+    for line in lines:
+        for part in line.split("&&"):
+            words = shlex.split(part, comments=True)
+            if words[:1] == ["clipsieve"]:
+                yield words[1:]
+
+
+def tree_of_readme():
+    """Paths that the README's tree names, and only those of its first two levels."""
+    [tree] = [block for _, block in blocks_of(README) if block.startswith("pipeline/")]
+    parent = ""
+    for line in tree.splitlines():
+        names, _, _ = line.strip().partition("  ")
+        for name in names.split():
+            if line.startswith(" "):
+                yield f"{parent}/{name.rstrip('/')}"
+            else:
+                parent = name.rstrip("/")
+                yield parent
+
+
+def test_the_tree_of_the_readme_is_the_tree():
+    named = list(tree_of_readme())
+    assert len(named) == len(set(named))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    for room in ROOMS:
+        there = {path for path in (ROOT / room).iterdir() if path.suffix == ".py" and not path.name.startswith("__")}
+        there |= {path.parent for path in (ROOT / room).glob("*/__init__.py")}
+        assert {path for path in named if path.startswith(f"{room}/")} == {
+            path.relative_to(ROOT).as_posix() for path in there
+        }
+
+
+def test_the_readme_is_short_and_has_the_two_lines_that_do_all():
+    lines = README.splitlines()
+    assert len(lines) <= 200
+    assert "pip install . && clipsieve demo" in lines
+    assert 'pip install ".[test]" && pytest' in lines
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_command_parses(path, monkeypatch):
+    monkeypatch.setenv("CLIPSIEVE_SHARED", "/shared")
+    monkeypatch.chdir(ROOT)  # configuration files are named from here
+    for words in commands_of(path.read_text(encoding="utf-8")):
+        verb = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in VERBS), None)
+        assert verb, words
+        argv = words[len(verb.split()) :]
+        if any("$" in word or word == "..." for word in argv):  # the shell fills them in
+            continue
+        load_settings(settings_class(verb), verb, argv, module_of(verb).EXAMPLES)
+
+
+def test_the_readme_has_commands():
+    assert len(list(commands_of(README))) > 10
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#][^)]*)\)", path.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (path.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_headings_that_are_linked_to_are_there(path):
+    text = path.read_text(encoding="utf-8")
+    anchors = {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    }
+    assert [target for target in re.findall(r"\]\(#([^)]+)\)", text) if target not in anchors] == []
+
+
+def test_the_glossary_is_short():
+    glossary = (
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Glossary\n")[2].partition("\n## ")[0]
+    )
+    assert 5 < len([line for line in glossary.splitlines() if line.strip()]) <= 17  # 15, and the head of a table
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_the_python_example_runs(tmp_path, photos, monkeypatch, capsys):
+    [(_, program)] = [block for block in blocks_of(README) if block[0] == "python"]
+    (tmp_path / "photos").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    first = capsys.readouterr().out.splitlines()[0]
+    assert re.match(r"1 -?\d\.\d{3} file://", first)
