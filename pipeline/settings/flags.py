@@ -66,7 +66,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def grouped_fields(model: type[BaseModel]) -> dict[str, list[str]]:
-    """The fields of a settings class by the title of their group; where several classes name one, the last decides."""
+    """The fields of a settings class by the title of their group; the most derived class that names one decides."""
     places: dict[str, str] = {}
     for kind in model.__mro__:
         for title, names in vars(kind).get("GROUPS", {}).items():

@@ -8,16 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.resources import files
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from pipeline.adapt import adapt
+from pipeline.adapt import _RECIPE_FIELDS, adapt
 from pipeline.durable.lock import store_lock
 from pipeline.errors import ClipsieveError, ConfigError, InputError, StoreError, StoreLocked
-from pipeline.model.adapter.files import read_adapter
+from pipeline.model.adapter.files import read_adapter, read_record
 from pipeline.model.spec import Preprocess
 from pipeline.settings.adapt import AdaptSettings
 from pipeline.training.examples import Batch, Decoder, Examples, gather
@@ -340,3 +341,9 @@ def test_scenes_are_drawn_where_there_is_no_data(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.adapt.NUM_SCENES", 60)
     report = adapt(AdaptSettings(out=tmp_path / "a", steps=2, batch_size=4))
     assert record(report.adapter)["base"]["model"] == "scenes"
+
+
+def test_settings_that_decide_no_result_are_not_in_the_recipe():
+    # a finished adapter is known by its recipe: the built-in one's must stay as it is
+    recipe = read_record(files("pipeline.scenes") / "adapter")["recipe"]
+    assert set(recipe) == _RECIPE_FIELDS | {"policy", "precision", "threads", "weights_sha256", "data_sha256"}
