@@ -1,1 +1,1 @@
-"""The named policies: YAML files, read by `pipeline.model.pruning.policy`."""
+"""The named policies, as YAML files read by `pipeline.model.pruning.policy`."""
