@@ -1,8 +1,8 @@
-"""`clipsieve adapt`: the whole story from photos to an adapter that gives back what pruning costs.
+"""`clipsieve adapt`: train an adapter that recovers the accuracy lost to pruning, from photos to files on disk.
 
-The teacher is the unpruned model as it was loaded. The student is the same model, its weights updated by a fusion and
-its image tower pruned to a cost that is drawn anew at each step. It learns to embed as the teacher does, and, where
-there are captions, to tell them apart.
+The teacher is the unpruned model as loaded. The student is the same model with weights updated by a fusion and an
+image tower pruned to a cost drawn at random for each step. The student learns to embed images as the teacher does and,
+if there are captions, to tell them apart.
 """
 
 import shutil
@@ -36,7 +36,7 @@ from pipeline.training.student import Student
 from pipeline.training.teacher import Teacher
 
 NUM_SCENES = 4000
-"""Scenes drawn to train the adapter of the embedded model."""
+"""Number of scenes drawn to train the adapter of the built-in model."""
 
 _RECIPE_FIELDS = set(AdaptSettings.model_fields) - {
     *("config", "data", "captions", "out", "export", "adapter", "device", "policy", "precision", "as_json", "json_file")
@@ -45,7 +45,7 @@ _RECIPE_FIELDS = set(AdaptSettings.model_fields) - {
 
 @dataclass(frozen=True, slots=True)
 class AdaptReport:
-    """What became of a training; `was_there` if the adapter was found finished."""
+    """The result of a training run; `was_there` is True if the adapter was already finished."""
 
     adapter: Path
     results: dict[str, Any]
@@ -57,18 +57,18 @@ def adapt(
     on_tick: Callable[[str, Tick], None] = lambda name, tick: None,
     on_entry: Callable[[dict[str, Any]], None] = lambda entry: None,
 ) -> AdaptReport:
-    """Train an adapter; finish one that was begun.
+    """Train an adapter, or resume an unfinished training run.
 
     Args:
         settings: Model, data, recipe.
-        on_tick: Told how far the training is.
-        on_entry: Told each line of the log as it is written.
+        on_tick: Called with the progress of the training.
+        on_entry: Called with each log entry as it is written.
 
     Returns:
-        Where the adapter is, and what it reaches on the held-out images.
+        The path of the adapter and its results on the held-out images.
 
     Raises:
-        ClipsieveError: See `pipeline.errors`; the last good state is kept in the adapter's folder `training/`.
+        ClipsieveError: See `pipeline.errors`. The last good state stays in `training/` in the adapter's folder.
     """
     if settings.export:
         refuse_used(settings.export)
@@ -121,10 +121,10 @@ def _finished(settings: AdaptSettings, results: dict[str, Any], was_there: bool)
 
 
 def export(source: ModelSource, adapter: str, folder: Path) -> None:
-    """Write a model with an adapter merged as a directory that open_clip loads.
+    """Merge an adapter into a model and write the result as a directory that open_clip can load.
 
     Raises:
-        ClipsieveError: If the adapter is another model's, or the folder is in use.
+        ClipsieveError: If the adapter belongs to another model, or the folder is not empty.
     """
     refuse_used(folder)
     merged = source.model_copy(update={"adapter": adapter})
@@ -132,13 +132,13 @@ def export(source: ModelSource, adapter: str, folder: Path) -> None:
 
 
 def _found(settings: AdaptSettings) -> AdaptReport:
-    """An adapter that was there before: whole, and of this recipe as far as that can be told without the data."""
+    """Report an existing adapter, after checking its recipe as far as possible without the data."""
     card = read_card(settings.out)
     asked = settings.model_dump(mode="json", include=_RECIPE_FIELDS)
     other = next((name for name in asked if card["recipe"].get(name) != asked[name]), None)
     if other:
         raise ConfigError(
-            f"{settings.out} holds an adapter trained with {other} = {card['recipe'].get(other)!r}, asked for "
+            f"{settings.out} contains an adapter trained with {other} = {card['recipe'].get(other)!r}, not "
             f"{asked[other]!r}; choose another --out"
         )
     return _finished(settings, card["results"], was_there=True)
@@ -146,7 +146,7 @@ def _found(settings: AdaptSettings) -> AdaptReport:
 
 @contextmanager
 def _locked(work: Path) -> Iterator[None]:
-    """One training at a time in a folder."""
+    """Allow one training run at a time in a folder."""
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -157,7 +157,7 @@ def _locked(work: Path) -> Iterator[None]:
 
 @contextmanager
 def _data(settings: AdaptSettings) -> Iterator[tuple[Path, Path | None]]:
-    """Where images and captions are; the embedded model's are drawn."""
+    """Yield the paths of images and captions; draws scenes for the built-in model."""
     if settings.data:
         yield settings.data, settings.captions
         return
@@ -172,7 +172,7 @@ def _precision(settings: AdaptSettings, device: torch.device) -> Precision:
 
 
 def _policies(settings: AdaptSettings) -> dict[str, PruningPolicy]:
-    """The policy as it is, and sharpened to each cost; unpruned is `lossless`, which is as good and quicker."""
+    """The policy as given and sharpened to each cost; `lossless` stands in for unpruned: as accurate, and faster."""
     asked = settings.pruning_policy()
     unpruned = named_policy("lossless")
     policies = {asked.name: asked} if asked else {}
@@ -196,13 +196,13 @@ def _student(
 
 
 def _recipe(settings: AdaptSettings, precision: str, base_sha256: str, data_sha256: str) -> dict[str, Any]:
-    """Everything that decides the result."""
+    """Everything that determines the result."""
     policy = settings.pruning_policy()
     return {
         **settings.model_dump(mode="json", include=_RECIPE_FIELDS),
         "policy": policy.model_dump(mode="json") if policy else None,
         "precision": precision,
-        "threads": torch.get_num_threads(),  # the order of sums, and so the last bits, depend on it
+        "threads": torch.get_num_threads(),  # determines the order of sums, and so the last bits
         "weights_sha256": base_sha256,
         "data_sha256": data_sha256,
     }

@@ -1,4 +1,4 @@
-"""The wheel carries all that the demo needs: built, installed beside the packages already here, run elsewhere."""
+"""The wheel contains everything the demo needs: build it, install it in a new environment, run the demo elsewhere."""
 
 import json
 import shutil
@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A virtual environment with the wheel in it and this environment's packages behind it."""
+    """A virtual environment with the wheel, which falls back to this environment's packages."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"  # building leaves files behind, so build a copy
+    source = folder / "source"  # building leaves files in the source, so build a copy
     for name in ("pipeline", "indexer", "query"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -30,12 +30,12 @@ def installed(tmp_path_factory):
     site = Path(subprocess.run([python, "-c", query], capture_output=True, text=True, check=True).stdout.strip())
     [wheel] = folder.glob("*.whl")
     subprocess.run([*pip, "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)], check=True)
-    # last: pip would take a clipsieve found behind for the one it shall install
+    # last, because pip would mistake a clipsieve installed there for the one to install
     (site / "behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return environment / "bin", site
 
 
-def test_wheel_holds_the_three_packages_and_their_data_only(installed):
+def test_wheel_contains_only_the_three_packages_and_their_data(installed):
     _, site = installed
     assert (site / "pipeline" / "scenes" / "weights" / "open_clip_model.safetensors").is_file()
     assert not (site / "configs").exists()
@@ -45,7 +45,7 @@ def test_wheel_holds_the_three_packages_and_their_data_only(installed):
 @pytest.mark.ray
 def test_demo_runs_from_an_empty_folder(installed, tmp_path):
     binaries, site = installed
-    # -P is what a console script has: the working directory is not on the path
+    # -P, as in a console script: the working directory is not on the path
     probe = [binaries / "python", "-P", "-c", "import pipeline; print(pipeline.__file__)"]
     assert subprocess.run(probe, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.startswith(str(site))
     command = [binaries / "clipsieve", "demo", "--num-images", "100", "--json-file", "results.json"]

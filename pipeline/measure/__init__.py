@@ -1,1 +1,1 @@
-"""Recall and its intervals, side-by-side timing, parity with open_clip, and where a number comes from."""
+"""Recall and its confidence intervals, side-by-side timing, parity with open_clip, and provenance of measurements."""

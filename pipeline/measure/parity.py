@@ -1,4 +1,4 @@
-"""Does our ingest give the embeddings that open_clip's own preprocessing gives? Shown by `clipsieve doctor`."""
+"""Check that our ingest gives the same embeddings as open_clip's preprocessing. Shown by `clipsieve doctor`."""
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ _BATCH = 32
 
 @torch.inference_mode()
 def parity_cosines(loaded: LoadedModel, entries: Sequence[ImageEntry]) -> np.ndarray:
-    """Cosines [N] between the embeddings of images by our decoding and by open_clip's; N of those that decode."""
+    """Cosines [N] between embeddings from our decoding and from open_clip's, for the N images that can be decoded."""
     encoder = Encoder(loaded, None)
     transform = reference_transform(loaded.spec.preprocess)
     cosines = []
@@ -38,11 +38,11 @@ def parity_cosines(loaded: LoadedModel, entries: Sequence[ImageEntry]) -> np.nda
 
 
 def generated_photos() -> Iterator[ImageEntry]:
-    """JPEGs of many sizes and shapes, up to 12 megapixels, where there are no photographs at hand."""
+    """Generate JPEGs of many sizes and shapes, up to 12 megapixels, for use without a photo collection."""
     for number, (width, height) in enumerate(_SIZES):
         random = np.random.default_rng(number)
         image = Image.new("RGB", (width, height))
-        for scale, weight in ((8, 1.0), (60, 0.5), (400, 0.25)):  # coarse, middle and fine detail, as photographs have
+        for scale, weight in ((8, 1.0), (60, 0.5), (400, 0.25)):  # coarse, medium and fine detail, as in photos
             noise = random.integers(0, 256, (max(1, height * scale // width), scale, 3), dtype=np.uint8)
             layer = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
             image = Image.blend(image, layer, weight)
@@ -53,7 +53,7 @@ def generated_photos() -> Iterator[ImageEntry]:
 
 
 def describe(cosines: Iterable[float]) -> str:
-    """Minimum and median in one line."""
+    """Summarise minimum and median in one line."""
     values = np.asarray(list(cosines))
     if not len(values):
         return "no image could be decoded"

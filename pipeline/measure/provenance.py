@@ -1,4 +1,4 @@
-"""What a measured number has to be accompanied by: command, date, hardware, versions."""
+"""Provenance of a measurement: command, date, hardware, versions."""
 
 import platform
 import sys
@@ -9,7 +9,7 @@ from pipeline.machine import cpu_name, num_cores
 
 
 def provenance() -> dict[str, str | int]:
-    """Where, when and with what this process measures."""
+    """The command, date, hardware and versions of this process."""
     return {
         "command": " ".join(["clipsieve", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),

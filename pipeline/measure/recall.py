@@ -1,7 +1,7 @@
-"""Recall and its uncertainty. numpy only.
+"""Recall and its uncertainty. Imports only numpy.
 
-recall@k here is what CLIP papers report: the share of queries with at least one right item among the first k.
-Shapes: Q queries, N gallery items, E embedding width. A gallery item is right for a query if their labels are equal.
+recall@k is defined as in CLIP papers: the share of queries with at least one correct item among the first k.
+Shapes: Q queries, N gallery items, E embedding width. A gallery item is correct for a query if their labels are equal.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ def first_hit_ranks(
     gallery_labels_N: np.ndarray,
     chunk: int = 1024,
 ) -> np.ndarray:
-    """Position of each query's best right item, by inner product; 0 is the first place.
+    """Rank of each query's best correct item, by inner product; 0 is first.
 
-    A wrong item that ties with the right one is placed before it, so that equal embeddings earn nothing. Works in
-    chunks of queries: memory is O(chunk * N).
+    In a tie, wrong items rank before the correct one, so that identical embeddings gain nothing. Works in chunks of
+    queries: memory is O(chunk * N).
 
     Returns:
-        int64 [Q]; N for a query that has no right item.
+        int64 [Q]; N for a query without a correct item.
     """
     ranks = np.empty(len(queries_QE), dtype=np.int64)
     for start in range(0, len(queries_QE), chunk):
@@ -38,7 +38,7 @@ def first_hit_ranks(
 
 
 def recall_at(ranks_Q: np.ndarray, k: int) -> float:
-    """Share of queries whose first hit is among the first k, a fraction."""
+    """Fraction of queries whose first hit is among the first k."""
     return float((ranks_Q < k).mean())
 
 
@@ -49,16 +49,16 @@ def paired_difference(
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, tuple[float, float]]:
-    """Difference of two conditions' recall on the same queries, with a bootstrap 95 % interval.
+    """Difference in recall between two conditions on the same queries, with a 95% bootstrap interval.
 
-    Whole clusters are drawn: the captions of one image are not independent.
+    Resamples whole clusters, because the captions of one image are not independent.
 
     Args:
-        hits_Q: Whether each query was answered, in the condition.
-        baseline_Q: The same in the baseline.
-        clusters_Q: Image each query belongs to.
-        num_resamples: Bootstrap samples.
-        seed: Of the resampling.
+        hits_Q: Whether each query was a hit in the condition.
+        baseline_Q: The same for the baseline.
+        clusters_Q: The image that each query belongs to.
+        num_resamples: Number of bootstrap samples.
+        seed: Seed for resampling.
 
     Returns:
         `(difference, (low, high))`, fractions; positive means the condition is better.
@@ -78,26 +78,26 @@ def recovered_share(
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, tuple[float, float]]:
-    """Share of a loss that a repair gives back, (repaired - damaged) / (whole - damaged), with a bootstrap interval.
+    """Share of a loss that a repair recovers, (repaired - damaged) / (whole - damaged), with a bootstrap interval.
 
-    All three are of the same queries, and resampled together. Where little was lost the interval is wide, and says so.
+    All three conditions use the same queries and are resampled together. The interval is wide if the loss was small.
 
     Args:
         repaired_Q: Hits of each query after the repair; numbers, so that several k can be summed.
-        damaged_Q: Before it.
-        whole_Q: Without the loss.
-        clusters_Q: Image each query belongs to.
-        num_resamples: Bootstrap samples.
-        seed: Of the resampling.
+        damaged_Q: Hits before the repair.
+        whole_Q: Hits without the loss.
+        clusters_Q: The image that each query belongs to.
+        num_resamples: Number of bootstrap samples.
+        seed: Seed for resampling.
 
     Returns:
-        `(share, (low, high))`, fractions; not a number where nothing was lost.
+        `(share, (low, high))`, fractions; NaN if nothing was lost.
     """
     gained_Q, lost_Q = repaired_Q.astype(np.float64) - damaged_Q, whole_Q.astype(np.float64) - damaged_Q
     gained, lost = _resampled_sums([gained_Q, lost_Q], clusters_Q, num_resamples, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         share, samples = np.divide(gained_Q.sum(), lost_Q.sum()), gained / lost
-    known = samples[np.isfinite(samples)]  # a sample may hold no loss at all
+    known = samples[np.isfinite(samples)]  # a sample may contain no loss
     low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
     return float(share), (float(low), float(high))
 
@@ -105,7 +105,7 @@ def recovered_share(
 def _resampled_sums(
     many_values_Q: Sequence[np.ndarray], clusters_Q: np.ndarray, num_resamples: int, seed: int
 ) -> list[np.ndarray]:
-    """Sums of each kind of values in every bootstrap sample of whole clusters, the same samples for all: [samples]."""
+    """Sum each array of values over bootstrap samples of whole clusters, using the same samples for all: [samples]."""
     _, cluster_Q = np.unique(clusters_Q, return_inverse=True)
     num_clusters = cluster_Q.max() + 1
     rng = np.random.default_rng(seed)
@@ -114,7 +114,7 @@ def _resampled_sums(
 
 
 def neighbour_overlap(images_NE: np.ndarray, others_NE: np.ndarray, k: int) -> float:
-    """Mean share of an image's `k` nearest other images (all, if fewer) that two embeddings agree on."""
+    """Mean share of an image's `k` nearest other images (all, if fewer) that two sets of embeddings agree on."""
     nearest, k = [], min(k, len(images_NE) - 1)
     for vectors_NE in (images_NE, others_NE):
         scores = vectors_NE @ vectors_NE.T
@@ -124,7 +124,7 @@ def neighbour_overlap(images_NE: np.ndarray, others_NE: np.ndarray, k: int) -> f
 
 
 def recall_metrics(ranks_by_task: dict[str, np.ndarray], ks: Sequence[int] = KS) -> dict[str, float]:
-    """Name metrics as CLIP_benchmark does: `<task>_recall@<k>`, task `image_retrieval` or `text_retrieval`."""
+    """Recall under CLIP_benchmark's names: `<task>_recall@<k>`, task `image_retrieval` or `text_retrieval`."""
     return {f"{task}_recall@{k}": recall_at(ranks, k) for task, ranks in ranks_by_task.items() for k in ks}
 
 

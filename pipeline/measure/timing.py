@@ -1,4 +1,4 @@
-"""Side-by-side timing of image towers. What `images_per_second` means everywhere in this project."""
+"""Side-by-side timing of image towers. Defines `images_per_second` for the whole project."""
 
 import statistics
 import time
@@ -18,15 +18,15 @@ ROUNDS = 7
 def images_per_second(
     towers: Mapping[str, tuple[Encoder, np.ndarray]], batch_size: int, rounds: int = ROUNDS
 ) -> dict[str, list[float]]:
-    """Time image towers alone on uint8 pixels already in memory, conditions interleaved.
+    """Time the image towers alone on uint8 pixels already in memory, with interleaved conditions.
 
     Args:
-        towers: Each with its pixels [N, H, W, 3].
+        towers: An encoder and its pixels [N, H, W, 3], by name.
         batch_size: Images per forward pass.
-        rounds: Rounds that count.
+        rounds: Rounds to count, after one warm-up round.
 
     Returns:
-        Images per second of each counted round, by name.
+        Images per second in each counted round, by name.
     """
 
     def run(encoder: Encoder, pixels_NHWC: np.ndarray) -> None:
@@ -42,8 +42,8 @@ def interleaved_seconds(
 ) -> dict[str, list[float]]:
     """Seconds of each call in each round.
 
-    One round makes every call once, so that a machine whose speed drifts treats them alike; the order is reversed in
-    every other round. A first round is thrown away. On a GPU the time between two events of its stream is taken.
+    A round makes every call once, so that drift in machine speed affects all of them equally; every other round
+    reverses the order. A first round is discarded. GPU time is measured between two events on its stream.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     timed = _seconds_on_gpu if device == "cuda" else _seconds_on_cpu
@@ -57,7 +57,7 @@ def interleaved_seconds(
 
 
 def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int:
-    """Most memory held at a time by what a call allocates; what was there before is not counted."""
+    """Peak memory of the allocations of a call; earlier allocations do not count."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -67,20 +67,20 @@ def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int:
         return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
-    # torch tells of every allocation and release only here: bytes with a sign, in the order of time
+    # only these events list every allocation and release: signed bytes, to be sorted by time
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())])
     return int(held.max(initial=0))
 
 
 def tower_call(encoder: Encoder, pixels_BHWC: np.ndarray) -> Callable[[], object]:
-    """The image tower alone on uint8 pixels that are on its device already."""
+    """A call of the image tower alone, on uint8 pixels already on its device."""
     pixels = torch.from_numpy(pixels_BHWC).to(encoder.device)
     return lambda: encoder.features(pixels)
 
 
 def open_clip_call(loaded: LoadedModel, pixels_BHWC: np.ndarray, is_compiled: bool) -> Callable[[], object]:
-    """The same model as open_clip's users call it: on images normalised beforehand, channels first."""
+    """A call of the same model as open_clip's users make it: on images normalised beforehand, channels first."""
     images = torch.from_numpy(pixels_BHWC).to(loaded.device).permute(0, 3, 1, 2).contiguous()
     images = ((images.float() / 255 - 0.5) / 0.25).to(DTYPES[loaded.spec.precision])
     if is_compiled:
@@ -99,7 +99,7 @@ def median_rates(rates: Mapping[str, list[float]]) -> dict[str, float]:
 
 
 def median_speedup(rates: Mapping[str, list[float]], name: str, baseline: str) -> float:
-    """Median over rounds of the ratio to the baseline in the same round."""
+    """Median over rounds of the speed ratio to the baseline in the same round."""
     return statistics.median(a / b for a, b in zip(rates[name], rates[baseline], strict=True))
 
 

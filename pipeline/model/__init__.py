@@ -1,5 +1,5 @@
 """The pruned CLIP: load it, prune its image tower by a policy, merge an adapter, encode.
 
-The maths is in `pruning` (scores, tokens) and `adapter` (fusion); `towers` says what pruning has to know of an image
-tower. `spec` names all that decides an embedding's value.
+The maths is in `pruning` (scores, tokens) and `adapter` (fusion). `towers` describes what pruning needs to know about
+an image tower. `spec` lists everything that determines the value of an embedding.
 """

@@ -1,4 +1,4 @@
-"""Which device a process uses, and in which precision and batch size: what the hardware decides where nobody else does."""
+"""Device, precision and batch size of a process: the defaults that the hardware determines."""
 
 import torch
 
@@ -8,25 +8,25 @@ from pipeline.model.spec import DeviceChoice, Precision, PrecisionChoice
 
 
 def use_all_cores(num_threads: int | None = None) -> None:
-    """Give torch all cores of this process, or `num_threads`: the last bits of an embedding depend on their number."""
+    """Let torch use all cores of this process, or `num_threads`; the last bits of an embedding depend on the count."""
     torch.set_num_threads(num_threads or num_cores())
 
 
 def pick_device(asked: DeviceChoice = "auto") -> torch.device:
-    """The device that is asked for; `auto` is a GPU where there is one.
+    """The requested device; `auto` is a GPU if there is one.
 
     Raises:
-        ConfigError: If a GPU is asked for and there is none.
+        ConfigError: If a GPU is requested and there is none.
     """
     if asked == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device = 'cuda': torch sees no GPU; give --device cpu, or see `clipsieve doctor`")
+        raise ConfigError("device = 'cuda': torch finds no GPU; give --device cpu, or run `clipsieve doctor`")
     if asked == "auto":
         asked = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(asked)
 
 
 def pick_precision(asked: PrecisionChoice, device: torch.device) -> Precision:
-    """The precision that is asked for; `auto` is the fastest that the device computes natively: bf16, where it can."""
+    """The requested precision; `auto` is the fastest one with native support on the device, bf16 if possible."""
     if asked != "auto":
         return asked
     if device.type == "cuda":
@@ -35,7 +35,7 @@ def pick_precision(asked: PrecisionChoice, device: torch.device) -> Precision:
 
 
 def default_batch_size(device: torch.device) -> int:
-    """Images per forward pass where nobody asks for another number."""
+    """Images per forward pass, unless the user sets a number."""
     return 256 if device.type == "cuda" else 32
 
 
@@ -45,5 +45,5 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_device_bytes(device: torch.device) -> int:
-    """The most memory that this process has held on a GPU; 0 on a CPU."""
+    """Peak GPU memory of this process; 0 on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0

@@ -1,7 +1,7 @@
-"""The encode stage: uint8 pixels in, unit embeddings out. A plain class; runs and is tested without Ray.
+"""The encode stage: uint8 pixels in, unit embeddings out. A plain class that runs and is tested without Ray.
 
 Settings of the measured baseline (`none`): open_clip's own `encode_image`, eval mode, parameters as loaded (not
-frozen: frozen ones take torch's matmul off its folded path), `torch.inference_mode`, fused attention on.
+frozen: frozen parameters keep torch's matmul off its folded path), `torch.inference_mode`, fused attention on.
 """
 
 import copy
@@ -23,10 +23,10 @@ from pipeline.model.towers.families import unprunable_reason, view_of
 
 
 class PixelScaling:
-    """uint8 pixels to a tower's input: (pixels / 255 - mean) / std of each channel."""
+    """Convert uint8 pixels to a tower's input: (pixels / 255 - mean) / std per channel."""
 
     def __init__(self, preprocess: Preprocess, device: torch.device, dtype: torch.dtype) -> None:
-        # one value per number of a row of pixels: torch's CPU kernels are several times slower along three channels
+        # one value per element of a pixel row: torch's CPU kernels are several times slower along three channels
         scale = torch.tensor([1 / (255 * std) for std in preprocess.std], device=device)
         shift = [-mean / std for mean, std in zip(preprocess.mean, preprocess.std, strict=True)]
         self._scale = scale.repeat(preprocess.width)
@@ -34,17 +34,17 @@ class PixelScaling:
         self._dtype = dtype
 
     def __call__(self, pixels_BHWC: Tensor) -> Tensor:
-        """[B, C, H, W] on the device, from pixels there."""
-        # [B, H, W, C] seen as [B, C, H, W] is channels-last, which the patch embedding likes best
+        """Scale pixels on the device to [B, C, H, W]."""
+        # [B, H, W, C] viewed as [B, C, H, W] is channels-last, the fastest layout for the patch embedding
         rows = torch.addcmul(self._shift, pixels_BHWC.flatten(2).float(), self._scale).to(self._dtype)
         return rows.view(pixels_BHWC.shape).permute(0, 3, 1, 2)
 
 
 class Encoder:
-    """One CLIP under one pruning policy, on one device."""
+    """One CLIP with one pruning policy, on one device."""
 
     spec: EncoderSpec
-    """What made these embeddings."""
+    """The spec of this encoder."""
 
     gmacs: float
     """Cost of one image in 1e9 multiply-adds."""
@@ -53,19 +53,19 @@ class Encoder:
     """Patch tokens that reach the end of the tower."""
 
     device: torch.device
-    """Where it runs."""
+    """The device it runs on."""
 
     micro_batch: int | None = None
-    """Images per forward pass, once the device's memory did not hold a whole batch."""
+    """Images per forward pass after the device ran out of memory; None while whole batches fit."""
 
     num_halvings: int = 0
-    """How often it ran out of memory so far."""
+    """Number of times the device has run out of memory."""
 
     transfer_s: float = 0.0
-    """Seconds spent on bringing pixels to the device so far, and on decoding there."""
+    """Seconds spent so far on copying pixels to the device and decoding there."""
 
     def __init__(self, loaded: LoadedModel, policy: PruningPolicy | None, on_cut: OnCut | None = None) -> None:
-        """Attach `policy` to a model of which the caller makes no other use meanwhile; see `attach` for `on_cut`."""
+        """Attach `policy` to a model that the caller must not use meanwhile; see `attach` for `on_cut`."""
         self.spec = with_policy(loaded.spec, policy)
         self._clip = loaded.clip
         self._tokenize = loaded.tokenize
@@ -82,18 +82,17 @@ class Encoder:
     def encode(self, pixels_BHWC: np.ndarray | Tensor) -> np.ndarray:
         """Embed images.
 
-        Where the device's memory does not hold the batch, it is cut into halves until it does, and later batches are
-        cut alike.
+        If the device runs out of memory, the batch is halved until it fits, and later batches are split the same way.
 
         Args:
-            pixels_BHWC: uint8 at the tower's input size; brought to the device unless it is a tensor there.
+            pixels_BHWC: uint8 at the tower's input size; a tensor must already be on the device, an array is copied.
 
         Returns:
             float32 [B, E], unit length.
 
         Raises:
-            ClipsieveError: If an embedding is not finite (damaged weights, or fp16 overflow), or the device's memory
-                does not hold one image.
+            ClipsieveError: If an embedding is not finite (damaged weights, or fp16 overflow), or one image does not
+                fit in the device's memory.
         """
         parts, start = [], 0
         while start < len(pixels_BHWC):
@@ -109,7 +108,7 @@ class Encoder:
     def _halve(self, size: int, error: Exception) -> None:
         if size == 1:
             raise ClipsieveError(
-                f"the memory of {device_name(self.device)} does not hold one image; choose a smaller --model or "
+                f"one image does not fit in the memory of {device_name(self.device)}; choose a smaller --model or "
                 "--image-size"
             ) from error
         self.micro_batch = (size + 1) // 2
@@ -118,18 +117,18 @@ class Encoder:
             torch.cuda.empty_cache()
 
     def to_device(self, pixels_BHWC: np.ndarray) -> Tensor:
-        """uint8 pixels on the device; the time it takes is counted in `transfer_s`."""
+        """Copy uint8 pixels to the device; the time counts towards `transfer_s`."""
         started = time.perf_counter()
         pixels = torch.from_numpy(pixels_BHWC)
         if self.device.type == "cuda":
-            pixels = pixels.pin_memory()  # the copy then runs beside the kernels before it
+            pixels = pixels.pin_memory()  # lets the copy overlap with the preceding kernels
         pixels = pixels.to(self.device, non_blocking=True)
         self.transfer_s += time.perf_counter() - started
         return pixels
 
     @torch.inference_mode()
     def features(self, pixels_BHWC: Tensor) -> Tensor:
-        """The image tower alone: uint8 pixels on the device to features [B, E] there, of any length."""
+        """Run the image tower alone: uint8 pixels on the device to features [B, E] on the device, not normalised."""
         return self._clip.encode_image(self._scaling(pixels_BHWC))
 
     @torch.inference_mode()
@@ -151,9 +150,9 @@ class Encoder:
 
 
 def sharing_weights(loaded: LoadedModel, is_frozen: bool = False) -> LoadedModel:
-    """A copy of a model that shares its weights, so that two policies can be attached side by side.
+    """Copy a model without copying its weights, so that two policies can be attached side by side.
 
-    A frozen one takes no gradients; the model itself stays as it is, and as quick.
+    A frozen copy computes no gradients for its weights. The original is unchanged and keeps its speed.
     """
     shared = {id(tensor): tensor for tensor in (*loaded.clip.parameters(), *loaded.clip.buffers())}
     if is_frozen:
@@ -163,10 +162,10 @@ def sharing_weights(loaded: LoadedModel, is_frozen: bool = False) -> LoadedModel
 
 
 def fastest_encoder(loaded: LoadedModel, policy: PruningPolicy | None) -> Encoder:
-    """The encoder that embeds collections: as asked, without computing what nobody reads.
+    """The encoder that embeds collections: follows the policy, and skips computation whose result is never read.
 
-    Unpruned it runs the policy `lossless`, which gives the same embeddings up to the rounding of their precision, in
-    less time. `Encoder(loaded, None)` is open_clip's own forward, the baseline of every measurement.
+    Without a policy it runs `lossless`, which gives the same embeddings up to rounding, in less time.
+    `Encoder(loaded, None)` is open_clip's own forward pass, the baseline of every measurement.
     """
     if policy is not None or unprunable_reason(loaded.clip.visual):
         return Encoder(loaded, policy)
@@ -178,7 +177,7 @@ def fastest_encoder(loaded: LoadedModel, policy: PruningPolicy | None) -> Encode
 def policy_or_unpruned(
     loaded: LoadedModel, policy: PruningPolicy | None, is_default: bool
 ) -> tuple[PruningPolicy | None, str | None]:
-    """The policy to run a model under, and a warning where nobody asked for one and the tower takes none."""
+    """The policy to run a model with; None and a warning if the default policy does not suit the tower."""
     reason = unprunable_reason(loaded.clip.visual) if is_default else None
     if reason:
         return None, f"this image tower cannot be pruned: {reason}; it runs unpruned"
@@ -186,6 +185,6 @@ def policy_or_unpruned(
 
 
 def compile_tower(loaded: LoadedModel) -> None:
-    """Compile the image tower for the shapes it will see; the first call of each shape then takes minutes."""
-    mode = "reduce-overhead" if loaded.device.type == "cuda" else "default"  # the former: CUDA graphs
+    """Compile the image tower for fixed shapes; the first call with each shape then takes minutes."""
+    mode = "reduce-overhead" if loaded.device.type == "cuda" else "default"  # reduce-overhead uses CUDA graphs
     loaded.clip.visual.compile(mode=mode, dynamic=False)

@@ -1,4 +1,4 @@
-"""Write a model as a directory that open_clip loads by `local-dir:`, with no code of ours."""
+"""Write a model as a directory that open_clip loads as `local-dir:`, without any clipsieve code."""
 
 import shutil
 import uuid
@@ -12,15 +12,15 @@ from pipeline.model.load import LoadedModel
 
 
 def export_checkpoint(loaded: LoadedModel, folder: Path) -> None:
-    """Write weights and configuration; an adapter has been merged into them, a policy is no part of them.
+    """Write weights and configuration, with the adapter merged in; the pruning policy is not included.
 
     Args:
         loaded: The model, in float32.
-        folder: To be made; it appears whole or not at all.
+        folder: Directory to create; it appears complete or not at all.
 
     Raises:
-        InputError: If the folder is there and not empty.
-        StoreError: If the file system refuses.
+        InputError: If the folder exists and is not empty.
+        StoreError: If the files cannot be written.
     """
     folder = folder.absolute()
     refuse_used(folder)
@@ -33,17 +33,17 @@ def export_checkpoint(loaded: LoadedModel, folder: Path) -> None:
         temporary.replace(folder)
     except OSError as error:
         raise StoreError(
-            f"cannot write {folder}: {error.strerror or error}; free space or choose another place"
+            f"cannot write {folder}: {error.strerror or error}; free up space or choose another folder"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def refuse_used(folder: Path) -> None:
-    """Refuse to write over something, before the work is done.
+    """Refuse to overwrite a folder, before any work is done.
 
     Raises:
-        InputError: If the folder is there and not empty.
+        InputError: If the folder exists and is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--export {folder} is there already; choose another")
+        raise InputError(f"--export {folder} already exists and is not empty; choose another folder")

@@ -1,4 +1,4 @@
-"""One hash for tensors, whatever file they came from."""
+"""One hash for tensors, independent of the file they came from."""
 
 import hashlib
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
-"""Load a CLIP through open_clip and say exactly what was loaded. Home of `open_clip`.
+"""Load a CLIP through open_clip and record exactly what was loaded. Home of `open_clip`.
 
-Weights are hashed in float32, as loaded and before any conversion, so that one checkpoint has one hash at every
-precision and in every container format.
+Weights are hashed in float32, as loaded and before any conversion, so that a checkpoint has the same hash in every
+precision and file format.
 """
 
 import copy
@@ -27,35 +27,35 @@ from pipeline.model.spec import EMBEDDED, LOCAL_DIR, EncoderSpec, ModelSource, P
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_IMAGE_SIZE = 4096
-"""Side of the tower's input in pixels; more is a slip of the pen, or memory that nobody has."""
+"""Largest side of the tower's input in pixels; anything larger is a typo, or would not fit in memory."""
 
 _SCHEMAS = ("hf-hub:", LOCAL_DIR)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A CLIP in eval mode on its device, parameters as open_clip left them, with the spec of its unpruned self."""
+    """A CLIP in eval mode on its device, with parameters as loaded by open_clip and its unpruned encoder spec."""
 
     clip: nn.Module
     tokenize: Callable[[list[str]], Tensor]
     spec: EncoderSpec
     device: torch.device
     summary_offsets_LD: Tensor | None = None
-    """What an adapter adds to the summaries that a policy makes."""
+    """Offsets that an adapter adds to the summary tokens of a policy."""
 
 
 def load_model(source: ModelSource, precision: Precision, device: str | torch.device) -> LoadedModel:
-    """Load a model by open_clip's own names.
+    """Load a model by its open_clip name.
 
     Args:
-        source: `scenes`, a name with a pretrained tag, `hf-hub:...` or `local-dir:PATH`; its adapter is merged into
-            the weights, in float32 and before any conversion.
-        precision: Type of weights and activations.
+        source: `scenes`, a name with a pretrained tag, `hf-hub:...` or `local-dir:PATH`. Its adapter is merged into
+            the weights in float32, before any conversion.
+        precision: Data type of weights and activations.
         device: Where to run.
 
     Raises:
-        ConfigError: If a name comes without a pretrained tag and random weights were not asked for.
-        InputError: If the model is unknown or cannot be loaded, or the adapter is another model's.
+        ConfigError: If a name has no pretrained tag and random weights were not requested.
+        InputError: If the model is unknown or cannot be loaded, or the adapter belongs to another model.
     """
     source = source.absolute()
     name = _open_clip_name(source.model)
@@ -63,7 +63,7 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
     _check_image_size(source, name)
     adapter = read_adapter(source.adapter) if source.adapter else None
     try:
-        # what open_clip logs to the root logger or warns of is an error of ours, before or after
+        # open_clip logs to the root logger and warns; we report the same problems as errors
         logging.disable(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -72,7 +72,7 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
                 clip = _in_precision(clip, name, precision, source.image_size)
     except ClipsieveError:
         raise
-    except Exception as error:  # open_clip raises many kinds for files, names, networks and shapes
+    except Exception as error:  # open_clip raises many types for files, names, networks and shapes
         reason = first_line(error)
         raise InputError(
             f"cannot load model {_label(source)}: {reason}; check the name, the tag, the path and the network"
@@ -88,8 +88,8 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
 def _load_in_float32(
     source: ModelSource, name: str, precision: Precision, adapter: Adapter | None
 ) -> tuple[nn.Module, EncoderSpec]:
-    """The model as it was published, at the wanted input size and with its adapter merged; and its spec."""
-    torch.manual_seed(0)  # decides random weights, where they were asked for
+    """Load the model in float32, at the requested input size and with its adapter merged, and describe it."""
+    torch.manual_seed(0)  # determines random weights, if requested
     clip = open_clip.create_model(
         name,
         pretrained=source.pretrained,
@@ -108,7 +108,7 @@ def _load_in_float32(
 
 
 def _in_precision(clip: nn.Module, name: str, precision: Precision, image_size: int | None) -> nn.Module:
-    """open_clip's own low-precision model, whose norms stay in float32, with these weights."""
+    """open_clip's own low-precision model with these weights; its norms stay in float32."""
     lower = open_clip.create_model(
         name, precision=precision, load_weights=False, pretrained_text=False, force_image_size=image_size
     )
@@ -117,7 +117,7 @@ def _in_precision(clip: nn.Module, name: str, precision: Precision, image_size: 
 
 
 class _Tokenizer:
-    """open_clip's tokenizer of a model, loaded when it is first called: images can be embedded without it."""
+    """open_clip's tokenizer for a model, loaded on first use: images can be embedded without it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -127,23 +127,23 @@ class _Tokenizer:
         if self._tokenize is None:
             try:
                 self._tokenize = open_clip.get_tokenizer(self._name)
-            except Exception as error:  # a missing package, a file, a network
+            except Exception as error:  # a missing package, a missing file, no network
                 raise InputError(
-                    f"cannot load the tokenizer of {self._name}: {first_line(error)}; SigLIP's and "
-                    "other Hugging Face tokenizers need `pip install transformers`, and the network the first time"
+                    f"cannot load the tokenizer of {self._name}: {first_line(error)}; SigLIP and other Hugging "
+                    "Face tokenizers need `pip install transformers`, and network access on first use"
                 ) from error
         return self._tokenize(texts)
 
 
 def with_policy(spec: EncoderSpec, policy: PruningPolicy | None) -> EncoderSpec:
-    """The same encoder under another pruning policy."""
+    """The same encoder with another pruning policy."""
     return spec.model_copy(update={"policy": policy})
 
 
 def _spec_of(clip: nn.Module, source: ModelSource, name: str, precision: Precision, weights_sha256: str) -> EncoderSpec:
     state = clip.state_dict()
     image = {key: value for key, value in state.items() if key.startswith("visual.")}
-    # the logit scale stretches all scores alike: it belongs to neither space
+    # the logit scale multiplies all scores equally, so it belongs to neither space
     text = {key: value for key, value in state.items() if key not in image and not key.startswith("logit_")}
     architecture = copy.deepcopy(open_clip.get_model_config(name)) or {}
     if source.image_size:
@@ -167,9 +167,7 @@ def _spec_of(clip: nn.Module, source: ModelSource, name: str, precision: Precisi
 def _check_source(source: ModelSource) -> None:
     if source.model == EMBEDDED or source.model.startswith(_SCHEMAS):
         if source.pretrained or source.random_weights:
-            raise ConfigError(
-                f"model {source.model} brings its own weights; leave out --pretrained and --random-weights"
-            )
+            raise ConfigError(f"model {source.model} includes its own weights; drop --pretrained and --random-weights")
         return
     names = open_clip.list_models()
     if source.model not in names:
@@ -179,14 +177,14 @@ def _check_source(source: ModelSource) -> None:
     if not source.pretrained and not source.random_weights:
         tags = open_clip.list_pretrained_tags_by_model(source.model)
         raise ConfigError(
-            f"model {source.model} without a pretrained tag has random weights; give --pretrained TAG "
-            f"({', '.join(tags[:6]) or 'a checkpoint file'}), or --random-weights to measure speed only"
+            f"model {source.model} has random weights without a pretrained tag; give --pretrained TAG "
+            f"({', '.join(tags[:6]) or 'a checkpoint file'}), or --random-weights to only measure speed"
         )
     _check_activation(source)
 
 
 def _check_activation(source: ModelSource) -> None:
-    # open_clip only warns, and embeds with the wrong activation
+    # open_clip only warns, then embeds with the wrong activation
     tag = open_clip.get_pretrained_cfg(source.model, source.pretrained) if source.pretrained else None
     if not tag:
         return
@@ -194,15 +192,15 @@ def _check_activation(source: ModelSource) -> None:
     if has_quick != needs_quick:
         name = f"{source.model}-quickgelu" if needs_quick else source.model.removesuffix("-quickgelu")
         raise ConfigError(
-            f"model {source.model}: the weights {source.pretrained!r} were trained "
+            f"model {source.model}: weights {source.pretrained!r} were trained "
             f"{'with' if needs_quick else 'without'} QuickGELU; give --model {name}"
         )
 
 
 def _at_image_size(clip: nn.Module, name: str, image_size: int) -> nn.Module:
-    """The same model for another input size, its positions interpolated as open_clip does it.
+    """The same model at another input size, with positions interpolated as in open_clip.
 
-    In float32, after loading: open_clip itself interpolates what is in the file, and fails on float16.
+    Interpolates in float32 after loading: open_clip interpolates the tensors of the file itself, and fails on float16.
     """
     state = clip.state_dict()
     resized = open_clip.create_model(name, load_weights=False, pretrained_text=False, force_image_size=image_size)
@@ -221,8 +219,8 @@ def _check_image_size(source: ModelSource, name: str) -> None:
     patch_size = ((open_clip.get_model_config(name) or {}).get("vision_cfg") or {}).get("patch_size") or 1
     if not patch_size <= source.image_size <= MAX_IMAGE_SIZE:
         raise ConfigError(
-            f"image_size = {source.image_size}: expected {patch_size} to {MAX_IMAGE_SIZE}, "
-            f"a patch is {patch_size} pixels"
+            f"image_size = {source.image_size}: expected {patch_size} to {MAX_IMAGE_SIZE} "
+            f"(a patch is {patch_size} pixels)"
         )
 
 

@@ -1,8 +1,8 @@
-"""What an adapter is trained on: how far the student is from the teacher. Tensors in, a scalar out.
+"""Losses for training an adapter: the distance of the student from the teacher. Tensors in, a scalar out.
 
-Shapes: B images of a batch with a caption each, E embedding width. Embeddings have unit length; the student's carry
-gradients, the teacher's do not. The sum of losses follows CLIP-KD (Yang et al. 2023, arXiv 2307.12732): feature
-distillation, similarity distillation, contrast against the teacher's other tower, and the task itself.
+Shapes: B images per batch with one caption each, E embedding width. Embeddings have unit length; only the student's
+carry gradients. The sum of losses follows CLIP-KD (Yang et al. 2023, arXiv 2307.12732): feature distillation,
+similarity distillation, contrast against the teacher's other tower, and the task itself.
 """
 
 import torch
@@ -16,12 +16,12 @@ def feature_loss(student_BE: Tensor, teacher_BE: Tensor) -> Tensor:
 
 
 def similarity_loss(student_BB: Tensor, teacher_BB: Tensor) -> Tensor:
-    """KL divergence of the student's softmax over each row of logits from the teacher's, mean over rows."""
+    """Mean over rows of logits of the KL divergence of the student's softmax from the teacher's."""
     student, teacher = student_BB.log_softmax(dim=1), teacher_BB.log_softmax(dim=1)
     return F.kl_div(student, teacher, log_target=True, reduction="batchmean")
 
 
 def contrastive_loss(logits_BB: Tensor) -> Tensor:
-    """CLIP's loss on logits of which the diagonal is right, mean of both ways."""
+    """CLIP's loss on logits whose matching pairs are on the diagonal, averaged over both directions."""
     right = torch.arange(len(logits_BB), device=logits_BB.device)
     return (F.cross_entropy(logits_BB, right) + F.cross_entropy(logits_BB.T, right)) / 2

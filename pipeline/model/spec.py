@@ -1,7 +1,7 @@
-"""The encoder spec: everything that decides an embedding's value, and the fingerprint of it.
+"""The encoder spec: everything that determines the value of an embedding, and its fingerprint.
 
-A contract. `pipeline` writes it into run.json and into every Parquet file; `indexer` and `query` read it there and
-take no model flags of their own. What only decides speed is not in it.
+This is a contract: `pipeline` writes the spec to run.json and to every Parquet file; `indexer` and `query` read it
+there and take no model flags of their own. Settings that only affect speed are not part of it.
 """
 
 import hashlib
@@ -17,15 +17,15 @@ Precision = Literal["fp32", "bf16", "fp16"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 DecoderName = Literal["pillow", "torchvision"]
-"""What makes pixels of JPEGs: Pillow on the CPUs, or torchvision on the encoder's device where it gives the same."""
+"""Decoder for JPEGs: Pillow on the CPUs, or torchvision on the encoder's device where it gives the same pixels."""
 
 LOCAL_DIR = "local-dir:"
 EMBEDDED = "scenes"
-"""Name of the embedded model, and of its adapter."""
+"""Name of the built-in model and of its adapter."""
 
 
 class Preprocess(BaseModel):
-    """How an image becomes the tower's input; but for `decoder` the fields of open_clip's own preprocessing."""
+    """How an image becomes the tower's input. All fields except `decoder` come from open_clip's preprocessing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +40,7 @@ class Preprocess(BaseModel):
 
 
 class ModelSource(BaseModel):
-    """Where weights come from, in the words of `open_clip.create_model_and_transforms`; and who decodes for them."""
+    """Where the weights come from, in terms of `open_clip.create_model_and_transforms`, and which decoder to use."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,12 +49,12 @@ class ModelSource(BaseModel):
     random_weights: bool = False
     image_size: int | None = None
     adapter: str | None = None
-    """Directory of an adapter to merge, or the name of the embedded one."""
+    """Directory of the adapter to merge, or the name of the built-in one."""
 
     decoder: DecoderName = "pillow"
 
     def absolute(self) -> "ModelSource":
-        """The same source with absolute paths, so that it means the same on every worker and later on."""
+        """The same source with absolute paths, so that it stays valid later and on every worker."""
         model, pretrained, adapter = self.model, self.pretrained, self.adapter
         if model.startswith(LOCAL_DIR):
             model = f"{LOCAL_DIR}{_absolute(model.removeprefix(LOCAL_DIR))}"
@@ -66,10 +66,11 @@ class ModelSource(BaseModel):
 
 
 class EncoderSpec(BaseModel):
-    """What made the embeddings of a store.
+    """The encoder that produced the embeddings of a store.
 
-    The fingerprint has two halves. `text_space` covers what text vectors depend on, `image_space` what turns an
-    image into a vector. Equal `text_space` and unequal `image_space` means: same text vectors, other images.
+    The fingerprint has two halves: `text_space` covers everything that text vectors depend on, and `image_space`
+    everything that image vectors depend on. If only `image_space` differs, text vectors are the same and image vectors
+    are not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,26 +88,26 @@ class EncoderSpec(BaseModel):
     """SHA-256 of the adapter merged into the towers."""
 
     text_adapter: str | None = None
-    """The same if it changes the text tower too; else text vectors of the bare model stay valid."""
+    """SHA-256 of the adapter if it also changes the text tower; None if text vectors of the bare model stay valid."""
 
     @property
     def text_space(self) -> str:
-        """Hash of all that a text vector depends on (hex)."""
+        """Hash of everything that a text vector depends on (hex)."""
         architecture = {key: value for key, value in self.architecture.items() if key != "vision_cfg"}
         return _digest([architecture, self.text_weights_sha256, self.embedding_dim, self.text_adapter])
 
     @property
     def image_space(self) -> str:
-        """Hash of all that an image vector depends on (hex)."""
+        """Hash of everything that an image vector depends on (hex)."""
         architecture = {key: value for key, value in self.architecture.items() if key != "text_cfg"}
         policy = self.policy.model_dump(exclude={"name"}) if self.policy else None
-        # left out where it is Pillow, as in stores that are older than the choice
+        # Pillow is left out, to match stores written before there was a choice
         preprocess = self.preprocess.model_dump(exclude={"decoder"} if self.preprocess.decoder == "pillow" else None)
         return _digest([architecture, self.image_weights_sha256, self.precision, preprocess, policy, self.adapter])
 
     @property
     def fingerprint(self) -> str:
-        """`<text space>-<image policy>`, 16 hex digits each."""
+        """`<text space>-<image space>`, 16 hex digits each."""
         return f"{self.text_space[:16]}-{self.image_space[:16]}"
 
     @property
@@ -115,7 +116,7 @@ class EncoderSpec(BaseModel):
         return self.policy.name if self.policy else "none"
 
     def describe(self) -> str:
-        """One line for error messages: what a person would name this encoder."""
+        """A one-line description of this encoder for error messages."""
         tag = f"/{self.source.pretrained}" if self.source.pretrained else ""
         adapter = f", adapter {self.adapter[:16]}" if self.adapter else ""
         decoder = f", decoder {self.preprocess.decoder}" if self.preprocess.decoder != "pillow" else ""
@@ -132,7 +133,7 @@ def _digest(value: Any) -> str:
 
 
 def spec_metadata(spec: EncoderSpec) -> dict[str, Any]:
-    """The spec with its fingerprints, as it is written to run.json and to each part."""
+    """The spec and its fingerprints, as written to run.json and to each part."""
     return {
         "encoder": spec.model_dump(mode="json"),
         "fingerprint": spec.fingerprint,

@@ -1,4 +1,4 @@
-"""open_clip's own image preprocessing, as the reference for ours."""
+"""open_clip's image preprocessing, as the reference for ours."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from pipeline.model.spec import Preprocess
 
 
 def reference_transform(preprocess: Preprocess) -> Callable[[Image.Image], Tensor]:
-    """open_clip's inference transform of a model: a picture to its normalised [C, H, W] float32."""
+    """open_clip's inference transform for a model: maps an image to normalised float32 [C, H, W]."""
     return image_transform(
         (preprocess.height, preprocess.width),
         is_train=False,

@@ -1,10 +1,10 @@
-"""The embedded `scenes` collection: small drawn scenes with captions.
+"""The built-in `scenes` collection: small drawn scenes with captions.
 
-A scene holds two to four objects (size, colour, shape), each in its own cell of a 3 x 3 grid, on a textured and tinted
-background. A caption names every object and the background, so that it tells its scene from all others. Scenes come in
-families of four that differ in one attribute of one object, so that a search has to see details.
+A scene contains two to four objects (size, colour, shape), each in its own cell of a 3 x 3 grid, on a textured and
+tinted background. A caption names every object and the background, so it identifies its scene uniquely. Scenes come in
+families of four that differ in one attribute of one object, so a search has to notice details.
 
-The splits are disjoint by construction: a stable hash of the description of a scene decides the split it belongs to.
+The splits are disjoint by construction: a stable hash of a scene's description determines its split.
 """
 
 import hashlib
@@ -70,13 +70,13 @@ class Scene:
     tint: str
 
     def description(self) -> str:
-        """Returns the canonical text of the scene: equal for equal scenes."""
+        """Return the canonical text of the scene; equal scenes have equal texts."""
         parts = [f"{o.place}: {o.size} {o.colour} {o.shape}" for o in sorted(self.objects)]
         return "; ".join([*parts, f"{self.texture} {self.tint}"])
 
 
 def split_of(scene: Scene) -> str:
-    """Returns the only split that `scene` may appear in."""
+    """Return the only split in which `scene` may appear."""
     digest = hashlib.blake2b(scene.description().encode(), digest_size=2).digest()
     bucket = digest[0] % _NUM_BUCKETS
     if bucket < _TEST_BUCKETS:
@@ -85,16 +85,16 @@ def split_of(scene: Scene) -> str:
 
 
 def make_scene(split: str, index: int, seed: int = 0) -> Scene:
-    """Samples the scene number `index` of a split.
+    """Sample scene number `index` of a split.
 
     Args:
         split: One of `SPLITS`.
         index: Number of the scene, from 0.
-        seed: Selects another sequence of scenes of the same split.
+        seed: Selects another sequence of scenes from the same split.
 
     Returns:
-        The same scene for the same arguments. `FAMILY_SIZE` indices in a row share a family. Two families can overlap,
-        rarely; `distinct_scenes` leaves out the scenes that repeat.
+        The same scene for the same arguments. Each run of `FAMILY_SIZE` indices is one family. Families rarely
+        overlap; `distinct_scenes` skips repeated scenes.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
@@ -103,7 +103,7 @@ def make_scene(split: str, index: int, seed: int = 0) -> Scene:
 
 
 def distinct_scenes(split: str, num_scenes: int, seed: int = 0) -> Iterator[Scene]:
-    """Yields `num_scenes` scenes of a split, no two with equal descriptions."""
+    """Yield `num_scenes` scenes of a split, all with different descriptions."""
     seen: set[str] = set()
     index = 0
     while len(seen) < num_scenes:
@@ -115,7 +115,7 @@ def distinct_scenes(split: str, num_scenes: int, seed: int = 0) -> Iterator[Scen
 
 
 def caption(scene: Scene, variant: int = 0) -> str:
-    """Describes a scene in words.
+    """Describe a scene in words.
 
     Args:
         scene: The scene.
@@ -139,17 +139,16 @@ def caption(scene: Scene, variant: int = 0) -> str:
 
 
 def draw(scene: Scene, image_size: int = 96, seed: int = 0) -> Image.Image:
-    """Draws a scene.
+    """Draw a scene.
 
     Args:
         scene: The scene.
         image_size: Side of the square picture in pixels.
-        seed: Selects the random details: exact position, angle, shade and radius
-            of each object, and the phase and noise of the texture.
+        seed: Selects the random details: exact position, angle, shade and radius of each object, and the phase and
+            noise of the texture.
 
     Returns:
-        An RGB picture, `image_size` x `image_size`; the same for the same
-        arguments.
+        An RGB picture, `image_size` x `image_size`; the same for the same arguments.
     """
     key = hashlib.blake2b(f"{scene.description()}/{seed}".encode(), digest_size=8).digest()
     rng = np.random.default_rng(int.from_bytes(key, "big"))
@@ -170,18 +169,18 @@ def draw(scene: Scene, image_size: int = 96, seed: int = 0) -> Image.Image:
 
 
 def write_collection(out: Path, num_images: int, split: str = "test", seed: int = 0, image_size: int = 96) -> Path:
-    """Writes pairwise distinct scenes as pictures with one caption each.
+    """Write distinct scenes as pictures with one caption each.
 
     Args:
-        out: Directory to write; created when missing.
+        out: Directory to write to; created if missing.
         num_images: Number of pictures.
         split: One of `SPLITS`.
         seed: Seed of the scenes and of their random details.
         image_size: Side of the pictures in pixels.
 
     Returns:
-        The path of `captions.tsv`, in UTF-8 with one line per picture: the path
-        of the picture relative to `out` (`images/00000.jpg`), a tab, the caption.
+        The path of `captions.tsv`, in UTF-8 with one line per picture: the path of the picture relative to `out`
+        (`images/00000.jpg`), a tab, the caption.
     """
     out = Path(out)
     (out / "images").mkdir(parents=True, exist_ok=True)
@@ -197,7 +196,7 @@ def write_collection(out: Path, num_images: int, split: str = "test", seed: int 
 
 @lru_cache(maxsize=4)
 def _family(split: str, seed: int, number: int) -> tuple[Scene, ...]:
-    """Returns `FAMILY_SIZE` scenes of a split; all but the first differ from the first in one attribute."""
+    """Return `FAMILY_SIZE` scenes of a split; all others differ from the first in one attribute."""
     rng = random.Random(f"{split}/{seed}/{number}")
     while True:
         first = _sample_scene(rng)
@@ -209,7 +208,7 @@ def _family(split: str, seed: int, number: int) -> tuple[Scene, ...]:
 
 
 def _variants(scene: Scene) -> list[Scene]:
-    """Returns every scene that differs from `scene` in the size, colour or shape of one object."""
+    """Return every scene that differs from `scene` in the size, colour or shape of one object."""
     return [
         replace(scene, objects=(*scene.objects[:i], replace(item, **{name: value}), *scene.objects[i + 1 :]))
         for i, item in enumerate(scene.objects)
@@ -245,7 +244,7 @@ def _place_first(item: SceneObject) -> str:
 
 
 def _background(scene: Scene, image_size: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns the textured background, uint8 [image_size, image_size, 3]."""
+    """Return the textured background, uint8 [image_size, image_size, 3]."""
     level = texture_level(scene.texture, image_size, rng)
     level = level + rng.standard_normal((image_size, image_size), dtype=np.float32) * 3
     tint = np.asarray(TINTS[scene.tint], np.float32) + rng.uniform(-10, 10)

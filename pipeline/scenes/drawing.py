@@ -1,4 +1,4 @@
-"""Textures and shapes that the pictures of `pipeline.scenes.collection` are made of."""
+"""Textures and shapes for the pictures of `pipeline.scenes.collection`."""
 
 import math
 
@@ -9,7 +9,7 @@ _SUPERSAMPLING = 4
 
 
 def texture_level(texture: str, image_size: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws a texture.
+    """Draw a texture.
 
     Args:
         texture: `striped`, `checkered`, `dotted`, `speckled`, or anything else for a plain gradient.
@@ -17,7 +17,7 @@ def texture_level(texture: str, image_size: int, rng: np.random.Generator) -> np
         rng: Source of the period, the phase and the noise.
 
     Returns:
-        The brightness added to the tint of the background, float [image_size, image_size], about -20 to 20.
+        The brightness to add to the tint of the background, float [image_size, image_size], about -20 to 20.
     """
     x = np.arange(image_size, dtype=np.float32) - image_size / 2
     y = x[:, None]
@@ -45,15 +45,15 @@ def texture_level(texture: str, image_size: int, rng: np.random.Generator) -> np
 def paste_shape(
     image: Image.Image, shape: str, colour: tuple[int, ...], center: tuple[float, float], radius: float, angle: float
 ) -> None:
-    """Pastes one antialiased shape into an RGB image, in place.
+    """Paste one antialiased shape into an RGB image, in place.
 
     Args:
         image: The image.
         shape: `circle`, `ring`, `square`, `triangle`, `star` or `cross`.
         colour: Red, green and blue, 0 to 255.
         center: (x, y) in pixels.
-        radius: Of the circle around the shape, in pixels.
-        angle: Turn of the shape, clockwise, in radians.
+        radius: Radius of the circle around the shape, in pixels.
+        angle: Clockwise rotation of the shape, in radians.
     """
     left, top = (math.floor(value - radius) - 1 for value in center)
     side = math.ceil(2 * radius) + 4
@@ -65,7 +65,7 @@ def paste_shape(
 
 
 def _draw_mask(pen: ImageDraw.ImageDraw, shape: str, x: float, y: float, radius: float, angle: float) -> None:
-    """Fills one shape of circumradius `radius` around (x, y), all in pixels."""
+    """Fill one shape of circumradius `radius` around (x, y), all in pixels."""
     if shape in ("circle", "ring"):
         size = 0.9 * radius
         pen.ellipse((x - size, y - size, x + size, y + size), fill=255)
@@ -78,7 +78,7 @@ def _draw_mask(pen: ImageDraw.ImageDraw, shape: str, x: float, y: float, radius:
 
 
 def _regular(corners: int, start: float, radii: tuple[float, ...] = (1.0,)) -> list:
-    """Returns the corners of a regular polygon, or of a star when `radii` alternate."""
+    """Return the corners of a regular polygon, or of a star if `radii` alternate."""
     step = 2 * math.pi / corners
     return [(radii[i % len(radii)], start + i * step) for i in range(corners)]
 

@@ -1,9 +1,9 @@
-"""The network of the embedded `scenes` model as its recipe trains it.
+"""The network of the built-in `scenes` model, as trained by its recipe.
 
-The two towers are open_clip's; here they are run with compact token ids and with an attention that trains fast on CPU.
-Besides them there are linear classifiers that exist during training only: one reads the size, colour and shape at
-every place, and the background, from the image embedding and from the caption embedding alike; the other reads them
-from each patch token. They make the training short; nothing of them is in the written model.
+The two towers are open_clip's, run with compact token ids and an attention that trains fast on a CPU. Two linear
+classifiers exist during training only: one reads the size, colour and shape at every place, and the background, from
+the image embedding and from the caption embedding; the other reads the attributes from each patch token. They shorten
+the training, and are not part of the written model.
 """
 
 import numpy as np
@@ -18,13 +18,13 @@ from pipeline.scenes import collection
 IMAGE_MEAN = (0.5, 0.5, 0.5)
 IMAGE_STD = (0.25, 0.25, 0.25)
 ATTRIBUTES = (("size", collection.SIZES), ("colour", tuple(collection.COLOURS)), ("shape", collection.SHAPES))
-# Each attribute has one more class, the first: no object at this place.
+# Each attribute has an extra first class: no object at this place.
 CLASS_COUNTS = [1 + len(values) for _, values in ATTRIBUTES]
 BACKGROUND_COUNTS = [len(collection.TEXTURES), len(collection.TINTS)]
 
 
 def model_config() -> dict:
-    """Returns the content of `open_clip_config.json`."""
+    """Return the content of `open_clip_config.json`."""
     return {
         "model_cfg": {
             "embed_dim": 192,
@@ -50,7 +50,7 @@ def model_config() -> dict:
 
 
 def scene_labels(scene: collection.Scene) -> np.ndarray:
-    """Returns the classes of a scene, int64 [places * attributes + 2]."""
+    """Return the classes of a scene, int64 [places * attributes + 2]."""
     places = np.zeros((len(collection.PLACES), len(ATTRIBUTES)), np.int64)
     for item in scene.objects:
         for column, (name, values) in enumerate(ATTRIBUTES):
@@ -61,18 +61,17 @@ def scene_labels(scene: collection.Scene) -> np.ndarray:
 
 
 def build_model(config: dict, vocab_size: int) -> open_clip.CLIP:
-    """Builds the untrained model with a token table of `vocab_size` rows."""
+    """Build the untrained model with a token table of `vocab_size` rows."""
     settings = config["model_cfg"]
     text = {**settings["text_cfg"], "vocab_size": vocab_size}
     return open_clip.CLIP(settings["embed_dim"], settings["vision_cfg"], text)
 
 
 def run_blocks(blocks: nn.ModuleList, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Applies residual attention blocks to tokens [batch, tokens, width].
+    """Apply residual attention blocks to tokens [batch, tokens, width].
 
-    The same function as the blocks' own `forward`. The attention is written
-    out because the fused one of PyTorch has a backward pass in bfloat16 on CPU
-    that takes four times as long at these sizes.
+    Computes the same function as the blocks' own `forward`. The attention is written out because the backward pass of
+    PyTorch's fused attention takes four times as long at these sizes, in bfloat16 on a CPU.
     """
     for block in blocks:
         attention = block.attn
@@ -90,11 +89,10 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, mask: Tensor | None = None) -> 
 
 
 def encode_pictures(model: open_clip.CLIP, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Encodes uint8 pictures [batch, 3, size, size].
+    """Encode uint8 pictures [batch, 3, size, size].
 
     Returns:
-      Embeddings [batch, embed] without normalization, and patch tokens
-      [batch, patches, width].
+        Embeddings [batch, embed] without normalization, and patch tokens [batch, patches, width].
     """
     mean = torch.tensor(IMAGE_MEAN).view(3, 1, 1)
     std = torch.tensor(IMAGE_STD).view(3, 1, 1)
@@ -105,10 +103,10 @@ def encode_pictures(model: open_clip.CLIP, pictures: Tensor) -> tuple[Tensor, Te
 
 
 def encode_captions(model: open_clip.CLIP, ids: Tensor) -> Tensor:
-    """Encodes compact token ids [batch, context] to embeddings [batch, embed]."""
+    """Encode compact token ids [batch, context] to embeddings [batch, embed]."""
     x = model.token_embedding(ids) + model.positional_embedding
     x = run_blocks(model.transformer.resblocks, x, model.attn_mask)
-    # The end token has the largest id, also among the compact ids.
+    # The end token has the largest id, among the compact ids too.
     pooled = model.ln_final(x)[torch.arange(len(ids)), ids.argmax(-1)]
     return pooled @ model.text_projection
 
@@ -126,7 +124,7 @@ class SceneClassifiers(nn.Module):
         self.register_buffer("place_of_patch", place_of_patch)
 
     def embedding_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Classifies every place and the background from [batch, embed]."""
+        """The loss of classifying every place and the background from embeddings [batch, embed]."""
         logits = self.embedding(embeddings).float()
         size = sum(BACKGROUND_COUNTS)
         places = logits[:, :-size].unflatten(1, (len(collection.PLACES), -1))
@@ -135,17 +133,17 @@ class SceneClassifiers(nn.Module):
         return loss + sum(F.cross_entropy(p, labels[:, i - 2]) for i, p in enumerate(parts)) / 4
 
     def patch_loss(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """Classifies the place around each patch from [batch, patches, width]."""
+        """The loss of classifying the place of each patch from tokens [batch, patches, width]."""
         places = labels[:, :-2].unflatten(1, (len(collection.PLACES), -1))
         return place_loss(self.patch(tokens).float(), places[:, self.place_of_patch])
 
 
 def place_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sums the cross entropy of the attributes.
+    """Sum the cross entropy of the attributes.
 
     Args:
-      logits: [batch, positions, sum of `CLASS_COUNTS`].
-      labels: Classes [batch, positions, attributes], 0 for no object.
+        logits: [batch, positions, sum of `CLASS_COUNTS`].
+        labels: Classes [batch, positions, attributes], 0 for no object.
     """
     parts = logits.flatten(0, 1).split(CLASS_COUNTS, dim=1)
     return sum(F.cross_entropy(p, labels[..., i].flatten()) for i, p in enumerate(parts))

@@ -1,8 +1,8 @@
-"""The recipe of the embedded `scenes` model.
+"""The recipe of the built-in `scenes` model.
 
-`python -m pipeline.scenes.train --out DIR` trains a small CLIP on drawn scenes (`pipeline.scenes.collection`), measures it
-on unseen ones, and writes a directory that open_clip loads as `local-dir:DIR`. The loss is the contrastive loss of
-CLIP plus the errors of classifiers that are thrown away (`pipeline.scenes.network`).
+`python -m pipeline.scenes.train --out DIR` trains a small CLIP on drawn scenes (`pipeline.scenes.collection`), measures
+it on unseen scenes, and writes a directory that open_clip loads as `local-dir:DIR`. The loss is CLIP's contrastive loss
+plus the losses of classifiers that are discarded after training (`pipeline.scenes.network`).
 """
 
 import argparse
@@ -55,7 +55,7 @@ class Recipe:
 
 
 def vocabulary(tokenizer: open_clip.SimpleTokenizer) -> np.ndarray:
-    """Returns the sorted token ids, with padding, that captions of scenes use."""
+    """Return the sorted token ids that captions of scenes use, including padding."""
     captions = [
         collection.caption(scene, variant)
         for scene in collection.distinct_scenes("train", 500)
@@ -65,10 +65,10 @@ def vocabulary(tokenizer: open_clip.SimpleTokenizer) -> np.ndarray:
 
 
 class SceneDataset(Dataset):
-    """Training or validation examples by index, drawn when asked for.
+    """Training or validation examples by index, drawn on access.
 
-    An example is (picture uint8 [3, size, size], compact token ids int64
-    [context], labels int64 [places * attributes + 2]).
+    An example is (picture uint8 [3, size, size], compact token ids int64 [context], labels int64
+    [places * attributes + 2]).
     """
 
     def __init__(self, split: str, count: int, seed: int, config: dict) -> None:
@@ -90,7 +90,7 @@ class SceneDataset(Dataset):
 
 
 def learning_rate_at(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine to zero."""
+    """Linear warm-up, then a cosine decay to zero."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
     done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
@@ -98,7 +98,7 @@ def learning_rate_at(step: int, recipe: Recipe) -> float:
 
 
 def make_optimizer(modules: list[nn.Module], recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW; only matrices of linear layers decay."""
+    """AdamW with weight decay for the matrices of linear layers only."""
     named = [item for module in modules for item in module.named_parameters()]
     decays = [p for name, p in named if p.ndim >= 2 and "embedding" not in name]
     rest = [p for name, p in named if p.ndim < 2 or "embedding" in name]
@@ -107,7 +107,7 @@ def make_optimizer(modules: list[nn.Module], recipe: Recipe) -> torch.optim.Adam
 
 
 def recall(images: Tensor, captions: Tensor) -> dict[str, float]:
-    """Recall both ways from embeddings [count, embed], where row i matches row i alone."""
+    """Recall in both directions from embeddings [count, embed], where row i matches row i only."""
     vectors = [F.normalize(side.float(), dim=-1).numpy() for side in (images, captions)]
     rows = np.arange(len(images))
     return recall_metrics(
@@ -120,17 +120,17 @@ def recall(images: Tensor, captions: Tensor) -> dict[str, float]:
 
 @torch.inference_mode()
 def validate(model: open_clip.CLIP, dataset: SceneDataset) -> dict[str, float]:
-    """Measures the model in training on the validation scenes."""
+    """Evaluate the model on the validation scenes during training."""
     loader = DataLoader(dataset, batch_size=125)
     pairs = [(encode_pictures(model, x)[0], encode_captions(model, ids)) for x, ids, _ in loader]
     return recall(*(torch.cat(side) for side in zip(*pairs, strict=True)))
 
 
 def train(recipe: Recipe, config: dict) -> tuple[open_clip.CLIP, np.ndarray, list[dict]]:
-    """Trains the model.
+    """Train the model.
 
     Returns:
-        The model with its compact token table, the token ids of the rows of that table, and the log.
+        The model with its compact token table, the token ids of the table's rows, and the log.
     """
     torch.manual_seed(recipe.seed)
     dataset = SceneDataset("train", recipe.steps * recipe.batch_size, recipe.seed, config)
@@ -140,7 +140,7 @@ def train(recipe: Recipe, config: dict) -> tuple[open_clip.CLIP, np.ndarray, lis
     classifiers = SceneClassifiers(config["model_cfg"]["embed_dim"], width, grid_size)
     optimizer = make_optimizer([model, classifiers], recipe)
     log, start = [], time.monotonic()
-    # One process draws while this one computes.
+    # A second process draws while this one computes.
     loader = DataLoader(dataset, recipe.batch_size, num_workers=1, prefetch_factor=8)
     for step, (pictures, ids, labels) in enumerate(loader):
         for group in optimizer.param_groups:
@@ -170,13 +170,13 @@ def train(recipe: Recipe, config: dict) -> tuple[open_clip.CLIP, np.ndarray, lis
 
 
 def save(model: open_clip.CLIP, token_ids: np.ndarray, config: dict, out: Path) -> None:
-    """Writes the model in float16, its token table spread to the full vocabulary with zero rows."""
+    """Write the model in float16, with zero rows filling its token table up to the full vocabulary."""
     out.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
     rows = state["token_embedding.weight"]
     table = torch.zeros(config["model_cfg"]["text_cfg"]["vocab_size"], rows.shape[1], dtype=rows.dtype)
     table[torch.from_numpy(token_ids)] = rows
-    # Written here, not by `save_file`, which makes the file unreadable for other users.
+    # Not `save_file`, which makes the file unreadable for other users.
     content = to_safetensors({**state, "token_embedding.weight": table})
     (out / "open_clip_model.safetensors").write_bytes(content)
     (out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -184,7 +184,7 @@ def save(model: open_clip.CLIP, token_ids: np.ndarray, config: dict, out: Path) 
 
 @torch.inference_mode()
 def evaluate(directory: Path, num_images: int) -> dict[str, float]:
-    """Measures the written model, loaded by open_clip, on the pictures of a written test collection."""
+    """Evaluate the written model, as loaded by open_clip, on the pictures of a written test collection."""
     name = f"local-dir:{directory}"
     model, _, preprocess = open_clip.create_model_and_transforms(name)
     tokenizer = open_clip.get_tokenizer(name)
@@ -201,7 +201,7 @@ def evaluate(directory: Path, num_images: int) -> dict[str, float]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the recipe from the command line."""
+    """Train the built-in `scenes` model, evaluate it and write it to a directory."""
     defaults = Recipe()
     parser = argparse.ArgumentParser(prog="python -m pipeline.scenes.train", description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory to write")

@@ -1,1 +1,1 @@
-"""How an adapter is trained: examples, teacher, student, the loop, and checkpoints that resume exactly."""
+"""Training of adapters: examples, teacher, student, the loop, and checkpoints that resume exactly."""

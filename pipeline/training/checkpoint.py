@@ -1,4 +1,4 @@
-"""The state of a training, kept so that a killed one goes on exactly where it was. Home of torch's own file format."""
+"""The saved state of a training run, from which a killed run resumes exactly. Home of torch's own file format."""
 
 import io
 from pathlib import Path
@@ -11,17 +11,17 @@ from pipeline.errors import ConfigError, StoreError
 
 
 class Checkpoint:
-    """One file, replaced whole."""
+    """A checkpoint file, always replaced as a whole."""
 
     def __init__(self, path: Path, recipe: dict[str, Any]) -> None:
-        """`recipe` is everything that decides the result: a state of another recipe is refused."""
+        """`recipe` is everything that determines the result: a checkpoint with another recipe is refused."""
         self.path, self._recipe = path, recipe
 
     def read(self) -> dict[str, Any] | None:
-        """The last state written, None before the first.
+        """Read the last state; None if there is no checkpoint yet.
 
         Raises:
-            ConfigError: If it was written under another recipe.
+            ConfigError: If the checkpoint was written with another recipe.
             StoreError: If the file is damaged.
         """
         if not self.path.exists():
@@ -29,13 +29,13 @@ class Checkpoint:
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             found, state = content["recipe"], content["state"]
-        except Exception as error:  # torch raises many kinds for damaged files
-            raise StoreError(f"checkpoint {self.path} is damaged; delete its folder to train from the start") from error
+        except Exception as error:  # torch raises many types for damaged files
+            raise StoreError(f"checkpoint {self.path} is damaged; delete its folder to restart the training") from error
         for key in sorted(found.keys() | self._recipe.keys()):
             if found.get(key) != self._recipe.get(key):
                 raise ConfigError(
-                    f"{self.path.parent} holds a training begun with {key} = {found.get(key)!r}, asked for "
-                    f"{self._recipe.get(key)!r}; give the same to finish it, or another --out"
+                    f"{self.path.parent} contains an unfinished training with {key} = {found.get(key)!r}, not "
+                    f"{self._recipe.get(key)!r}; give the same value to resume it, or choose another --out"
                 )
         return state
 
@@ -43,7 +43,7 @@ class Checkpoint:
         """Replace the state.
 
         Raises:
-            StoreError: If the file system refuses; the last state stays.
+            StoreError: If the file cannot be written; the last state stays.
         """
         content = io.BytesIO()
         torch.save({"recipe": self._recipe, "state": state}, content)

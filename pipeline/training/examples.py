@@ -1,4 +1,4 @@
-"""What an adapter is trained on: images, their captions, and an order that seed and step alone decide. No torch."""
+"""Training data for an adapter: images and captions, in an order determined by seed and step. Does not use torch."""
 
 import hashlib
 from collections.abc import Iterator
@@ -24,51 +24,51 @@ MIN_IMAGES = 20
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images to decode: rows in the list of examples, and what is drawn for each in a step of training."""
+    """Images to decode: their rows in the examples, and the random choices for each in a training step."""
 
     rows_B: np.ndarray
     captions_B: np.ndarray | None = None
-    """Which of its captions an image comes with."""
+    """Index of the caption used for each image."""
 
     boxes_B4: np.ndarray | None = None
-    """Part of the image that is shown: left, top, right, bottom in shares of its sides."""
+    """Crop box of each image: left, top, right, bottom as fractions of its sides."""
 
     is_mirrored_B: np.ndarray | None = None
 
     def only(self, is_good_B: np.ndarray) -> "Batch":
-        """The same without some images."""
+        """The same batch with only the good images."""
         return Batch(self.rows_B[is_good_B], self.captions_B[is_good_B])
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Images to train and to validate on. The held-out ones come last."""
+    """Images for training and validation. The held-out images come last."""
 
     entries: list[ImageEntry]
     captions: list[list[str]]
-    """Captions of each image; none where the training is label-free."""
+    """Captions of each image; empty if the training is label-free."""
 
     num_held_out: int
 
     @property
     def num_training(self) -> int:
-        """Images that are trained on."""
+        """Number of training images."""
         return len(self.entries) - self.num_held_out
 
     @property
     def held_out(self) -> np.ndarray:
-        """Rows that are validated on."""
+        """Rows of the validation images."""
         return np.arange(self.num_training, len(self.entries))
 
     def batch(self, step: int, batch_size: int, seed: int, crop_area: float, mirrors: bool) -> Batch:
-        """The images of a step: every image once an epoch, in another order each.
+        """The images of a step. Every epoch uses each image once, in a different order.
 
         Args:
-            step: Counted from 0.
-            batch_size: Images (count).
-            seed: Of everything that is drawn.
-            crop_area: Least share of an image's area that is shown, (0, 1]; 1 shows it whole.
-            mirrors: Whether half of the images are shown left for right.
+            step: Step number, from 0.
+            batch_size: Number of images.
+            seed: Seed for all random choices.
+            crop_area: Smallest share of an image's area to crop, (0, 1]; 1 disables cropping.
+            mirrors: Whether to mirror each image with probability 1/2.
         """
         first = step * batch_size
         rows = []
@@ -87,7 +87,7 @@ class Examples:
         )
 
     def fingerprint(self) -> str:
-        """Hash of what is trained and validated on: keys, sizes of files, captions."""
+        """Hash of the training and validation data: keys, file sizes, captions."""
         digest = hashlib.sha256(str(self.num_held_out).encode())
         for entry, captions in zip(self.entries, self.captions, strict=True):
             digest.update(repr((entry.key, entry.num_bytes, captions)).encode())
@@ -95,10 +95,10 @@ class Examples:
 
 
 def gather(folder: Path, captions_file: Path | None, num_held_out: int, seed: int) -> Examples:
-    """Images of a folder; with a captions file those that have captions.
+    """Collect the images of a folder; with a captions file, only those with captions.
 
     Raises:
-        InputError: If captions and images do not fit, or there are too few images.
+        InputError: If captions and images do not match, or there are too few images.
     """
     entries, _ = list_images(folder)
     captions: dict[str, list[str]] = {}
@@ -114,7 +114,7 @@ def gather(folder: Path, captions_file: Path | None, num_held_out: int, seed: in
 
 
 class Decoder:
-    """Decodes batches on threads, a few ahead of their use (Pillow works outside the interpreter's lock)."""
+    """Decodes batches on threads, a few batches ahead (Pillow releases the GIL)."""
 
     def __init__(self, examples: Examples, preprocess: Preprocess) -> None:
         self._examples, self._preprocess = examples, preprocess
@@ -127,7 +127,7 @@ class Decoder:
         self._threads.shutdown(cancel_futures=True)
 
     def ahead(self, batches: Iterator[Batch]) -> Iterator[DecodedBatch]:
-        """Batches in their order, decoded."""
+        """Yield decoded batches, in order."""
         waiting: list[Future] = []
         for batch in batches:
             waiting.append(self._threads.submit(self._decode, batch))
@@ -147,7 +147,7 @@ class Decoder:
 
 
 def _boxes(rng: np.random.Generator, count: int, least_area: float) -> np.ndarray:
-    """Random parts of an image: areas even from the least on, sides up to a fifth longer or shorter than each other."""
+    """Random crop boxes: areas uniform from `least_area` to 1, sides within about a fifth of each other in length."""
     area, stretch = rng.uniform(least_area, 1, count), np.exp(rng.uniform(-0.1, 0.1, count))
     sides_B2 = np.minimum(1, np.stack([np.sqrt(area) * stretch, np.sqrt(area) / stretch], axis=1))
     corners_B2 = rng.random((count, 2)) * (1 - sides_B2)
@@ -156,4 +156,4 @@ def _boxes(rng: np.random.Generator, count: int, least_area: float) -> np.ndarra
 
 def _refuse_few(count: int, what: str) -> None:
     if count < MIN_IMAGES:
-        raise InputError(f"{count} images {what}: training and validation need at least {MIN_IMAGES}; give more")
+        raise InputError(f"{count} images {what}: training and validation need at least {MIN_IMAGES}; add more")

@@ -1,4 +1,4 @@
-"""The loop that trains a student. What a step does depends on the seed, the step and the state alone."""
+"""The loop that trains a student. Each step depends only on the seed, the step number and the state."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -30,10 +30,10 @@ _NO_DECAY = ("core", "diagonal", "summary_offsets")
 
 
 class Training:
-    """A student at its lessons, from its last checkpoint to its best state."""
+    """Trains a student from its last checkpoint to its best state."""
 
     log: list[dict[str, Any]]
-    """An entry for each validation."""
+    """One entry per validation."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Training:
         decoder: Decoder,
         checkpoint: Checkpoint,
     ) -> None:
-        """Take up the checkpoint, if there is one."""
+        """Resume from the checkpoint, if there is one."""
         self._settings, self._student, self._teacher = settings, student, teacher
         self._examples, self._decoder, self._checkpoint = examples, decoder, checkpoint
         self._held_out = held_out_images(teacher, examples, decoder)
@@ -68,10 +68,10 @@ class Training:
     def run(
         self, on_tick: Callable[[str, Tick], None], on_entry: Callable[[dict[str, Any]], None]
     ) -> dict[str, list[dict[str, float]]]:
-        """Train to the end, or to where nothing gets better; leave the student in its best state.
+        """Train until the last step, or until validation stops improving; leave the student in its best state.
 
         Returns:
-            Validation `before` and `after`, under each policy.
+            Validation results `before` and `after` training, for each policy.
 
         Raises:
             ClipsieveError: If the loss is not finite; the last checkpoint stays.
@@ -94,7 +94,7 @@ class Training:
 
     def _batches(self) -> Iterator[tuple[Batch, DecodedBatch]]:
         settings = self._settings
-        if self._stale >= settings.patience:  # killed between its last step and the adapter's writing
+        if self._stale >= settings.patience:  # killed after the last step, before the adapter was written
             return
         batches, to_decode = tee(
             self._examples.batch(
@@ -112,8 +112,8 @@ class Training:
         if is_ok_B.sum() < 2:
             bad = decoded.first_failed()
             raise InputError(
-                f"training: {is_ok_B.sum()} of the {len(is_ok_B)} images of step {self._step} can be decoded, "
-                f"{bad.key}: {bad.error}; fix the data, or give larger batches"
+                f"training: only {is_ok_B.sum()} of {len(is_ok_B)} images in step {self._step} can be decoded "
+                f"({bad.key}: {bad.error}); fix the data, or use larger batches"
             )
         return batch.only(is_ok_B), decoded.pixels[is_ok_B]
 
@@ -129,8 +129,8 @@ class Training:
         norm = torch.nn.utils.clip_grad_norm_(self._student.trainable(), _MAX_GRADIENT)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise ClipsieveError(
-                f"training: the loss is not finite at step {self._step}; the last good state is in "
-                f"{self._checkpoint.path.parent}; try another --out with --learning-rate "
+                f"training: the loss is not finite at step {self._step} (the last good state is in "
+                f"{self._checkpoint.path.parent}); try another --out with --learning-rate "
                 f"{settings.learning_rate / 3:.2g} or --precision fp32"
             )
         self._optimizer.step()
@@ -159,7 +159,7 @@ class Training:
         return losses | {"task": contrastive_loss(logits)}
 
     def _evaluate(self) -> dict[str, Any]:
-        """Validate under the policy as it is; an entry of the log."""
+        """Validate with the first policy, the one to be used; returns the log entry."""
         num_steps = self._sums.pop("steps")
         losses = {name: round(total / num_steps, 5) for name, total in self._sums.items()}
         self._sums = {}
@@ -180,7 +180,7 @@ class Training:
         return [self._validate(weights, policy) for policy in range(self._student.num_policies)]
 
     def _validate(self, weights: Weights, policy: int) -> dict[str, float]:
-        """Likeness to the teacher on the held-out images, and recall where there are captions."""
+        """Similarity to the teacher on the held-out images, and recall if there are captions."""
         pixels, taught_NE, size = self._held_out.pixels_NHWC, self._held_out.taught_NE, 2 * self._settings.batch_size
         parts = [
             self._student.encode_images(weights, pixels[first : first + size], policy)
@@ -196,7 +196,7 @@ class Training:
         return {name: round(value, 5) for name, value in measured.items()}
 
     def _recall(self, weights: Weights, images_NE: np.ndarray) -> dict[str, float]:
-        """Text->image recall of the held-out images, by their own captions."""
+        """Text->image recall on the held-out images, with their own captions as queries."""
         rows, labels = self._captions.of_all(self._held_out.rows_N)
         texts = self._captions.vectors_ME[rows]
         if self._student.updates_text:
@@ -225,7 +225,7 @@ class Training:
 
 
 def _draw_policy(seed: int, step: int, num_policies: int) -> int:
-    """The first policy in every other step, as what is wanted most; else one of the others."""
+    """Pick the first policy in half of the steps, because it matters most; otherwise one of the others."""
     rng = np.random.default_rng((seed, step, 2))
     if num_policies == 1 or rng.random() < _SHARE_OF_FIRST:
         return 0
@@ -246,7 +246,7 @@ def _optimizer(student: Student, settings: AdaptSettings) -> torch.optim.AdamW:
 
 
 def _schedule(step: int, num_steps: int) -> float:
-    """Share of the highest learning rate: a linear warm-up, then a cosine to zero."""
+    """Fraction of the peak learning rate: a linear warm-up, then a cosine decay to zero."""
     warm_up = max(1, round(_WARM_UP * num_steps))
     if step < warm_up:
         return (step + 1) / warm_up

@@ -1,7 +1,8 @@
-"""A model in training: its weights are those it was loaded with plus a fusion's updates, its image tower is pruned.
+"""A model in training: its weights are the loaded ones plus a fusion's updates, and its image tower is pruned.
 
-The module is never changed. A forward pass is given the updated weights, in the precision in which they will be merged,
-so that what is trained is what will run. One copy of the module, sharing all other weights, serves each cost.
+The module itself never changes. Each forward pass receives the updated weights in the precision in which they will be
+merged, so that training matches inference. Each cost has its own copy of the module; the copies share all other
+weights.
 """
 
 from collections.abc import Sequence
@@ -21,11 +22,11 @@ from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.towers.families import view_of
 
 Weights = dict[str, Tensor]
-"""Weights in place of a module's own, by their names in `_Calls`."""
+"""Replacements for a module's own weights, by their names in `_Calls`."""
 
 
 class Student(nn.Module):
-    """A fusion at work. Its parameters are the fusion's, and the offsets of summaries where the policies make any."""
+    """A fusion in training. Its parameters are the fusion's, plus summary offsets if a policy makes summaries."""
 
     def __init__(
         self,
@@ -36,14 +37,14 @@ class Student(nn.Module):
         config: FusionConfig,
         seed: int,
     ) -> None:
-        """Attach each policy to a copy of its own.
+        """Attach each policy to its own copy of the model.
 
         Args:
-            loaded: The model in the precision it is to run in; it is left as it is.
-            reference: The same on the CPU in float32, which the updates are added to.
-            policies: One for each cost; `policy` below is an index to them.
-            config: What is updated.
-            seed: Of the fusion.
+            loaded: The model in the precision to run in; it is not changed.
+            reference: The same model on the CPU in float32; updates are added to its weights.
+            policies: One per cost; `policy` arguments below are indices into this sequence.
+            config: What to update.
+            seed: Seed for the fusion.
         """
         super().__init__()
         device = loaded.device
@@ -60,30 +61,30 @@ class Student(nn.Module):
         copies = [sharing_weights(loaded, is_frozen=True).clip for _ in policies]
         for clip, policy in zip(copies, policies, strict=True):
             attach(clip.visual, policy, None, offsets)
-        self._calls = [_Calls(clip) for clip in copies]  # a list of torch's own would make them parameters of ours
+        self._calls = [_Calls(clip) for clip in copies]  # not a ModuleList, which would register their parameters
 
     @property
     def num_policies(self) -> int:
-        """How many policies there are to choose from."""
+        """Number of policies to choose from."""
         return len(self._calls)
 
     @property
     def updates_text(self) -> bool:
-        """Whether the text tower is updated, too."""
+        """Whether the text tower is updated too."""
         return self.fusion.config.variant != "image-only"
 
     def trainable(self) -> list[nn.Parameter]:
-        """The parameters that are learnt."""
+        """The parameters to train."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def weights(self) -> Weights:
-        """The updated weights; to be asked for anew after each step."""
+        """The updated weights; call again after each step."""
         updates = self.fusion.updates()
-        # a norm may be of another type than the rest, an updated matrix never is
+        # norms may have another type than the rest, but updated matrices never do
         return {f"clip.{name}": (base + updates[name]).to(self._dtype) for name, base in self._base.items()}
 
     def encode_images(self, weights: Weights, pixels_BHWC: np.ndarray, policy: int) -> Tensor:
-        """Unit embeddings [B, E] of uint8 pixels under one of the policies."""
+        """Unit embeddings [B, E] of uint8 pixels with one of the policies."""
         pixels = self._scaling(torch.from_numpy(pixels_BHWC).to(self._device, non_blocking=True))
         return self._unit(functional_call(self._calls[policy], weights, ("encode_image", pixels)))
 
@@ -96,7 +97,7 @@ class Student(nn.Module):
 
 
 class _Calls(nn.Module):
-    """Makes methods of a model callable with other weights: `functional_call` calls `forward` alone."""
+    """Makes methods of a model callable with other weights: `functional_call` only calls `forward`."""
 
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()

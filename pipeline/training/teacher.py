@@ -1,4 +1,4 @@
-"""The unpruned model: it embeds what the student sees, and says what is right on the held-out images."""
+"""The unpruned model: embeds what the student sees, and gives the target embeddings of the held-out images."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,13 @@ _BATCH = 64
 
 
 class Teacher:
-    """The model as it was loaded, under `lossless`: equal to none but for rounding, and quicker."""
+    """The model as loaded, with the policy `lossless`: the same as unpruned up to rounding, and faster."""
 
     logit_scale: float
-    """What the model multiplies similarities by."""
+    """The factor by which the model multiplies similarities."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        """Stand beside a student of the same weights."""
+        """Share the weights of `loaded`, which a student may use too."""
         self._encoder = Encoder(sharing_weights(loaded), named_policy("lossless"))
         self._tokenize = loaded.tokenize
         self.logit_scale = float(loaded.clip.logit_scale.detach().exp())
@@ -32,7 +32,7 @@ class Teacher:
         return torch.from_numpy(self._encoder.encode(pixels_BHWC))
 
     def embed_captions(self, examples: Examples) -> "Captions":
-        """Every caption of the examples."""
+        """Tokenize and embed every caption of the examples."""
         texts = [text for captions in examples.captions for text in captions]
         counts = [len(captions) for captions in examples.captions]
         return Captions(
@@ -45,7 +45,7 @@ class Teacher:
 
 @dataclass(frozen=True, slots=True)
 class Captions:
-    """M captions of N images, in the images' order; unit embeddings."""
+    """M captions of N images, in the order of the images, with unit embeddings."""
 
     tokens_MT: Tensor
     vectors_ME: Tensor
@@ -55,18 +55,18 @@ class Captions:
     counts_N: np.ndarray
 
     def of(self, batch: Batch) -> Tensor:
-        """Rows of the captions that a batch's images come with: int64 [B]."""
+        """Rows of the captions used for a batch: int64 [B]."""
         return torch.from_numpy(self.first_N[batch.rows_B] + batch.captions_B)
 
     def of_all(self, rows: np.ndarray) -> tuple[Tensor, np.ndarray]:
-        """`(rows, labels)` of all captions of some images; a label is the image's place among them."""
+        """`(rows, labels)` of all captions of the given images; a label is the image's index in `rows`."""
         spans = [np.arange(self.first_N[row], self.first_N[row] + self.counts_N[row]) for row in rows]
         return torch.from_numpy(np.concatenate(spans)), np.repeat(np.arange(len(rows)), self.counts_N[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Images to validate on: uint8 [N, H, W, 3], the teacher's unit embeddings, rows among the examples."""
+    """Validation images: uint8 [N, H, W, 3], the teacher's unit embeddings, their rows in the examples."""
 
     pixels_NHWC: np.ndarray
     taught_NE: np.ndarray
@@ -74,7 +74,7 @@ class HeldOut:
 
 
 def held_out_images(teacher: Teacher, examples: Examples, decoder: Decoder) -> HeldOut:
-    """Decode the images to validate on, and ask the teacher about them.
+    """Decode the validation images, and embed them with the teacher.
 
     Raises:
         InputError: If fewer than two can be decoded.
@@ -88,7 +88,8 @@ def held_out_images(teacher: Teacher, examples: Examples, decoder: Decoder) -> H
     if is_ok_N.sum() < 2:
         bad = next(failed for batch in decoded if (failed := batch.first_failed()))
         raise InputError(
-            f"{is_ok_N.sum()} of {len(is_ok_N)} held-out images can be decoded, {bad.key}: {bad.error}; fix the data"
+            f"only {is_ok_N.sum()} of {len(is_ok_N)} held-out images can be decoded ({bad.key}: {bad.error}); "
+            "fix the data"
         )
     pixels_NHWC = np.concatenate([batch.pixels for batch in decoded])
     return HeldOut(pixels_NHWC[is_ok_N], np.concatenate(taught)[is_ok_N], rows_N[is_ok_N])

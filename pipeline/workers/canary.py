@@ -1,4 +1,4 @@
-"""The drift canary: a share of the images is embedded unpruned as well, to see in time what pruning does to them."""
+"""The drift canary: embed a share of the images unpruned as well, to detect early how pruning changes them."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ _QUANTILES = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, 
 
 
 class Canary:
-    """Cosines between pruned and unpruned embeddings of some of a shard's images, chosen by a hash of their keys."""
+    """Compares pruned and unpruned embeddings of a share of a shard's images, chosen by a hash of their keys."""
 
     def __init__(self, unpruned: Encoder, share: float) -> None:
         self._unpruned = unpruned
@@ -19,14 +19,14 @@ class Canary:
         self._cosines: list[np.ndarray] = []
 
     def watch(self, batch: DecodedBatch, embeddings_BE: np.ndarray) -> None:
-        """Embed the chosen images of a batch again."""
+        """Embed the chosen images of a batch again, unpruned."""
         chosen = [slot for slot, image in enumerate(batch.results) if image.is_ok and self._chooses(image.key)]
         if chosen:
             unpruned = self._unpruned.encode(batch.pixels[chosen])
             self._cosines.append(np.einsum("be,be->b", unpruned, embeddings_BE[chosen]))
 
     def summary(self) -> dict[str, float] | None:
-        """Number of images and quantiles of their cosines since the last summary; None if none was chosen."""
+        """Image count and quantiles of the cosines since the last summary; None if no image was chosen."""
         if not self._cosines:
             return None
         cosines = np.concatenate(self._cosines)

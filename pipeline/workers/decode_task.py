@@ -1,4 +1,4 @@
-"""Decoding in Ray tasks, on the CPUs of every node, on behalf of one encode worker."""
+"""Decoding in Ray tasks on the CPUs of every node, for one encode worker."""
 
 import math
 import time
@@ -19,7 +19,7 @@ from pipeline.workers.session import get
 
 BATCHES_AHEAD = 3
 CRASHES_PER_IMAGE = 3
-"""An image that ends its decoder's process so often is treated as the cause, not as a bystander."""
+"""An image that crashes its decoder this many times is treated as the cause, not as a bystander."""
 
 _DECODER_LOST = (
     ray.exceptions.WorkerCrashedError,
@@ -29,22 +29,22 @@ _DECODER_LOST = (
 )
 
 
-# Ray must not retry: a batch that takes too much memory it would try for ever; see DecodeTasks._one_by_one
+# Ray must not retry: it would retry a batch that needs too much memory forever; see DecodeTasks._one_by_one
 @ray.remote(max_retries=0)
 def _decode_task(
     entries: Sequence[ImageEntry], preprocess: Preprocess, max_pixels: int, timeout_s: float | None
 ) -> DecodedBatch:
     batch = decode_all_but_jpegs(entries, preprocess, max_pixels, timeout_s)
-    return replace(batch, entries=())  # the worker has them; they may hold the images' bytes
+    return replace(batch, entries=())  # the worker has them already, and they may contain the images' bytes
 
 
 @ray.remote
 def _warm_up() -> None:
-    time.sleep(0.5)  # long enough that the next one needs, and starts, a process of its own
+    time.sleep(0.5)  # long enough that the next task starts its own process
 
 
 class DecodeTasks:
-    """Decodes batches a few ahead of their use; an image that ends its decoder costs that image, not its batch."""
+    """Decodes a few batches ahead; an image that crashes its decoder fails alone, not with its batch."""
 
     def __init__(
         self,
@@ -56,25 +56,25 @@ class DecodeTasks:
         num_ahead: int = BATCHES_AHEAD,
         task: Any = _decode_task,
     ) -> None:
-        """Nothing is started yet.
+        """Store the options; no task starts yet.
 
         Args:
-            preprocess: Target size, how to reach it, and by which decoder.
+            preprocess: Target size, resize method and decoder.
             max_pixels: Larger images are refused.
-            timeout_s: An image whose decoding takes longer is a timeout; None never gives up.
-            num_cpus: Cores that Ray reserves for a task.
-            num_ahead: Batches decoded ahead.
+            timeout_s: Time limit for decoding one image; None for no limit.
+            num_cpus: Cores that Ray reserves per task.
+            num_ahead: Number of batches to decode ahead.
             task: The Ray function that decodes a batch.
         """
         self._preprocess, self._max_pixels, self._timeout_s = preprocess, max_pixels, timeout_s
         self._options, self._num_ahead, self._task = {"num_cpus": num_cpus}, num_ahead, task
 
     def warm_up(self) -> list[Any]:
-        """Start decode processes, which takes seconds; the results are worth waiting for, not reading."""
+        """Start decode processes, which takes seconds. Wait for the results; they have no content."""
         return [_warm_up.options(**self._options).remote() for _ in range(BATCHES_AHEAD)]
 
     def ahead(self, batches: Iterable[Sequence[ImageEntry]]) -> Iterator[DecodedBatch]:
-        """Batches in their order, decoded a few ahead of their use."""
+        """Yield decoded batches in order, decoding a few ahead."""
         pending: deque[tuple[Sequence[ImageEntry], Any]] = deque()
         for batch in read_ahead(batches):
             pending.append((batch, self._start(batch)))
@@ -84,7 +84,7 @@ class DecodeTasks:
             yield self._decoded(*pending.popleft())
 
     def alone_by_pillow(self, entry: ImageEntry) -> DecodedBatch:
-        """One image, by Pillow whatever the decoder."""
+        """Decode one image with Pillow, whatever the configured decoder."""
         return self._alone(entry, self._preprocess.model_copy(update={"decoder": "pillow"}))
 
     def _start(self, batch: Sequence[ImageEntry], preprocess: Preprocess | None = None) -> Any:
@@ -98,7 +98,7 @@ class DecodeTasks:
             return self._one_by_one(batch)
 
     def _one_by_one(self, batch: Sequence[ImageEntry]) -> DecodedBatch:
-        """Decode each image in a process of its own: one of them ends the process that decodes it."""
+        """Decode each image in its own task, because one of them crashes its decoder."""
         alone = [self._alone(entry) for entry in batch]
         return DecodedBatch(
             entries=batch,
@@ -117,9 +117,9 @@ class DecodeTasks:
             except _DECODER_LOST:
                 elapsed_s = time.perf_counter() - started
                 num_timeouts += bool(self._timeout_s and elapsed_s >= self._timeout_s)
-                if num_timeouts == 2:  # once may be the wait for a core, and a crash
-                    return self._failed(entry, Status.TIMEOUT, f"decoding did not end within {self._timeout_s:g} s")
-        return self._failed(entry, Status.CRASHED, f"ended its decoder's process {CRASHES_PER_IMAGE} times")
+                if num_timeouts == 2:  # the first may be a crash after a long wait for a core
+                    return self._failed(entry, Status.TIMEOUT, f"decoding did not finish within {self._timeout_s:g} s")
+        return self._failed(entry, Status.CRASHED, f"crashed its decoder {CRASHES_PER_IMAGE} times")
 
     def _failed(self, entry: ImageEntry, status: Status, reason: str) -> DecodedBatch:
         pixels = np.zeros((1, self._preprocess.height, self._preprocess.width, 3), np.uint8)
@@ -127,5 +127,5 @@ class DecodeTasks:
 
 
 def batches_ahead(num_cpus: int, num_workers: int) -> int:
-    """Batches that a worker has decoded ahead: enough to keep its share of the cores busy, and bounded."""
+    """Number of batches to decode ahead per worker: enough to keep its share of the cores busy, but bounded."""
     return min(32, max(BATCHES_AHEAD, math.ceil(num_cpus / num_workers) + 1))

@@ -1,4 +1,4 @@
-"""The shards of one run: hand them to workers, collect what they commit, survive what dies."""
+"""Dispatch the shards of one run: hand them to workers, collect commit markers, recover from lost workers."""
 
 import statistics
 import time
@@ -17,11 +17,11 @@ from pipeline.workers.session import LIVENESS_S, WORKERS_GONE_S, get, refuse_dea
 
 MAX_SHARD_ATTEMPTS = 3
 MAX_DAMAGED_SHARDS = 10
-"""More shards whose source cannot be read mean that the source is broken, not some of its files."""
+"""If more shards than this cannot be read, the whole source is broken, not just some of its files."""
 
 STRAGGLER_FACTOR = 3.0
 UNRESPONSIVE_S = 120.0
-"""A worker that does not answer for so long is treated as dead: a stuck worker may hold resources."""
+"""A worker that does not answer for this long is treated as dead: a stuck worker may hold resources."""
 
 POLL_S = 0.5
 
@@ -34,23 +34,23 @@ def run_shards(
     on_progress: Callable[[Progress], None],
     on_event: Callable[..., None] = lambda event, **details: None,
 ) -> Progress:
-    """Have every shard embedded and committed by the workers of a pool.
+    """Embed and commit every shard, using the workers of a pool.
 
     Args:
         pool: Workers that have loaded the model.
-        shards: What is to be done.
+        shards: The shards to embed.
         record: The store's record, passed on to the workers.
-        root: The store, on a file system that all workers see.
-        on_progress: Called about twice a second.
-        on_event: Called with commits, losses and stragglers: a name, and details by keyword.
+        root: The store, on a file system that all workers can access.
+        on_progress: Called about twice per second.
+        on_event: Called for commits, losses and stragglers with an event name and keyword details.
 
     Returns:
-        What finished, and what was set aside because its source cannot be read.
+        The finished shards, and those set aside because their source cannot be read.
 
     Raises:
         WorkerError: If a shard failed `MAX_SHARD_ATTEMPTS` times, or no worker is left.
-        ClipsieveError: What a worker raised for the user, as it was raised; unreadable sources beyond
-            `MAX_DAMAGED_SHARDS` too.
+        ClipsieveError: Any error that a worker raised for the user, unchanged. This includes an unreadable source
+            once more than `MAX_DAMAGED_SHARDS` shards are set aside.
     """
     run = _Run(pool, shards, record=ray.put(record), root=root, on_event=on_event)
     while run.queue or run.busy:
@@ -62,12 +62,12 @@ def run_shards(
 
 
 class _Run:
-    """Shards waiting, under way and done."""
+    """The state of a run: shards that are waiting, in progress and done."""
 
     def __init__(
         self, pool: WorkerPool, shards: Sequence[Shard], *, record: Any, root: Path, on_event: Callable[..., None]
     ) -> None:
-        """Nothing is handed out yet; `record` is a `StoreRecord` in Ray's object store."""
+        """Prepare a run without starting any shard; `record` is a `StoreRecord` in Ray's object store."""
         self.queue = deque(shards)
         self.idle = deque(pool.ready_workers())
         self.busy: dict[Any, tuple[Any, Shard, float]] = {}
@@ -75,12 +75,12 @@ class _Run:
         self._pool, self._record, self._root, self._on_event = pool, record, root, on_event
         self._attempts: dict[int, int] = {}
         self._seconds: list[float] = []
-        self._answered: dict[Any, float] = {}  # when a worker last said how far it is, by what it is busy with
+        self._answered: dict[Any, float] = {}  # when a worker last reported progress, by task ref
         self._alone_since: float | None = None
         self._looked = time.monotonic()
 
     def hand_out(self) -> None:
-        """Give idle workers something to do, and release those that are not needed any more."""
+        """Give shards to idle workers, and release workers that are no longer needed."""
         while self.queue and self.idle:
             shard = self.queue.popleft()
             self._attempts[shard.ordinal] = self._attempts.get(shard.ordinal, 0) + 1
@@ -92,21 +92,21 @@ class _Run:
         self._refuse_to_wait_forever()
 
     def wait(self) -> list[Any]:
-        """What has ended of all that is under way, if anything did within half a second."""
+        """Wait up to half a second, and return the refs of work that has finished."""
         if time.monotonic() - self._looked > LIVENESS_S:
             refuse_dead_node()
             self._looked = time.monotonic()
         return ray.wait([*self.busy, *self._pool.joining], timeout=POLL_S)[0]
 
     def take(self, ref: Any) -> None:
-        """Take what has ended: the loading of a worker that joins, or a shard."""
+        """Handle finished work: a worker that has loaded the model, or a shard."""
         if ref in self._pool.joining:
             self.idle += self._pool.accept_worker(ref, self._on_event)
         else:
             self._take_shard(ref)
 
     def report(self, on_progress: Callable[[Progress], None]) -> None:
-        """Ask the busy workers how far they are, and pass it on."""
+        """Ask the busy workers for their progress, and report it."""
         counts = {}
         for ref, (worker, shard, started) in list(self.busy.items()):
             try:
@@ -118,7 +118,7 @@ class _Run:
                     del self.busy[ref]
                     self._handle_lost_worker(worker, shard, error)
             except ray.exceptions.RayError:
-                pass  # what it was busy with says so too
+                pass  # the ref of its shard raises the same error
         self.progress.num_under_way = sum(num_images for num_images, _ in counts.values())
         self.progress.num_failed_under_way = sum(num_failed for _, num_failed in counts.values())
         on_progress(self.progress)
@@ -138,7 +138,7 @@ class _Run:
             self.progress.finished.append(marker)
             self._seconds.append(time.monotonic() - started)
             self._on_event("shard_committed", shard=shard.ordinal, num_images=marker.num_images, host=marker.host)
-        for other in twins:  # it would write the same bytes, later
+        for other in twins:  # they would only write the same bytes again, later
             self._pool.replace(self.busy.pop(other)[0])
         self.idle.append(worker)
 
@@ -148,7 +148,7 @@ class _Run:
         self.progress.num_workers = max(self.progress.num_workers, len(self.busy))
 
     def _help_stragglers(self) -> None:
-        # a worker may be slow for reasons of its own, a sick node or disk: the first to finish counts
+        # a worker may be slow because of a bad node or disk: run the shard twice, the first to finish wins
         if not self.idle or len(self._seconds) < 3:
             return
         limit_s = STRAGGLER_FACTOR * statistics.median(self._seconds)
@@ -167,8 +167,8 @@ class _Run:
     def _try_again(self, shard: Shard, error: Exception) -> None:
         if self._attempts[shard.ordinal] >= MAX_SHARD_ATTEMPTS:
             raise WorkerError(
-                f"shard {shard.ordinal} ended its worker {MAX_SHARD_ATTEMPTS} times ({first_line(error)}); what is "
-                "committed stays, run the same command to resume"
+                f"shard {shard.ordinal} crashed its worker {MAX_SHARD_ATTEMPTS} times ({first_line(error)}); committed "
+                "shards are safe: run the same command to resume"
             ) from error
         self.queue.appendleft(shard)
 
@@ -185,6 +185,6 @@ class _Run:
         self._alone_since = self._alone_since or time.monotonic()
         if time.monotonic() - self._alone_since > WORKERS_GONE_S:
             raise WorkerError(
-                f"no worker could be started for {WORKERS_GONE_S:.0f} s; look at `ray status`, then run the same "
+                f"no worker could be started for {WORKERS_GONE_S:.0f} s; check `ray status`, then run the same "
                 "command to resume"
             )

@@ -21,7 +21,7 @@ from pipeline.workers.messages import EncoderRequest, WorkerIdentity, WorkerRepo
 from pipeline.workers.session import get
 
 
-@ray.remote(concurrency_groups={"progress": 1})  # one thread loads and embeds, one answers how far it is
+@ray.remote(concurrency_groups={"progress": 1})  # one thread loads and embeds, one reports progress
 class EncodeWorker:
     """Owns a device and a model; embeds and commits one shard at a time."""
 
@@ -39,7 +39,7 @@ class EncodeWorker:
         self._done = (0, 0)
 
     def identify(self) -> WorkerIdentity:
-        """Say where this worker runs, by which code, and what its hardware computes fastest."""
+        """Report where this worker runs, the version of its code, and the fastest precision of its hardware."""
         from pipeline.model.device import pick_device, pick_precision
 
         return WorkerIdentity(
@@ -50,7 +50,7 @@ class EncodeWorker:
         )
 
     def load(self, request: EncoderRequest, weights: Any = None) -> WorkerReport:
-        """Load the model, from where it is or from the weights that another worker packed, and warm it up."""
+        """Load the model, from its source or from weights packed by another worker, and warm it up."""
         import numpy as np
         import open_clip
         import torch
@@ -63,14 +63,14 @@ class EncodeWorker:
         self._threads = request.threads or self._own_threads
         torch.set_num_threads(self._threads)
         device = pick_device(self._asked_device)
-        self._encoder = self._canary = self._loaded = None  # make room
+        self._encoder = self._canary = self._loaded = None  # free memory first
         loaded = load_model(request.source, request.precision, device) if weights is None else _unpack(weights, device)
         policy, warning = policy_or_unpruned(loaded, request.policy, request.policy_is_default)
         if request.canary:
             if policy is None:
-                raise ConfigError("--canary compares with the unpruned model, which this run embeds with already")
+                raise ConfigError("--canary compares with the unpruned model, but this run is unpruned; drop --canary")
             self._canary = Canary(fastest_encoder(sharing_weights(loaded), None), request.canary)
-        self._loaded = loaded  # kept as it is; the pruned encoder shares its weights
+        self._loaded = loaded  # kept unchanged; the pruned encoder shares its weights
         self._encoder = (Encoder if request.is_baseline else fastest_encoder)(sharing_weights(loaded), policy)
         preprocess = self._encoder.spec.preprocess
         self._timeout_s = request.image_timeout_s
@@ -82,7 +82,7 @@ class EncodeWorker:
             num_ahead=self._num_ahead,
         )
         batch_size = request.batch_size or default_batch_size(device)
-        # warm up: the first forward pass and the first decode tasks, whose processes have to start, take seconds
+        # warm up: the first forward pass takes seconds, and so does starting the decode processes
         decoders = self._decode_tasks.warm_up()
         self._encoder.encode(np.zeros((batch_size, preprocess.height, preprocess.width, 3), np.uint8))
         get(decoders)
@@ -92,12 +92,12 @@ class EncodeWorker:
             device=device_name(device),
             batch_size=batch_size,
             threads=self._threads,
-            # plain text: torch's own version type would make the driver import torch to read it
+            # plain strings: the driver would have to import torch to read torch's own version type
             versions={"torch": str(torch.__version__), "open_clip": str(open_clip.__version__)},
         )
 
     def pack(self) -> Any:
-        """The loaded model as an array of bytes, which Ray's object store hands to other workers without copying."""
+        """The loaded model as an array of bytes, which Ray's object store shares with other workers without copying."""
         return _pack(self._loaded)
 
     def embed_shard(self, shard: Shard, record: StoreRecord, root: Path) -> CommitMarker:
@@ -107,7 +107,7 @@ class EncodeWorker:
         from pipeline.pixels.to_device import DeviceLoader
         from pipeline.workers.shard import embed_shard
 
-        torch.set_num_threads(self._threads)  # the count belongs to the calling thread
+        torch.set_num_threads(self._threads)  # the setting is per calling thread
         loader = DeviceLoader(self._encoder, self._decode_tasks.alone_by_pillow, self._timeout_s)
 
         def decode(batches: Iterable[Sequence[ImageEntry]]) -> Iterator[DecodedBatch]:
@@ -116,11 +116,11 @@ class EncodeWorker:
         try:
             return embed_shard(shard, record, Store(root), self._encoder, decode, self._count, self._canary)
         finally:
-            self._done = (0, 0)  # now, not at the next start: these images are counted with the finished shard
+            self._done = (0, 0)  # reset now, not at the next start: these images count with the finished shard
 
     @ray.method(concurrency_group="progress")
     def images_done(self) -> tuple[int, int]:
-        """Images done in the shard under way, and how many of them failed."""
+        """Number of images done in the current shard, and how many of them failed."""
         return self._done
 
     def _count(self, num_images: int, num_failed: int) -> None:

@@ -1,4 +1,4 @@
-"""What the driver and its encode workers tell each other."""
+"""Messages between the driver and its encode workers."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.model.spec import EncoderSpec, ModelSource, Precision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderRequest:
-    """What the workers are to load. None leaves the precision to their hardware, the threads to their cores."""
+    """What the workers must load. If None, their hardware sets the precision and their cores the threads."""
 
     source: ModelSource
     policy: PruningPolicy | None
@@ -20,7 +20,7 @@ class EncoderRequest:
     max_pixels: int
     threads: int | None = None
     batch_size: int | None = None
-    """Images per forward pass to warm up with; None is the usual number for the device."""
+    """Images per forward pass to warm up with; None is the default for the device."""
 
     policy_is_default: bool = False
     """Whether a tower that cannot be pruned may run unpruned."""
@@ -28,12 +28,12 @@ class EncoderRequest:
     image_timeout_s: float | None = None
     canary: float | None = None
     is_baseline: bool = False
-    """Whether the unpruned model is to run exactly as open_clip runs it, as the baseline of a measurement."""
+    """Whether to run the unpruned model exactly as open_clip does, as the baseline of a measurement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerIdentity:
-    """Where a worker runs, and by which code."""
+    """Where a worker runs, and the version of its code."""
 
     host: str
     version: str
@@ -43,7 +43,7 @@ class WorkerIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerReport:
-    """What a worker loaded, and on what it runs."""
+    """What a worker loaded, and the hardware it runs on."""
 
     spec: EncoderSpec
     warning: str | None
@@ -55,7 +55,7 @@ class WorkerReport:
 
 @cache
 def code_sha256() -> str:
-    """Hash of the source of `pipeline`: two machines with one hash run the same code."""
+    """Hash of the source of `pipeline`: machines with the same hash run the same code."""
     root = Path(pipeline.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

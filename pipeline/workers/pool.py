@@ -1,4 +1,4 @@
-"""The encode workers of a driver: start them, have them load a model, replace those that die, end them."""
+"""The encode workers of a driver: start them, load a model on them, replace lost ones, stop them."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +20,12 @@ from pipeline.workers.session import WORKERS_GONE_S, get, node_is_alive, ray_ses
 
 MAX_LOAD_ATTEMPTS = 3
 SETTLE_S = 10.0
-"""How long a worker that is to be ended may take to finish starting."""
+"""How long to wait for a worker to finish starting before stopping it."""
 
 
 @contextmanager
 def worker_pool(settings: WorkerSettings, min_workers: int | None = None) -> Iterator["WorkerPool"]:
-    """A Ray session with encode workers, all ended with the block."""
+    """Open a Ray session with encode workers; both are stopped when the block exits."""
     with ray_session(settings.ray_address):
         pool = WorkerPool(settings.workers, min_workers, settings.device)
         try:
@@ -35,35 +35,35 @@ def worker_pool(settings: WorkerSettings, min_workers: int | None = None) -> Ite
 
 
 class WorkerPool:
-    """Encode workers, one per GPU of the cluster, else one per CPU core; of use once a model is loaded."""
+    """Encode workers, one per GPU of the cluster, else one per CPU core. Call `load` before using them."""
 
     report: WorkerReport
-    """What the workers loaded last."""
+    """The last model that the workers loaded."""
 
     joining: dict[Any, Any]
-    """Workers that are still loading, by the reference of their loading."""
+    """Workers that are still loading, by the Ray reference of their `load` call."""
 
     def __init__(self, num_workers: int | None, min_workers: int | None = None, device: DeviceChoice = "auto") -> None:
         """Start the workers.
 
         Args:
-            num_workers: The most workers; those that find no room yet wait for the cluster to grow.
-            min_workers: How many must be there to begin; all of them if None.
-            device: `cpu` takes no GPU, `cuda` wants one, `auto` takes those that the cluster has.
+            num_workers: Maximum number of workers; those without resources wait for the cluster to grow.
+            min_workers: Number of workers needed to start; None means all of them.
+            device: `cpu` uses no GPU, `cuda` requires one, `auto` uses the GPUs of the cluster, if any.
 
         Raises:
-            ConfigError: If the workers to begin with are more than there are cores, or a wanted GPU is not there.
+            ConfigError: If the workers needed to start exceed the cores, or a required GPU is missing.
         """
         resources = ray.cluster_resources()
         self._device = device
         self._num_gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
         if device == "cuda" and not self._num_gpus:
-            raise ConfigError("device = 'cuda': Ray sees no GPU; give --device cpu, or see `clipsieve doctor`")
+            raise ConfigError("device = 'cuda': Ray finds no GPU; give --device cpu, or run `clipsieve doctor`")
         self._num_cpus = int(resources.get("CPU", 1))
         count = num_workers or self._num_gpus or self._num_cpus
         self._min = min(min_workers or count, count)
         if not self._num_gpus and self._min > self._num_cpus:
-            # Ray would wait for more cores without a word
+            # Ray would silently wait for more cores
             raise ConfigError(
                 f"workers = {self._min}: there are {self._num_cpus} CPU cores and no GPU; give at most {self._num_cpus}"
             )
@@ -79,10 +79,10 @@ class WorkerPool:
         self._weights: Any = None
 
     def load(self, request: EncoderRequest) -> None:
-        """Have the workers load a model, in place of what they had: one from where it is, the others from that one.
+        """Load a model on all workers, replacing any earlier one: one loads the source, the others copy its weights.
 
         Raises:
-            WorkerError: If workers run other code than the driver, do not agree on what they loaded, or die of it.
+            WorkerError: If workers run different code from the driver, load different encoders, or keep dying.
         """
         if self._has_loaded(request):
             return
@@ -94,9 +94,7 @@ class WorkerPool:
                 reason = first_line(error)
                 self.stop()
                 self._workers = [self._start() for _ in self._workers]
-        raise WorkerError(
-            f"workers died {MAX_LOAD_ATTEMPTS} times while they loaded the model ({reason}); see their logs"
-        )
+        raise WorkerError(f"workers died {MAX_LOAD_ATTEMPTS} times while loading the model ({reason}); see their logs")
 
     def _load(self, request: EncoderRequest) -> None:
         self._request, self.joining, self._weights = None, {}, None
@@ -104,8 +102,8 @@ class WorkerPool:
         present = wait(list(identities), self._min, WORKERS_GONE_S)
         if len(present) < self._min:
             raise WorkerError(
-                f"{len(present)} of {self._min} workers were given room within {WORKERS_GONE_S:.0f} s; look at "
-                "`ray status`, give fewer --workers, or --min-workers to begin with fewer"
+                f"only {len(present)} of {self._min} workers got resources within {WORKERS_GONE_S:.0f} s; check "
+                "`ray status`, give fewer --workers, or give --min-workers to start with fewer"
             )
         for identity in [get(ref) for ref in present]:
             _refuse_other_code(identity)
@@ -124,8 +122,8 @@ class WorkerPool:
             num_lost += not self.accept_worker(wait(list(self.joining))[0])
             if num_lost >= MAX_LOAD_ATTEMPTS * len(self._workers):
                 raise WorkerError(
-                    f"workers died {num_lost} times while they loaded the model; if memory is short, give fewer "
-                    "--workers, else see their logs"
+                    f"workers died {num_lost} times while loading the model; if memory is short, give fewer "
+                    "--workers, otherwise see their logs"
                 )
 
     def _has_loaded(self, request: EncoderRequest) -> bool:
@@ -137,7 +135,7 @@ class WorkerPool:
 
     @property
     def num_workers(self) -> int:
-        """Number of encode workers, those that wait for room included."""
+        """Number of encode workers, including those waiting for resources."""
         return len(self._workers)
 
     @property
@@ -147,11 +145,11 @@ class WorkerPool:
 
     @property
     def resources(self) -> dict[str, int]:
-        """Cores and GPUs of the cluster, as they were at the start."""
+        """Cores and GPUs of the cluster at the start."""
         return {"cpus": self._num_cpus, "gpus": self._num_gpus}
 
     def stop(self) -> None:
-        """End the workers' processes."""
+        """Stop the workers' processes."""
         _end(self._workers)
 
     def ready_workers(self) -> list[Any]:
@@ -160,15 +158,15 @@ class WorkerPool:
         return [worker for worker in self._workers if worker not in joining]
 
     def replace(self, worker: Any) -> None:
-        """End a worker, and start another one that joins when there is room for it."""
+        """Stop a worker, and start another that joins once it gets resources."""
         with suppress(ray.exceptions.RayError):
-            ray.kill(worker)  # it may live on, cut off
+            ray.kill(worker)  # it may still be alive but unreachable
         place = self._workers.index(worker)
         self._workers[place] = self._start()
         self._join(self._workers[place])
 
     def release(self, worker: Any) -> bool:
-        """Give an idle worker's room back, if the run can do with fewer; whether it was given back."""
+        """Stop an idle worker if the run can do with fewer; return True if it was stopped."""
         if len(self._workers) <= self._min:
             return False
         ray.kill(worker)
@@ -176,7 +174,7 @@ class WorkerPool:
         return True
 
     def release_joining(self) -> None:
-        """Wait no longer for workers that the run can do without."""
+        """Stop waiting for workers that the run does not need."""
         spare = list(self.joining.items())[: max(0, len(self._workers) - self._min)]
         if spare:
             _end([worker for _, worker in spare])
@@ -188,19 +186,19 @@ class WorkerPool:
         self.joining[worker.load.remote(self._request, self._weights)] = worker
 
     def accept_worker(self, ref: Any, on_event: Callable[..., None] = lambda event, **details: None) -> list[Any]:
-        """Take a worker in whose loading has ended: a list of it, empty if it failed and another one was started."""
+        """Accept a worker that has finished loading; returns [worker], or [] if it failed and was replaced."""
         worker = self.joining.pop(ref)
         try:
             report, identity = get(ref), get(wait([worker.identify.remote()])[0])
         except ray.exceptions.RayError as error:
             on_event("worker_lost", reason=first_line(error))
-            self._weights = None  # it may be they that are lost, with their node: from where the model is, then
+            self._weights = None  # their node may be lost: load from the model's source instead
             self.replace(worker)
             return []
         if report.spec.fingerprint != self.report.spec.fingerprint:
             raise WorkerError(
                 f"workers loaded different encoders: {self.report.spec.describe()} and {report.spec.describe()}; "
-                "put the same weights on every node"
+                "use the same weights on every node"
             )
         _refuse_other_code(identity)
         on_event("worker_joined", host=identity.host)
@@ -212,8 +210,8 @@ class WorkerPool:
 
 
 def _end(workers: Sequence[Any]) -> None:
-    # Ray 2.60 never gives back the room of an actor that is killed in the moment in which it is handed its process:
-    # let them start first. Those that wait for room do not answer, and can be killed.
+    # Ray 2.60 never frees the resources of an actor killed at the moment it is assigned its process, so let them
+    # start first. Workers that wait for resources do not answer, and are safe to kill.
     if node_is_alive():
         ray.wait([worker.images_done.remote() for worker in workers], num_returns=len(workers), timeout=SETTLE_S)
     for worker in workers:
@@ -223,8 +221,8 @@ def _end(workers: Sequence[Any]) -> None:
 def _refuse_other_code(identity: WorkerIdentity) -> None:
     if identity.code_sha256 != code_sha256():
         raise WorkerError(
-            f"the node {identity.host} runs clipsieve {identity.version} (code {identity.code_sha256[:12]}), this is "
-            f"{__version__} (code {code_sha256()[:12]}); install the same on every node"
+            f"node {identity.host} runs clipsieve {identity.version} (code {identity.code_sha256[:12]}), but this is "
+            f"{__version__} (code {code_sha256()[:12]}); install the same version on every node"
         )
 
 

@@ -1,4 +1,4 @@
-"""The connection to Ray: join or start it, wait for results, notice when its processes are gone."""
+"""The connection to Ray: connect to it or start it, wait for results, detect when its processes are gone."""
 
 import logging
 import math
@@ -18,12 +18,12 @@ from pipeline.machine import num_cores
 
 _OBJECT_STORE_BYTES = 2 * 2**30
 LIVENESS_S = 5.0
-"""How often what Ray runs on is looked at while something is waited for."""
+"""How often to check Ray's processes while waiting for results."""
 
 
 @contextmanager
 def ray_session(address: str | None) -> Iterator[None]:
-    """Be connected to Ray within the block: the one already here, a cluster's, or a new one on this machine.
+    """Connect to Ray for the block: an existing connection, a cluster, or a new instance on this machine.
 
     Raises:
         InputError: If the cluster does not answer.
@@ -40,31 +40,32 @@ def ray_session(address: str | None) -> Iterator[None]:
             _check_answers(address)
             ray.init(address=address, **quiet)
         else:
-            # for the workers, which inherit it: one heap for all their threads, so that the large buffers which
-            # `prepare_for_torch` keeps are found again, and large pages for it
+            # inherited by the workers: one heap for all their threads, so that they reuse the large buffers which
+            # `prepare_for_torch` keeps, and large pages for that heap
             os.environ.setdefault("MALLOC_ARENA_MAX", "1")
             os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
             ray.init(
-                address="local",  # else Ray would join what another job left running on this machine
+                address="local",  # otherwise Ray would join an instance left by another job on this machine
                 num_cpus=num_cores(),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 _system_config={
-                    # else Ray ends idle decode processes between shards, for there are more processes than cores
+                    # otherwise Ray stops idle decode processes between shards, as there are more processes than cores
                     "num_workers_soft_limit": 4 * num_cores(),
-                    # else `init` waits for processes started in advance, without an end if one of them is killed
+                    # otherwise `init` waits for prestarted processes, forever if one of them is killed
                     "prestart_worker_first_driver": False,
                 },
                 **quiet,
             )
-    except Exception as error:  # it raises many kinds, plain ones too
+    except Exception as error:  # Ray raises many types, including built-in ones
         reason = first_line(error)
         advice = "see /tmp/ray/session_latest/logs"
         if address:
-            advice = "check --ray-address; if the head asks for a token, set RAY_AUTH_MODE=token and copy its token"
-        raise InputError(f"cannot join Ray at {address or 'this machine'}: {reason}; {advice}") from error
+            advice = "check --ray-address; if the head requires a token, set RAY_AUTH_MODE=token and copy its token"
+        action = f"connect to Ray at {address}" if address else "start Ray on this machine"
+        raise InputError(f"cannot {action}: {reason}; {advice}") from error
     if threading.current_thread() is threading.main_thread():
-        # Ray's own handler prints its stack and exits; stop as tidily as for Ctrl-C instead
+        # Ray's own handler prints its stack and exits; shut down cleanly as for Ctrl-C instead
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
@@ -73,14 +74,14 @@ def ray_session(address: str | None) -> Iterator[None]:
 
 
 def _check_answers(address: str) -> None:
-    """Knock before Ray does, which would try for minutes; for HOST:PORT, other forms are Ray's to read."""
+    """Check a HOST:PORT address first, because Ray would retry for minutes; other forms are left to Ray."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def cluster_resources(address: str | None) -> tuple[int, int] | None:
-    """Cores and GPUs of a cluster; None if no address is given or set.
+    """Number of cores and GPUs of a cluster; None if no address is given or set in the environment.
 
     Raises:
         InputError: If the cluster does not answer.
@@ -93,7 +94,7 @@ def cluster_resources(address: str | None) -> tuple[int, int] | None:
 
 
 def get(ref: Any) -> Any:
-    """`ray.get`, with what a worker raised for the user raised again as itself."""
+    """Like `ray.get`, but re-raise errors that a worker raised for the user as themselves."""
     try:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as error:
@@ -103,15 +104,15 @@ def get(ref: Any) -> Any:
             raise error.cause from error
         reason = first_line(error.cause)
         raise WorkerError(
-            f"a worker failed: {type(error.cause).__name__}: {reason}; this is a defect, report it"
+            f"a worker failed: {type(error.cause).__name__}: {reason}; this is a bug, please report it"
         ) from error
 
 
 def wait(refs: list[Any], num_returns: int = 1, limit_s: float = math.inf) -> list[Any]:
-    """The first `num_returns` of some results that are ready, or fewer if no more are within `limit_s`.
+    """Wait until `num_returns` results are ready and return them, or fewer if `limit_s` passes first.
 
     Raises:
-        WorkerError: If Ray's own processes on this machine died; they would be waited for without an end.
+        WorkerError: If Ray's own processes on this machine died, since the wait would never end.
     """
     deadline = time.monotonic() + limit_s
     while True:
@@ -125,13 +126,13 @@ def refuse_dead_node() -> None:
     """Raise WorkerError if Ray's processes on this machine are gone."""
     if not node_is_alive():
         raise WorkerError(
-            "Ray's processes on this machine died; what is committed stays, run the same command to go on"
+            "Ray's processes on this machine died; committed shards are safe: run the same command to resume"
         )
 
 
 def node_is_alive() -> bool:
-    """Whether Ray's processes on this machine run; without them nothing that is waited for comes."""
-    # those that we started: at once, for when Ray itself comes to know, it ends this process without a word
+    """Whether Ray's processes on this machine are running; without them no result ever arrives."""
+    # check the ones we started directly: when Ray itself notices, it silently ends this process
     started = ray._private.worker._global_node
     if started and any(kind in ("raylet", "gcs_server") for kind, _ in started.dead_processes()):
         return False
@@ -140,4 +141,4 @@ def node_is_alive() -> bool:
 
 
 WORKERS_GONE_S = 600.0
-"""How long a run without any worker waits for one."""
+"""How long a run without workers waits for one."""

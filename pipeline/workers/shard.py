@@ -1,4 +1,4 @@
-"""One shard from plan to commit: the stage a worker runs. A plain function; runs and is tested without Ray."""
+"""One shard from plan to commit: the stage that a worker runs. A plain function that runs and is tested without Ray."""
 
 import platform
 import time
@@ -34,8 +34,8 @@ def embed_shard(
 ) -> CommitMarker:
     """Read, decode, encode and commit one shard.
 
-    Batches are cut from the plan, never from arrival order, and a failed image keeps its slot: the bytes of the part
-    do not depend on who computes it, or on how often.
+    Batches follow the plan, never the order of arrival, and a failed image keeps its slot. The bytes of the part do
+    not depend on which worker computes it, or how many times.
 
     Args:
         shard: What to embed.
@@ -43,18 +43,18 @@ def embed_shard(
         store: Where to commit.
         encoder: Turns pixels into embeddings.
         decode: Maps batches of entries to decoded batches, in order; may work ahead.
-        on_batch: Called after each batch with its number of images, and of failed ones among them.
-        canary: Watches some of the images.
+        on_batch: Called after each batch with its number of images and of failed images.
+        canary: Compares some of the images with their unpruned embeddings.
 
     Raises:
-        InputError: If the file that the shard stands for is damaged, or names a key twice.
+        InputError: If the source file of the shard is damaged, or contains a key twice.
         StoreError: If the part cannot be written.
     """
     account = _Account(encoder)
     results: list[ImageResult] = []
     embeddings = [np.empty((0, record.encoder.embedding_dim), np.float32)]
     if canary:
-        canary.summary()  # drop what an unfinished shard before this one left
+        canary.summary()  # discard what an earlier, unfinished shard left
     for batch in decode(batches_of(shard, record, store)):
         account.lap("decode_wait_s")
         account.timings.decode_cpu_s += batch.cpu_s
@@ -100,16 +100,16 @@ def _check(shard: Shard, results: Sequence[ImageResult]) -> None:
     where = shard.file.uri if shard.file else f"the plan of shard {shard.ordinal}"
     if shard.num_images is not None and len(results) != shard.num_images:
         raise InputError(
-            f"{where} gave {len(results)} images for shard {shard.ordinal}, {shard.num_images} were planned; put a "
-            "whole copy in its place"
+            f"{where} has {len(results)} images for shard {shard.ordinal}, but {shard.num_images} were planned; "
+            "replace it with a complete copy"
         )
     repeated = next((key for key, count in Counter(result.key for result in results).items() if count > 1), None)
     if repeated is not None:
-        raise InputError(f"{where} names the key {repeated!r} twice; keys must be unique: choose another --key-column")
+        raise InputError(f"{where} contains the key {repeated!r} twice; choose a --key-column with unique keys")
 
 
 class _Account:
-    """Where the time and the memory of one shard went."""
+    """Measures the time and memory spent on one shard."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.timings = Timings()
@@ -118,21 +118,21 @@ class _Account:
         self._cpu_s, self._last = time.process_time(), time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """Add the time since the last lap to a stage."""
+        """Add the time since the last lap to the given stage."""
         now = time.perf_counter()
         setattr(self.timings, stage, getattr(self.timings, stage) + now - self._last)
         self._last = now
 
     @contextmanager
     def left_out(self) -> Iterator[None]:
-        """Count nothing of what the block takes."""
+        """Exclude the time of the block from all timings."""
         started = time.process_time()
         yield
         self._cpu_s += time.process_time() - started
         self._last = time.perf_counter()
 
     def fields(self) -> dict[str, Any]:
-        """What a commit marker says of it."""
+        """The fields for the commit marker."""
         self.timings.transfer_s = self._encoder.transfer_s - self._transfer_s
         self.timings.encode_cpu_s = time.process_time() - self._cpu_s
         return {

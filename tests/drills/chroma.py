@@ -1,8 +1,8 @@
-"""What it does to embeddings that nvJPEG, as torchvision runs it, repeats chroma of half size instead of interpolating.
+"""Measure how nvJPEG's chroma upsampling changes embeddings: torchvision's nvJPEG repeats values, libjpeg interpolates.
 
     python tests/drills/chroma.py --model local-dir:MODEL --photos FOLDER
 
-Simulated, without a GPU: the chroma of each photograph is halved, and brought back both ways.
+The drill simulates this without a GPU: it halves the chroma of each photo and upsamples it both ways.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pipeline.source.reading import read_image
 
 TO_YCBCR = torch.tensor(
     [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]]
-)  # JFIF's
+)  # as in JFIF
 
 
 def rgb_of(luma_HW: Tensor, chroma_2HW: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def rgb_of(luma_HW: Tensor, chroma_2HW: Tensor) -> Tensor:
 
 
 def both_ways(image_CHW: Tensor) -> tuple[Tensor, Tensor]:
-    """With interpolated chroma, as libjpeg does it, and with repeated values."""
+    """The image with interpolated chroma, as in libjpeg, and with repeated chroma."""
     planes = torch.einsum("ij,jhw->ihw", TO_YCBCR, image_CHW.float())
     _, height, width = planes.shape
     half = functional.avg_pool2d(functional.pad(planes[None, 1:], (0, width % 2, 0, height % 2), mode="replicate"), 2)
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--photos", type=Path, required=True)
     arguments = parser.parse_args()
-    for image_size in (None, 96, 48):  # a smaller input is a photograph that has more to spare
+    for image_size in (None, 96, 48):  # with a smaller input, a photo has more resolution to spare
         encoder = Encoder(load_model(ModelSource(model=arguments.model, image_size=image_size), "fp32", "cpu"), None)
         preprocess = encoder.spec.preprocess
         cosines, spare = [], []
@@ -56,7 +56,7 @@ def main() -> None:
                 cosines.append(one @ other)
                 spare.append(min(image.shape[1:]) / preprocess.height)
         print(
-            f"input {preprocess.height}: {len(cosines)} photographs {np.median(spare):.1f} times its size, "
+            f"input {preprocess.height}: {len(cosines)} photos, {np.median(spare):.1f} times its size, "
             f"minimum cosine {min(cosines):.4f}, 1st percentile {np.quantile(cosines, 0.01):.4f}, "
             f"median {np.median(cosines):.4f}"
         )

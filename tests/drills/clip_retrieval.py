@@ -1,31 +1,31 @@
-"""Compare `clipsieve embed` with `clip-retrieval inference`: image files to vectors on disk, in turn, in one run.
+"""Compare `clipsieve embed` with `clip-retrieval inference`, from image files to vectors, in interleaved rounds.
 
     python tests/drills/clip_retrieval.py --peer-env DIR --json clip_retrieval.json
 
-The peer gets a virtual environment of its own in DIR, made at the first run (some GB): clip-retrieval 2.45.0 with what
-it pins, and the torch that clipsieve runs on. The clipsieve under test is the one beside the Python that runs this.
+The peer gets its own virtual environment in DIR, created on the first run (several GB): clip-retrieval 2.45.0 with its
+pinned dependencies, and the torch version that clipsieve uses. The clipsieve under test is the one installed next to
+the Python that runs this script.
 
-Two towers: the reference model (`--model-ti`, default $CLIPSIEVE_SHARED/models/lit-vit-ti-16), and ViT-B-16 with random
-weights. Both tools embed the same files, the photographs of `--images` linked as often as it takes to have `--num-ti`
-and `--num-b` of them; 0 leaves that tower out. One round runs every condition once; the order is reversed in every
-other one.
+There are two towers: the reference model (`--model-ti`, default $CLIPSIEVE_SHARED/models/lit-vit-ti-16), and ViT-B-16
+with random weights. Both tools embed the same files: the photos of `--images`, linked repeatedly to get `--num-ti` and
+`--num-b` images; 0 skips that tower. A round runs every condition once; every other round reverses the order.
 
-The peer runs its own command line with its own defaults (float32, 256 images a batch) on images alone, with two
-preprocessing workers (`--workers`). Only the loading of the model is replaced: its own asks a model hub for weights.
-Each run is checked to have embedded every image.
+The peer runs its own command line with its own defaults (float32, 256 images per batch) on images only, with two
+preprocessing workers (`--workers`). Only model loading is replaced, because the original downloads weights from a model
+hub. Each run is checked to have embedded every image.
 
-What is compared is the rate once things run:
+The comparison uses steady rates:
 
-- clipsieve: the rate that it prints, from the first shard handed out to the last one committed; Ray and the model are
-  started by then, the first images are not yet decoded.
-- the peer: from the end of its first batch to the end of its last, by its own stamps. So its first decoding and its
-  logger's start are not held against it. A run of one batch is taken from where that batch begins to be read.
+- clipsieve: the rate that it prints, from the first shard handed out to the last one committed. By then Ray and the
+  model have started, but no image is decoded yet.
+- the peer: from the end of its first batch to the end of its last, by its own timestamps. This excludes its first
+  decoding and the start of its logger. For a run with a single batch, from the start of reading that batch.
 
-Our own rate in float32 is taken in the first round alone, to tell what bf16 does: it is not what is compared.
+clipsieve's float32 rate is measured in the first round only, to show the effect of bf16; it is not compared.
 
-`whole` is the peer's rate from where it begins to read, which is how clipsieve's is taken, and the ratio to that.
-`start` is the rest: seconds of the command less images / rate. Let the peer have several batches: it decodes up to four
-ahead, so that the last ones of a short run have the machine to themselves.
+`whole` is the peer's rate from the start of reading, measured like clipsieve's, and the ratio to it. `start` is the
+remaining time: the seconds of the command minus images / rate. Give the peer several batches: it decodes up to four
+ahead, so the last batches of a short run have the whole machine.
 """
 
 import argparse
@@ -56,7 +56,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Tower:
-    """A model that both tools run, on how many images, and the policies that clipsieve runs it under."""
+    """A model that both tools run, the number of images, and the policies for clipsieve."""
 
     name: str
     folder: Path | None  # None: an open_clip name, with random weights
@@ -87,15 +87,21 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     shared = Path(os.environ.get(SHARED, ROOT.parent / "shared")).absolute()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-env", type=Path, required=True, help="virtual environment of the peer; made if absent")
-    parser.add_argument("--peer-python", default="python3.11", help="Python to make it with")
+    parser.add_argument(
+        "--peer-env", type=Path, required=True, help="virtual environment of the peer; created if missing"
+    )
+    parser.add_argument("--peer-python", default="python3.11", help="Python to create it with")
     parser.add_argument("--images", type=Path, default=shared / "data/photos-native", help="folder of *.JPEG")
-    parser.add_argument("--model-ti", type=Path, default=shared / "models/lit-vit-ti-16", help="its folder")
+    parser.add_argument(
+        "--model-ti", type=Path, default=shared / "models/lit-vit-ti-16", help="folder of the reference model"
+    )
     parser.add_argument("--num-ti", type=int, default=3000, help="images for the reference model")
     parser.add_argument("--num-b", type=int, default=500, help="images for ViT-B-16")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="preprocessing workers of the peer")
-    parser.add_argument("--work", type=Path, help="keep links, logs and vectors here; else in a folder that is removed")
+    parser.add_argument(
+        "--work", type=Path, help="folder to keep links, logs and vectors in (default: a temporary folder)"
+    )
     parser.add_argument("--json", type=Path, help="write the results here")
     arguments = parser.parse_args()
     arguments.model_ti = arguments.model_ti.absolute()
@@ -103,7 +109,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_peer_env(folder: Path, python: str) -> Path:
-    """The Python of the peer's environment, which is made if need be."""
+    """Create the peer's environment if needed, and return its Python."""
     peer_python = folder.absolute() / "bin" / "python"
     if not peer_python.exists():
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
@@ -111,13 +117,13 @@ def make_peer_env(folder: Path, python: str) -> Path:
     found = peer_versions(peer_python)
     if (found.get(PEER), found.get("torch")) != (PEER_VERSION, version("torch")):
         subprocess.run([*install, f"{PEER}=={PEER_VERSION}", f"torch=={version('torch')}"], check=True)
-    # the peer imports what setuptools 70 dropped; torch asks for a newer one, to compile extensions with: so after it
+    # last, because torch requires a newer setuptools (to compile extensions), but the peer imports what 70 removed
     subprocess.run([*install, "setuptools<70"], check=True)
     return peer_python
 
 
 def peer_versions(python: Path) -> dict[str, str]:
-    """Versions of what is installed there, of the packages that matter."""
+    """Installed versions of the relevant packages in the peer's environment."""
     code = (
         "import importlib.metadata as m, json, platform\n"
         "found = {d.metadata['Name'].replace('_', '-'): d.version for d in m.distributions()}\n"
@@ -130,7 +136,7 @@ def peer_versions(python: Path) -> dict[str, str]:
 
 
 def compare(tower: Tower, arguments: argparse.Namespace, peer_python: Path) -> dict:
-    """Run every condition of a tower in every round."""
+    """Run every condition of a tower in every round, and summarise them."""
     with tempfile.TemporaryDirectory(prefix="clipsieve-drill-") as temporary:
         work = (arguments.work.absolute() if arguments.work else Path(temporary)) / tower.name
         images = link_images(arguments.images, work / "images", tower.num_images)
@@ -162,7 +168,7 @@ def compare(tower: Tower, arguments: argparse.Namespace, peer_python: Path) -> d
 
 
 def summarise(name: str, rounds: list[dict], peer_rounds: list[dict]) -> dict:
-    """Medians over the rounds; the ratio is the median of the ratios of each round."""
+    """Medians over rounds; the ratio is the median of the per-round ratios."""
     steady, whole = "images_per_second", "images_per_second_whole"
 
     def ratio(key: str) -> float:
@@ -181,10 +187,10 @@ def summarise(name: str, rounds: list[dict], peer_rounds: list[dict]) -> dict:
 
 
 def link_images(source: Path, folder: Path, num_images: int) -> Path:
-    """Links to the images of a folder, over and over, in a new folder; all are read once, so that none is slow to."""
+    """Link the images of a folder repeatedly in a new folder; reads each once, so that none is slow the first time."""
     paths = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpeg", ".jpg"))
     if not paths:
-        raise SystemExit(f"no *.JPEG in {source}; give --images a folder that has some")
+        raise SystemExit(f"no JPEG files in {source}; give another --images folder")
     for path in paths:
         path.read_bytes()
     folder.mkdir(parents=True)
@@ -195,7 +201,7 @@ def link_images(source: Path, folder: Path, num_images: int) -> Path:
 
 
 def run_clipsieve(tower: Tower, images: Path, out: Path, policy: str, precision: str = "auto") -> dict:
-    """Embed with clipsieve, in a process of its own."""
+    """Embed with clipsieve, in its own process."""
     clipsieve = Path(sys.executable).with_name("clipsieve")
     command = [clipsieve, "embed", images, "--out", out / "store", *tower.clipsieve_arguments, "--policy", policy]
     command += ["--precision", precision]
@@ -219,7 +225,7 @@ def run_clipsieve(tower: Tower, images: Path, out: Path, policy: str, precision:
 
 
 def run_peer(tower: Tower, images: Path, out: Path, python: Path, workers: int) -> dict:
-    """Embed with the peer, in a process of its own."""
+    """Embed with the peer, in its own process."""
     job = {
         "model": tower.name,
         "folder": str(tower.folder) if tower.folder else None,
@@ -233,7 +239,8 @@ def run_peer(tower: Tower, images: Path, out: Path, python: Path, workers: int) 
             "num_prepro_workers": workers,
         },
     }
-    command = [python, "-P", Path(__file__).resolve(), INSIDE, json.dumps(job)]  # -P: this file has the peer's name
+    # -P, because this file has the same name as the peer's package
+    command = [python, "-P", Path(__file__).resolve(), INSIDE, json.dumps(job)]
     _, wall_s = run(command, out / "log.txt", peer_environ())
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     check_count(PEER, report["num_vectors"], tower.num_images)
@@ -257,7 +264,7 @@ def run_peer(tower: Tower, images: Path, out: Path, python: Path, workers: int) 
 
 
 def run(command: list, log: Path, environ: dict[str, str]) -> tuple[str, float]:
-    """What a command printed, kept in a file too, and its seconds."""
+    """Run a command; returns its output, which is also kept in `log`, and its seconds."""
     started = time.perf_counter()
     with log.open("w+", encoding="utf-8") as file:
         words = [str(word) for word in command]
@@ -266,22 +273,22 @@ def run(command: list, log: Path, environ: dict[str, str]) -> tuple[str, float]:
         file.seek(0)
         text = file.read()
     if code:
-        raise SystemExit(f"{shlex.join(words)} ended with {code}:\n{text[-4000:]}")
+        raise SystemExit(f"{shlex.join(words)} failed with exit code {code}:\n{text[-4000:]}")
     return text, wall_s
 
 
 def peer_environ() -> dict[str, str]:
-    """The environment, less what would lead the peer's Python to packages that are not its own."""
+    """The environment without variables that would make the peer's Python use other packages."""
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
 
 
 def check_count(tool: str, found: int, expected: int) -> None:
     if found != expected:
-        raise SystemExit(f"{tool} embedded {found} images of {expected}")
+        raise SystemExit(f"{tool} embedded {found} of {expected} images")
 
 
 def inside_peer_env(job: dict) -> None:
-    """Run the peer's command line, in its environment, with a model that needs no hub; write down its own stamps."""
+    """Run the peer's command line in its environment, with a local model, and record its own timestamps."""
     import numpy as np
     import open_clip
     import torch
@@ -310,7 +317,7 @@ def inside_peer_env(job: dict) -> None:
 
 
 def give_model(open_clip: object, job: dict, scratch: Path) -> None:
-    """Let open_clip's loading answer with weights from a folder, or with random ones, whatever tag it is asked for."""
+    """Make open_clip load weights from a folder, or random weights, whatever tag is requested."""
     given: dict = {"pretrained": None}
     if job["folder"]:
         folder = Path(job["folder"])
@@ -325,7 +332,7 @@ def give_model(open_clip: object, job: dict, scratch: Path) -> None:
 
 
 def environment(arguments: argparse.Namespace, peer_python: Path) -> dict:
-    """Where and with what this ran; no paths of this machine."""
+    """The hardware, versions and command of this run, without paths of this machine."""
     from pipeline import __version__
     from pipeline.machine import cpu_name, num_cores
 
@@ -349,7 +356,7 @@ def environment(arguments: argparse.Namespace, peer_python: Path) -> dict:
 
 
 def without_machine(word: str) -> str:
-    """A word of the command line; of a path of this machine, what is shared or else the last name."""
+    """A word of the command line, with paths reduced to their shared part or their last component."""
     option, equals, value = word.rpartition("=")
     value = value.replace(os.environ.get(SHARED) or str(ROOT.parent / "shared"), f"${SHARED}")
     return option + equals + (Path(value).name if Path(value).is_absolute() else value)

@@ -1,10 +1,10 @@
-"""Kill `clipsieve embed` at random moments, over and over, and compare what it leaves with a run that was left alone.
+"""Kill `clipsieve embed` repeatedly at random moments, and compare the result with an undisturbed run.
 
     python tests/drills/kill.py --kills 200
 
-Every kill is a real SIGKILL: of the driver alone, of one encode worker, of one decoder, of the raylet, of the driver
-with all its processes. After each the same command is run again, and killed again, until it is through; then every
-part must be equal to the byte, `clipsieve verify` must find nothing, and no process may be left over.
+Every kill is a real SIGKILL: of the driver only, one encode worker, one decoder, the raylet, or the driver with all its
+processes. After each kill the same command runs again, and is killed again, until it finishes. Then every part must be
+identical to the byte, `clipsieve verify` must find nothing, and no process may be left over.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ENDING = ("driver", "all", "raylet")
-"""Kills that end a run: every other run meets one of them, at any moment from its start on."""
+"""Kills that end a run: every other run gets one of them, at any moment from its start."""
 
 PASSING = {"worker": 1, "decoder": 2}
-"""Kills that a run survives, and how often one rather than the other: what the other runs meet, many of them each."""
+"""Kills that a run survives, with their relative weights: the other runs get many of these each."""
 
 TITLES = {
     "worker": ("ray::EncodeWorker",),
-    "decoder": ("ray::_decode_task", "ray::IDLE"),  # between two tasks it calls itself idle
+    "decoder": ("ray::_decode_task", "ray::IDLE"),  # an idle decoder's title between two tasks
     "raylet": ("raylet",),
 }
 KILLS_PER_STORE = 8
@@ -37,7 +37,7 @@ PATIENCE_S = 300.0
 
 @dataclass
 class Result:
-    """What a drill did: kills by victim, runs by exit code, stores compared, processes that outlived their driver."""
+    """Result of a drill: kills by victim, runs by exit code, compared stores, processes that outlived their driver."""
 
     kills: Counter = field(default_factory=Counter)
     exits: Counter = field(default_factory=Counter)
@@ -54,18 +54,18 @@ def drill(
     log=lambda text: None,
     kills_per_store: int = KILLS_PER_STORE,
 ) -> Result:
-    """Kill `command --out STORE` until `num_kills` are done.
+    """Run and kill `command --out STORE` until there have been `num_kills` kills.
 
     Args:
         command: `clipsieve embed SOURCE ...` without --out.
-        folder: Scratch.
-        num_kills: Real kills to do.
-        seed: Decides whom and when.
-        log: Told what happens.
-        kills_per_store: Kills after which a store is compared and a new one is begun.
+        folder: Scratch folder.
+        num_kills: Number of real kills.
+        seed: Seed for the choice of victims and moments.
+        log: Called with a line of text for every event.
+        kills_per_store: Kills after which to compare the store and start a new one.
 
     Raises:
-        AssertionError: If a store differs from the one that was left alone, or is not whole.
+        AssertionError: If a store differs from the undisturbed one, or is incomplete.
     """
     chance, result = random.Random(seed), Result()
     started = time.monotonic()
@@ -73,7 +73,7 @@ def drill(
     assert subprocess.run([*command, "--out", reference], capture_output=True).returncode == 0
     duration_s = time.monotonic() - started
     expected = _parts(reference)
-    log(f"left alone: {len(expected)} parts in {duration_s:.1f} s")
+    log(f"undisturbed run: {len(expected)} parts in {duration_s:.1f} s")
     while sum(result.kills.values()) < num_kills:
         store = folder / "killed"
         shutil.rmtree(store, ignore_errors=True)
@@ -87,12 +87,12 @@ def drill(
         verified = subprocess.run([command[0], "verify", store], capture_output=True, text=True)
         assert verified.returncode == 0, verified.stderr
         result.num_stores += 1
-        log(f"store {result.num_stores} is equal to the byte after {dict(result.kills)}")
+        log(f"store {result.num_stores} is identical to the byte after {dict(result.kills)}")
     return result
 
 
 def _run(command: list[str], duration_s: float, left: int, chance: random.Random, result: Result, log) -> int:
-    """One run, killed here and there until one of the kills ends it, or none are left; the number of kills done."""
+    """Run once, with kills until one of them ends the run or none are left; returns the number of kills."""
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     started, done, family = time.monotonic(), 0, []
     number = sum(result.exits.values())
@@ -108,7 +108,7 @@ def _run(command: list[str], duration_s: float, left: int, chance: random.Random
         victim = ENDING[number // 2 % len(ENDING)] if is_to_end else passing
         family = descendants(driver.pid)
         hit = _kill(driver, victim, family, chance)
-        log(f"{victim} after {time.monotonic() - started:.1f} s: {'killed' if hit else 'none was there'}")
+        log(f"{victim} after {time.monotonic() - started:.1f} s: {'killed' if hit else 'not found'}")
         done += hit
         result.kills[victim] += hit
         if hit and is_to_end:
@@ -120,12 +120,12 @@ def _run(command: list[str], duration_s: float, left: int, chance: random.Random
     except subprocess.TimeoutExpired:
         for pid in [*descendants(driver.pid), driver.pid]:
             _end(pid)
-        raise AssertionError(f"the run did not end within {PATIENCE_S:.0f} s") from None
+        raise AssertionError(f"the run did not finish within {PATIENCE_S:.0f} s") from None
     result.last_exit = driver.returncode
     result.exits[driver.returncode] += 1
     if driver.returncode > 0:
         log(f"exit {driver.returncode}: {errors.decode().splitlines()[-1:]}")
-    result.num_orphans += _bury(family)
+    result.num_orphans += _reap(family)
     return done
 
 
@@ -142,13 +142,13 @@ def _kill(driver: subprocess.Popen, victim: str, family: list[int], chance: rand
     return bool(pids)
 
 
-def _bury(family: list[int]) -> int:
-    """Wait for workers that outlive their driver to end; end what does not. How many workers those were."""
+def _reap(family: list[int]) -> int:
+    """Wait for workers that outlive their driver, then kill the rest; returns the number of workers killed."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and any(_is_worker(pid) for pid in family):
         time.sleep(0.2)
     num_workers = sum(_is_worker(pid) for pid in family)
-    for pid in family:  # Ray's own agents take a minute to notice
+    for pid in family:  # Ray's own agents take a minute to exit
         if title(pid):
             _end(pid)
     return num_workers
@@ -166,7 +166,7 @@ def _end(pid: int) -> None:
 
 
 def descendants(root: int) -> list[int]:
-    """Processes under a process, all generations."""
+    """All descendants of a process."""
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -181,7 +181,7 @@ def descendants(root: int) -> list[int]:
 
 
 def title(pid: int) -> str:
-    """Command line of a process; empty if it is gone, or only its exit status is left."""
+    """Command line of a process; empty if it is gone or a zombie."""
     try:
         if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
             return ""
@@ -191,7 +191,7 @@ def title(pid: int) -> str:
 
 
 def _program(pid: int) -> str:
-    """File name of a process's program; Ray's workers call themselves by what they do."""
+    """File name of a process's program, or the title that a Ray worker sets for itself."""
     first = title(pid).partition(" ")[0]
     return first if first.startswith("ray::") else Path(first).name
 
@@ -201,7 +201,7 @@ def _parts(store: Path) -> dict[str, bytes]:
 
 
 def collection(folder: Path, num_images: int) -> Path:
-    """A folder of photographs large enough for a run to last, with damaged ones among them; some are equal."""
+    """Make a folder of images large enough for a long run, including damaged ones and copies."""
     import numpy as np
     from PIL import Image
 
@@ -209,7 +209,7 @@ def collection(folder: Path, num_images: int) -> Path:
     for number in range(num_images):
         path = folder / f"{number:04d}.{'png' if number % 4 == 0 else 'jpg'}"
         if number % 10 == 3:
-            path.write_bytes(b"no image")
+            path.write_bytes(b"not an image")
         elif number >= 40:
             shutil.copy(next(folder.glob(f"{number % 40:04d}.*")), folder / f"{number:04d}.jpg")
         else:
@@ -223,7 +223,7 @@ def _print(text: str) -> None:
 
 
 def main() -> None:
-    """Run the drill on generated photographs with the embedded model."""
+    """Run the drill on generated images with the built-in model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -235,7 +235,7 @@ def main() -> None:
         command = [arguments.clipsieve, "embed", str(photos), "--shard-size", "50", "--batch-size", "8"]
         result = drill(command, Path(scratch), arguments.kills, arguments.seed, _print, 20)
     print(f"kills {dict(result.kills)}; exits {dict(result.exits)}")
-    print(f"{result.num_stores} stores equal to the byte; {result.num_orphans} processes had to be ended")
+    print(f"{result.num_stores} stores identical to the byte; {result.num_orphans} processes had to be killed")
 
 
 if __name__ == "__main__":

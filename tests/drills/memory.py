@@ -1,10 +1,10 @@
-"""Embed a small and a large collection of generated images, and watch memory and rate while it lasts.
+"""Embed a small and a large collection of generated images, and watch memory and rate throughout.
 
     python tests/drills/memory.py --json memory.json
 
-Memory is anonymous resident memory (RssAnon: without files and Ray's shared object store) of the driver, the encode
-workers and the decoders, the largest of each kind, sampled every second. The rate of each tenth of the run is shown
-over that of a fixed piece of work that runs beside it, for the machine's own speed drifts.
+Memory is anonymous resident memory (RssAnon, which excludes files and Ray's shared object store) of the driver, the
+encode workers and the decoders: the largest of each kind, sampled every second. The rate of each tenth of the run is
+also shown relative to a fixed workload (the probe) running alongside, because the machine's own speed drifts.
 """
 
 import argparse
@@ -35,7 +35,7 @@ PROBE_EVERY_S = 2.0
 
 
 def generate(folder: Path, num_images: int) -> Path:
-    """Small JPEGs, all different, a thousand to a folder."""
+    """Write small JPEGs, all different, a thousand per folder."""
     random = np.random.default_rng(0)
     for number in range(num_images):
         parent = folder / f"{number // 1000:04d}"
@@ -46,7 +46,7 @@ def generate(folder: Path, num_images: int) -> Path:
 
 
 def watch(command: list[str]) -> dict:
-    """Run a command; peak memory by kind of process, images over time, and the probe's rate over time."""
+    """Run a command; returns the peak memory by kind of process, and the probe's rate over time."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     peaks: dict[str, int] = defaultdict(int)
     probes: list[tuple[float, float]] = []
@@ -72,12 +72,12 @@ def watch(command: list[str]) -> dict:
         time.sleep(1)
     stop.set()
     thread.join()
-    assert process.returncode == 0, f"{command} ended with {process.returncode}"
+    assert process.returncode == 0, f"{command} failed with exit code {process.returncode}"
     return {"peaks": dict(peaks), "probes": probes}
 
 
 def tenths(store: Path, probes: list[tuple[float, float]]) -> list[dict[str, float]]:
-    """Images per second of each tenth of a run, and the same over the median rate of the probe in that time."""
+    """Images per second in each tenth of a run, absolute and relative to the probe's median rate in that time."""
     events = [json.loads(line) for line in (store / "events.jsonl").read_text().splitlines()]
     started = next(event for event in events if event["event"] == "run_started")
     commits = [event for event in events if event["event"] == "shard_committed"]
@@ -107,7 +107,7 @@ def _anonymous_bytes(pid: int) -> int:
 
 
 def main() -> None:
-    """Embed both collections with the embedded model, and print what was seen."""
+    """Embed both collections with the built-in model, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--few", type=int, default=10_000)
@@ -132,7 +132,7 @@ def main() -> None:
     for kind, growth in results["growth"].items():
         print(f"{kind}: {few[kind] / 1e6:.0f} MB at {arguments.few:,}, {many[kind] / 1e6:.0f} MB ({growth:.3f}x)")
     for number, tenth in enumerate(results[str(arguments.images)]["tenths"], start=1):
-        print(f"tenth {number}: {tenth['images_per_second']:.0f} images/s, over the probe {tenth['over_probe']}")
+        print(f"tenth {number}: {tenth['images_per_second']:.0f} images/s, relative to the probe {tenth['over_probe']}")
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 

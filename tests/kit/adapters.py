@@ -1,4 +1,4 @@
-"""Adapters with factors of no meaning, in memory and on disk."""
+"""Adapters with arbitrary factors, in memory and on disk."""
 
 import torch
 
@@ -11,7 +11,7 @@ ALL = ("q", "k", "v", "o", "mlp")
 
 
 def trained(fusion, size=0.3):
-    """The fusion as if it had been trained: every parameter away from where it started."""
+    """Perturb every parameter of the fusion, as if it had been trained."""
     torch.manual_seed(11)
     with torch.no_grad():
         for parameter in fusion.parameters():

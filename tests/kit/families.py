@@ -1,4 +1,4 @@
-"""Towers of every family that can be pruned, small enough to run in a moment; and what torch counts of them."""
+"""Small, fast towers of every family that can be pruned, and their cost as counted by torch."""
 
 import timm
 import torch
@@ -80,7 +80,7 @@ FAMILIES = {
 
 def counted_gmacs(tower, policy, size):
     detach = attach(tower, policy)
-    # the counter sees neither the fused multi-head kernel nor, in older versions of torch, the CPU's fused attention
+    # the counter misses the fused multi-head kernel and, in older versions of torch, the CPU's fused attention
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

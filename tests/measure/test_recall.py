@@ -1,4 +1,4 @@
-"""Recall by hand-checkable matrices, and its bootstrap against what is known of it."""
+"""Recall on matrices that can be checked by hand, and known properties of its bootstrap."""
 
 import numpy as np
 import pytest
@@ -15,10 +15,10 @@ from pipeline.measure.recall import (
 # rows are queries; with unit gallery vectors the scores are the query's coordinates
 SCORES = np.array(
     [
-        [0.9, 0.1, 0.2, 0.3],  # right item 0: first
-        [0.9, 0.5, 0.2, 0.6],  # right item 1: third
-        [0.1, 0.2, 0.3, 0.4],  # right item 2: second
-        [0.5, 0.5, 0.5, 0.5],  # right item 3: ties with all, so last
+        [0.9, 0.1, 0.2, 0.3],  # correct item 0: first
+        [0.9, 0.5, 0.2, 0.6],  # correct item 1: third
+        [0.1, 0.2, 0.3, 0.4],  # correct item 2: second
+        [0.5, 0.5, 0.5, 0.5],  # correct item 3: ties with all, so last
     ],
     dtype=np.float32,
 )
@@ -30,19 +30,19 @@ def test_ranks_by_hand():
     assert [recall_at(ranks, k) for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
 
 
-def test_any_of_several_right_items_counts():
+def test_any_of_several_correct_items_counts():
     labels = np.array([0, 0, 1, 1])
     ranks = first_hit_ranks(SCORES, np.array([0, 0, 1, 1]), np.eye(4, dtype=np.float32), labels)
-    # query 1: item 0 is right as well and comes first; query 3: its two right items tie with two wrong ones
+    # query 1: item 0 is also correct and ranks first; query 3: its two correct items tie with two wrong ones
     assert ranks.tolist() == [0, 0, 0, 2]
 
 
-def test_query_without_right_item_is_never_answered():
+def test_query_without_a_correct_item_is_never_a_hit():
     ranks = first_hit_ranks(SCORES[:1], np.array([9]), np.eye(4, dtype=np.float32), np.arange(4))
     assert ranks.tolist() == [4]
 
 
-def test_equal_embeddings_earn_nothing():
+def test_identical_embeddings_gain_nothing():
     same = np.ones((50, 3), dtype=np.float32)
     assert recall_at(first_hit_ranks(same, np.arange(50), same, np.arange(50)), 10) == 0.0
 
@@ -78,7 +78,7 @@ def test_interval_is_wider_when_the_captions_of_an_image_agree():
     _, (low_alone, high_alone) = paired_difference(hits, baseline, np.arange(1000))
     assert value == pytest.approx(per_image.mean())
     assert low < value < high
-    # five equal captions are one observation: sqrt(5) times the width
+    # five identical captions are one observation: the interval is sqrt(5) times as wide
     assert (high - low) / (high_alone - low_alone) == pytest.approx(5**0.5, rel=0.15)
 
 
@@ -89,11 +89,11 @@ def test_recovered_share_by_hand():
     assert share == pytest.approx(0.75)
     assert low < 0.75 < high <= 1.0
     assert recovered_share(whole, damaged, whole, clusters) == (1.0, (1.0, 1.0))
-    # a repair that does harm, and a loss of hits at several k
+    # a harmful repair, and hits summed over several k
     assert recovered_share(damaged - 1, damaged, damaged + 2, clusters)[0] == pytest.approx(-0.5)
 
 
-def test_nothing_lost_is_no_share():
+def test_share_is_nan_if_nothing_was_lost():
     share, interval = recovered_share(np.ones(4), np.ones(4), np.ones(4), np.arange(4))
     assert np.isnan([share, *interval]).all()
 
@@ -113,4 +113,4 @@ def test_overlap_of_neighbours_by_hand():
     line = np.array([[1, 0], [0.9, 0.1], [0.1, 0.9], [0, 1]], dtype=np.float32)
     assert neighbour_overlap(line, line, 1) == 1.0
     assert neighbour_overlap(line, line[[0, 2, 1, 3]], 1) == 0.0
-    assert neighbour_overlap(line, line[[0, 2, 1, 3]], 10) == 1.0  # three others there are, whichever way
+    assert neighbour_overlap(line, line[[0, 2, 1, 3]], 10) == 1.0  # there are only three other images

@@ -1,4 +1,4 @@
-"""Side-by-side timing: what is counted, and that every condition gets its turn."""
+"""Side-by-side timing: what counts, and the order of conditions."""
 
 import json
 
@@ -20,7 +20,7 @@ from pipeline.model.spec import ModelSource
 from query.cli.main import main
 
 
-def test_rounds_are_interleaved_and_the_first_is_thrown_away():
+def test_rounds_are_interleaved_and_the_first_is_discarded():
     order = []
     calls = {name: lambda name=name: order.append(name) for name in "abc"}
     seconds = interleaved_seconds(calls, rounds=3)
@@ -31,10 +31,12 @@ def test_rounds_are_interleaved_and_the_first_is_thrown_away():
 def test_medians():
     rates = {"none": [1.0, 10.0, 2.0], "pruned": [3.0, 20.0, 3.0]}
     assert median_rates(rates) == {"none": 2.0, "pruned": 3.0}
-    assert median_speedup(rates, "pruned", "none") == 2.0  # of 3, 2 and 1.5: the ratio within a round, not of medians
+    assert (
+        median_speedup(rates, "pruned", "none") == 2.0
+    )  # the median of the ratios 3, 2 and 1.5, not the ratio of medians
 
 
-def test_peak_bytes_counts_what_is_held_at_a_time():
+def test_peak_bytes_is_the_memory_held_at_once():
     x = torch.zeros(1000, 1000)
     one, three = peak_bytes(lambda: x + 1), peak_bytes(lambda: [x + n for n in range(3)])
     assert 4e6 <= one < 5e6
@@ -42,7 +44,7 @@ def test_peak_bytes_counts_what_is_held_at_a_time():
     assert peak_bytes(lambda: [(x + n).sum() for n in range(3)]) < 5e6  # released before the next
 
 
-def test_twins_share_weights_and_nothing_else(tiny_model):
+def test_copies_share_only_their_weights(tiny_model):
     loaded = load_model(ModelSource(model=tiny_model), "fp32", "cpu")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     one, two = sharing_weights(loaded), sharing_weights(loaded)
@@ -53,7 +55,7 @@ def test_twins_share_weights_and_nothing_else(tiny_model):
     np.testing.assert_array_equal(Encoder(one, None).encode(pixels), before)
 
 
-def test_towers_alone_are_what_encode_and_open_clip_compute(tiny_model):
+def test_tower_calls_compute_the_same_as_encode_and_open_clip(tiny_model):
     loaded = load_model(ModelSource(model=tiny_model), "fp32", "cpu")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     encoder = Encoder(sharing_weights(loaded), None)
@@ -96,7 +98,7 @@ def test_bench_model(tiny_model, tmp_path, capsys):
     assert "balanced" in capsys.readouterr().out
 
 
-def test_a_gpu_that_is_not_there(capsys, monkeypatch):
+def test_a_missing_gpu_is_an_error(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["bench", "model", "--device", "cuda"]) == 2
-    assert "device = 'cuda': torch sees no GPU" in capsys.readouterr().err
+    assert "device = 'cuda': torch finds no GPU" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Attaching a policy to real open_clip towers: what it changes, what it leaves alone, what it refuses."""
+"""Attaching a policy to real open_clip towers: what it changes, what it keeps, what it refuses."""
 
 import open_clip
 import pytest
@@ -26,7 +26,7 @@ def loaded_clip(tiny_model):
 
 @pytest.fixture
 def clip(loaded_clip):
-    # a test that forgets to detach must not change what the next one sees
+    # a test that forgets to detach must not affect the next one
     yield loaded_clip
     for block in loaded_clip.visual.transformer.resblocks:
         block._forward_pre_hooks.clear()
@@ -39,7 +39,7 @@ def images():
 
 
 def reference_features(tower, images, block_index, num_keep):
-    """The reference method, written out image by image and token by token, without the code under test."""
+    """The reference method, computed per image and token without the code under test."""
     outputs = []
     for image in images:
         x = tower.conv1(image[None])[0].flatten(1).T  # [N, D]
@@ -66,7 +66,7 @@ def test_equals_the_reference_method(clip, images, depth, block_index, keep_rati
     detach()
     expected = reference_features(clip.visual, images, block_index, int(keep_ratio * 16))
     torch.testing.assert_close(pruned, expected, rtol=1e-4, atol=1e-5)
-    # and the cut is felt, else the line above would prove nothing
+    # the cut has an effect, otherwise the line above would prove nothing
     assert not torch.allclose(pruned, clip.encode_image(images), atol=1e-3)
 
 
@@ -102,7 +102,7 @@ def test_every_image_has_the_same_number_of_tokens(clip):
     last = clip.visual.transformer.resblocks[-1]
     handle = last.register_forward_pre_hook(lambda block, args: lengths.append(tuple(args[0].shape)))
     attach(clip.visual, reference(0.5))
-    # images of nothing beside images of noise: a threshold would keep different numbers
+    # blank images next to noise: a threshold would keep different numbers of tokens
     clip.encode_image(torch.cat([torch.zeros(1, 3, 32, 32), torch.randn(1, 3, 32, 32)]))
     clip.encode_image(torch.zeros(1, 3, 32, 32))
     handle.remove()
@@ -157,7 +157,7 @@ def test_every_score_and_reduction_in_two_stages(clip, images, score, reduce):
     handle = third.register_forward_hook(lambda block, args, output: lengths.append(output.shape[1]))
     pruned = clip.visual(images)
     handle.remove()
-    # each image for itself: what its neighbours in the batch are must not matter
+    # images are independent: the others in the batch must not matter
     if score != "random":
         torch.testing.assert_close(pruned[1:2], clip.visual(images[1:2]), rtol=1e-4, atol=1e-5)
     detach()
@@ -170,7 +170,7 @@ def test_every_score_and_reduction_in_two_stages(clip, images, score, reduce):
 @torch.no_grad()
 @pytest.mark.parametrize("reduce", ["merge", "bipartite"])
 def test_merging_equal_tokens_with_their_sizes_changes_nothing(clip, reduce):
-    # a picture of equal patches without positions: every merge is of equal tokens, and sizes make up for them
+    # equal patches without positions: every merge combines equal tokens, and sizes compensate for it exactly
     tower = clip.visual
     kept = tower.positional_embedding.data.clone()
     tower.positional_embedding.data.zero_()
@@ -187,7 +187,7 @@ def test_merging_equal_tokens_with_their_sizes_changes_nothing(clip, reduce):
         tower.positional_embedding.data.copy_(kept)
 
 
-def test_every_way_to_attend_is_the_same():
+def test_all_attention_methods_agree():
     query, key, value = torch.randn(3, 2, 4, 7, 8, generator=torch.Generator().manual_seed(0))
     log_sizes = torch.rand(2, 7, generator=torch.Generator().manual_seed(1)) * 3
     fused = torch.nn.functional.scaled_dot_product_attention
@@ -211,8 +211,8 @@ def test_dense_attention_is_for_short_sequences_in_bf16_on_a_cpu():
 
 
 @torch.no_grad()
-def test_second_summary_stands_for_all_dropped(clip, images):
-    """After two cuts the summary is the mean of everything dropped, as if it had been dropped at once."""
+def test_second_summary_represents_all_dropped_tokens(clip, images):
+    """After two cuts the summary is the mean of all dropped tokens, as if a single cut had dropped them."""
     seen = {}
     policy = PruningPolicy(name="p", schedule=CUTS, summary="mean_dropped", class_token_last=False)
     blocks = clip.visual.transformer.resblocks
@@ -263,10 +263,10 @@ def test_families_of_open_clip_towers(extra, images):
 
 @torch.no_grad()
 @pytest.mark.parametrize("extra", TOWERS.values(), ids=TOWERS.keys())
-def test_written_out_blocks_are_open_clips_own(extra):
+def test_our_blocks_equal_open_clips_own(extra):
     torch.manual_seed(5)
     tower = open_clip.transformer.VisionTransformer(32, 8, 32, 4, 2, 4.0, output_dim=16, **extra).eval()
-    for parameter in tower.parameters():  # scales and norms that are not the identity they start as
+    for parameter in tower.parameters():  # move scales and norms away from the identity
         parameter.add_(0.3 * torch.randn_like(parameter))
     x = torch.randn(3, 17, 32)
     for block in tower.transformer.resblocks:
@@ -286,12 +286,12 @@ def test_sizes_without_a_cut_change_nothing(clip, images):
 
 def test_resnet_tower_is_refused_with_the_reason():
     tower = open_clip.modified_resnet.ModifiedResNet([1, 1, 1, 1], output_dim=16, heads=2, image_size=32, width=8)
-    with pytest.raises(InputError, match=r"ModifiedResNet is no Vision Transformer; use --policy none"):
+    with pytest.raises(InputError, match=r"ModifiedResNet is not a Vision Transformer; use --policy none"):
         attach(tower, reference())
     attach(tower, None)
 
 
 def test_tower_pooled_by_its_patches_is_refused_with_the_reason():
     tower = open_clip.transformer.VisionTransformer(32, 8, 16, 2, 2, 4.0, output_dim=16, pool_type="avg")
-    with pytest.raises(InputError, match="pooled by the mean of its patch tokens"):
+    with pytest.raises(InputError, match="pools by the mean of its patch tokens"):
         attach(tower, reference())

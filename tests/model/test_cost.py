@@ -1,4 +1,4 @@
-"""The formula for multiply-adds against torch's own counter."""
+"""The formula for multiply-adds, compared with torch's own counter."""
 
 import open_clip
 import pytest
@@ -45,8 +45,8 @@ def test_formula_equals_the_counter_on_vit_b_16(vit_b_16, name):
     )
 
 
-def test_vit_b_16_costs_what_is_published(vit_b_16):
-    # the published figure of ImageNet's ViT-B/16 at 224; a classifier and CLIP's projection weigh next to nothing
+def test_vit_b_16_has_its_published_cost(vit_b_16):
+    # the published figure for ImageNet's ViT-B/16 at 224; the classifier and CLIP's projection are negligible
     assert gmacs_per_image(vit_b_16, None, (224, 224)) == pytest.approx(17.58, abs=0.02)
 
 
@@ -54,10 +54,10 @@ def test_tower_without_a_formula_is_counted():
     tower = open_clip.modified_resnet.ModifiedResNet([1, 1, 1, 1], output_dim=16, heads=2, image_size=32, width=8)
     gmacs = gmacs_per_image(tower.eval(), None, (32, 32))
     assert gmacs == pytest.approx(counted_gmacs(tower, None, 32), rel=1e-9)
-    assert torch.backends.mha.get_fastpath_enabled()  # left as it was found
+    assert torch.backends.mha.get_fastpath_enabled()  # restored
 
 
-def test_block_costs_say_what_each_block_works_on(tiny_model):
+def test_block_costs_list_the_tokens_of_each_block(tiny_model):
     tower = view_of(load_model(ModelSource(model=tiny_model), "fp32", "cpu").clip.visual)
     policy = PruningPolicy(name="p", schedule={"kind": "stages", "cuts": [{"depth": 0.5, "keep": 0.5}]})
     assert [cost.num_tokens for cost in block_costs(tower, None)] == [17, 17, 17, 17]
@@ -65,7 +65,7 @@ def test_block_costs_say_what_each_block_works_on(tiny_model):
     assert [cost.num_patches for cost in block_costs(tower, policy)] == [16, 16, 8, 8]
 
 
-def test_attentional_pooling_is_counted_under_its_policy():
+def test_attentional_pooling_is_counted_with_its_policy():
     tower = open_clip.transformer.VisionTransformer(
         32, 8, 16, 2, 2, 4.0, output_dim=16, attentional_pool=True, attn_pooler_heads=2
     ).eval()

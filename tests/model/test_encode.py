@@ -58,7 +58,7 @@ def test_low_precision_is_near_full_precision(tiny_model, loaded, pixels, precis
     assert not np.array_equal(low, full)
 
 
-def test_an_encoder_knows_what_it_is(loaded):
+def test_an_encoder_reports_its_spec_and_cost(loaded):
     encoder = Encoder(loaded, POLICY)
     assert encoder.spec == loaded.spec.model_copy(update={"policy": POLICY})
     assert encoder.tokens_kept == 8
@@ -67,7 +67,7 @@ def test_an_encoder_knows_what_it_is(loaded):
     assert Encoder(loaded, None).tokens_kept == 16
 
 
-def test_twins_do_not_disturb_each_other(loaded, pixels):
+def test_copies_that_share_weights_do_not_affect_each_other(loaded, pixels):
     alone = Encoder(sharing_weights(loaded), None).encode(pixels)
     none, pruned = Encoder(sharing_weights(loaded), None), Encoder(sharing_weights(loaded), POLICY)
     assert not np.allclose(pruned.encode(pixels), alone, atol=1e-3)
@@ -84,7 +84,7 @@ def test_an_embedding_that_is_not_finite_is_an_error(loaded, pixels):
 
 
 class Recorder:
-    """Stands for an encoder: notes its batches, computes nothing."""
+    """Stand-in for an encoder: records its batches, computes nothing."""
 
     def __init__(self, name, calls):
         self.name, self.calls = name, calls
@@ -93,14 +93,14 @@ class Recorder:
         self.calls.append((self.name, len(pixels)))
 
 
-def test_conditions_are_timed_in_turns_after_a_warm_up():
+def test_conditions_are_interleaved_after_a_warm_up():
     calls = []
     pixels = np.zeros((5, 2, 2, 3), np.uint8)
     towers = {name: (Recorder(name, calls), pixels) for name in ("none", "pruned")}
     rates = images_per_second(towers, batch_size=2, rounds=2)
     once = [[(name, 2), (name, 2), (name, 1)] for name in ("none", "pruned")]
     forth, back = once[0] + once[1], once[1] + once[0]
-    assert calls == forth + back + forth  # a warm-up and two rounds, the order reversed in every other
+    assert calls == forth + back + forth  # a warm-up and two rounds; every other round reverses the order
     assert {name: len(values) for name, values in rates.items()} == {"none": 2, "pruned": 2}
 
 
@@ -114,7 +114,7 @@ def test_collections_are_embedded_unpruned_as_open_clip_does(tiny_model, pixels,
     assert (np.sum(quick.encode(pixels) * plain.encode(pixels), axis=1) >= least).all()
 
 
-def test_a_tower_without_shortcuts_is_embedded_as_it_is(resnet_model, pixels):
+def test_a_tower_that_cannot_be_pruned_runs_unchanged(resnet_model, pixels):
     loaded = load_model(ModelSource(model=resnet_model), "fp32", "cpu")
     np.testing.assert_array_equal(fastest_encoder(loaded, None).encode(pixels), Encoder(loaded, None).encode(pixels))
 
@@ -123,7 +123,7 @@ def test_a_tower_without_shortcuts_is_embedded_as_it_is(resnet_model, pixels):
 
 
 def out_of_memory_beyond(encoder, limit):
-    """Have the tower fail as a GPU does, for batches of more images than its memory holds; sizes that were tried."""
+    """Make the tower fail like a GPU for batches larger than `limit`; return the list of attempted sizes."""
     tried = []
 
     def check(module, arguments):
@@ -151,5 +151,5 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_size_is_remembered(loaded, 
 def test_memory_too_small_for_one_image_is_an_error(loaded, pixels):
     encoder = Encoder(loaded, None)
     out_of_memory_beyond(encoder, 0)
-    with pytest.raises(ClipsieveError, match="does not hold one image; choose a smaller --model or --image-size"):
+    with pytest.raises(ClipsieveError, match=r"one image does not fit .*; choose a smaller --model or --image-size"):
         encoder.encode(pixels)

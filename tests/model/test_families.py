@@ -1,4 +1,4 @@
-"""Every family of towers that can be pruned, small and with random weights, behind open_clip's own classes."""
+"""Every family of towers that can be pruned, small and with random weights, through open_clip's own classes."""
 
 import copy
 
@@ -25,7 +25,7 @@ ONE_CUT = {"kind": "stages", "cuts": [{"depth": 0.25, "keep": 0.5}]}
 def tower(request):
     torch.manual_seed(5)
     module = request.param().eval()
-    for name, parameter in module.named_parameters():  # large enough that every part is felt
+    for name, parameter in module.named_parameters():  # large enough for every part to have an effect
         parameter.requires_grad_(False)
         if parameter.dim() == 1:
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -51,7 +51,7 @@ def policy(**parts):
 
 
 @torch.no_grad()
-def test_no_policy_and_detached_are_the_towers_own_to_the_bit(tower, images):
+def test_without_a_policy_or_detached_the_tower_is_unchanged_to_the_bit(tower, images):
     before = features(tower, images)
     attach(tower, None)
     assert torch.equal(features(tower, images), before)
@@ -74,7 +74,7 @@ def test_lossless_is_lossless(tower, images):
 
 @torch.no_grad()
 def test_dropping_equals_masking(tower, images):
-    """Dropped tokens are as good as masked ones: blocks, positions and pool see the kept, and see them right."""
+    """Dropping tokens is equivalent to masking them in the blocks, the positions and the pool."""
     view, places = view_of(tower), []
     detach = attach(tower, policy(schedule=ONE_CUT, reduce="drop"), lambda number, kept: places.append(kept))
     pruned = features(tower, images)
@@ -114,7 +114,7 @@ def test_every_score_and_reduction(tower, images, reduce):
         chosen = policy(schedule=CUTS, score=score, reduce=reduce, size_weight=0.0 if reduce == "drop" else 0.75)
         detach = attach(tower, chosen)
         pruned = features(tower, images)
-        # each image for itself; two tokens nearest to each other are equally redundant, and rounding decides
+        # images are independent; mutually nearest tokens are equally redundant, so rounding breaks the tie
         if score not in ("random", "redundancy"):
             alone = features(tower, images[1:2])
             torch.testing.assert_close(pruned[1:2], alone, rtol=1e-3, atol=1e-4)
@@ -143,8 +143,8 @@ def test_sizes_of_one_change_nothing(tower, images):
 
 
 @torch.no_grad()
-def test_low_precision_on_a_cpu_is_the_same_within_its_rounding(tower, images, monkeypatch):
-    """There the blocks are written out for the sake of speed, whatever the policy."""
+def test_low_precision_on_a_cpu_is_the_same_up_to_rounding(tower, images, monkeypatch):
+    """With bf16 on a CPU, our own blocks run for speed, whatever the policy."""
     monkeypatch.setattr(prune, "WIDE_HEADS", 16)
     tower = copy.deepcopy(tower).bfloat16()
     before = features(tower, images.bfloat16()).float()
@@ -159,7 +159,7 @@ def test_low_precision_on_a_cpu_is_the_same_within_its_rounding(tower, images, m
 
 @torch.no_grad()
 def test_bypassed_tokens_come_back(tower, images):
-    """A token that is passed over by one block is a candidate for the next, as it was."""
+    """A token that bypasses one block is a candidate for the next, unchanged."""
     before, kept = features(tower, images), []
     chosen = policy(schedule={"kind": "bypass", "start": 0.25, "keep": 0.5}, reduce="drop")
     detach = attach(tower, chosen, lambda number, places: kept.append((number, set(places[0].tolist()))))
@@ -174,7 +174,7 @@ def test_bypassed_tokens_come_back(tower, images):
 
 
 @torch.no_grad()
-def test_summary_offset_is_added_and_is_trained(tower, images):
+def test_summary_offset_is_added_and_trained(tower, images):
     chosen = policy(schedule=ONE_CUT)
     detach = attach(tower, chosen)
     plain = features(tower, images)
@@ -199,7 +199,7 @@ def test_gmac_ratio_is_reached(tower):
     unpruned, pruned = (gmacs_per_image(tower, p, (32, 32)) for p in (None, chosen))
     assert unpruned / pruned >= 1.5
     counts = patches_per_block(view_of(tower), chosen)
-    more = [counts[0], *[count + 1 for count in counts[1:]]]  # one token more would miss it
+    more = [counts[0], *[count + 1 for count in counts[1:]]]  # one more token would miss the ratio
     keep = more[1] / 16
     weaker = policy(schedule={"kind": "stages", "cuts": [{"depth": 0.25, "keep": keep}]}, reduce="drop")
     assert unpruned / gmacs_per_image(tower, weaker, (32, 32)) < 1.5
@@ -227,7 +227,7 @@ def test_static_shapes_under_compile(tower, images, name):
     features(compiled, images.flip(0))
     detach()
     torch._dynamo.reset()
-    assert len(graphs) == 1  # whole, and never again for other images
+    assert len(graphs) == 1  # compiled as a whole, and not again for other images
 
 
 def test_towers_of_timm_that_cannot_be_pruned():
@@ -236,7 +236,7 @@ def test_towers_of_timm_that_cannot_be_pruned():
         TimmModel("small_vit", 16, 32, pool="avg", proj=None),
         own(scaled_cosine_attn=True, block_type="custom"),
     ]
-    reasons = ["ResNet is no plain Vision Transformer", "pooled by avg, which a cut would bias", "scaled cosine"]
+    reasons = ["ResNet is not a plain Vision Transformer", "pools by avg, which a cut would bias", "scaled cosine"]
     for tower, reason in zip(wrong, reasons, strict=True):
         assert reason in unprunable_reason(tower)
         with pytest.raises(InputError, match=f"{reason}.*; use --policy none"):
@@ -244,6 +244,6 @@ def test_towers_of_timm_that_cannot_be_pruned():
     assert gmacs_per_image(wrong[0], None, (32, 32)) > 0
 
 
-def test_open_clip_has_the_families_this_file_stands_for():
+def test_open_clip_has_the_families_tested_here():
     names = set(open_clip.list_models())
     assert {"ViT-B-16-SigLIP", "ViT-B-16-SigLIP2", "EVA02-B-16", "EVA01-g-14", "PE-Core-B-16", "coca_ViT-B-32"} <= names

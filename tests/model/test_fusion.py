@@ -1,4 +1,4 @@
-"""The fusion's maths: it starts from nothing, touches what it says, shares what it says, merges and unmerges."""
+"""The maths of the fusion: it starts at zero, updates and shares the right weights, merges and unmerges."""
 
 from types import SimpleNamespace
 
@@ -53,7 +53,7 @@ def embed(clip, images):
 
 @pytest.mark.parametrize("factors", ["free", "singular"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_it_starts_from_the_weights_to_the_bit(tiny, images, variant, factors):
+def test_a_new_fusion_leaves_the_weights_unchanged_to_the_bit(tiny, images, variant, factors):
     before = {name: weight.clone() for name, weight in tiny.state_dict().items()}
     features = embed(tiny, images)
     merge(Fusion(tiny, FusionConfig(rank=4, targets=ALL, variant=variant, factors=factors)), tiny)
@@ -62,7 +62,7 @@ def test_it_starts_from_the_weights_to_the_bit(tiny, images, variant, factors):
 
 
 @torch.no_grad()
-def test_every_family_merged_is_unmerged_is_pruned_alike(clip, images):
+def test_merged_and_separate_updates_agree_in_every_family_pruned_or_not(clip, images):
     fusion = trained(Fusion(clip, FusionConfig(rank=4, targets=ALL, variant="image-only")), 0.1)
     before, bare = embed(clip, images), clip.state_dict()
     bare = {name: weight.clone() for name, weight in bare.items()}
@@ -87,11 +87,11 @@ def test_every_block_and_target_of_a_family_is_updated(clip):
         of_block = [name for name in updates if name.startswith("visual.") and f"blocks.{number}." in name]
         rows = sum(int((updates[name].abs().sum(dim=1) > 0).sum()) for name in of_block)
         width, mlp = SMALL["embed_dim"], [update.shape[0] for name, update in updates.items() if name in of_block]
-        assert rows == sum(mlp) >= 4 * width  # no row of queries, keys, values, output or MLP is left out
+        assert rows == sum(mlp) >= 4 * width  # no row of queries, keys, values, output or MLP is missing
     assert sum(name.startswith("transformer.resblocks") for name in updates) == 2 * 4
 
 
-def test_queries_and_values_alone_are_updated_by_the_formula(tiny):
+def test_only_the_targets_are_updated_by_the_formula(tiny):
     fusion = trained(Fusion(tiny, FusionConfig(rank=3, alpha=5.0, targets=("q", "v"))))
     weight = "visual.transformer.resblocks.2.attn.in_proj_weight"
     query, key, value = fusion.updates()[weight].chunk(3)
@@ -103,7 +103,7 @@ def test_queries_and_values_alone_are_updated_by_the_formula(tiny):
 
 
 @pytest.mark.parametrize(("variant", "is_shared"), [("shared", True), ("independent", False)])
-def test_a_core_is_felt_in_both_towers_or_in_its_own(tiny, variant, is_shared):
+def test_a_core_affects_both_towers_or_only_its_own(tiny, variant, is_shared):
     fusion = trained(Fusion(tiny, FusionConfig(rank=4, targets=("q",), variant=variant)))
     before = fusion.updates()
     name = next(name for name in fusion.core if name in ("0-q", "image-0-q"))
@@ -121,7 +121,7 @@ def test_the_head_shares_its_basis_and_has_no_core(tiny):
     updates = fusion.updates()
     for name in ("visual.proj", "text_projection"):
         assert updates[name].shape == tiny.get_parameter(name).shape
-        # each row, a direction of the tower's width, is written within the common basis
+        # every row is a combination of the shared basis
         residual = updates[name].T - basis @ torch.linalg.lstsq(basis, updates[name].T).solution
         assert residual.abs().max() < 1e-5
     assert not any("head" in name for name in fusion.core)
@@ -143,7 +143,7 @@ def test_gradients_reach_both_towers(tiny, images, variant, factors):
             assert name.startswith(("up.", "down."))
 
 
-def test_singular_factors_are_those_of_the_weight(tiny):
+def test_singular_factors_come_from_the_weight(tiny):
     fusion = Fusion(tiny, FusionConfig(rank=4, targets=("o",), factors="singular"))
     weight = tiny.visual.transformer.resblocks[1].attn.out_proj.weight
     up, down = fusion.up["image-1-o"], fusion.down["image-1-o"]
@@ -151,13 +151,13 @@ def test_singular_factors_are_those_of_the_weight(tiny):
     assert torch.allclose(strengths, torch.linalg.svdvals(weight)[:4], atol=1e-5)
 
 
-def test_towers_of_unequal_depth_are_laid_over_each_other():
+def test_towers_of_unequal_depth_share_cores():
     assert [core_of(block, 24, 12) for block in range(24)] == [block // 2 for block in range(24)]
     assert [core_of(block, 12, 12) for block in range(12)] == list(range(12))
     assert [core_of(block, 12, 2) for block in range(12)] == [0] * 6 + [1] * 6
 
 
-def test_seeds_decide_the_start(tiny):
+def test_the_seed_determines_the_start(tiny):
     first, same, other = (Fusion(tiny, FusionConfig(), seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not torch.equal(first["down.image-0-q"], other["down.image-0-q"])
@@ -175,5 +175,5 @@ def test_towers_that_cannot_be_updated_say_why(tiny):
     with pytest.raises(InputError, match="image tower of this model has no output projection"):
         Fusion(tiny, FusionConfig(variant="shared+head"))
     tiny.visual = nn.Conv2d(3, 8, 3)
-    with pytest.raises(InputError, match="no Vision Transformer"):
+    with pytest.raises(InputError, match="not a Vision Transformer"):
         Fusion(tiny, FusionConfig())

@@ -1,4 +1,4 @@
-"""oneDNN's kernels give what torch's default ones give, up to rounding, and never from a weight that has changed."""
+"""oneDNN's kernels match torch's default ones up to rounding, and never use outdated weights."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from pipeline.model.pruning.policy import named_policy
 from pipeline.model.towers import onednn
 
 pytestmark = pytest.mark.skipif(
-    not onednn.suits(torch.device("cpu"), torch.bfloat16), reason="this processor does not compute bf16 by oneDNN"
+    not onednn.suits(torch.device("cpu"), torch.bfloat16), reason="oneDNN does not compute bf16 on this processor"
 )
 
 
@@ -22,7 +22,7 @@ def random(*shape, seed=0):
 
 
 def assert_rounded(found, exact):
-    """As good as rounding the exact result once, or twice where values are near zero."""
+    """As accurate as rounding the exact result once, or twice for values near zero."""
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), exact, rtol=2**-7, atol=2**-7 * exact.abs().mean().item())
 
@@ -58,7 +58,7 @@ def test_softmax():
     assert_rounded(onednn.softmax(logits), logits.float().softmax(dim=-1))
 
 
-def test_a_weight_that_changes_in_place_is_seen():
+def test_an_in_place_change_of_a_weight_is_noticed():
     weight, x = nn.Parameter(random(8, 32).bfloat16()), random(4, 32, seed=1).bfloat16()
     with torch.no_grad():
         before = onednn.linear(x, weight, None)
@@ -67,7 +67,7 @@ def test_a_weight_that_changes_in_place_is_seen():
         assert torch.equal(onednn.linear(x, weight, None), 2 * before)
 
 
-def test_a_weight_that_is_replaced_for_a_call_is_seen():
+def test_a_weight_replaced_for_one_call_is_noticed():
     module, x = nn.Linear(32, 8).bfloat16(), random(4, 32).bfloat16()
     module.forward = partial(onednn.linear_forward, module, None)
     other = {name: 2 * value.detach() for name, value in module.named_parameters()}

@@ -1,4 +1,4 @@
-"""Scores on tensors small enough to check by hand; each says which tokens matter, larger is kept."""
+"""Scores on tensors small enough to check by hand; tokens with higher scores are kept."""
 
 import pytest
 import torch
@@ -13,13 +13,13 @@ def test_l2_of_known_vectors():
 
 
 def test_l2_is_taken_in_float32():
-    # 300^2 overflows fp16, and a sum in bf16 would make near norms equal
+    # 300^2 overflows fp16, and a sum in bf16 would make similar norms equal
     score = scores.l2(torch.full((1, 1, 64), 300.0, dtype=torch.float16))
     assert score.dtype == torch.float32
     assert score.item() == 2400.0
 
 
-def test_outliers_are_pinned_and_nothing_else():
+def test_only_outliers_are_pinned():
     patches = torch.randn(2, 50, 8, generator=torch.Generator().manual_seed(0))
     patches[1, 7] *= 40
     robust, plain = scores.l2_robust(patches), scores.l2(patches)

@@ -23,7 +23,7 @@ def with_sizes(patches, *sizes):
 def test_kept_set_by_brute_force(num_keep):
     score = scores.l2(random_patches())
     for values, chosen in zip(score.tolist(), tokens.keep_indices(score, num_keep), strict=True):
-        # the best set of that size is found by trying them all, without sorting or topk
+        # find the best set of that size by trying them all, without sorting or topk
         best = max(itertools.combinations(range(9), num_keep), key=lambda indices: sum(values[n] for n in indices))
         assert set(chosen.tolist()) == set(best)
 
@@ -44,7 +44,7 @@ def test_take_is_gather():
 
 @pytest.mark.parametrize("num_keep", [0, 5])
 def test_impossible_number_is_refused(num_keep):
-    with pytest.raises(ValueError, match=f"num_keep is {num_keep}, expected 1 to 4"):
+    with pytest.raises(ValueError, match=f"num_keep = {num_keep}: expected 1 to 4"):
         tokens.keep_indices(scores.l2(PATCHES), num_keep)
 
 
@@ -54,10 +54,10 @@ def test_means_of_dropped_by_hand():
     equal = tokens.score_mean_of_dropped(PATCHES, torch.ones(1, 4), kept)
     torch.testing.assert_close(equal, torch.tensor([[[0.5, 1.0]]]))
     to_last = tokens.score_mean_of_dropped(PATCHES, torch.tensor([[-100.0, 9.0, 9.0, 0.0]]), kept)
-    assert to_last[0, 0, 1] > 1.5  # the better one of the dropped weighs more
+    assert to_last[0, 0, 1] > 1.5  # the dropped token with the higher score weighs more
 
 
-def test_blend_is_the_mean_over_all_that_both_stand_for():
+def test_blend_is_the_mean_over_all_tokens_of_both_summaries():
     old, new = torch.tensor([[[2.0]]]), torch.tensor([[[6.0]]])
     assert tokens.blend(old, 3, new, 1).tolist() == [[[3.0]]]
 
@@ -77,13 +77,13 @@ def test_merge_into_kept_by_hand():
     assert weighted.sizes_BN.tolist() == [[2.0, 4.0]]
 
 
-def test_equal_tokens_that_are_kept_stay_apart():
+def test_equal_kept_tokens_stay_separate():
     merged = tokens.merge_into_kept(tokens.Patches.all_of(torch.ones(1, 3, 2)), torch.tensor([[2, 0]]))
     assert sorted(merged.sizes_BN[0].tolist()) == [1.0, 2.0]
 
 
 def test_merge_pairs_by_hand():
-    # sources are tokens 0 and 2, targets 1 and 3; token 2 is nearest to its target and goes
+    # sources are tokens 0 and 2, targets 1 and 3; token 2 is nearest to its target and merges into it
     metric = torch.tensor([[[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.1, 1.0]]])
     merged = tokens.merge_pairs(tokens.Patches.all_of(PATCHES), metric, 1)
     assert merged.x_BND.tolist() == [[[1.0, 0.0], [0.0, 4.0], [1.5, 1.0]]]

@@ -78,7 +78,7 @@ def test_a_tower_that_cannot_be_pruned_is_evaluated_unpruned(store, resnet_model
     assert "warning: this image tower cannot be pruned: ModifiedResNet" in capsys.readouterr().err
     assert [c["name"] for c in json.loads((tmp_path / "r.json").read_text())["conditions"]] == ["none"]
     assert main([*argv, "--policy", "fast"]) == 3
-    assert "ModifiedResNet is no Vision Transformer; use --policy none" in capsys.readouterr().err
+    assert "ModifiedResNet is not a Vision Transformer; use --policy none" in capsys.readouterr().err
 
 
 def test_wrong_policies_name_field_value_and_range(tmp_path, capsys):
@@ -168,7 +168,7 @@ def test_cluster_that_does_not_answer(photos, tmp_path, monkeypatch):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
-    assert f"cannot join Ray at {address}" in done.stderr
+    assert f"cannot connect to Ray at {address}" in done.stderr
     assert not (tmp_path / "store").exists()
 
 

@@ -28,7 +28,7 @@ def test_scene_is_a_function_of_its_arguments():
 
 
 def test_known_scene_stays_the_same():
-    # The model was trained and measured on these; a change here needs another training.
+    # The model was trained and measured on these scenes; a change here requires retraining.
     scene = scenes.make_scene("test", 0)
     assert scene.description() == "left: small white circle; top right: large yellow circle; checkered teal"
     expected = (

@@ -167,7 +167,7 @@ def test_keys_given_twice_are_named(load):
         (("--precision", "int8"), r"precision = 'int8': input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
         (
             ("--policy", "none", "--keep-ratio", "0.5"),
-            r"keep_ratio = 0.5 is short for the reference method; leave out policy 'none'",
+            r"keep_ratio = 0.5 only applies to the reference policy; drop policy 'none'",
         ),
         (("--shard-size", "0", "--workers", "0"), r"= '0': .* \(and 1 more\)"),
         (("surplus",), r"unrecognized arguments: surplus"),

@@ -1,4 +1,4 @@
-"""`clipsieve adapt` as a user starts it: it learns, it goes on after a kill, it stops where it must."""
+"""`clipsieve adapt` as a user runs it: it learns, resumes after a kill, and stops on errors."""
 
 import json
 import os
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.train
 
 @pytest.fixture(scope="module")
 def album(tmp_path_factory, make_image):
-    """Photos with captions that say what they are."""
+    """Photos with captions."""
     folder = tmp_path_factory.mktemp("album")
     lines = []
     for number in range(NUM_IMAGES):
@@ -81,7 +81,7 @@ def test_label_free_brings_the_pruned_images_closer(settings, tmp_path):
     assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == ["adapter.json", "adapter.safetensors"]
 
 
-def test_captions_teach_to_tell_them_apart(settings):
+def test_captions_teach_the_student_to_tell_images_apart(settings):
     parts = {"feature_weight": 0, "similarity_weight": 0, "contrastive_weight": 0, "task_weight": 1}
     report = adapt(settings(steps=80, learning_rate=0.01, evaluate_every=80, crop_area=1, **parts))
     log = record(report.adapter)["log"]
@@ -96,7 +96,7 @@ def test_a_summary_learns_its_offset(settings):
     report = adapt(settings(policy="reference", label_free=True, learning_rate=0.01))
     offsets = read_adapter(str(report.adapter)).summary_offsets_LD
     assert offsets.shape == (4, 32)
-    assert (offsets.abs().sum(dim=1) > 0).tolist() == [False, True, False, False]  # where it cuts
+    assert (offsets.abs().sum(dim=1) > 0).tolist() == [False, True, False, False]  # at the cut
     assert record(report.adapter)["summary_offsets"] == offsets.tolist()
 
 
@@ -126,7 +126,7 @@ def test_seeds_reproduce(settings, tmp_path):
     assert record(tmp_path / "first")["sha256"] == record(tmp_path / "same")["sha256"]
 
 
-def test_it_goes_on_exactly_after_a_kill(settings, tmp_path):
+def test_a_killed_training_resumes_exactly(settings, tmp_path):
     whole = settings(out=tmp_path / "whole", steps=120, evaluate_every=20, patience=100)
     adapt(whole)
     killed = tmp_path / "killed"
@@ -157,29 +157,29 @@ def wait_for_state(folder, process, newer_than):
     state = folder / "training" / "state.pt"
     deadline = time.time() + 120
     while time.time() < deadline:
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.poll() is None, "it finished before it could be killed"
         if state.exists() and state.stat().st_mtime > newer_than:
             return
         time.sleep(0.01)
-    raise AssertionError("no checkpoint in two minutes")
+    raise AssertionError("no checkpoint within two minutes")
 
 
-def test_two_trainings_do_not_share_a_folder(settings, tmp_path):
+def test_two_trainings_cannot_share_a_folder(settings, tmp_path):
     (tmp_path / "adapter" / "training").mkdir(parents=True)
     with store_lock(tmp_path / "adapter" / "training"), pytest.raises(StoreLocked, match="in use by process"):
         adapt(settings(steps=2))
 
 
-def test_a_place_that_cannot_be_written_is_an_error(settings, tmp_path):
+def test_an_unwritable_folder_is_an_error(settings, tmp_path):
     (tmp_path / "adapter").write_text("a file")
     with pytest.raises(StoreError, match="choose another --out"):
         adapt(settings(steps=2))
 
 
-def test_another_recipe_does_not_go_on(settings):
+def test_another_recipe_cannot_resume(settings):
     with pytest.raises(ClipsieveError, match="not finite"):
         adapt(settings(learning_rate=1e30, label_free=True))
-    with pytest.raises(ConfigError, match=r"begun with learning_rate = 1e\+30, asked for 0.01"):
+    with pytest.raises(ConfigError, match=r"training with learning_rate = 1e\+30, not 0.01; .*--out"):
         adapt(settings(learning_rate=0.01, label_free=True))
 
 
@@ -198,7 +198,7 @@ def test_a_finished_adapter_is_left_alone(settings, tmp_path):
     content = factors(tmp_path / "adapter")
     assert adapt(settings(steps=4)).was_there
     assert factors(tmp_path / "adapter") == content
-    with pytest.raises(ConfigError, match="trained with steps = 4, asked for 5"):
+    with pytest.raises(ConfigError, match="trained with steps = 4, not 5"):
         adapt(settings(steps=5))
 
 
@@ -213,10 +213,10 @@ def test_training_stops_early_and_keeps_its_best(settings):
 def test_undecodable_images_are_left_out(settings, album, tmp_path):
     folder = shutil.copytree(album, tmp_path / "album")
     for number in (3, 17):
-        (folder / f"{number:02d}.png").write_text("no image")
+        (folder / f"{number:02d}.png").write_text("not an image")
     ticks = []
     adapt(settings(data=folder, captions=folder / "captions.tsv", steps=15), lambda *tick: ticks.append(tick[1]))
-    assert 0 < ticks[-1].num_failed <= 2 * 15 * 8 / 32 + 2  # each of them about once an epoch, unless it is held out
+    assert 0 < ticks[-1].num_failed <= 2 * 15 * 8 / 32 + 2  # each about once per epoch, unless it is held out
     assert ticks[-1].num_done == ticks[-1].num_total == 15 * 8
 
 
@@ -236,8 +236,8 @@ def test_bad_data_is_one_clear_error(settings, album, tmp_path, make_image):
     with pytest.raises(InputError, match=r"1 images in .*need at least 20"):
         adapt(settings(data=tmp_path / "one", label_free=True))
     for number in range(60):
-        (tmp_path / "one" / f"{number}.jpg").write_text("no image")
-    with pytest.raises(InputError, match=r"of 12 held-out images can be decoded, \d+.jpg: .*; fix the data"):
+        (tmp_path / "one" / f"{number}.jpg").write_text("not an image")
+    with pytest.raises(InputError, match=r"of 12 held-out images can be decoded \(\d+.jpg: .*; fix the data"):
         adapt(settings(data=tmp_path / "one", label_free=True))
     with pytest.raises(ConfigError, match="rank = 200"):
         adapt(settings(rank=200))
@@ -288,10 +288,10 @@ def test_an_adapter_is_exported_later(settings, tmp_path, tiny_model, capsys):
     for name in names:
         assert (tmp_path / "at-once" / name).read_bytes() == (tmp_path / "later" / name).read_bytes()
     assert main(argv) == 3
-    assert "is there already" in capsys.readouterr().err
+    assert "later already exists" in capsys.readouterr().err
 
 
-def test_every_image_once_an_epoch_whatever_the_batch():
+def test_every_image_once_per_epoch_at_any_batch_size():
     examples = Examples(list(range(13)), [[]] * 13, 3)
     for size in (1, 4, 10, 23):
         rows = np.concatenate([examples.batch(step, size, 7, 1.0, False).rows_B for step in range(60)])
@@ -302,7 +302,7 @@ def test_every_image_once_an_epoch_whatever_the_batch():
     assert first.boxes_B4 is first.is_mirrored_B is None
 
 
-def test_parts_of_images_are_drawn_within_them_and_large_enough():
+def test_crop_boxes_are_inside_the_image_and_large_enough():
     examples = Examples(list(range(100)), [[]] * 100, 0)
     batch = examples.batch(3, 1000, 7, 0.4, True)
     left, top, right, bottom = batch.boxes_B4.T
@@ -313,7 +313,7 @@ def test_parts_of_images_are_drawn_within_them_and_large_enough():
     assert 0.4 < batch.is_mirrored_B.mean() < 0.6
 
 
-def test_what_is_decoded_is_what_was_drawn(album):
+def test_decoded_images_are_cropped_and_mirrored_as_drawn(album):
     examples = gather(album, None, 5, seed=3)
     whole, part, mirrored = np.array([[0, 0, 1, 1]]), np.array([[0.5, 0, 1, 0.5]]), np.array([True])
     rows = np.array([2])
@@ -324,10 +324,10 @@ def test_what_is_decoded_is_what_was_drawn(album):
     assert np.array_equal(plain, same)
     assert np.array_equal(plain[:, ::-1], flipped)
     quarter = np.asarray(Image.fromarray(plain).crop((16, 0, 32, 16)).resize((32, 32), Image.Resampling.BICUBIC))
-    assert np.abs(corner.astype(int) - quarter)[2:-2, 2:-2].mean() < 4  # but for what lies beyond the edges
+    assert np.abs(corner.astype(int) - quarter)[2:-2, 2:-2].mean() < 4  # except near the edges
 
 
-def test_held_out_images_are_never_trained_on(album):
+def test_held_out_images_are_never_used_for_training(album):
     examples = gather(album, album / "captions.tsv", 5, seed=3)
     assert examples.num_held_out == 5
     assert len({entry.key for entry in examples.entries}) == NUM_IMAGES
@@ -337,7 +337,7 @@ def test_held_out_images_are_never_trained_on(album):
     assert [e.key for e in other.entries[-5:]] != [e.key for e in examples.entries[-5:]]
 
 
-def test_scenes_are_drawn_where_there_is_no_data(tmp_path, monkeypatch):
+def test_scenes_are_drawn_if_there_is_no_data(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.adapt.NUM_SCENES", 60)
     report = adapt(AdaptSettings(out=tmp_path / "a", steps=2, batch_size=4))
     assert record(report.adapter)["base"]["model"] == "scenes"

@@ -1,4 +1,4 @@
-"""An adapter through the whole chain on a real Ray: embed, index, search, evaluate."""
+"""An adapter through the whole pipeline on a real Ray: embed, index, search, evaluate."""
 
 import json
 
@@ -39,7 +39,7 @@ def store(tmp_path_factory, photos, tiny_model, adapters):
     return folder / "store"
 
 
-def test_a_store_holds_what_the_merged_model_embeds(store, tiny_model, adapters):
+def test_a_store_contains_the_embeddings_of_the_merged_model(store, tiny_model, adapters):
     record = Store(store).read_record()
     spec = record.encoder
     assert spec.adapter == spec.text_adapter == read_adapter(adapters["both"]).sha256
@@ -53,14 +53,14 @@ def test_a_store_holds_what_the_merged_model_embeds(store, tiny_model, adapters)
     assert np.allclose([hit.score for hit in hits], scores, atol=1e-3)
 
 
-def test_a_store_is_of_one_adapter(store, photos, tiny_model, adapters):
+def test_a_store_refuses_another_adapter(store, photos, tiny_model, adapters):
     for adapter in (None, adapters["images"]):
         parts = {"model": tiny_model, "policy": "fast", "precision": "fp32", "adapter": adapter}
         with pytest.raises(FingerprintMismatch):
             embed(EmbedSettings(source=photos, out=store, **parts))
 
 
-def test_evaluate_shows_all_four_and_what_is_given_back(photos, tiny_model, adapters, tmp_path):
+def test_evaluate_shows_all_conditions_and_the_recovered_share(photos, tiny_model, adapters, tmp_path):
     captions = tmp_path / "captions.tsv"
     captions.write_text("photo-01.png\ta cat\nphoto-02.jpg\ta dog\nmore/photo-03.png\ta red house\n")
     argv = ["evaluate", "--images", str(photos), "--captions", str(captions), "--model", tiny_model]
@@ -73,14 +73,14 @@ def test_evaluate_shows_all_four_and_what_is_given_back(photos, tiny_model, adap
     assert conditions["fast"]["gmacs"] == conditions["fast+adapter"]["gmacs"]
     assert conditions["none"]["cosine_to_unpruned"] == pytest.approx(1, abs=1e-3)
     assert conditions["none+adapter"]["cosine_to_unpruned"] < 0.999
-    # texts of the bare model are asked where the adapter has changed the texts
+    # texts of the bare model are measured too if the adapter changes the texts
     with_bare_texts = [name for name, condition in conditions.items() if "metrics_of_bare_texts" in condition]
     assert with_bare_texts == ["none+adapter", "fast+adapter"]
     [recovery] = results["recovery"]
     assert set(recovery) == {"policy", "of_none", "of_none+control"}
 
 
-def test_evaluate_without_an_adapter_has_no_such_rows(photos, tiny_model, tmp_path):
+def test_evaluate_without_an_adapter_has_no_adapter_rows(photos, tiny_model, tmp_path):
     captions = tmp_path / "captions.tsv"
     captions.write_text("photo-01.png\ta cat\n")
     argv = ["evaluate", "--images", str(photos), "--captions", str(captions), "--model", tiny_model]

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine: every node works, nodes come and go."""
+"""A Ray cluster of several nodes on this machine: every node works, nodes join and leave."""
 
 import json
 import shutil
@@ -37,12 +37,12 @@ def photos(tmp_path_factory):
 
 @pytest.fixture
 def start(tmp_path, tiny_model, photos):
-    """Starts an embed of the photos, with more arguments."""
+    """Start `clipsieve embed` on the photos, with extra arguments."""
 
     def start_embed(store, *more, source=photos):
         command = [CLIPSIEVE, "embed", str(source), "--out", str(tmp_path / store), "--model", tiny_model]
         command += ["--shard-size", "8", "--batch-size", "4", *more]
-        # elsewhere: Ray's workers look for packages where their driver was started
+        # in another folder: Ray's workers look for packages in the folder where their driver was started
         return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return start_embed
@@ -76,7 +76,7 @@ def test_a_node_lost_in_mid_run_costs_nothing(cluster, start, tmp_path):
     nodes = [cluster.add_node(**NODE), cluster.add_node(**NODE)]
     run = start("lost", "--ray-address", cluster.address)
     wait_for(lambda: len(events(tmp_path / "lost", "shard_committed")) >= 3, run)
-    cluster.remove_node(nodes[1], allow_graceful=False)  # SIGKILL to its raylet, whose workers go with it
+    cluster.remove_node(nodes[1], allow_graceful=False)  # SIGKILL to its raylet, which takes its workers down
     end(run)
     assert events(tmp_path / "lost", "run_started")[0]["cpus"] == 3
     end(start("alone"))
@@ -111,5 +111,5 @@ def test_another_version_of_the_code_is_refused(start, tmp_path, monkeypatch):
     finally:
         cluster.shutdown()
     assert run.returncode == 5, errors
-    assert "install the same on every node" in errors
+    assert "install the same version on every node" in errors
     assert not (tmp_path / "refused").exists()

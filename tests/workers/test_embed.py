@@ -1,4 +1,4 @@
-"""`pipeline.embed.embed` on a real local Ray: rows, resume, and workers that die."""
+"""`pipeline.embed.embed` on a real local Ray: rows, resuming, and workers that die."""
 
 import os
 import shutil
@@ -37,14 +37,14 @@ MAX_PIXELS = 5000
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory, photos, make_image):
-    """Good photos with all that can be wrong among them; keys in order, status of each."""
+    """Good photos mixed with every kind of bad file."""
     folder = shutil.copytree(photos, tmp_path_factory.mktemp("collection") / "photos")
-    (folder / "a text.jpg").write_text("no image")
+    (folder / "a text.jpg").write_text("not an image")
     (folder / "half.png").write_bytes((folder / "photo-01.png").read_bytes()[:500])
     (folder / "dangling.jpg").symlink_to("nowhere")
     os.mkfifo(folder / "pipe.jpg")
     make_image(100, 100).save(folder / "large.png")
-    make_image(30, 30).save(folder / "photo-01.jpg")  # one stem twice
+    make_image(30, 30).save(folder / "photo-01.jpg")  # the same stem twice
     make_image(33, 33).save(folder / "snö\n雪.png")
     (folder / "notes.txt").write_text("ignored")
     return folder
@@ -80,7 +80,7 @@ def run(settings):
 
 @pytest.fixture
 def copy_of_store(run, settings, tmp_path):
-    """Settings of the same run over a copy of its store, with fewer workers to start."""
+    """Settings of the same run for a copy of its store, with one worker to start faster."""
     shutil.copytree(settings.out, tmp_path / "store")
     return with_other(settings, out=tmp_path / "store", workers=1)
 
@@ -99,7 +99,7 @@ def contents(folder):
 
 
 def embed_without_ray(settings, record, folder):
-    """The parts that plain Python makes of the same plan, as bytes by ordinal."""
+    """The parts that plain Python makes from the same plan, as bytes by ordinal."""
     encoder = Encoder(load_model(settings.model_source(), "fp32", "cpu"), settings.pruning_policy())
     store = Store(folder)
     store.create_folders()
@@ -168,7 +168,7 @@ def test_embeddings_are_unit_vectors_of_their_own_image(run, settings):
             np.testing.assert_allclose(encoder.encode(pixels)[0], good[entry.key], atol=1e-5)
 
 
-def test_captions_and_sizes_reach_their_rows(run):
+def test_rows_have_captions_and_sizes(run):
     rows = {row["key"]: row for row in rows_of(run[0].store, run[0].record)}
     assert {key for key, row in rows.items() if row["caption"]} == {"photo-01.jpg"}
     assert rows["photo-01.jpg"]["caption"] == "a square"
@@ -182,7 +182,7 @@ def test_ray_changes_no_byte(run, settings, tmp_path):
         assert report.store.part_path(ordinal).read_bytes() == data, f"part {ordinal}"
 
 
-def test_run_record_names_encoder_and_plan(run, settings):
+def test_run_record_contains_encoder_and_plan(run, settings):
     record = run[0].store.read_record()
     assert record == run[0].record
     assert record.encoder.precision == "fp32"
@@ -191,12 +191,12 @@ def test_run_record_names_encoder_and_plan(run, settings):
     assert sorted(record.environment) == ["device", "numpy", "open_clip", "pillow", "pyarrow", "ray", "torch"]
 
 
-def test_what_workers_report_does_not_make_the_driver_import_torch(run):
-    # torch's version is text of torch's own type: unpickling it loads all of torch, seconds of it
+def test_worker_reports_do_not_make_the_driver_import_torch(run):
+    # torch's version is a str subclass of torch: unpickling it imports torch, which takes seconds
     assert {type(value) for value in run[0].record.environment.values()} == {str}
 
 
-def test_nothing_but_the_store_is_left(run):
+def test_only_the_files_of_the_store_are_left(run):
     root = run[0].store.root
     assert sorted(path.name for path in root.iterdir()) == [
         "embeddings", "events.jsonl", "plan", "run.json", "stats.json", "tombstones.parquet"
@@ -211,10 +211,10 @@ def test_progress_counts_images_and_never_too_many(run):
     assert all(tick.num_done <= tick.num_total for tick in ticks)
 
 
-# --- going on with a store that was begun
+# --- resuming an unfinished store
 
 
-def test_resume_does_what_is_missing_and_nothing_else(copy_of_store):
+def test_resume_embeds_only_what_is_missing(copy_of_store):
     store = Store(copy_of_store.out)
     before = contents(store.root)
     store.marker_path(1).unlink()
@@ -237,15 +237,15 @@ def test_resume_does_what_is_missing_and_nothing_else(copy_of_store):
         ({"batch_size": 3}, ConfigError, r"asked for 5, 3 and 5000; give the same"),
     ],
 )
-def test_a_store_takes_one_encoder_and_one_plan(copy_of_store, changes, error, message):
+def test_a_store_refuses_another_encoder_or_plan(copy_of_store, changes, error, message):
     before = contents(copy_of_store.out)
     with pytest.raises(error, match=message):
         embed(with_other(copy_of_store, **changes))
     assert contents(copy_of_store.out) == before
 
 
-def test_a_job_that_has_yet_to_begin_is_left_alone(settings, tmp_path):
-    # the other job holds the lock but loads its model still: its folders are empty, yet not to be tidied away
+def test_a_job_that_has_not_started_embedding_is_left_alone(settings, tmp_path):
+    # the other job holds the lock but is still loading its model: its empty folders must not be cleaned up
     store = Store(tmp_path / "store")
     store.create_folders()
     with store_lock(store.root):
@@ -254,7 +254,7 @@ def test_a_job_that_has_yet_to_begin_is_left_alone(settings, tmp_path):
         assert store.embeddings_dir.is_dir()
 
 
-# --- what cannot be begun leaves nothing behind
+# --- a run that cannot start leaves nothing behind
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_job_that_has_yet_to_begin_is_left_alone(settings, tmp_path):
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
-def test_what_cannot_be_begun(settings, tmp_path, changes, error, message):
+def test_a_run_that_cannot_start(settings, tmp_path, changes, error, message):
     (tmp_path / "empty").mkdir()
     if changes.get("source") == "EMPTY":
         changes = {"source": str(tmp_path / "empty")}
@@ -284,7 +284,7 @@ def test_what_cannot_be_begun(settings, tmp_path, changes, error, message):
 
 
 def encode_worker_pids():
-    """Processes of encode workers under this very process: its Ray's, and no other's."""
+    """Encode worker processes of this process's own Ray."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -292,13 +292,13 @@ def encode_worker_pids():
             raylet = (folder / "stat").read_text().rpartition(")")[2].split()[1]
             driver = Path(f"/proc/{raylet}/stat").read_text().rpartition(")")[2].split()[1]
         except OSError:
-            continue  # it ended meanwhile
+            continue  # it has exited
         if title.startswith("ray::EncodeWorker") and int(driver) == os.getpid():
             found.append(int(folder.name))
     return found
 
 
-def test_a_worker_killed_in_mid_run_costs_nothing(settings, tmp_path):
+def test_a_worker_killed_in_mid_run_loses_nothing(settings, tmp_path):
     source = tmp_path / "photos"
     source.mkdir()
     Image.effect_noise((1500, 1500), 60).save(source / "00.jpg")  # large, so that the run lasts
@@ -324,7 +324,7 @@ def test_a_worker_killed_in_mid_run_costs_nothing(settings, tmp_path):
 
 @pytest.mark.kill
 @pytest.mark.skipif(num_cores() < 2, reason="needs two workers")
-def test_a_worker_that_stands_still_is_replaced(settings, tmp_path, monkeypatch):
+def test_an_unresponsive_worker_is_replaced(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(dispatch, "UNRESPONSIVE_S", 5.0)
     stopped = []
 
@@ -333,7 +333,7 @@ def test_a_worker_that_stands_still_is_replaced(settings, tmp_path, monkeypatch)
         done = events.read_text().count("shard_committed")
         if not stopped and done >= 4 and tick.num_done < tick.num_total:
             pid = encode_worker_pids()[0]
-            os.kill(pid, signal.SIGSTOP)  # alive, and no further
+            os.kill(pid, signal.SIGSTOP)  # alive, but stuck
             stopped.append(pid)
 
     source = tmp_path / "photos"
@@ -345,15 +345,15 @@ def test_a_worker_that_stands_still_is_replaced(settings, tmp_path, monkeypatch)
     assert stopped
     assert (report.num_images, report.num_ok) == (60, 60)
     events = (tmp_path / "store" / "events.jsonl").read_text()
-    # it is noticed first as slow or as silent, by what is left to do and how fast the machine is
+    # the speed of the machine and the remaining work determine whether it is first noticed as slow or as silent
     assert "straggler_run_again" in events or "worker_lost" in events
-    with suppress(ProcessLookupError):  # stopped, it may not have seen its end
+    with suppress(ProcessLookupError):  # a stopped process may not have been killed yet
         os.kill(stopped[0], signal.SIGKILL)
 
 
-def test_an_image_that_ends_its_decoder_is_one_crashed_row(collection, tiny_model):
-    # No file is known that crashes Pillow, so the decode task is one that ends its own process at one of the images;
-    # the process really dies, and what picks up the pieces is the worker's own code.
+def test_an_image_that_crashes_its_decoder_is_one_crashed_row(collection, tiny_model):
+    # There is no known file that crashes Pillow, so this decode task kills its own process at one of the images.
+    # The process really dies, and the worker's own code recovers.
     @ray.remote(max_retries=0)
     def decode_or_die(entries, preprocess, max_pixels, timeout_s):
         if any(entry.key == "large.png" for entry in entries):
@@ -375,7 +375,7 @@ def test_an_image_that_ends_its_decoder_is_one_crashed_row(collection, tiny_mode
 def test_tower_that_cannot_be_pruned_runs_unpruned_by_default(settings, resnet_model, tmp_path):
     report = embed(with_other(settings, model=resnet_model, out=tmp_path / "store"))
     assert report.warnings == [
-        "this image tower cannot be pruned: ModifiedResNet is no Vision Transformer; it runs unpruned"
+        "this image tower cannot be pruned: ModifiedResNet is not a Vision Transformer; it runs unpruned"
     ]
     assert report.record.encoder.policy is None
     assert report.num_ok > 0
@@ -385,6 +385,6 @@ def test_tower_that_cannot_be_pruned_runs_unpruned_by_default(settings, resnet_m
 
 @pytest.mark.parametrize("explicit", [{"policy": "balanced"}, {"keep_ratio": 0.7}, {"gmac_ratio": 2.0}])
 def test_tower_that_cannot_be_pruned_refuses_an_explicit_policy(settings, resnet_model, tmp_path, explicit):
-    with pytest.raises(InputError, match="ModifiedResNet is no Vision Transformer; use --policy none"):
+    with pytest.raises(InputError, match="ModifiedResNet is not a Vision Transformer; use --policy none"):
         embed(with_other(settings, model=resnet_model, out=tmp_path / "store", **explicit))
     assert not (tmp_path / "store").exists()

@@ -1,4 +1,4 @@
-"""`pipeline.embed.embed` over tars, Parquet files and lists, and over sources that grow and change."""
+"""`pipeline.embed.embed` on tars, Parquet files and lists, and on sources that grow and change."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 @pytest.fixture(scope="module")
 def pool(ray_session):
-    """One worker for all tests here: a start costs seconds."""
+    """One worker for all tests here, because starting one takes seconds."""
     pool = WorkerPool(1)
     yield pool
     pool.stop()
@@ -40,7 +40,7 @@ def pool(ray_session):
 
 @pytest.fixture
 def run(tmp_path, tiny_model, pool):
-    """Embeds a source into a store of this test; more settings by name."""
+    """Embed a source into a store of this test; takes further settings by name."""
 
     def embed_source(source, on_tick=lambda tick: None, **settings):
         fixed = {"out": tmp_path / "store", "model": tiny_model, "precision": "fp32", "batch_size": 4}
@@ -105,7 +105,7 @@ def test_tars(run, tars, folder, tmp_path):
     assert [row["key"] for row in found] == [f"0000{n // 5}.tar/{n:03d}.jpg" for n in range(8)]
     assert [row["caption"] for row in found] == [f"picture {n}" for n in range(8)]
     assert [row["license"] for row in found] == [f"by-{n}" for n in range(8)]
-    assert report.record.num_images is None  # they are not opened to be counted
+    assert report.record.num_images is None  # tars are not opened for counting
     assert (report.num_images, report.num_ok) == (8, 8)
     assert ticks[-1].num_total is None
     ids = [row["id"] for row in found]
@@ -114,7 +114,7 @@ def test_tars(run, tars, folder, tmp_path):
     assert ids[5] >= 5
     plain = run(folder, out=tmp_path / "plain")
     np.testing.assert_allclose(vectors(report)[:6], vectors(plain), atol=1e-5)
-    assert open_rgb(found[6]["uri"]).size == (46, 50)  # as a contact sheet reads it
+    assert open_rgb(found[6]["uri"]).size == (46, 50)  # as a contact sheet opens it
     again = run(tars / "{00000..00001}.tar", columns="license")
     assert again.num_embedded == 0
 
@@ -127,14 +127,14 @@ def test_search_finds_rows_of_tars(run, tars):
     assert {hit.key: hit.id for hit in hits} == {row["key"]: row["id"] for row in rows(report)}
 
 
-def test_a_damaged_tar_costs_its_own_shard_and_is_named(run, tars):
+def test_a_damaged_tar_fails_only_its_own_shard_and_is_named(run, tars):
     whole = (tars / "00000.tar").read_bytes()
     (tars / "00000.tar").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"1 of 2 shards could not be read, .*00000.tar is damaged"):
         run(tars / "*.tar")
     store = Store(tars.parent / "store")
     assert set(committed_markers(store, store.read_record())) == {1}
-    (tars / "00000.tar").write_bytes(whole)  # a whole copy in its place
+    (tars / "00000.tar").write_bytes(whole)  # replace it with a complete copy
     with pytest.raises(StoreError, match=r"1 images or files .* changed since they were planned .*--on-change embed"):
         run(tars / "*.tar")
     report = run(tars / "*.tar", on_change="embed")
@@ -142,7 +142,7 @@ def test_a_damaged_tar_costs_its_own_shard_and_is_named(run, tars):
     assert [shard.is_dropped for plan in report.record.plans for shard in plan.shards] == [True, False, False]
 
 
-def test_parquet_of_bytes(run, tmp_path, make_image):
+def test_parquet_with_image_bytes(run, tmp_path, make_image):
     table = pa.table(
         {
             "image": [{"bytes": jpeg(make_image, n), "path": f"{n}.jpg"} for n in range(7)],
@@ -173,7 +173,7 @@ def test_list_of_paths(run, folder, tmp_path):
     assert (third["license"], missing["license"]) == ("by", "cc")
 
 
-def test_a_folder_that_grew_gets_new_shards_only(run, folder, make_image):
+def test_a_folder_that_grew_only_gets_new_shards(run, folder, make_image):
     first = run(folder)
     before = {path.name: path.stat().st_mtime_ns for path in first.store.embeddings_dir.iterdir()}
     (folder / "25.jpg").write_bytes(jpeg(make_image, 25))
@@ -185,7 +185,7 @@ def test_a_folder_that_grew_gets_new_shards_only(run, folder, make_image):
     assert before.items() <= after.items()
 
 
-def test_a_second_source_joins_under_a_prefix(run, folder, tmp_path, make_image):
+def test_a_second_source_is_added_with_a_key_prefix(run, folder, tmp_path, make_image):
     run(folder)
     other = tmp_path / "other"
     other.mkdir()
@@ -214,7 +214,7 @@ def test_changed_images(run, folder, make_image):
     assert {hit.id for hit in hits if hit.key == "2.jpg"} == {rows(report)[-1]["id"]}
 
 
-def test_changes_that_keep_size_and_time_are_found_by_content(run, folder):
+def test_changes_that_preserve_size_and_time_are_found_by_content(run, folder):
     run(folder)
     path = folder / "4.jpg"
     found, data = path.stat(), bytearray(path.read_bytes())
@@ -257,24 +257,24 @@ def test_columns_of_our_own_names_are_refused(run, tars):
         run(tars / "*.tar", columns="license,sha256")
 
 
-# --- what a run watches and tells
+# --- monitoring of a run
 
 
 def test_too_many_bad_images_stop_the_run(run, folder):
     for number in range(3):
-        (folder / f"bad-{number}.jpg").write_text("no image")
+        (folder / f"bad-{number}.jpg").write_text("not an image")
     with pytest.raises(InputError, match=r"3 of 9 images failed \(3 undecodable\), more than --max-bad-fraction 0.3"):
         run(folder, max_bad_fraction=0.3)
-    report = run(folder, max_bad_fraction=0.4)  # what is committed stays, and is judged again
+    report = run(folder, max_bad_fraction=0.4)  # committed shards stay, and count again
     assert (report.num_images, report.num_ok, report.num_embedded) == (9, 6, 0)
 
 
-def test_a_decoder_that_hangs_costs_one_image(run, folder):
-    # a tall order rather than a hang: 144 million pixels take longer than the limit, whatever the machine
+def test_a_decoder_that_hangs_fails_one_image(run, folder):
+    # slow rather than hanging: 144 million pixels exceed the time limit on any machine
     Image.new("RGB", (12_000, 12_000)).save(folder / "slow.png", compress_level=1)
     report = run(folder, image_timeout=0.5, max_pixels=10**9)
     failed = {row["key"]: (row["status"], row["error"]) for row in rows(report) if row["status"] != "ok"}
-    assert failed == {"slow.png": ("timeout", "decoding did not end within 0.5 s")}
+    assert failed == {"slow.png": ("timeout", "decoding did not finish within 0.5 s")}
     assert report.num_images == 7
 
 
@@ -291,7 +291,7 @@ def test_canary(run, folder):
         run(folder, canary=0.5, policy="none", out=folder.parent / "unpruned")
 
 
-def test_canary_of_a_shard_counts_nothing_of_one_that_broke_off(run, photos, tmp_path):
+def test_canary_of_a_shard_ignores_an_earlier_unfinished_shard(run, photos, tmp_path):
     for name in ("a.tar", "b.tar"):
         with tarfile.open(tmp_path / name, "w") as archive:
             for path in sorted(photos.glob("*.*"))[:8]:
@@ -305,7 +305,7 @@ def test_canary_of_a_shard_counts_nothing_of_one_that_broke_off(run, photos, tmp
     assert stats.canary["num_images"] == stats.num_images == 8
 
 
-def test_canary_leaves_the_parts_as_they_are(run, folder):
+def test_canary_does_not_change_the_parts(run, folder):
     watched = run(folder, canary=0.5)
     plain = run(folder, out=folder.parent / "plain")
     assert watched.store.part_path(0).read_bytes() == plain.store.part_path(0).read_bytes()
@@ -339,7 +339,7 @@ def test_prometheus_metrics(run, folder):
     run(folder, look, metrics_port=port)
     assert "clipsieve_images_done 6.0" in texts[-1]
     assert 'clipsieve_events_total{event="run_started"} 1.0' in texts[-1]
-    with socket.socket() as server:  # of another program
+    with socket.socket() as server:  # another program's port
         server.bind(("0.0.0.0", 0))
         server.listen()
         port = server.getsockname()[1]

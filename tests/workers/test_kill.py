@@ -1,6 +1,6 @@
-"""Real kills at random moments: nothing is lost, nothing is there twice, and the bytes are the same.
+"""Real kills at random moments: nothing is lost, nothing is duplicated, and the bytes are the same.
 
-A longer drill of the same kind: `python tests/drills/kill.py --kills 200`.
+For a longer drill of the same kind, run `python tests/drills/kill.py --kills 200`.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ CLIPSIEVE = str(Path(sys.executable).with_name("clipsieve"))
 NUM_KILLS = 24
 
 
-def test_what_is_killed_at_random_moments_ends_in_the_same_bytes(tmp_path, tiny_model, monkeypatch):
+def test_runs_killed_at_random_moments_write_the_same_bytes(tmp_path, tiny_model, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     photos = collection(tmp_path / "photos", 1200)
     command = [CLIPSIEVE, "embed", str(photos), "--model", tiny_model, "--shard-size", "40", "--batch-size", "4"]
@@ -33,7 +33,7 @@ def test_what_is_killed_at_random_moments_ends_in_the_same_bytes(tmp_path, tiny_
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of its own, of 400 kB; mounting one takes privileges."""
+    """A separate file system of 400 kB; mounting it requires privileges."""
     place = tmp_path / "disk"
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", place]
@@ -44,7 +44,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", place], check=True)
 
 
-def test_a_full_and_a_read_only_disk_cost_nothing(tmp_path, tiny_model, monkeypatch, small_disk):
+def test_a_full_or_read_only_disk_loses_nothing(tmp_path, tiny_model, monkeypatch, small_disk):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     photos = collection(tmp_path / "photos", 40)
     command = [CLIPSIEVE, "embed", str(photos), "--model", tiny_model, "--shard-size", "5", "--batch-size", "4"]
@@ -69,8 +69,8 @@ def test_a_full_and_a_read_only_disk_cost_nothing(tmp_path, tiny_model, monkeypa
     assert _parts(small_disk / "store") == _parts(tmp_path / "whole")
 
 
-def test_a_source_that_is_away_for_a_while(tmp_path, tiny_model, monkeypatch):
-    """S3 goes away in mid-run: short enough, and the run goes on; too long, and it says so and can go on later."""
+def test_a_source_that_is_briefly_unavailable(tmp_path, tiny_model, monkeypatch):
+    """S3 becomes unavailable for a few seconds in mid-run, and the run still finishes."""
     for name, value in {"ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "y", "REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -93,7 +93,7 @@ def test_a_source_that_is_away_for_a_while(tmp_path, tiny_model, monkeypatch):
         while not list((store / "embeddings").glob("*.stats.json")):
             assert run.poll() is None, run.communicate()[1]
             time.sleep(0.1)
-        server.stop()  # what was put there stays in this process's memory
+        server.stop()  # its objects stay in this process's memory
         time.sleep(5)
         server = ThreadedMotoServer(port=port)
         server.start()

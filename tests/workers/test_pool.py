@@ -1,4 +1,4 @@
-"""The pool's bookkeeping: which worker has which shard. With real workers it is tested in `test_embed`."""
+"""The pool's bookkeeping: which worker has which shard. `test_embed` tests it with real workers."""
 
 import os
 import time
@@ -21,8 +21,8 @@ from pipeline.workers.pool import WorkerPool
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-def test_a_shard_that_takes_long_is_run_a_second_time_and_the_first_to_finish_counts():
-    # the pool's bookkeeping alone, over stand-ins for workers: no real one is slow at will
+def test_a_slow_shard_runs_a_second_time_and_the_first_to_finish_wins():
+    # only the pool's bookkeeping, with fake workers: a real one cannot be made slow on demand
     replaced, events = [], []
 
     class Worker:
@@ -46,7 +46,7 @@ def test_a_shard_that_takes_long_is_run_a_second_time_and_the_first_to_finish_co
     run.hand_out()
     assert [worker.name for worker, _, _ in run.busy.values()] == ["slow", "quick"]
     run.hand_out()
-    assert len(run.busy) == 2  # twice is enough
+    assert len(run.busy) == 2  # no third attempt
     second = list(run.busy)[1]
     stats = SimpleNamespace(num_images=1, host="here")
     run.busy[ray.put(stats)] = run.busy.pop(second)
@@ -56,7 +56,7 @@ def test_a_shard_that_takes_long_is_run_a_second_time_and_the_first_to_finish_co
     assert events == ["straggler_run_again", "shard_committed"]
 
 
-def test_workers_wait_no_longer_for_others_when_nothing_is_left_to_hand_out():
+def test_idle_and_joining_workers_are_released_once_the_queue_is_empty():
     released = []
     pool = SimpleNamespace(
         ready_workers=list,
@@ -77,27 +77,27 @@ def test_workers_wait_no_longer_for_others_when_nothing_is_left_to_hand_out():
         (4, [16, 4, 4, 4, 4], 4), (2, [], 1), (64, [2], 1), (1, [1, 8], 8),
     ],
 )  # fmt: skip
-def test_all_workers_find_room_on_some_node(num_workers, cores, threads):
+def test_every_worker_fits_on_a_node(num_workers, cores, threads):
     assert threads_that_fit(num_workers, cores) == threads
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 6, 12, 16, 24, 64, 96])
 def test_a_node_full_of_workers_can_still_decode(cores):
     encode, decode = cpus_reserved(cores, 1000, 1)
-    units = 10_000  # as finely as Ray counts
+    units = 10_000  # Ray's resolution
     num_workers = cores * units // round(encode * units)
     left = cores * units - num_workers * round(encode * units)
     assert (num_workers, left // round(decode * units)) == (cores, cores)
 
 
-def test_with_cores_to_spare_decoding_is_bounded_by_them():
+def test_spare_cores_limit_decoding():
     encode, decode = cpus_reserved(3, 2, 1)
     assert (3 - 2 * encode) / decode == 6
     assert cpus_reserved(8, 2, 4) == (3, 0.25)
 
 
 @pytest.mark.parametrize("delay_s", [0.002, 0.004, 0.006, 0.008])
-def test_workers_that_end_while_they_start_give_their_room_back(delay_s):
+def test_workers_stopped_while_starting_free_their_resources(delay_s):
     @ray.remote(num_cpus=0.1)
     def leave_an_idle_process():
         time.sleep(0.3)
@@ -113,14 +113,14 @@ def test_workers_that_end_while_they_start_give_their_room_back(delay_s):
 
 
 @pytest.mark.kill
-def test_workers_that_find_no_room_end_the_wait(tiny_model, monkeypatch):
+def test_waiting_for_workers_without_resources_times_out(tiny_model, monkeypatch):
     monkeypatch.setattr(pools, "WORKERS_GONE_S", 3.0)
     monkeypatch.setattr(pools, "SETTLE_S", 0.5)
     other = WorkerPool(num_cores())
     ray.get([worker.identify.remote() for worker in other._workers])
     pool = WorkerPool(1)
     try:
-        with pytest.raises(WorkerError, match="0 of 1 workers were given room within 3 s"):
+        with pytest.raises(WorkerError, match="0 of 1 workers got resources within 3 s"):
             pool.load(
                 EncoderRequest(source=ModelSource(model=tiny_model), policy=None, precision="fp32", max_pixels=1000)
             )
@@ -131,9 +131,9 @@ def test_workers_that_find_no_room_end_the_wait(tiny_model, monkeypatch):
 
 @pytest.mark.kill
 @pytest.mark.skipif(num_cores() < 2, reason="needs two workers")
-def test_workers_that_die_of_loading_end_the_run(tiny_model, tmp_path, monkeypatch):
+def test_workers_that_keep_dying_while_loading_end_the_run(tiny_model, tmp_path, monkeypatch):
     class LoadsOnce:
-        """The first one loads; all others die of it, as where memory holds no second model."""
+        """The first worker loads; all others die, as if memory could not hold a second model."""
 
         def __init__(self, *_):
             pass
@@ -157,7 +157,7 @@ def test_workers_that_die_of_loading_end_the_run(tiny_model, tmp_path, monkeypat
     monkeypatch.setattr(pools, "EncodeWorker", ray.remote(LoadsOnce))
     pool = WorkerPool(2)
     try:
-        with pytest.raises(WorkerError, match=r"workers died 6 times while they loaded the model; if memory is short"):
+        with pytest.raises(WorkerError, match=r"workers died 6 times while loading the model; if memory is short"):
             pool.load(
                 EncoderRequest(source=ModelSource(model=tiny_model), policy=None, precision="fp32", max_pixels=1000)
             )

@@ -1,1 +1,1 @@
-"""Low-rank adapters of both towers: their shape, their maths, and the files they are kept in."""
+"""Low-rank adapters for both towers: their configuration, their maths and their files."""

@@ -1,4 +1,4 @@
-"""The shape of a fusion as data: shared by the settings of `adapt`, the adapter on disk and the maths. No torch."""
+"""The shape of a fusion as data, shared by the settings of `adapt`, adapter files and the maths. Does not use torch."""
 
 from typing import Literal, get_args
 
@@ -11,7 +11,7 @@ TARGETS: tuple[str, ...] = get_args(Target)
 
 
 class FusionConfig(BaseModel):
-    """Shape of a fusion: what is updated, and how the updates are tied."""
+    """Shape of a fusion: which matrices are updated, and how their updates are tied together."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -22,15 +22,15 @@ class FusionConfig(BaseModel):
     """Updates are scaled by alpha / sqrt(rank)."""
 
     targets: tuple[Target, ...] = ("q", "v")
-    """Matrices of each block: queries, keys, values, output of attention, the MLP's."""
+    """Matrices to update in each block: queries, keys, values, attention output, MLP."""
 
     variant: Variant = "shared"
-    """Cores shared by the towers; those and a basis of both output projections; cores of their own; images alone."""
+    """Shared cores; shared cores and a shared basis for both output projections; separate cores; image tower only."""
 
     factors: Factors = "free"
-    """A and B learnt freely; or fixed to the weight's leading singular vectors, with a learnt diagonal per tower."""
+    """Learn A and B freely, or fix them to the weight's leading singular vectors and learn a diagonal per tower."""
 
     @property
     def scale(self) -> float:
-        """What an update is multiplied by."""
+        """The factor that scales every update."""
         return self.alpha / self.rank**0.5

@@ -1,6 +1,7 @@
-"""An adapter on disk: the factors of a fusion, what they belong to, and how they were made.
+"""An adapter on disk: the factors of a fusion, the model they belong to, and how they were trained.
 
-A directory of `adapter.safetensors` and `adapter.json`. The latter is written last: without it there is no adapter.
+An adapter is a directory with `adapter.safetensors` and `adapter.json` (the adapter card). The card is written last: a
+directory without it is not an adapter.
 """
 
 import json
@@ -28,34 +29,34 @@ TENSORS_FILE, CARD_FILE = "adapter.safetensors", "adapter.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """What was trained for one model."""
+    """An adapter trained for one model."""
 
     path: str
     config: FusionConfig
     factors: dict[str, Tensor]
     summary_offsets_LD: Tensor | None
-    """Added to the summary made before each of L blocks: part of the policy, not of the weights."""
+    """Added to the summary token before each of L blocks: part of the policy, not of the weights."""
 
     base: dict[str, Any]
-    """The model it was trained on: name, tag, `weights_sha256`."""
+    """The model it was trained on: name, pretrained tag, `weights_sha256`."""
 
     sha256: str
 
     @property
     def updates_text(self) -> bool:
-        """Whether the text tower is another one with it."""
+        """Whether the adapter changes the text tower."""
         return self.config.variant != "image-only"
 
     def merge_into(self, clip: nn.Module, weights_sha256: str) -> Callable[[], None]:
-        """Add the updates to the weights of a model in float32; returns `unmerge`.
+        """Add the updates to the weights of a model in float32, and return `unmerge`.
 
         Raises:
-            InputError: If it was trained on other weights.
+            InputError: If the adapter was trained on other weights.
         """
         if weights_sha256 != self.base["weights_sha256"]:
             raise InputError(
-                f"adapter {self.path} was trained on the weights {self.base['weights_sha256']} "
-                f"({self.base['model']}), this model has {weights_sha256}; give the model it was trained on"
+                f"adapter {self.path} was trained on weights {self.base['weights_sha256']} "
+                f"({self.base['model']}), but this model has {weights_sha256}; use the model it was trained on"
             )
         fusion = Fusion(clip, self.config)
         fusion.load_state_dict(self.factors)
@@ -63,10 +64,10 @@ class Adapter:
 
 
 def merge(fusion: Fusion, clip: nn.Module) -> Callable[[], None]:
-    """Add updates to the weights of a model, in place.
+    """Add the updates to the weights of a model, in place.
 
     Returns:
-        `unmerge`, which puts back the very weights that were there.
+        `unmerge`, which restores the original weights exactly.
     """
     before = {}
     with torch.no_grad():
@@ -90,10 +91,10 @@ def write_adapter(
     base: Mapping[str, Any],
     account: Mapping[str, Any],
 ) -> None:
-    """Write an adapter: its tensors, then its card. `account` says how it was made and what it reaches.
+    """Write an adapter: its tensors, then its card. `account` records how it was trained and its results.
 
     Raises:
-        StoreError: If the file system refuses.
+        StoreError: If the files cannot be written.
     """
     factors = {name: tensor.detach().cpu().contiguous() for name, tensor in fusion.state_dict().items()}
     content = to_safetensors(factors)
@@ -112,7 +113,7 @@ def write_adapter(
 
 
 def read_adapter(name: str) -> Adapter:
-    """Read an adapter by its directory; `scenes` is that of the embedded model.
+    """Read an adapter from its directory; `scenes` names the adapter of the built-in model.
 
     Raises:
         InputError: If it is missing or damaged.
@@ -136,15 +137,15 @@ def read_adapter(name: str) -> Adapter:
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise _damaged(folder, first_line(error)) from error
     if _hash(config, factors, offsets) != adapter.sha256:
-        raise _damaged(folder, "its tensors are not those of its card")
+        raise _damaged(folder, "its tensors do not match its card")
     return adapter
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The adapter card: how an adapter was made, and what it reaches.
+    """Read the adapter card: how the adapter was trained, and its results.
 
     Raises:
-        InputError: If there is none, or it is damaged.
+        InputError: If the card is missing or damaged.
     """
     try:
         return json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
@@ -160,13 +161,13 @@ def _folder(name: str) -> Path:
 
 def _unreadable(folder: Path, error: OSError) -> InputError:
     return InputError(
-        f"cannot read adapter {folder}: {error.strerror} ({Path(error.filename).name}); give a directory that "
-        "`clipsieve adapt` wrote to the end"
+        f"cannot read adapter {folder}: {error.strerror} ({Path(error.filename).name}); give a directory in which "
+        "`clipsieve adapt` has finished"
     )
 
 
 def _damaged(folder: Path, reason: str) -> InputError:
-    return InputError(f"adapter {folder} is damaged: {reason}; copy it anew, or train it again")
+    return InputError(f"adapter {folder} is damaged: {reason}; copy it again, or retrain it")
 
 
 def _hash(config: FusionConfig, factors: Mapping[str, Tensor], offsets: Tensor | None) -> str:

@@ -1,13 +1,13 @@
-"""Cross-modal low-rank fusion: low-rank updates of both towers' weights around small cores that the towers share.
+"""Cross-modal low-rank fusion: low-rank updates of both towers' weights, built around small shared cores.
 
     W' = W + alpha / sqrt(rank) * B S A
 
-A reads the tower's own tokens and B writes to them; the core S, rank x rank, belongs to a depth and a target, and both
-towers use it. Each tower still computes from its own input alone, so that images can be indexed offline, and all of it
-is linear, so that it merges into the weights.
+A reads the tower's own tokens and B writes to them. The core S (rank x rank) belongs to a depth and a target, and both
+towers use it. Each tower still depends on its own input only, so images can be indexed offline. Every update is linear,
+so it merges into the weights.
 
-Depth: with C the number of blocks of the shallower tower, block i of L uses core i * C // L. The scaling by the square
-root of the rank is that of Kalajdzievski 2023 (arXiv 2312.03732).
+Depth: if C is the number of blocks of the shallower tower, block i of L uses core i * C // L. Scaling by the square
+root of the rank follows Kalajdzievski 2023 (arXiv 2312.03732).
 """
 
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ from pipeline.model.towers.families import view_of
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A matrix that is updated: some rows of a weight."""
+    """A matrix to update: a range of rows of a weight."""
 
     key: str
     """Name of its factors."""
 
     core: str | None
-    """Name of its core; None where an update has none."""
+    """Name of its core; None if the update has no core."""
 
     weight: str
     """Name of the weight in the model's state dict."""
@@ -39,23 +39,23 @@ class Site:
     rows: int
     columns: int
     is_transposed: bool = False
-    """Whether the weight is stored with inputs as rows."""
+    """Whether the rows of the stored weight are inputs."""
 
 
 class Fusion(nn.Module):
-    """The factors of all updates. It holds no weight of the model."""
+    """The factors of all updates. Holds no weights of the model."""
 
     def __init__(self, clip: nn.Module, config: FusionConfig, seed: int = 0) -> None:
-        """Start from no update: B, or the diagonals, are zero.
+        """Start with all updates at zero: B, or the diagonals, are zero.
 
         Args:
-            clip: The model to be updated, with its weights as loaded; it is read, not kept.
+            clip: The model to update, with its weights as loaded; it is read but not kept.
             config: What to update.
-            seed: Of A.
+            seed: Seed for A.
 
         Raises:
-            InputError: If a tower has no such matrices.
-            ConfigError: If the rank is larger than a matrix.
+            InputError: If a tower lacks one of the target matrices.
+            ConfigError: If the rank exceeds the size of a matrix.
         """
         super().__init__()
         self.config = config
@@ -82,7 +82,7 @@ class Fusion(nn.Module):
                 self.core[site.core] = nn.Parameter(torch.eye(config.rank))
 
     def updates(self) -> dict[str, Tensor]:
-        """What to add to each weight, by its name in the state dict; float32, of the weight's shape."""
+        """The update to add to each weight, keyed by its name in the state dict; float32, of the weight's shape."""
         parts: dict[str, list[tuple[Site, Tensor]]] = {}
         for site in self.sites:
             parts.setdefault(site.weight, []).append((site, self._update(site)))
@@ -100,7 +100,7 @@ class Fusion(nn.Module):
         return site.key if site.core is not None else "head"
 
     def _start_head(self, site: Site, generator: torch.Generator) -> None:
-        # both output projections write into one space: the basis F is common, and G of each tower starts at zero
+        # both output projections write to one space: they share the basis F, and the G of each tower starts at zero
         if "head" not in self.up:
             self.up["head"] = nn.Parameter(_uniform(self.config.rank, site.rows, generator).T.contiguous())
         self.down[site.key] = nn.Parameter(torch.zeros(self.config.rank, site.columns))
@@ -114,18 +114,20 @@ class Fusion(nn.Module):
 
 
 def core_of(block: int, num_blocks: int, num_cores: int) -> int:
-    """The core that a block uses: towers are laid over each other, the shallower one's blocks being the measure."""
+    """The core that a block uses: both towers are mapped to the depth of the shallower one."""
     return block * num_cores // num_blocks
 
 
 def text_blocks(clip: nn.Module) -> nn.ModuleList:
-    """The blocks of a text tower.
+    """The blocks of the text tower.
 
     Raises:
-        InputError: If it is not open_clip's own.
+        InputError: If the text tower is not open_clip's own.
     """
     if isinstance(getattr(clip, "text", None), HFTextEncoder):
-        raise InputError("the text tower of this model is Hugging Face's, which is not updated; give image-only")
+        raise InputError(
+            "cannot update the text tower of this model: it is a Hugging Face model; give --variant image-only"
+        )
     return (clip.text if hasattr(clip, "text") else clip).transformer.resblocks
 
 
@@ -155,10 +157,10 @@ def _sites(clip: nn.Module, config: FusionConfig) -> Iterator[Site]:
 
 
 def _matrices(block: nn.Module, target: str) -> Iterator[tuple[str, str, int, int | None]]:
-    """Name, weight within the block, first row and number of rows (None: all) of each matrix a target stands for."""
+    """Yield the name, weight in the block, first row and number of rows (None: all) of each matrix of a target."""
     if target == "mlp":
         linears = [name for name, module in block.mlp.named_modules() if isinstance(module, nn.Linear)]
-        # numbered: the towers' families have other names for the same
+        # numbered, because the families of towers name these layers differently
         yield from ((f"mlp{number}", f"mlp.{name}.weight", 0, None) for number, name in enumerate(linears))
         return
     attention = block.attn
@@ -174,7 +176,7 @@ def _matrices(block: nn.Module, target: str) -> Iterator[tuple[str, str, int, in
 
 
 def _heads(clip: nn.Module) -> Iterator[Site]:
-    """Both output projections, which end in the same space."""
+    """Both output projections, which write to the same space."""
     names = {
         "image": ["visual.proj", "visual.head.proj.weight"],
         "text": ["text_projection", "text_projection.weight", "text.text_projection", "text.text_projection.weight"],
@@ -183,7 +185,7 @@ def _heads(clip: nn.Module) -> Iterator[Site]:
     for tower, candidates in names.items():
         name = next((name for name in candidates if name in parameters), None)
         if name is None:
-            raise InputError(f"the {tower} tower of this model has no output projection; leave out the shared head")
+            raise InputError(f"the {tower} tower of this model has no output projection; choose another --variant")
         is_transposed = not name.endswith(".weight")
         shape = parameters[name].shape
         rows, columns = reversed(shape) if is_transposed else shape
@@ -195,7 +197,7 @@ def _matrix(clip: nn.Module, site: Site) -> Tensor:
 
 
 def _assembled(shape: tuple[int, ...], placed: list[tuple[Site, Tensor]]) -> Tensor:
-    """One update of a whole weight from those of some of its rows; the others get zeros."""
+    """Assemble the update of a whole weight from updates of some of its rows; all other rows are zero."""
     parts, row = [], 0
     for site, update in sorted(placed, key=lambda item: item[0].start):
         if site.start > row:

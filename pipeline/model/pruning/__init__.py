@@ -1,1 +1,1 @@
-"""Pruning policies: as data, as cuts of a sequence, what they cost, and how they are attached to a tower."""
+"""Pruning policies: as data, as cuts of a sequence, their cost, and how to attach them to a tower."""

@@ -1,8 +1,8 @@
-"""Attach a pruning policy to an image tower, and take it off again.
+"""Attach a pruning policy to an image tower, and detach it again.
 
-The tower's own code runs. Hooks before some blocks shorten the sequence, and a block's `forward` is replaced where it
-has to do less (the last one, class token alone; those that tokens bypass), more (sizes in attention), or the same in
-less time (attention in bf16 on a CPU). A detached tower is the tower it was.
+The tower's own code runs. Hooks before some blocks shorten the sequence. A block's `forward` is replaced where it must
+do less (the last block computes only the class token; tokens bypass some blocks), more (sizes in attention), or the
+same in less time (attention in bf16 on a CPU). Detaching restores the tower exactly.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,10 @@ from pipeline.model.towers.families import view_of
 from pipeline.model.towers.tower import Tower
 
 WIDE_HEADS = 64
-"""With narrower heads torch's own multi-head attention is as fast as ours."""
+"""With narrower heads, torch's own multi-head attention is as fast as ours."""
 
 OnCut = Callable[[int, Tensor], None]
-"""Told of every cut: the block before which it is, and the places of the patch tokens that go on ([B, K])."""
+"""Called at every cut with the number of the block after it and the places of the kept patch tokens ([B, K])."""
 
 
 def attach(
@@ -36,20 +36,20 @@ def attach(
     summary_offsets_LD: Tensor | None = None,
     counts: list[int] | None = None,
 ) -> Callable[[], None]:
-    """Make an image tower prune by `policy` from now on.
+    """Make an image tower prune its tokens by `policy`.
 
     Args:
-        module: The image tower of an open_clip model. Two forward passes at a time are not supported.
-        policy: What to prune; None leaves the tower as it is.
-        on_cut: Told of every cut, for pictures of what is kept.
-        summary_offsets_LD: Added to the summary made before each of L blocks; None adds nothing.
-        counts: What `cost.patches_per_block` gives for the policy, where it is known already.
+        module: The image tower of an open_clip model. Concurrent forward passes are not supported.
+        policy: What to prune; None leaves the tower unchanged.
+        on_cut: Called at every cut, to visualise the kept tokens.
+        summary_offsets_LD: Added to the summary token before each of L blocks; None adds nothing.
+        counts: The result of `cost.patches_per_block` for the policy, if already known.
 
     Returns:
-        `detach`, which undoes it; calling it twice is harmless.
+        `detach`, which removes the policy; calling it twice is harmless.
 
     Raises:
-        InputError: If this tower cannot be pruned, with the reason.
+        InputError: If this tower cannot be pruned; the message gives the reason.
         ConfigError: If the policy does not fit this tower.
     """
     if policy is None:
@@ -59,7 +59,7 @@ def attach(
 
 
 class _Pruner:
-    """A policy at work in a tower."""
+    """A policy attached to a tower."""
 
     def __init__(
         self,
@@ -72,10 +72,10 @@ class _Pruner:
         self._tower, self._policy, self._on_cut = tower, policy, on_cut
         self._counts = counts
         self._cuts = {cut.number: cut for cut in cuts_of(tower, policy, self._counts, summary_offsets_LD)}
-        self._patches: tuple[Tensor, Tensor] | None = None  # sizes and places in the forward pass under way
+        self._patches: tuple[Tensor, Tensor] | None = None  # sizes and places in the current forward pass
         self._undo: list[Callable[[], None]] = []
         weight = next(parameter for parameter in tower.module.parameters() if parameter.dim() == 4)
-        # a block's own forward is left alone where ours is no faster
+        # keep a block's own forward where ours is no faster
         self._is_written_out = tower.head_width >= WIDE_HEADS and dense_is_faster(
             weight.device, weight.dtype, tower.num_prefix + tower.num_patches
         )
@@ -134,7 +134,7 @@ class _Pruner:
         return self._tower.class_token_block(self._tower.blocks[number], x_BTD, log_sizes_BT, kwargs.get("rope"))
 
     def _bypass(self, number: int, x_BTD: Tensor, *args: object, **kwargs: Any) -> Tensor:
-        """The best patch tokens go through the block, the others around it."""
+        """Run the block on the best patch tokens only; the others bypass it."""
         cut, full_rope, prefix = self._cuts[number], kwargs.get("rope"), self._tower.num_prefix
         patches = Patches.all_of(x_BTD[:, prefix:])
         kept_BK = tokens.keep_indices(cut.score(x_BTD, patches, full_rope), cut.num_keep)
@@ -163,7 +163,7 @@ class _Pruner:
         return self._tower.pool_with_sizes(x_BTD, self._log_sizes(last, x_BTD))
 
     def _log_sizes(self, number: int, x_BTD: Tensor) -> Tensor:
-        """Size weight times log of how many patches each token of the sequence stands for, [B, T]."""
+        """Size weight times the log of the number of patches that each token represents, [B, T]."""
         sizes_BN, _ = self._patches
         if self._policy.reduce == "summary":
             sizes_BN = torch.ones_like(sizes_BN[:, :1]) * (self._tower.num_patches - self._counts[number])
@@ -173,7 +173,7 @@ class _Pruner:
         return nn.functional.pad(log_BN, (self._tower.num_prefix, 0))
 
     def _use_onednn(self) -> None:
-        """Run the linear layers of all blocks by oneDNN, and the GELU of their MLPs within them."""
+        """Run the linear layers of all blocks with oneDNN, with the GELU of their MLPs fused in."""
         for block in self._tower.blocks:
             pair = self._tower.gelu_after_linear(block)
             if pair:
@@ -184,6 +184,6 @@ class _Pruner:
                     self._replace_forward(module, partial(onednn.linear_forward, module, gelu))
 
     def _replace_forward(self, module: nn.Module, forward: Callable[..., Tensor]) -> None:
-        # an attribute of the instance hides the method of the class; removing it brings the method back
+        # an instance attribute hides the method of the class; removing it restores the method
         module.forward = forward
         self._undo.append(partial(vars(module).pop, "forward", None))

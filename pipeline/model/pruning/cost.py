@@ -1,9 +1,9 @@
-"""Multiply-adds of an image tower under a policy, block by block, and the schedule that reaches a wanted cost.
+"""Multiply-adds of an image tower with a policy, block by block, and the schedule that reaches a target cost.
 
-Counts matrix products, as `torch.utils.flop_counter`; norms, softmax and means are none. A block with a tokens, weights
-W in its matrices and attention width A costs a W + 2 a^2 A; a last block that computes the class token alone takes keys
-and values of all tokens and the rest of one. What is not a block (patch embedding, cuts, pooling) is counted by torch's
-own counter, on tensors without data.
+Only matrix products count, as in `torch.utils.flop_counter`: norms, softmax and means do not. A block with a tokens,
+W weights in its matrices and attention width A costs a W + 2 a^2 A. A last block that computes only the class token
+needs keys and values for all tokens, and everything else for one. Torch's own counter counts the rest (patch
+embedding, cuts, pooling) on tensors without data.
 """
 
 import copy
@@ -29,7 +29,7 @@ _MAX_POWER = 64.0
 
 @dataclass(frozen=True, slots=True)
 class BlockCost:
-    """One block: patch tokens it works on, length of its sequence, multiply-adds of the block and of its cut."""
+    """One block: its number of patch tokens, its sequence length, and the multiply-adds of the block and its cut."""
 
     num_patches: int
     num_tokens: int
@@ -40,16 +40,16 @@ class BlockCost:
 def gmacs_per_image(
     module: nn.Module, policy: PruningPolicy | None, image_size: tuple[int, int], counts: list[int] | None = None
 ) -> float:
-    """Cost of one image in 1e9 multiply-adds (half of what is printed as GFLOPs).
+    """Cost of one image in 1e9 multiply-adds (half of the usual GFLOPs figure).
 
     Args:
-        module: The image tower, bare (`policy` is not looked up on it).
-        policy: The policy to account for; None for the unpruned tower.
-        image_size: Height and width in pixels; a tower that can be pruned knows its own.
-        counts: What `patches_per_block` gives, where it is known already.
+        module: The image tower, with no policy attached.
+        policy: The policy to count; None for the unpruned tower.
+        image_size: Height and width in pixels; only used for towers that cannot be pruned.
+        counts: The result of `patches_per_block`, if already known.
 
     Raises:
-        InputError: If a policy is asked for and the tower cannot be pruned.
+        InputError: If there is a policy and the tower cannot be pruned.
         ConfigError: If the policy does not fit the tower.
     """
     module = _without_data(module)
@@ -60,15 +60,15 @@ def gmacs_per_image(
 
 
 def block_costs(tower: Tower, policy: PruningPolicy | None) -> list[BlockCost]:
-    """Tokens and multiply-adds of each block under a policy."""
+    """Tokens and multiply-adds of each block with a policy."""
     return _costs(view_of(_without_data(tower.module)), policy, patches_per_block(tower, policy))
 
 
 def patches_per_block(tower: Tower, policy: PruningPolicy | None) -> list[int]:
-    """Patch tokens that each block works on; solves the policy's schedule for its `gmac_ratio`, if it has one.
+    """Number of patch tokens in each block; solves the schedule for the policy's `gmac_ratio`, if it has one.
 
     Raises:
-        ConfigError: If some block would be left without tokens, or no sharpening of the schedule reaches the ratio.
+        ConfigError: If a block would have no patch tokens left, or the schedule cannot reach the ratio.
     """
     num_patches, num_blocks = tower.num_patches, len(tower.blocks)
     if policy is None:
@@ -86,7 +86,7 @@ def patches_per_block(tower: Tower, policy: PruningPolicy | None) -> list[int]:
     if ratio(high) < policy.gmac_ratio:
         raise ConfigError(
             f"gmac_ratio = {policy.gmac_ratio:g}: policy {policy.name!r} reaches at most {ratio(high):.3g} on this "
-            f"tower ({num_patches} patch tokens, {num_blocks} blocks); ask for less, or cut earlier"
+            f"tower ({num_patches} patch tokens, {num_blocks} blocks); lower the ratio, or cut earlier"
         )
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
@@ -95,7 +95,7 @@ def patches_per_block(tower: Tower, policy: PruningPolicy | None) -> list[int]:
 
 
 def _feasible_power(policy: PruningPolicy, num_patches: int, num_blocks: int) -> float:
-    """The sharpest that the schedule can be."""
+    """The largest power that leaves every block at least one patch token."""
     low, high = 0.0, _MAX_POWER
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
@@ -110,7 +110,7 @@ def _feasible_power(policy: PruningPolicy, num_patches: int, num_blocks: int) ->
 def cuts_of(
     tower: Tower, policy: PruningPolicy, counts: list[int], summary_offsets_LD: Tensor | None = None
 ) -> list[Cut]:
-    """Where a policy of so many patches per block shortens the sequence; under a bypass every block cuts anew."""
+    """The cuts of a policy, given its patches per block; with a bypass, every block cuts the full sequence."""
     bypasses = isinstance(policy.schedule, Bypass)
     cuts = []
     for number, (before, count) in enumerate(pairwise([tower.num_patches, *counts])):
@@ -143,7 +143,7 @@ def _costs(tower: Tower, policy: PruningPolicy | None, counts: list[int]) -> lis
 
 
 def _block_macs(tower: Tower, block: nn.Module, length: int, num_queries: int) -> int:
-    """A block over `length` tokens, of which `num_queries` go on."""
+    """Multiply-adds of a block that reads `length` tokens and computes `num_queries` of them."""
     weights = sum(parameter.numel() for parameter in block.parameters() if parameter.dim() == 2)
     attention_width = tower.num_heads * tower.head_width
     keys_and_values = 2 * tower.width * attention_width
@@ -174,10 +174,10 @@ def _total_macs(tower: Tower, policy: PruningPolicy | None, counts: list[int]) -
 
 
 def _counted(run: Callable[[Tensor], object], module: nn.Module, *shape: int) -> int:
-    """Multiply-adds of `run` on a tensor of a shape, of the type of a module without data."""
+    """Multiply-adds of `run` on a tensor of the given shape; `module` has no data and sets the type."""
     parameter = next(parameter for parameter in module.parameters() if parameter.dim() == 4)  # norms may differ in type
     fused = torch.backends.mha.get_fastpath_enabled()
-    # the counter sees neither the fused multi-head kernel nor, in older versions of torch, the CPU's fused attention
+    # the counter misses the fused multi-head kernel and, in older versions of torch, the CPU's fused attention
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -188,7 +188,7 @@ def _counted(run: Callable[[Tensor], object], module: nn.Module, *shape: int) ->
 
 
 def _without_data(module: nn.Module) -> nn.Module:
-    """A copy on the meta device: shapes and types alone, so that counting computes nothing."""
+    """A copy on the meta device: only shapes and types, so that counting computes nothing."""
     memo: dict[int, Tensor] = {}
     for tensor in chain(module.parameters(), module.buffers()):
         empty = torch.empty_like(tensor, device="meta")

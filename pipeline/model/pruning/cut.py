@@ -1,6 +1,6 @@
-"""One cut of a policy: the sequence that enters a block, made shorter. No hooks here, and no state.
+"""One cut of a policy: shorten the sequence that enters a block. No hooks, no state.
 
-Shapes: B images, T tokens of the sequence, N patch tokens before the cut, K after it, D width.
+Shapes: B images, T tokens in the sequence, N patch tokens before the cut, K after it, D width.
 """
 
 from dataclasses import dataclass
@@ -18,43 +18,43 @@ _ENERGY_MARGIN = 0.9  # at the first block, falling to 0 at the last (PiToMe)
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """Where a policy shortens the sequence of a tower."""
+    """A place where a policy shortens the sequence of a tower."""
 
     tower: Tower
     policy: PruningPolicy
     number: int
-    """The block before which it happens."""
+    """Number of the block that follows the cut."""
 
     num_before: int
     """Patch tokens before the cut."""
 
     num_keep: int
-    """Patch tokens after it."""
+    """Patch tokens after the cut."""
 
     summary_offsets_LD: Tensor | None = None
-    """Added to the summary made before each of L blocks: learnt by an adapter."""
+    """Added to the summary token before each of L blocks; learnt by an adapter."""
 
     @property
     def start(self) -> int:
-        """Index of the first patch token, after prefix and summary."""
+        """Index of the first patch token, after the prefix and the summary."""
         is_first = self.num_before == self.tower.num_patches
         return self.tower.num_prefix + (self.policy.reduce == "summary" and not is_first)
 
     @property
     def block(self) -> nn.Module:
-        """The block before which it happens."""
+        """The block that follows the cut."""
         return self.tower.blocks[self.number]
 
     def __call__(self, x_BTD: Tensor, patches: Patches, rope: Tensor | None) -> tuple[Tensor, Patches]:
-        """Cut.
+        """Shorten the sequence.
 
         Args:
             x_BTD: The sequence that enters the block.
             patches: Its patch tokens, with their sizes and places.
-            rope: Rotary positions of the sequence, where the tower has them.
+            rope: Rotary positions of the sequence, if the tower has them.
 
         Returns:
-            `(sequence, patches)`, shorter by `num_before - num_keep`, and longer by one where a summary is new.
+            `(sequence, patches)`, shorter by `num_before - num_keep`; the first cut may add one summary token.
         """
         prefix_BPD = x_BTD[:, : self.tower.num_prefix]
         if self.policy.reduce == "bipartite":
@@ -95,7 +95,7 @@ class Cut:
         return getattr(scores, name)(logits_BHN, patches_BND)
 
     def _mean_key(self, patches_BND: Tensor) -> Tensor:
-        # without their positions, where these are rotary: likeness of content, wherever it is
+        # without rotary positions: the similarity of content must not depend on where it is
         tower = self.tower
         return tower.heads(self.block, tower.first_norm(self.block, patches_BND), "k")[0].mean(dim=1)
 
@@ -118,9 +118,10 @@ class Cut:
 
 
 def rope_at(rope: Tensor, places_BN: Tensor, has_summary: bool) -> Tensor:
-    """Rotary positions of kept tokens, [B, 1 or H, T, 2E], from those of all patches, [N, 2E] or [H, N, 2E].
+    """Rotary positions of the kept tokens, [B, 1 or H, T, 2E], from those of all patches, [N, 2E] or [H, N, 2E].
 
-    The summary stands for many places, and so for none: like the class token it is not turned (sine 0, cosine 1).
+    The summary represents many places, so it has no position: it is not rotated, like the class token (sine 0,
+    cosine 1).
     """
     kept = rope[places_BN].unsqueeze(1) if rope.dim() == 2 else rope[:, places_BN].transpose(0, 1)
     if not has_summary:

@@ -1,7 +1,7 @@
-"""Pruning policies as data: how tokens are scored, where they are cut, what becomes of the rest. No tensors here.
+"""Pruning policies as data: how tokens are scored, where they are cut, what happens to the rest. No tensors here.
 
-Depths are fractions of a tower's depth and token counts fractions of its N patch tokens, so that one policy fits every
-tower. The named policies are YAML files in `policies/`; each opens with the command that measured it and its result.
+Depths are fractions of a tower's depth and token counts are fractions of its N patch tokens, so one policy fits every
+tower. The named policies are YAML files in `policies/`; each starts with the command that measured it and its result.
 """
 
 from importlib import resources
@@ -48,7 +48,7 @@ class CutPoint(_Part):
 
 
 class Stages(_Part):
-    """Cuts at one or several depths; each keep ratio is of all N tokens."""
+    """Cuts at one or more depths; each keep ratio refers to all N tokens."""
 
     kind: Literal["stages"] = "stages"
     cuts: tuple[CutPoint, ...] = Field(min_length=1)
@@ -57,11 +57,13 @@ class Stages(_Part):
     def _check_order(self) -> "Stages":
         for above, below in pairwise(self.cuts):
             if below.depth <= above.depth or below.keep > above.keep:
-                raise ValueError(f"cuts must go deeper and keep no more, found {above} before {below}")
+                raise ValueError(
+                    f"each cut must be deeper than the last and keep no more; found {above} before {below}"
+                )
         return self
 
     def patches(self, num_patches: int, num_blocks: int, power: float) -> list[int]:
-        """Patch tokens in each block, keep ratios raised to `power`."""
+        """Patch tokens in each block, with keep ratios raised to `power`."""
         counts = [num_patches] * num_blocks
         for cut in self.cuts:
             first = int(cut.depth * num_blocks)
@@ -70,7 +72,7 @@ class Stages(_Part):
 
 
 class Geometric(_Part):
-    """Before every block from `start` on, keep the same share of the tokens left, down to a floor."""
+    """Before every block from `start` on, keep the same share of the remaining tokens, down to a floor."""
 
     kind: Literal["geometric"] = "geometric"
     start: Depth = 0.0
@@ -78,7 +80,7 @@ class Geometric(_Part):
     floor: Ratio = 0.15
 
     def patches(self, num_patches: int, num_blocks: int, power: float) -> list[int]:
-        """Patch tokens in each block, the ratio raised to `power`."""
+        """Patch tokens in each block, with the ratio raised to `power`."""
         counts, left, floor = [], num_patches, _share(self.floor, num_patches)
         for block in range(num_blocks):
             if block >= int(self.start * num_blocks):
@@ -95,20 +97,20 @@ class Constant(_Part):
     removed: Annotated[float, Field(gt=0.0, lt=1.0)]
 
     def patches(self, num_patches: int, num_blocks: int, power: float) -> list[int]:
-        """Patch tokens in each block, the share removed multiplied by `power`."""
+        """Patch tokens in each block, with the removed share multiplied by `power`."""
         step, first = _share(self.removed * power, num_patches), int(self.start * num_blocks)
         return [num_patches - step * max(0, block - first + 1) for block in range(num_blocks)]
 
 
 class Bypass(_Part):
-    """Every block from `start` on works on its best int(keep * N) tokens; the others pass by and can come back."""
+    """Every block from `start` on processes its best int(keep * N) tokens; the others bypass it and may come back."""
 
     kind: Literal["bypass"] = "bypass"
     start: Depth = 0.0
     keep: Ratio
 
     def patches(self, num_patches: int, num_blocks: int, power: float) -> list[int]:
-        """Patch tokens in each block, the keep ratio raised to `power`."""
+        """Patch tokens in each block, with the keep ratio raised to `power`."""
         first = int(self.start * num_blocks)
         return [num_patches] * first + [_share(self.keep**power, num_patches)] * (num_blocks - first)
 
@@ -120,44 +122,44 @@ class PruningPolicy(_Part):
     """How an image tower is made cheaper."""
 
     name: str
-    """Name shown in tables and written to the store; no part of the fingerprint."""
+    """Name shown in tables and written to the store; not part of the fingerprint."""
 
     schedule: Schedule | None = None
-    """Where and how much is cut; nothing if None."""
+    """Where and how much to cut; None cuts nothing."""
 
     score: Score = "l2"
-    """How important a patch token is on entering the block, see `pipeline.model.pruning.scores`."""
+    """Importance score of a patch token as it enters the block; see `pipeline.model.pruning.scores`."""
 
     reduce: Literal["drop", "summary", "merge", "bipartite"] = "summary"
-    """What becomes of the others: nothing; one summary token; merged into the nearest kept token; merged in pairs."""
+    """What to do with the other tokens: drop; one summary token; merge into the nearest kept token; merge in pairs."""
 
     summary: Literal["mean_all", "mean_dropped", "score_mean"] = "mean_all"
-    """The summary at the first cut: the mean of all tokens, of the dropped, or of the dropped weighted by score."""
+    """The summary at the first cut: the mean of all tokens, of dropped tokens, or of dropped tokens by score."""
 
     size_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """A token that stands for s tokens counts s**size_weight times in attention; 0 ignores sizes, 1 is exact."""
+    """A token that represents s tokens counts s**size_weight times in attention; 0 ignores sizes, 1 is exact."""
 
     class_token_last: bool = True
-    """The last block computes the class token alone, where nothing else is read after it; lossless."""
+    """Compute only the class token in the last block, if nothing else is read after it; lossless."""
 
     gmac_ratio: Annotated[float, Field(gt=1.0)] | None = None
-    """How many times fewer multiply-adds than unpruned: all keep ratios are raised to the power that reaches it."""
+    """Target factor of multiply-adds saved over unpruned; all keep ratios are raised to the power that reaches it."""
 
     @model_validator(mode="after")
     def _check_parts(self) -> "PruningPolicy":
         if self.size_weight and self.reduce == "drop":
-            raise ValueError(f"size_weight = {self.size_weight}: dropped tokens leave no sizes; choose another reduce")
+            raise ValueError(f"size_weight = {self.size_weight}: dropped tokens have no size; choose another reduce")
         if isinstance(self.schedule, Bypass) and self.reduce != "drop":
-            raise ValueError(f"reduce = {self.reduce!r}: what bypasses a block is not reduced; expected 'drop'")
+            raise ValueError(f"reduce = {self.reduce!r}: a bypass does not reduce tokens; expected 'drop'")
         if self.gmac_ratio and self.schedule is None:
-            raise ValueError(f"gmac_ratio = {self.gmac_ratio:g}: there is no schedule to sharpen; give one")
+            raise ValueError(f"gmac_ratio = {self.gmac_ratio:g}: there is no schedule to sharpen; add a schedule")
         return self
 
     def patches_per_block(self, num_patches: int, num_blocks: int, power: float = 1.0) -> list[int]:
-        """Patch tokens that each block of a tower works on, keep ratios raised to `power`.
+        """Number of patch tokens in each block of a tower, with keep ratios raised to `power`.
 
         Raises:
-            ConfigError: If some block would be left without any, or pairs would have to be more than pairs.
+            ConfigError: If a block would have no patch tokens left, or merging in pairs cannot remove as many.
         """
         if self.schedule is None:
             return [num_patches] * num_blocks
@@ -168,19 +170,19 @@ class PruningPolicy(_Part):
             block = next(block for block, count in enumerate(counts) if count < 1)
             raise ConfigError(
                 f"policy {self.name!r} keeps {counts[block]} of {num_patches} patch tokens at block {block} of "
-                f"{num_blocks}; expected at least 1 everywhere, raise its keep ratios"
+                f"{num_blocks}; expected at least 1 in every block; raise its keep ratios"
             )
         return counts
 
     def _at_most_pairs(self, num_patches: int, counts: list[int]) -> list[int]:
-        """Merging in pairs takes half at most; a constant number is taken for as long as there are so many."""
+        """Limit counts to what merging in pairs can do: it removes at most half; `Constant` then removes fewer."""
         possible, before = [], num_patches
         for block, count in enumerate(counts):
             least = before - before // 2
             if count < least and not isinstance(self.schedule, Constant):
                 raise ConfigError(
                     f"policy {self.name!r} keeps {count} of {before} patch tokens at block {block}: merging in pairs "
-                    f"leaves at least {least}; cut less at a time, or choose another reduce"
+                    f"leaves at least {least}; cut less per block, or choose another reduce"
                 )
             before = max(count, least)
             possible.append(before)
@@ -188,32 +190,32 @@ class PruningPolicy(_Part):
 
 
 def choose_policy(name: str | None, keep_ratio: float | None, gmac_ratio: float | None = None) -> PruningPolicy | None:
-    """Turn `--policy`, `--keep-ratio` and `--gmac-ratio` into a policy; None stands for the unpruned tower.
+    """Turn `--policy`, `--keep-ratio` and `--gmac-ratio` into a policy; None means the unpruned tower.
 
     Raises:
-        ConfigError: If there is no such policy, or a ratio does not go with it.
+        ConfigError: If there is no such policy, or a ratio does not apply to it.
     """
     if keep_ratio is None:
         policy = named_policy(name or DEFAULT_POLICY)
         return policy if gmac_ratio is None else sharpened(policy, gmac_ratio)
     if name not in (None, "reference"):
-        raise ConfigError(f"keep_ratio = {keep_ratio:g} is short for the reference method; leave out policy {name!r}")
+        raise ConfigError(f"keep_ratio = {keep_ratio:g} only applies to the reference policy; drop policy {name!r}")
     if gmac_ratio is not None:
-        raise ConfigError(f"keep_ratio = {keep_ratio:g} and gmac_ratio = {gmac_ratio:g} are two goals; give one")
+        raise ConfigError(f"keep_ratio = {keep_ratio:g} and gmac_ratio = {gmac_ratio:g} conflict; give only one")
     return _reference_policy(keep_ratio)
 
 
 def policy_names() -> list[str]:
-    """The policies that ship, `none` first."""
+    """Names of the built-in policies, `none` first."""
     files = _SHIPPED.iterdir()
     return [UNPRUNED, *sorted(Path(file.name).stem for file in files if file.name.endswith(".yaml"))]
 
 
 def named_policy(name: str) -> PruningPolicy | None:
-    """A policy by `--policy NAME|FILE.yaml`; None for the unpruned tower.
+    """The policy for `--policy NAME|FILE.yaml`; None for the unpruned tower.
 
     Raises:
-        ConfigError: If there is none of that name, or the file is no policy.
+        ConfigError: If there is no policy of that name, or the file is not a policy.
     """
     if name == UNPRUNED:
         return None
@@ -232,10 +234,10 @@ def _reference_policy(keep_ratio: float) -> PruningPolicy:
 
 
 def sharpened(policy: PruningPolicy | None, gmac_ratio: float) -> PruningPolicy:
-    """The same policy solved for a cost, and named so.
+    """The same policy with a target cost, which its name includes.
 
     Raises:
-        ConfigError: If it has no schedule.
+        ConfigError: If the policy has no schedule.
     """
     if policy is None or policy.schedule is None:
         name = policy.name if policy else UNPRUNED
@@ -252,7 +254,7 @@ def _read_policy(path: Path, name: str) -> PruningPolicy:
     except OSError as error:
         raise ConfigError(f"cannot read policy {path}: {error.strerror}") from error
     except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"policy {path} is no YAML mapping: {first_line(error)}") from error
+        raise ConfigError(f"policy {path} is not a YAML mapping: {first_line(error)}") from error
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -260,5 +262,5 @@ def _read_policy(path: Path, name: str) -> PruningPolicy:
 
 
 def _share(ratio: float, count: int) -> int:
-    # 0.7 * 10 is 7 in arithmetic and 6.999... in floats
+    # products such as 0.29 * 100 are 28.999... in floats
     return int(ratio * count + 1e-9)

@@ -1,8 +1,8 @@
-"""Importance of patch tokens: tensors in, a score [B, N] float32 out, larger is kept. Imports torch and nothing else.
+"""Importance of patch tokens: tensors in, a float32 score [B, N] out; higher scores are kept. Imports only torch.
 
 Shapes: B images, N patch tokens, D width, H heads, E head width. Tokens are the states entering a block, before its
-norm. Logits are those of the class token, or of the queries of an attention pool where there is none: what will read
-the image.
+norm. Logits belong to the reader of the image: the class token, or the queries of an attention pool if there is no
+class token.
 """
 
 import torch
@@ -10,45 +10,45 @@ import torch.nn.functional as F
 from torch import Tensor
 
 OUTLIER_MADS = 6.0
-"""A token whose norm is this many median absolute deviations above the median is a register, not content."""
+"""A token whose norm is more than this many median absolute deviations above the median is a register, not content."""
 
 
 def l2(patches_BND: Tensor) -> Tensor:
-    """Norm of the token: the reference method."""
+    """Norm of the token (the reference method)."""
     return torch.linalg.vector_norm(patches_BND, dim=-1, dtype=torch.float32)
 
 
 def l2_robust(patches_BND: Tensor) -> Tensor:
-    """Norm of the token, with outliers pinned as kept.
+    """Norm of the token, with outliers always kept.
 
-    High-norm "register" tokens carry global state in the middle of a ViT (Darcet et al. 2023, arXiv 2309.16588): they
-    must stay, and must not pass for content.
+    High-norm "register" tokens carry global state in the middle of a ViT (Darcet et al. 2023, arXiv 2309.16588). They
+    must stay, and must not be scored as content.
     """
     return pin_outliers(l2(patches_BND), l2(patches_BND))
 
 
 def pin_outliers(score_BN: Tensor, norm_BN: Tensor) -> Tensor:
-    """Give tokens of outlying norm a score above all others."""
+    """Score tokens with outlying norms above all others."""
     median_B1 = norm_BN.median(dim=1, keepdim=True).values
     spread_B1 = (norm_BN - median_B1).abs().median(dim=1, keepdim=True).values
     return score_BN.masked_fill(norm_BN > median_B1 + OUTLIER_MADS * spread_B1, torch.inf)
 
 
 def cls_attn(logits_BHN: Tensor) -> Tensor:
-    """Attention that the class token pays to each patch, mean over heads: one row, never the N x N matrix."""
+    """Attention from the class token to each patch, mean over heads: one row, not the N x N matrix."""
     return logits_BHN.softmax(dim=-1).mean(dim=1)
 
 
 def cls_attn_v(logits_BHN: Tensor, values_BHNE: Tensor) -> Tensor:
-    """Class attention times the length of what it would fetch, summed over heads."""
+    """Class attention times the norm of the value, summed over heads."""
     lengths_BHN = torch.linalg.vector_norm(values_BHNE, dim=-1, dtype=torch.float32)
     return (logits_BHN.softmax(dim=-1) * lengths_BHN).sum(dim=1)
 
 
 def l2_cls(logits_BHN: Tensor, patches_BND: Tensor) -> Tensor:
-    """The better of a token's ranks by norm and by class attention: what either calls important is kept.
+    """The better of a token's ranks by norm and by class attention: a token that either ranks high is kept.
 
-    The other rank decides between equals, of which there are many.
+    The other rank breaks ties, which are common.
     """
     by_norm_BN, by_attention_BN = _ranks(l2(patches_BND)), _ranks(cls_attn(logits_BHN))
     other_BN = torch.minimum(by_norm_BN, by_attention_BN)
@@ -68,7 +68,7 @@ def redundancy(patches_BND: Tensor) -> Tensor:
 def energy(patches_BND: Tensor, margin: float) -> Tensor:
     """Negative energy of PiToMe (Tran et al. 2024, arXiv 2405.16148): isolated tokens are kept.
 
-    E_i = mean_j f(cos_ij) with f(t) = t - m for t >= m, else exp(t - m) - 1: above the margin m two are neighbours.
+    E_i = mean_j f(cos_ij) with f(t) = t - m for t >= m, else exp(t - m) - 1: tokens above the margin m are neighbours.
     """
     excess_BNN = _cosines(patches_BND).float() - margin
     return -torch.where(excess_BNN >= 0, excess_BNN, excess_BNN.exp() - 1).mean(dim=-1)
@@ -80,18 +80,18 @@ def hybrid(logits_BHN: Tensor, patches_BND: Tensor) -> Tensor:
 
 
 def clip_sem(class_BE: Tensor, patches_BNE: Tensor) -> Tensor:
-    """Cosine of each patch to the class token, both projected into the space of the embedding."""
+    """Cosine between each patch and the class token, both projected to the embedding space."""
     return F.cosine_similarity(class_BE.unsqueeze(1).float(), patches_BNE.float(), dim=-1)
 
 
 def random(num_images: int, num_patches: int, device: torch.device) -> Tensor:
-    """The control that says nothing, the same in every run: each slot of a batch has its own fixed order."""
+    """A control without information, identical in every run: each slot of a batch has its own fixed order."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand(num_images, num_patches, generator=generator).to(device)
 
 
 def grid(places_BN: Tensor, rows: int, columns: int) -> Tensor:
-    """The control that spreads evenly: any number of best patches cover the image (R2 low-discrepancy sequence)."""
+    """A control that spreads evenly: any number of best patches covers the image (R2 low-discrepancy sequence)."""
     row, column = torch.arange(rows).unsqueeze(1), torch.arange(columns).unsqueeze(0)
     # steps of the plastic number, Roberts 2018
     order = (row * 0.7548776662 + column * 0.5698402910) % 1.0
@@ -99,7 +99,7 @@ def grid(places_BN: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _ranks(score_BN: Tensor) -> Tensor:
-    """0 for the smallest to N - 1. On CPU topk sorts short rows several times faster than sort."""
+    """Ranks from 0 for the smallest to N - 1. On a CPU, topk sorts short rows several times faster than sort."""
     num_tokens = score_BN.shape[1]
     places_BN = torch.arange(num_tokens - 1, -1, -1, dtype=torch.float32, device=score_BN.device).expand_as(score_BN)
     return torch.empty_like(score_BN).scatter_(1, score_BN.topk(num_tokens, dim=1).indices, places_BN)

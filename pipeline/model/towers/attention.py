@@ -1,4 +1,4 @@
-"""Attention that counts each token as often as the tokens it stands for. Tensors in, tensors out.
+"""Attention that weights each token by the number of tokens it represents. Tensors in, tensors out.
 
 Shapes: B images, H heads, Q queries, T tokens, E head width.
 """
@@ -10,22 +10,22 @@ from torch import Tensor
 from pipeline.model.towers import onednn
 
 MAX_DENSE_TOKENS = 640
-"""Longer sequences have too large a T x T matrix, whatever its speed."""
+"""Longer sequences need too large a T x T matrix, even if it is faster."""
 
 
 def dense_is_faster(device: torch.device, dtype: torch.dtype, num_tokens: int) -> bool:
-    """Whether two matrix products and a softmax beat the fused kernel.
+    """Whether two matrix products and a softmax are faster than the fused kernel.
 
-    They do on CPUs in bf16: torch's fused kernel there takes twice as long at 50 to 600 tokens. See DECISIONS.md.
+    They are on CPUs in bf16, where torch's fused kernel takes twice as long at 50 to 600 tokens. See DECISIONS.md.
     """
     return device.type == "cpu" and dtype == torch.bfloat16 and num_tokens <= MAX_DENSE_TOKENS
 
 
 def attend(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_BT: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(E) + log s) v, [B, H, Q, E], by the fastest way there is; no sizes: plain attention.
+    """softmax(q k^T / sqrt(E) + log s) v, [B, H, Q, E], by the fastest method; plain attention without sizes.
 
-    The CPU's fused kernel takes the row of log sizes as a mask, and for one query a mask is cheap anywhere. Else it
-    would cost the fastest kernels, see `attend_without_mask`.
+    The CPU's fused kernel accepts the row of log sizes as a mask, and for a single query a mask is cheap on any device.
+    Elsewhere a mask would rule out the fastest kernels; see `attend_without_mask`.
     """
     if log_sizes_BT is not None:
         log_sizes_BT = log_sizes_BT.to(query_BHQE.dtype)
@@ -40,11 +40,11 @@ def attend(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_B
 
 
 def attend_densely(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_BT: Tensor | None) -> Tensor:
-    """The same by two matrix products, the Q x T matrix between them held whole."""
+    """The same as two matrix products, with the whole Q x T matrix in memory."""
     num_images, num_heads, num_queries, width = query_BHQE.shape
     query, key, value = (heads.flatten(0, 1) for heads in (query_BHQE, key_BHTE, value_BHTE))
     if log_sizes_BT is None:
-        added = query.new_empty(1)  # not read: times zero
+        added = query.new_empty(1)  # not read: multiplied by beta = 0
     else:
         added = log_sizes_BT[:, None, None, :].expand(-1, num_heads, -1, -1).flatten(0, 1)
     is_added = int(log_sizes_BT is not None)
@@ -53,9 +53,9 @@ def attend_densely(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log
 
 
 def attend_without_mask(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_BT: Tensor) -> Tensor:
-    """The same sum, written with one more dimension: q' = [q, sqrt(E)], k' = [k, log s], scale 1 / sqrt(E).
+    """The same sum with one extra dimension: q' = [q, sqrt(E)], k' = [k, log s], scale 1 / sqrt(E).
 
-    Widths are padded to a multiple of 8, which the fused kernels of a GPU ask for.
+    Widths are padded to a multiple of 8, as the fused GPU kernels require.
     """
     width = query_BHQE.shape[-1]
     padding = 8 - 1 - width % 8

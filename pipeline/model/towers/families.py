@@ -1,4 +1,4 @@
-"""Which view belongs to an image tower, and why some towers have none."""
+"""Find the view for an image tower, or the reason why it cannot be pruned."""
 
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
@@ -16,10 +16,10 @@ _FAMILIES: dict[type[nn.Module], type[OpenClipTower | TimmTower]] = {
 
 
 def view_of(module: nn.Module) -> Tower:
-    """The view of an image tower.
+    """The view for an image tower.
 
     Raises:
-        InputError: If this tower cannot be pruned, with the reason.
+        InputError: If this tower cannot be pruned; the message gives the reason.
     """
     reason = unprunable_reason(module)
     if reason:
@@ -28,7 +28,7 @@ def view_of(module: nn.Module) -> Tower:
 
 
 def unprunable_reason(module: nn.Module) -> str | None:
-    """Why an image tower cannot be pruned, None if it can."""
+    """Why an image tower cannot be pruned; None if it can."""
     if type(module) not in _FAMILIES:
-        return f"{type(module).__name__} is no Vision Transformer"
+        return f"{type(module).__name__} is not a Vision Transformer"
     return _FAMILIES[type(module)].unprunable_reason(module)

@@ -1,8 +1,9 @@
-"""oneDNN's kernels where torch's default ones are slower: on CPUs in bf16, while no gradients are taken.
+"""oneDNN's kernels where torch's default ones are slower: on CPUs in bf16, with gradients disabled.
 
-`F.linear` copies the bias into its result before it multiplies, and brings the weight into oneDNN's layout at every
-call; a GELU after it reads and writes all of its result again; torch's softmax of bf16 rows takes twice oneDNN's time.
-The operators are those that torch's own compiler calls. See DECISIONS.md for what they save, and what they hold.
+`F.linear` copies the bias into its result before it multiplies, and converts the weight to oneDNN's layout at every
+call. A GELU after it reads and writes the whole result again. torch's softmax of bf16 rows takes twice as long as
+oneDNN's. The operators used here are the ones that torch's own compiler calls. DECISIONS.md lists what they save and
+how much memory they hold.
 """
 
 from functools import cache
@@ -12,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-# by weight: its version, and by rows their copy in oneDNN's layout; one set for all modules that share the weight
+# per weight: its version, and a copy in oneDNN's layout per range of rows; modules that share a weight share the copies
 _packed_weights: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None, rows: slice = slice(None), gelu: str | None = None
 ) -> Tensor:
-    """`F.linear` by some rows of a weight; after it a GELU, where its approximation is named: `none` or `tanh`."""
+    """`F.linear` with some rows of a weight, then a GELU if `gelu` names its approximation: `none` or `tanh`."""
     bias = None if bias is None else bias[rows]
     if _applies(x):
         packed = _packed(weight, rows)
@@ -34,12 +35,12 @@ def softmax(logits: Tensor) -> Tensor:
 
 
 def linear_forward(module: nn.Linear, gelu: str | None, x: Tensor) -> Tensor:
-    """What to put in the place of a linear module's `forward`."""
+    """A replacement for the `forward` of a linear module."""
     return linear(x, module.weight, module.bias, gelu=gelu)
 
 
 def suits(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether tensors of this kind are computed by oneDNN here."""
+    """Whether oneDNN computes tensors of this type on this machine."""
     return device.type == "cpu" and dtype == torch.bfloat16 and _computes_bf16()
 
 
@@ -54,7 +55,7 @@ def _applies(x: Tensor) -> bool:
 
 def _packed(weight: Tensor, rows: slice) -> Tensor:
     version, packed = _packed_weights.get(weight, (None, {}))
-    if version != weight._version:  # new, or changed in place: training does that
+    if version != weight._version:  # new, or changed in place (by training)
         version, packed = weight._version, {}
         _packed_weights[weight] = version, packed
     key = rows.start, rows.stop

@@ -1,4 +1,4 @@
-"""open_clip's own VisionTransformer: with and without ln_pre, query-key norms, norm-former scales, CoCa's pooling."""
+"""open_clip's own VisionTransformer: optional ln_pre, query-key norms, norm-former scales, CoCa's pooling."""
 
 from open_clip.transformer import CustomResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
@@ -26,26 +26,26 @@ class OpenClipTower(Tower):
 
     @staticmethod
     def unprunable_reason(module: VisionTransformer) -> str | None:
-        """Why this tower cannot be pruned, None if it can."""
+        """Why this tower cannot be pruned; None if it can."""
         if module.attn_pool is None and module.pool_type == "avg":
-            return "it is pooled by the mean of its patch tokens, which a cut would bias"
+            return "it pools by the mean of its patch tokens, which a cut would bias"
         if getattr(module.transformer.resblocks[0].attn, "logit_scale", None) is not None:
-            return "its attention is by scaled cosine"
+            return "it uses scaled cosine attention"
         if getattr(module, "attn_pool_contrastive", None) is not None:
             return "it has two attention pools"
         return None
 
     @property
     def reads_class_token_only(self) -> bool:
-        """Whether nothing but the class token is read after the last block."""
+        """Whether only the class token is read after the last block."""
         return self.module.attn_pool is None and self.module.pool_type == "tok" and not self.module.output_tokens
 
     def first_norm(self, block: nn.Module, x_BTD: Tensor) -> Tensor:
-        """What the block's attention reads of the tokens that enter it."""
+        """The input of the block's attention, from the tokens that enter the block."""
         return block.ln_1(x_BTD)
 
     def heads(self, block: nn.Module, normed_BTD: Tensor, parts: str) -> list[Tensor]:
-        """Those of queries, keys and values that `parts` names, [B, H, T, E] each."""
+        """The queries, keys or values named by `parts`, [B, H, T, E] each."""
         attention, first, last = block.attn, "qkv".index(parts[0]), "qkv".index(parts[-1]) + 1
         width = attention.in_proj_weight.shape[0] // 3
         rows = slice(first * width, last * width)
@@ -55,7 +55,7 @@ class OpenClipTower(Tower):
         return [norm(part) for part, norm in zip(heads, norms, strict=True)]
 
     def key_weight(self, block: nn.Module) -> Tensor | None:
-        """[H, E, D] such that keys are that times the normed tokens; None where they are normed."""
+        """The weight [H, E, D] that maps normed tokens to keys; None if keys are normed."""
         if not isinstance(getattr(block.attn, "ln_k", nn.Identity()), nn.Identity):
             return None
         return block.attn.in_proj_weight.chunk(3)[1].unflatten(0, (self.num_heads, -1))
@@ -74,20 +74,20 @@ class OpenClipTower(Tower):
         return x_BTD + block.ls_2(block.mlp(block.ln_2(x_BTD)))
 
     def gelu_after_linear(self, block: nn.Module) -> tuple[nn.Linear, nn.GELU] | None:
-        """The first layer of the block's MLP and the GELU right after it."""
+        """The first layer of the block's MLP and the GELU right after it; None if there is no such pair."""
         first, second, *_ = block.mlp
         return (first, second) if type(first) is nn.Linear and type(second) is nn.GELU else None
 
     def head(self, x_BTD: Tensor) -> Tensor:
-        """Pool the tokens that leave the last block into features."""
+        """Pool the output of the last block into features."""
         if self.pool is None:
             pooled_BD, _ = self.module._pool(x_BTD)
-        else:  # past a forward that was replaced: scores ask before there are sizes
+        else:  # call the class's own forward, not a replaced one: scores need it before there are sizes
             pooled_BD, _ = self.module._global_pool(self.module.ln_post(type(self.pool).forward(self.pool, x_BTD)))
         return pooled_BD if self.module.proj is None else pooled_BD @ self.module.proj
 
     def pool_with_sizes(self, x_BTD: Tensor, log_sizes_BT: Tensor) -> Tensor:
-        """CoCa's attentional pool, counting each token s times."""
+        """CoCa's attentional pool, with each token counted s times."""
         pool = self.module.attn_pool
         num_images, num_queries = x_BTD.shape[0], pool.query.shape[0]
         query = pool.ln_q(pool.query).expand(num_images, -1, -1)

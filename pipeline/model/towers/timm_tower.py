@@ -33,10 +33,10 @@ class TimmTower(Tower):
 
     @staticmethod
     def unprunable_reason(module: TimmModel) -> str | None:
-        """Why this tower cannot be pruned, None if it can."""
+        """Why this tower cannot be pruned; None if it can."""
         trunk = module.trunk
         if not isinstance(trunk, VisionTransformer | Eva):
-            return f"timm's {type(trunk).__name__} is no plain Vision Transformer: its later stages need the whole grid"
+            return f"timm's {type(trunk).__name__} is not a plain Vision Transformer: later stages need the whole grid"
         if type(trunk.blocks[0]) not in (Block, EvaBlock, EvaBlockPostNorm):
             return f"blocks of type {type(trunk.blocks[0]).__name__} are not supported"
         if type(trunk.blocks[0].attn) not in (Attention, AttentionRope, EvaAttention):
@@ -45,20 +45,20 @@ class TimmTower(Tower):
         if pool is not None and (type(pool) is not AttentionPoolLatent or pool.pos_embed is not None):
             return f"pooling by {type(pool).__name__} needs the whole grid"
         if pool is None and trunk.global_pool != "token":
-            return f"it is pooled by {trunk.global_pool or 'its patch tokens'}, which a cut would bias"
+            return f"it pools by {trunk.global_pool or 'its patch tokens'}, which a cut would bias"
         return None
 
     @property
     def reads_class_token_only(self) -> bool:
-        """Whether nothing but the class token is read after the last block."""
+        """Whether only the class token is read after the last block."""
         return self.pool is None
 
     def first_norm(self, block: nn.Module, x_BTD: Tensor) -> Tensor:
-        """What the block's attention reads of the tokens that enter it."""
+        """The input of the block's attention, from the tokens that enter the block."""
         return x_BTD if isinstance(block, EvaBlockPostNorm) else block.norm1(x_BTD)
 
     def heads(self, block: nn.Module, normed_BTD: Tensor, parts: str) -> list[Tensor]:
-        """Those of queries, keys and values that `parts` names, [B, H, T, E] each, not yet rotated."""
+        """The queries, keys or values named by `parts`, [B, H, T, E] each, not yet rotated."""
         attention, first, last = block.attn, "qkv".index(parts[0]), "qkv".index(parts[-1]) + 1
         if attention.qkv is None:
             projections = [attention.q_proj, attention.k_proj, attention.v_proj][first:last]
@@ -73,7 +73,7 @@ class TimmTower(Tower):
         return [norm(part) for part, norm in zip(heads, norms, strict=True)]
 
     def key_weight(self, block: nn.Module) -> Tensor | None:
-        """[H, E, D] such that keys are that times the normed tokens; None where they are normed or turned."""
+        """The weight [H, E, D] that maps normed tokens to keys; None if keys are normed or rotated."""
         attention = block.attn
         if not isinstance(attention.k_norm, nn.Identity) or getattr(self.module.trunk, "rope", None) is not None:
             return None
@@ -81,7 +81,7 @@ class TimmTower(Tower):
         return weight.unflatten(0, (self.num_heads, -1))
 
     def rotate(self, block: nn.Module, heads_BHTE: Tensor, rope: Tensor | None) -> Tensor:
-        """Turn queries or keys of all but the prefix tokens by their positions."""
+        """Rotate queries or keys by their positions, except those of the prefix tokens."""
         if rope is None:
             return heads_BHTE
         prefix, half = self.num_prefix, getattr(block.attn, "rotate_half", False)
@@ -103,13 +103,13 @@ class TimmTower(Tower):
         return x_BTD + _scaled(block, 2, block.mlp(block.norm2(x_BTD)))
 
     def gelu_after_linear(self, block: nn.Module) -> tuple[nn.Linear, nn.GELU] | None:
-        """The first layer of the block's MLP and the GELU right after it."""
+        """The first layer of the block's MLP and the GELU right after it; None if there is no such pair."""
         mlp = block.mlp
         is_plain = type(mlp) is Mlp and type(mlp.fc1) is nn.Linear and type(mlp.act) is nn.GELU
         return (mlp.fc1, mlp.act) if is_plain else None
 
     def head(self, x_BTD: Tensor) -> Tensor:
-        """Pool the tokens that leave the last block into features."""
+        """Pool the output of the last block into features."""
         trunk = self.module.trunk
         if self.pool is None:
             return self.module.head(trunk.forward_head(trunk.norm(x_BTD)))
@@ -117,7 +117,7 @@ class TimmTower(Tower):
         return self._pooled(x_BTD if pools_prefix else x_BTD[:, self.num_prefix :])
 
     def reader_logits(self, block: nn.Module, x_BTD: Tensor, rope: Tensor | None) -> Tensor:
-        """Attention logits of what reads the image: the class token, else the queries of the attention pool."""
+        """Attention logits of the reader of the image: the class token, or the queries of the attention pool."""
         pool = self.pool
         if pool is None:
             return super().reader_logits(block, x_BTD, rope)
@@ -126,25 +126,25 @@ class TimmTower(Tower):
         return (query @ key_BHTE.transpose(2, 3)).flatten(1, 2).float()
 
     def reader_values(self, block: nn.Module, x_BTD: Tensor) -> Tensor:
-        """What the reader would fetch from each token: [B, H, T, E]."""
+        """The value that the reader would take from each token: [B, H, T, E]."""
         if self.pool is None:
             return super().reader_values(block, x_BTD)
         return self._pool_keys_values(x_BTD)[1]
 
     def feature_of_each(self, x_BTD: Tensor) -> Tensor:
-        """The features if each token were alone: [B, T, embedding]."""
+        """The features computed from each token on its own: [B, T, embedding]."""
         if self.pool is None:
             return super().feature_of_each(x_BTD)
         return self._pooled(x_BTD.flatten(0, 1).unsqueeze(1)).unflatten(0, x_BTD.shape[:2])
 
     def pool_with_sizes(self, x_BTD: Tensor, log_sizes_BT: Tensor) -> Tensor:
-        """The attention pool, counting each token s times; some pools leave the prefix out."""
+        """The attention pool, with each token counted s times; some pools skip the prefix."""
         mask = log_sizes_BT[:, None, None, -x_BTD.shape[1] :].to(x_BTD.dtype)
         return type(self.pool).forward(self.pool, x_BTD, attn_mask=mask)
 
     def _pooled(self, x_BTD: Tensor) -> Tensor:
         trunk = self.module.trunk
-        # past a forward that was replaced: scores ask before there are sizes
+        # call the class's own forward, not a replaced one: scores need it before there are sizes
         pooled = type(self.pool).forward(self.pool, trunk.norm(x_BTD))
         return self.module.head(trunk.head(trunk.fc_norm(pooled)))
 

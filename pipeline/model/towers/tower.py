@@ -1,8 +1,8 @@
-"""What pruning has to know of an image tower, and what it can do with any: the view that each family fills in.
+"""The interface between pruning and image towers, implemented for each family of towers.
 
-Shapes: B images, T tokens of a sequence, N patch tokens, D width, H heads, E head width. A sequence is `num_prefix`
-tokens (the class token first, then registers), then the others. A tower with rotary positions hands each block a
-`rope` for the tokens after the prefix, which never turn.
+Shapes: B images, T tokens in a sequence, N patch tokens, D width, H heads, E head width. A sequence has `num_prefix`
+tokens (the class token first, then registers), then the others. A tower with rotary positions passes each block a
+`rope` for the tokens after the prefix; prefix tokens are never rotated.
 """
 
 from abc import ABC, abstractmethod
@@ -15,13 +15,13 @@ from pipeline.model.towers.attention import attend
 
 
 class Tower(ABC):
-    """A view of an image tower. It holds no state beyond the module."""
+    """A view of an image tower. Holds no state beyond the module."""
 
     module: nn.Module
-    """What maps images to features."""
+    """Maps images to features."""
 
     stem: nn.Module
-    """What maps images to patch tokens, before their positions."""
+    """Maps images to patch tokens, before positions are added."""
 
     blocks: Sequence[nn.Module]
     grid: tuple[int, int]
@@ -36,7 +36,7 @@ class Tower(ABC):
     head_width: int
 
     pool: nn.Module | None
-    """What pools the tokens by attention; None where the class token is read."""
+    """Pools the tokens by attention; None if the class token is read instead."""
 
     @property
     def num_patches(self) -> int:
@@ -46,19 +46,19 @@ class Tower(ABC):
     @property
     @abstractmethod
     def reads_class_token_only(self) -> bool:
-        """Whether nothing but the class token is read after the last block."""
+        """Whether only the class token is read after the last block."""
 
     @abstractmethod
     def first_norm(self, block: nn.Module, x_BTD: Tensor) -> Tensor:
-        """What the block's attention reads of the tokens that enter it."""
+        """The input of the block's attention, from the tokens that enter the block."""
 
     @abstractmethod
     def heads(self, block: nn.Module, normed_BTD: Tensor, parts: str) -> list[Tensor]:
-        """Of normed tokens, those of queries, keys and values that `parts` (out of "qkv") names: [B, H, T, E] each."""
+        """The queries, keys or values of normed tokens named by `parts` (a substring of "qkv"): [B, H, T, E] each."""
 
     @abstractmethod
     def key_weight(self, block: nn.Module) -> Tensor | None:
-        """[H, E, D] such that keys are that times the normed tokens, and a constant; None if normed or turned."""
+        """The weight [H, E, D] that maps normed tokens to keys, up to a bias; None if keys are normed or rotated."""
 
     @abstractmethod
     def finish(self, block: nn.Module, x_BTD: Tensor, normed_BTD: Tensor, mixed_BHTE: Tensor) -> Tensor:
@@ -66,25 +66,25 @@ class Tower(ABC):
 
     @abstractmethod
     def gelu_after_linear(self, block: nn.Module) -> tuple[nn.Linear, nn.GELU] | None:
-        """The layer of the block whose output goes through a GELU and nowhere else, and that GELU; None without one."""
+        """A linear layer of the block whose output only goes to a GELU, and that GELU; None if there is no pair."""
 
     @abstractmethod
     def head(self, x_BTD: Tensor) -> Tensor:
-        """Pool the tokens that leave the last block into features: [B, embedding]."""
+        """Pool the output of the last block into features: [B, embedding]."""
 
     @abstractmethod
     def pool_with_sizes(self, x_BTD: Tensor, log_sizes_BT: Tensor) -> Tensor:
-        """What `pool` returns of its tokens, counting each s times."""
+        """The output of `pool` with each token counted s times."""
 
     def rotate(self, block: nn.Module, heads_BHTE: Tensor, rope: Tensor | None) -> Tensor:
-        """Turn queries or keys of a sequence by their positions; nothing to do without a `rope`."""
-        assert rope is None, f"{type(self).__name__} knows no rotary positions"
+        """Rotate queries or keys of a sequence by their positions; does nothing without a `rope`."""
+        assert rope is None, f"{type(self).__name__} does not support rotary positions"
         return heads_BHTE
 
     def run_block(
         self, block: nn.Module, x_BTD: Tensor, log_sizes_BT: Tensor | None = None, rope: Tensor | None = None
     ) -> Tensor:
-        """The block written out: with our attention, which can count each token s times."""
+        """Run the block with our attention, which can count each token s times."""
         normed_BTD = self.first_norm(block, x_BTD)
         query, key, value = self.heads(block, normed_BTD, "qkv")
         query, key = self.rotate(block, query, rope), self.rotate(block, key, rope)
@@ -93,7 +93,7 @@ class Tower(ABC):
     def class_token_block(
         self, block: nn.Module, x_BTD: Tensor, log_sizes_BT: Tensor | None = None, rope: Tensor | None = None
     ) -> Tensor:
-        """The block's output for the class token alone, [B, 1, D]; every token is still attended to."""
+        """The block's output for the class token only, [B, 1, D]; it still attends to every token."""
         normed_BTD = self.first_norm(block, x_BTD)
         [query] = self.heads(block, normed_BTD[:, :1], "q")
         key, value = self.heads(block, normed_BTD, "kv")
@@ -101,10 +101,10 @@ class Tower(ABC):
         return self.finish(block, x_BTD[:, :1], normed_BTD[:, :1], mixed)
 
     def reader_logits(self, block: nn.Module, x_BTD: Tensor, rope: Tensor | None) -> Tensor:
-        """Attention logits of what reads the image, the class token, over all tokens entering a block: [B, H, T].
+        """Attention logits of the reader of the image (the class token) over all tokens entering a block: [B, H, T].
 
-        Where keys are linear, the query is taken through their weights to the tokens instead: the same products in
-        another order, and D / H times fewer of them. A constant per head is left out, which softmax does not see.
+        If keys are linear in the tokens, the query is multiplied by their weights and then by the tokens: the same
+        products in another order, and D / H times fewer. This omits a constant per head, which softmax ignores.
         """
         normed_BTD = self.first_norm(block, x_BTD)
         [query_BHQE] = self.heads(block, normed_BTD[:, :1], "q")
@@ -117,13 +117,13 @@ class Tower(ABC):
         return (asked_BHD @ normed_BTD.transpose(1, 2)).float()
 
     def reader_values(self, block: nn.Module, x_BTD: Tensor) -> Tensor:
-        """What the reader would fetch from each token entering a block: [B, H, T, E]."""
+        """The value that the reader would take from each token entering a block: [B, H, T, E]."""
         return self.heads(block, self.first_norm(block, x_BTD), "v")[0]
 
     def reader_feature(self, x_BTD: Tensor) -> Tensor:
-        """The features as the tower would read them from these tokens now: [B, embedding]."""
+        """The features that the tower would compute from these tokens: [B, embedding]."""
         return self.head(x_BTD)
 
     def feature_of_each(self, x_BTD: Tensor) -> Tensor:
-        """The features if each token were alone: [B, T, embedding]."""
+        """The features computed from each token on its own: [B, T, embedding]."""
         return self.head(x_BTD.flatten(0, 1).unsqueeze(1)).unflatten(0, x_BTD.shape[:2])
