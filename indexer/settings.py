@@ -14,4 +14,4 @@ class IndexSettings(Settings):
     """A store written by `clipsieve embed`."""
 
     partial: bool = False
-    """Index what is there, though shards are missing."""
+    """Index the committed shards even if others are missing."""
