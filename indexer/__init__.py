@@ -1,4 +1,4 @@
-"""Parquet shards to a FAISS index. The whole story is `build.build_index`.
+"""From Parquet shards to a FAISS index. The entry point is `build.build_index`.
 
-Needs neither torch nor Ray: all about the encoder is read from the store.
+Needs neither torch nor Ray: everything about the encoder is read from the store.
 """

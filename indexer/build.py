@@ -1,4 +1,4 @@
-"""`clipsieve index`: the whole story from committed parts to a sealed index."""
+"""`clipsieve index`: everything from committed parts to an index and its manifest."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,11 @@ from pipeline.store.view import StoreView
 
 
 def build_index(settings: IndexSettings) -> IndexManifest:
-    """Build an exact inner-product index over a store; ids are the rows' `id`, deleted ones are left out.
+    """Build an exact inner-product index over a store. Vectors have their rows' `id`; deleted rows are left out.
 
     Raises:
         UnfinishedStore: If shards are missing and `partial` is not set.
-        StoreError: If a part is damaged, or of another encoder than the store.
+        StoreError: If a part is damaged or from another encoder, or the index cannot be written.
     """
     view = StoreView.open(settings.store, settings.partial)
     index = flat_index(view.record.encoder.embedding_dim, live_vectors(view))
@@ -31,7 +31,7 @@ def build_index(settings: IndexSettings) -> IndexManifest:
 
     def write(temporary: Path) -> None:
         save_index(index, temporary)
-        # an old manifest must never stand beside a new index, nor an old index without its own
+        # not earlier, so that a failed write keeps the old pair; not later, so that a manifest never has another index
         (folder / MANIFEST_FILE).unlink(missing_ok=True)
 
     write_atomically(path, write)

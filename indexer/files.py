@@ -1,4 +1,4 @@
-"""The index file on disk, always in its CPU form; and which FAISS writes it."""
+"""Write the index file, always in its CPU form, and report the FAISS version and build."""
 
 import errno
 from pathlib import Path
@@ -7,17 +7,17 @@ import faiss
 
 
 def save_index(index: faiss.Index, path: Path) -> None:
-    """Write an index as is; the caller makes it atomic."""
-    # through a file of Python's: FAISS's own only prints that the last bytes did not fit on the disk
+    """Write an index directly. The caller makes it atomic."""
+    # through a Python file, because FAISS's own writer only prints a message if the last bytes do not fit on the disk
     with path.open("wb") as file:
         try:
             faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
         except RuntimeError as error:
-            raise OSError(errno.EIO, "the disk did not take all of it") from error
+            raise OSError(errno.EIO, "the index was not written completely") from error
 
 
 def faiss_version() -> str:
-    """Version of the FAISS in use."""
+    """The FAISS version in use."""
     return faiss.__version__
 
 

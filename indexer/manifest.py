@@ -1,4 +1,4 @@
-"""The index's record: over which parts, of which encoder, it was built. A contract; readers check it against the store.
+"""The index's record: its parts and their encoder. A stable contract; readers check it against the store.
 
 STORE/index/image.index      FAISS, CPU form
 STORE/index/manifest.json    written last
@@ -17,7 +17,7 @@ MANIFEST_FILE = "manifest.json"
 
 
 class IndexManifest(BaseModel):
-    """What an index holds; `parts` maps a shard's ordinal to the hash of the part that was read."""
+    """What an index contains. `parts` maps each shard's ordinal to the hash of the part that was indexed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
@@ -39,20 +39,20 @@ class IndexManifest(BaseModel):
 
 
 def index_path(store: Store) -> Path:
-    """Where the index file of a store is."""
+    """Path of a store's index file."""
     return store.index_dir / INDEX_FILE
 
 
 def read_manifest(view: StoreView, partial: bool = False) -> IndexManifest:
-    """Read the manifest of a store's index and hold it against the store.
+    """Read the manifest of a store's index and check it against the store.
 
     Args:
         view: The store.
         partial: Accept an index that does not cover the store.
 
     Raises:
-        StoreError: If there is no index, or it is damaged or of another encoder.
-        UnfinishedStore: If the index is older than the store; the message has the counts.
+        StoreError: If there is no index, or it is damaged or from another encoder.
+        UnfinishedStore: If the index is older than the store. The message has the counts.
     """
     path, index = view.store.index_dir / MANIFEST_FILE, index_path(view.store)
     try:
@@ -61,17 +61,16 @@ def read_manifest(view: StoreView, partial: bool = False) -> IndexManifest:
         raise StoreError(f"the store {view.root} has no index; run `clipsieve index {view.root}`") from None
     except (OSError, ValidationError) as error:
         reason = first_line(error)
-        raise StoreError(f"cannot read {path} ({reason}); build it again with `clipsieve index`") from error
+        raise StoreError(f"cannot read {path} ({reason}); rebuild the index with `clipsieve index`") from error
     num_bytes = index.stat().st_size if index.exists() else 0
     if num_bytes != manifest.num_bytes:
         raise StoreError(
-            f"{index} has {num_bytes} bytes, its manifest says {manifest.num_bytes}; build it again with "
-            "`clipsieve index`"
+            f"{index} has {num_bytes} bytes, its manifest says {manifest.num_bytes}; rebuild it with `clipsieve index`"
         )
     if manifest.fingerprint != view.record.fingerprint:
         raise StoreError(
-            f"the index of {view.root} is of encoder {manifest.fingerprint}, the store of {view.record.fingerprint}; "
-            "build it again with `clipsieve index`"
+            f"the index of {view.root} is from encoder {manifest.fingerprint}, but the store is from "
+            f"{view.record.fingerprint}; rebuild the index with `clipsieve index`"
         )
     in_store = {ordinal: marker.sha256 for ordinal, marker in view.committed.items()}
     if manifest.parts != in_store and not partial:

@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError, StoreError
 
 
 class FlatSearcher:
-    """An index read from disk and put where it is fastest: on a GPU if FAISS sees one, else in memory."""
+    """An index loaded from disk to the fastest place: a GPU if FAISS sees one, otherwise main memory."""
 
     def __init__(self, path: Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
         """Read the index.
@@ -25,11 +25,11 @@ class FlatSearcher:
         if device == "cuda" and faiss.get_num_gpus() == 0:
             raise ConfigError("device = 'cuda': FAISS sees no GPU; give --device cpu, or see `clipsieve doctor`")
         try:
-            self._owner = faiss.read_index(str(path))  # frees what it wraps when it goes
+            self._owner = faiss.read_index(str(path))  # must stay alive: it owns the wrapped index
             self._ids = faiss.vector_to_array(self._owner.id_map)
             self._index = self._owner.index
         except (RuntimeError, AttributeError) as error:
-            raise StoreError(f"cannot read the index {path}; build it again with `clipsieve index`") from error
+            raise StoreError(f"cannot read the index {path}; rebuild it with `clipsieve index`") from error
         self.device = "cpu"
         if device != "cpu" and faiss.get_num_gpus() > 0:
             self._resources = faiss.StandardGpuResources()

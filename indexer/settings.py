@@ -17,4 +17,4 @@ class IndexSettings(OutputSettings):
     """Store written by `clipsieve embed`."""
 
     partial: bool = False
-    """Index what is there, even if shards are missing."""
+    """Index the committed shards even if others are missing."""

@@ -1,4 +1,4 @@
-"""The vectors of a store, part by part: checked against their markers, without the deleted rows."""
+"""The vectors of a store, part by part, checked against the commit markers and without deleted rows."""
 
 import json
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from pipeline.store.view import StoreView
 
 
 def live_vectors(view: StoreView) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids (int64 [n]) and unit vectors (float32 [n, E]) of each part, in the order of their ids.
+    """Yield ids (int64 [n]) and unit vectors (float32 [n, E]) of each part, in id order.
 
     Raises:
-        StoreError: If a part is damaged, or of another encoder than the store.
+        StoreError: If a part is damaged or from another encoder.
     """
     for _, marker in sorted(view.committed.items()):
         path = view.store.part_of(marker)
@@ -22,8 +22,8 @@ def live_vectors(view: StoreView) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         fingerprint = json.loads(table.schema.metadata[METADATA_KEY])["fingerprint"]
         if fingerprint != view.record.fingerprint:
             raise StoreError(
-                f"{path} is of encoder {fingerprint}, the store of {view.record.fingerprint}; remove the part and its "
-                "stats file, and embed again"
+                f"{path} is from encoder {fingerprint}, but the store is from {view.record.fingerprint}; delete the "
+                "part and its commit marker, then run the same embed command again"
             )
         ids, embeddings = embeddings_of(table)
         is_live = ~np.isin(ids, view.deleted)

@@ -1,4 +1,4 @@
-"""`clipsieve compact`: deleted and replaced rows are taken out of the parts."""
+"""`clipsieve compact`: remove deleted and replaced rows from the parts."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from pipeline.store.view import StoreView
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """Rows taken out, parts rewritten, and bytes that the parts are smaller by."""
+    """Counts of rows removed, parts rewritten and bytes saved."""
 
     num_rows: int
     num_parts: int
@@ -27,17 +27,17 @@ class CompactReport:
 
 
 def compact(settings: CompactSettings) -> CompactReport:
-    """Rewrite the parts that hold deleted or replaced rows without them.
+    """Rewrite each part that holds deleted or replaced rows, without those rows.
 
-    The marker is the switch from the old part to the new one: a kill at any moment leaves a whole store, and what it
-    leaves behind is removed the next time.
+    Writing the commit marker switches from the old part to the new one. A kill at any moment leaves a whole store;
+    the next run removes leftover files.
 
     Raises:
         UnfinishedStore: If shards are missing.
         StoreError: If a part is damaged, or the store cannot be written, or is in use.
     """
     store = Store(settings.store)
-    store.read_record()  # a folder that is no store cannot be locked
+    store.read_record()  # a folder that is not a store must not be locked
     num_rows = num_parts = num_bytes = 0
     with store_lock(store.root):
         view = StoreView.open(settings.store)
@@ -45,7 +45,7 @@ def compact(settings: CompactSettings) -> CompactReport:
         for shard in view.record.shards:
             old = markers[shard.ordinal]
             deleted = tombstones_between(view.deleted, shard.ids)
-            if len(deleted) == old.num_removed:  # they are out already
+            if len(deleted) == old.num_removed:  # already removed
                 continue
             new = markers[shard.ordinal] = _without(store, old, deleted)
             store.part_of(old).unlink()

@@ -1,4 +1,4 @@
-"""`clipsieve delete`: images are marked as gone by their keys; search leaves them out at once."""
+"""`clipsieve delete`: tombstone images by key. Search leaves them out immediately."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from pipeline.store.view import StoreView
 
 @dataclass(frozen=True, slots=True)
 class DeleteReport:
-    """`num_keys` were asked for, `num_before` of them were deleted already; `num_rows` are newly deleted."""
+    """`num_keys` were requested, `num_before` of them were already deleted; `num_rows` rows are newly tombstoned."""
 
     num_keys: int
     num_before: int
@@ -23,15 +23,15 @@ class DeleteReport:
 
 
 def delete(settings: DeleteSettings) -> DeleteReport:
-    """Mark the rows of some keys as deleted: all of them, or none if a key is unknown.
+    """Tombstone the rows of the given keys: all of them, or none if any key is unknown.
 
     Raises:
-        InputError: If the file of keys cannot be read, or names a key that no embedded image has.
+        InputError: If the file of keys cannot be read, or a key matches no embedded image.
         StoreError: If the store cannot be used, or is in use.
     """
     wanted = _read_keys(settings.keys)
     store = Store(settings.store)
-    store.read_record()  # a folder that is no store cannot be locked
+    store.read_record()  # a folder that is not a store must not be locked
     with store_lock(store.root):
         view = StoreView.open(settings.store, partial=True)
         rows = {}
@@ -43,8 +43,8 @@ def delete(settings: DeleteSettings) -> DeleteReport:
         unknown = sorted(wanted - live_keys - deleted_keys(store))
         if unknown:
             raise InputError(
-                f"{settings.keys} names {len(unknown)} of {len(wanted)} keys that no embedded image of the store "
-                f"{store.root} has, first {unknown[0]!r}; nothing was deleted: correct the file"
+                f"{len(unknown)} of {len(wanted)} keys in {settings.keys} match no embedded image in the store "
+                f"{store.root}, first {unknown[0]!r}; nothing was deleted: correct the file"
             )
         num_rows = add_tombstones(store, live, DELETED, rows)
     return DeleteReport(len(wanted), len(wanted - live_keys), num_rows)
@@ -54,10 +54,10 @@ def _read_keys(path: Path) -> set[str]:
     try:
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except OSError as error:
-        raise InputError(f"cannot read --keys {path}: {error.strerror}; give a file of keys, one per line") from error
+        raise InputError(f"cannot read --keys {path}: {error.strerror}; pass a file with one key per line") from error
     except UnicodeDecodeError as error:
         raise InputError(f"--keys {path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     keys = {line.removesuffix("\r") for line in lines} - {""}
     if not keys:
-        raise InputError(f"--keys {path} is empty; give a file of keys, one per line")
+        raise InputError(f"--keys {path} is empty; pass a file with one key per line")
     return keys

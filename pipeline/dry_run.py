@@ -1,4 +1,4 @@
-"""`clipsieve embed --dry-run`: what a run would take, from its listing and a short measurement. Writes nothing."""
+"""`clipsieve embed --dry-run`: estimate a run from its listing and a short measurement. Writes nothing."""
 
 import math
 import resource
@@ -36,23 +36,24 @@ PROBE_ROUNDS = 3
 
 
 def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
-    """What embedding a source would take.
+    """Estimate what embedding a source would cost.
 
-    Decoding and encoding are measured on this machine, one after the other, on images from all over the source (of
-    tars and Parquet files: from the first); with `--ray-address` they are scaled to the cluster's cores and GPUs.
+    Decoding and encoding are measured on this machine, one after the other. The sample is spread over the source, or
+    taken from the first files if it is tars or Parquet. With `--ray-address`, the rates are scaled to the cluster's
+    cores and GPUs.
 
     Returns:
         Names and figures by section, as text.
 
     Raises:
-        ClipsieveError: What the run would raise at its start.
+        ClipsieveError: Whatever the run itself would raise at its start.
     """
     source = settings.image_source()
     refuse_taken_names(source.columns)
     listing = list_source(source, settings.captions)
     sample = list(islice(_sample(listing), PROBE_IMAGES))
     if not sample:
-        raise InputError(f"source {listing.source.location} has no image; name tars or files that have some")
+        raise InputError(f"source {listing.source.location} contains no images; name tars or files that contain some")
     probe = _probe(settings, listing, sample)
     gpus_here = int(probe.device.type == "cuda")
     cpus, gpus = cluster_resources(settings.ray_address) or (num_cores(), gpus_here)
@@ -65,7 +66,7 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
         "source": {
             "what": f"{listing.source.format} {listing.source.location}",
             "images": f"{about}{num_images:,}",
-            "bytes": _size(listing.num_bytes) if listing.num_bytes else "not known before they are read",
+            "bytes": _size(listing.num_bytes) if listing.num_bytes else "unknown until they are read",
             "shards": f"{_num_shards(listing, num_images, capacity):,}",
             "failed in the sample": f"{probe.num_failed} of {len(sample)}",
         },
@@ -76,7 +77,7 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Probe:
-    """What a short measurement on this machine found: seconds and bytes are per image."""
+    """Result of a short measurement on this machine. Seconds and bytes are per image."""
 
     spec: EncoderSpec
     warning: str | None
@@ -110,7 +111,7 @@ def _probe(settings: EmbedSettings, listing: Listing, sample: list[ImageEntry]) 
 
 def _run_section(probe: _Probe, num_images: int, cpus: int, gpus: int) -> dict[str, str]:
     decode_rate = cpus / probe.decode_s
-    # without GPUs what was measured took all cores of this machine, and decoding shares them
+    # without GPUs, the measured encoding used all cores of this machine, and decoding shares them
     encode_rate = gpus / probe.encode_s if gpus else cpus / num_cores() / probe.encode_s
     rate = min(decode_rate, encode_rate) if gpus else 1 / (1 / decode_rate + 1 / encode_rate)
     section = {
@@ -128,7 +129,7 @@ def _needs_section(probe: _Probe, num_images: int, workers: int) -> dict[str, st
     memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "Parquet": _size(num_images * probe.row_bytes),
-        "index": f"{_size(index_bytes)} on disk, and of RAM or VRAM to search",
+        "index": f"{_size(index_bytes)} on disk, and the same in RAM or VRAM to search",
         "RAM": f"{_size(memory_bytes)} per worker, {workers} workers",
         "VRAM": _size(peak_device_bytes(probe.device)) if probe.device.type == "cuda" else "none",
     }
@@ -149,7 +150,7 @@ def _sample(listing: Listing) -> Iterator[ImageEntry]:
 
 
 def _encode_seconds(encoder: Encoder, pixels_BHWC: "torch.Tensor") -> float:
-    """Seconds per image, the median of some rounds after one to warm up."""
+    """Seconds per image: the median of several rounds after a warm-up round."""
     seconds = []
     for _ in range(PROBE_ROUNDS + 1):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""`clipsieve embed`: the whole story from a source to committed shards."""
+"""`clipsieve embed`: everything from a source to committed shards."""
 
 import time
 from collections.abc import Callable
@@ -31,14 +31,14 @@ from pipeline.workers.pool import WorkerPool, worker_pool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedReport:
-    """What a run did. `num_embedded` counts the images of this run; the other counts are of the whole store."""
+    """What a run did. `num_embedded` counts the images of this run; the other counts cover the whole store."""
 
     view: StoreView
     """The store after the run."""
 
     num_ignored_files: int
     summary: dict[str, Any]
-    """Where this run's time went, see `bottleneck.summarize`."""
+    """Where this run's time went; see `bottleneck.summarize`."""
 
     start_s: float
     device: str
@@ -51,37 +51,37 @@ class EmbedReport:
 
     @property
     def record(self) -> StoreRecord:
-        """Its record."""
+        """The store's record."""
         return self.view.record
 
     @property
     def markers(self) -> list[CommitMarker]:
-        """Its commit markers."""
+        """The store's commit markers."""
         return list(self.view.committed.values())
 
     @property
     def num_images(self) -> int:
-        """Rows, failed ones included."""
+        """Number of rows, including failed ones."""
         return sum(marker.num_images for marker in self.markers)
 
     @property
     def num_ok(self) -> int:
-        """Rows with an embedding."""
+        """Number of rows with an embedding."""
         return sum(marker.num_ok for marker in self.markers)
 
     @property
     def failed(self) -> dict[str, int]:
-        """Rows without one, by status."""
+        """Number of rows without an embedding, by status."""
         return sum_failed(self.markers)
 
     @property
     def num_embedded(self) -> int:
-        """Images done by this run."""
+        """Number of images that this run embedded."""
         return self.summary["num_images"]
 
     @property
     def images_per_second_end_to_end(self) -> float | None:
-        """From the first shard handed out to the last one committed, with Ray and the model already started."""
+        """Rate from the first shard handed out to the last one committed. Ray and model start-up are not counted."""
         return self.summary["images_per_second"]["end_to_end"] if self.num_embedded else None
 
 
@@ -91,16 +91,16 @@ def embed(
     pool: WorkerPool | None = None,
     is_baseline: bool = False,
 ) -> EmbedReport:
-    """Embed a source of images into a store; resume a store that is unfinished; add what its source has gained.
+    """Embed images from a source into a store. Resumes an unfinished store and adds images new to its source.
 
     Args:
-        settings: What, where, and by which encoder.
+        settings: What to embed, where to store it, and with which encoder.
         on_tick: Called about twice a second with the progress.
-        pool: Workers to use, for callers that embed several times; else they are started and ended here.
-        is_baseline: Whether the unpruned model is to run exactly as open_clip runs it, as a baseline of measurements.
+        pool: Workers to use, for callers that embed several times. If None, a pool is started and stopped here.
+        is_baseline: Run the unpruned model exactly as open_clip does, as a baseline for measurements.
 
     Raises:
-        ClipsieveError: See `pipeline.errors`; what was committed by then stays committed.
+        ClipsieveError: See `pipeline.errors`. Shards committed before the error stay committed.
     """
     source = settings.image_source()
     refuse_taken_names(source.columns)
@@ -137,25 +137,25 @@ def embed(
     if progress.damaged:
         first = next(iter(progress.damaged.values()))
         raise InputError(
-            f"{len(progress.damaged)} of {len(todo)} shards could not be read, others are committed; the first: {first}"
+            f"{len(progress.damaged)} of {len(todo)} shards could not be read, the others are committed; first: {first}"
         )
     return report
 
 
 def _begin(settings: EmbedSettings, store: Store, listing: Listing, pool: WorkerPool, is_baseline: bool) -> StoreView:
-    """Load the model, begin the store or open it, and plan what is new."""
+    """Load the model, create or open the store, and plan new images."""
     begun = store.read_record() if store.record_path.exists() else None
     _refuse_other_units(settings, begun)
     pool.load(encoder_request(settings, begun, is_baseline))
     view = StoreView.now(store, store.begin(_record(settings, listing, pool, begun)))
-    # a store that was begun with few images need not keep their small shards
+    # a store created with few images has small shards; new shards need not be as small
     usual = max(view.record.shard_capacity, shard_capacity(listing.num_images, pool.num_workers))
     capacity = settings.shard_size or usual
     return extend_plan(view, listing, settings.on_change, settings.check_content, capacity)
 
 
 def encoder_request(settings: EmbedSettings, begun: StoreRecord | None, is_baseline: bool) -> EncoderRequest:
-    """What the workers are to load; a store that was begun keeps what its first workers chose."""
+    """What the workers must load. An existing store keeps the choices of its first run."""
     precision = None if settings.precision == "auto" else settings.precision
     if precision is None and begun:
         precision = begun.encoder.precision
@@ -164,7 +164,7 @@ def encoder_request(settings: EmbedSettings, begun: StoreRecord | None, is_basel
         policy=settings.pruning_policy(),
         precision=precision,
         max_pixels=settings.max_pixels,
-        # the order of sums, and so the last bits, depend on the number of threads
+        # the order of summation, and so the last bits, depends on the number of threads
         threads=begun.threads_per_worker if begun else None,
         batch_size=begun.batch_size if begun else settings.batch_size,
         policy_is_default=settings.policy_is_default,
@@ -185,8 +185,8 @@ def _refuse_other_units(settings: EmbedSettings, begun: StoreRecord | None) -> N
     found = (begun.shard_capacity, begun.batch_size, begun.max_pixels)
     if asked != found:
         raise ConfigError(
-            "the store was begun with --shard-size {} --batch-size {} --max-pixels {}, ".format(*found)
-            + "asked for {}, {} and {}; give the same to finish it".format(*asked)
+            "the store was created with --shard-size {} --batch-size {} --max-pixels {}, ".format(*found)
+            + "but this run asks for {}, {} and {}; pass the original values to finish it".format(*asked)
         )
 
 
@@ -220,9 +220,8 @@ def _warnings(pool: WorkerPool, progress: Progress, canary_floor: float) -> list
     if low:
         worst = min(low, key=lambda marker: marker.canary["median"])
         warnings.append(
-            f"in {len(low)} shards the median cosine between pruned and unpruned embeddings is under {canary_floor}, "
-            f"lowest in shard {worst.ordinal}: {worst.canary['median']:.3f}; look at its images, or embed them with a "
-            "milder policy"
+            f"the median cosine between pruned and unpruned embeddings is below {canary_floor} in {len(low)} shards, "
+            f"lowest in shard {worst.ordinal} ({worst.canary['median']:.3f}); check its images, or use a milder policy"
         )
     return warnings
 
@@ -239,7 +238,7 @@ def _write_summary(report: EmbedReport, reporting: Reporting) -> None:
 
 
 def _remove_if_empty(store: Store) -> None:
-    # a lock is another job's, which has yet to write run.json: the folders are its own
+    # a lock file belongs to another job that has yet to write run.json; the folders are that job's
     if not store.record_path.exists() and not (store.root / "lock.json").exists():
         with suppress(OSError):
             store.events_path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What this machine can do, and how to make torch quick on it. No torch here; called before it is imported."""
+"""What this machine can do, and settings that make torch fast on it. Does not import torch: it must be called first."""
 
 import ctypes
 import math
@@ -14,16 +14,16 @@ _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def prepare_for_torch() -> None:
-    """Settle what must be settled before torch is imported: call it first thing in every process that runs torch.
+    """Configure the process for torch. Call this before torch is imported, in every process that runs torch.
 
-    - glibc shall reuse large buffers instead of returning them to the kernel after every tensor operation. Each return
-      costs page faults at the next allocation, and most of the speed of a ViT on CPU. Nothing happens where the C
+    - glibc reuses large buffers instead of returning them to the kernel after every tensor operation. Each return
+      causes page faults at the next allocation, which costs most of the speed of a ViT on CPU. Has no effect if the C
       library is not glibc.
-    - Idle OpenMP threads shall sleep, not spin. Spinning is a little quicker on an idle machine, and many times slower
-      where another process wants the cores.
+    - Idle OpenMP threads sleep instead of spinning. Spinning is slightly faster on an idle machine, but many times
+      slower if another process needs the cores.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler talks to the terminal, of things we ask of it
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler logs our own requests to the terminal
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -34,13 +34,13 @@ def prepare_for_torch() -> None:
 
 
 def num_cores() -> int:
-    """Processor cores this process may use: those it may run on, or the share of them that its container is given."""
+    """Number of CPU cores that this process may use, limited by its affinity and its container's quota."""
     present = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(present, math.ceil(_cores_of_quota() or present))
 
 
 def _cores_of_quota() -> float | None:
-    """Processor time per time that a Linux control group allows, version 2 or 1; None without a limit."""
+    """CPU quota of the Linux control group (v2 or v1), in cores. None if there is no limit."""
     try:
         if CPU_MAX.exists():
             quota, period = CPU_MAX.read_text().split()
@@ -52,18 +52,18 @@ def _cores_of_quota() -> float | None:
 
 
 def cpu_name() -> str:
-    """The processor's model name, as the kernel gives it."""
+    """The CPU's model name, as reported by the kernel."""
     return _cpuinfo().get("model name", platform.processor() or platform.machine())
 
 
 def cpu_features() -> dict[str, bool]:
-    """Which of the instruction sets that matter here the processor has."""
+    """Which of the relevant instruction sets the CPU supports."""
     flags = set(_cpuinfo().get("flags", "").split())
     return {flag: flag in flags for flag in _CPU_FLAGS}
 
 
 def has_fast_bf16() -> bool:
-    """Whether the processor multiplies bf16 matrices in hardware (AMX or AVX-512 bf16)."""
+    """Whether the CPU multiplies bf16 matrices in hardware (AMX or AVX-512 bf16)."""
     features = cpu_features()
     return features["amx_bf16"] or features["avx512_bf16"]
 

@@ -1,4 +1,4 @@
-"""Embed some rows of a store again, in the batches they were embedded in, and compare. Loads the model."""
+"""Embed some rows of a store again, in their original batches, and compare. Loads the model."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -23,9 +23,9 @@ MIN_COSINE = 0.9999
 
 @dataclass
 class Resample:
-    """What came of it: `num_equal` of `num_compared` rows are equal to the bit.
+    """Result of a comparison: `num_equal` of `num_compared` rows are bit-identical.
 
-    `changed` tells of rows whose source is gone or has changed since, which says nothing of the store.
+    `changed` lists rows whose source is gone or has changed. That says nothing about the store.
     """
 
     device: str
@@ -37,17 +37,17 @@ class Resample:
 
 
 def resample(view: StoreView, num_rows: int, seed: int, device: DeviceChoice = "auto") -> Resample:
-    """Embed ok rows again and compare.
+    """Embed ok rows again and compare them with the stored ones.
 
     Args:
-        view: The store; of its committed shards, those that are whole.
-        num_rows: How many rows, at most; drawn without replacement.
-        seed: Decides which.
+        view: The store, with only its whole shards as committed.
+        num_rows: Maximum number of rows, drawn without replacement.
+        seed: Seed of the draw.
         device: Where to embed them.
 
     Raises:
         InputError: If the model cannot be loaded, or is not the one that the store was made with.
-        ConfigError: If the device is not there.
+        ConfigError: If the device is not available.
     """
     record = view.record
     use_all_cores(record.threads_per_worker)
@@ -56,8 +56,8 @@ def resample(view: StoreView, num_rows: int, seed: int, device: DeviceChoice = "
     encoder = fastest_encoder(load_model(source, record.encoder.precision, on), record.encoder.policy)
     if encoder.spec.fingerprint != record.fingerprint:
         raise InputError(
-            f"the model {source.model} is {encoder.spec.describe()} now, the store was made with "
-            f"{record.encoder.describe()}; put the old weights back to resample"
+            f"the model {source.model} is now {encoder.spec.describe()}, but the store was made with "
+            f"{record.encoder.describe()}; restore the original weights to resample"
         )
     result = Resample(device_name(on))
     chosen = _choose(view, num_rows, seed)
@@ -68,7 +68,7 @@ def resample(view: StoreView, num_rows: int, seed: int, device: DeviceChoice = "
 
 
 def _choose(view: StoreView, num_rows: int, seed: int) -> dict[int, np.ndarray]:
-    """Places among the ok rows of each shard that has any chosen."""
+    """Positions of the chosen rows among the ok rows of each shard, by ordinal."""
     ordinals = sorted(view.committed)
     counts = [view.committed[ordinal].num_ok for ordinal in ordinals]
     ends = np.cumsum(counts)
@@ -80,7 +80,7 @@ def _choose(view: StoreView, num_rows: int, seed: int) -> dict[int, np.ndarray]:
 
 
 class _Comparison:
-    """Some rows of one shard against what their images give now."""
+    """Compares some rows of one shard with new embeddings of their images."""
 
     def __init__(self, view: StoreView, shard: Shard, encoder: Encoder, result: Resample) -> None:
         self._store, self._record, self._shard = view.store, view.record, shard
@@ -89,7 +89,7 @@ class _Comparison:
         self._encoder, self._result = encoder, result
 
     def run(self, places: np.ndarray) -> None:
-        """Compare the ok rows at some places, counted among the ok rows."""
+        """Compare the ok rows at these positions among the ok rows."""
         table = read_part(self._path, ["id", "key", "status", "sha256", "embedding"])
         table = table.filter(pc.equal(table["status"], Status.OK)).take(places)
         ids, stored_NE = embeddings_of(table)
@@ -100,22 +100,22 @@ class _Comparison:
             for row, image, embedding_E in self._embedded_again(number_of):
                 number = number_of.pop(row)
                 if image.sha256 != digests[number]:
-                    reason = image.error or "its bytes are others now"
+                    reason = image.error or "its bytes have changed"
                     self._result.changed.append(f"{keys[number]!r}: {reason}")
                 elif not image.is_ok:
                     self._result.findings.append(
-                        f"{self._path}: {keys[number]!r} is ok, but is {image.status} now ({image.error}); compare the "
-                        "version of pillow with that in run.json"
+                        f"{self._path}: {keys[number]!r} is stored as ok, but is now {image.status} ({image.error}); "
+                        "compare the installed version of pillow with the one in run.json"
                     )
                 else:
                     self._judge(keys[number], embedding_E, stored_NE[number])
-            reason = "its source does not give it any more"
+            reason = "its source no longer contains it"
         except InputError as error:
             reason = str(error)
         self._result.changed += [f"{keys[number]!r}: {reason}" for number in number_of.values()]
 
     def _embedded_again(self, rows: Collection[int]) -> Iterator[tuple[int, ImageResult, np.ndarray]]:
-        """Rows of the shard with their images' results and embeddings, in the batches they were embedded in."""
+        """Yield (row, image result, embedding) for some rows of the shard, encoded in their original batches."""
         size, wanted = self._record.batch_size, frozenset(rows)
         last = max(row // size for row in wanted)
         for number, entries in enumerate(batches_of(self._shard, self._record, self._store)):
@@ -137,7 +137,7 @@ class _Comparison:
         if not cosine >= MIN_COSINE:
             then = self._record.environment.get("device", "an unknown device")
             self._result.findings.append(
-                f"{self._path}: the embedding of {key!r} has cosine {cosine:.6f} to what its image now gives on "
-                f"{self._result.device}, expected {MIN_COSINE}; it was made on {then}: compare on that device, with "
-                "the versions of run.json"
+                f"{self._path}: the embedding of {key!r} has cosine {cosine:.6f} with a new one made on "
+                f"{self._result.device}, expected at least {MIN_COSINE}; the stored one was made on {then}: compare "
+                "on that device, with the versions in run.json"
             )

@@ -1,4 +1,4 @@
-"""`clipsieve verify`: the whole story from run.json to a proof that a store is whole, or what it lacks."""
+"""`clipsieve verify`: prove that a store is whole, or report what is wrong with it."""
 
 import re
 import time
@@ -30,18 +30,18 @@ from pipeline.store.view import StoreView
 if TYPE_CHECKING:
     from pipeline.resample import Resample
 
-_EMBED_AGAIN = "remove it, and its stats file if it is a part, and run the same embed command again"
-_BACKUP = "put it back from a backup, or embed again"
+_EMBED_AGAIN = "delete it (and its commit marker, if it is a part), then run the same embed command again"
+_BACKUP = "restore it from a backup, or embed again"
 _NAMED = 5
 _PART = re.compile(r"part-(\d+)(\.c\d+)?\.parquet")
 
 
 @dataclass
 class VerifyReport:
-    """What a store holds; `findings` say what is wrong with it, where, and what to do.
+    """What a store holds. Each of the `findings` says what is wrong, where, and what to do.
 
-    `num_images` counts rows; `num_removed` those that compaction took out; `num_bytes` are of parts. `leftovers` are
-    files that no reader looks at. Shards that are not whole are not counted.
+    `num_images` counts rows, `num_removed` the rows that compaction removed, `num_bytes` the size of the parts.
+    `leftovers` are files that no reader uses. Shards that are not whole are not counted.
     """
 
     store: str
@@ -73,17 +73,17 @@ class VerifyReport:
 
 
 def verify(settings: VerifySettings, on_tick: Callable[[Tick], None] = lambda tick: None) -> VerifyReport:
-    """Check every byte of a store except its event log, its lock and its index. Changes nothing, and takes no lock.
+    """Check every byte of a store except its event log, its lock and its index. Changes nothing and takes no lock.
 
-    Memory holds one part at a time, and 8 bytes for each row of the store.
+    Memory holds one part at a time, plus 8 bytes per row of the store.
 
     Args:
-        settings: Which store, and how many rows to embed again.
+        settings: Which store to check, and how many rows to embed again.
         on_tick: Called after each shard with the progress.
 
     Raises:
         StoreError: If there is no store.
-        InputError: If rows are to be embedded again and the model cannot be loaded.
+        InputError: If rows must be embedded again and the model cannot be loaded.
     """
     store = Store(settings.store)
     report = VerifyReport(str(store.root))
@@ -131,17 +131,17 @@ def _check_records(store: Store, record: StoreRecord, report: VerifyReport) -> N
     report.num_shards = len(record.shards)
     planned = [shard for plan in record.plans for shard in plan.shards]
     if not planned:
-        report.add_finding(store.plan_dir, "no image is planned", "run the same embed command again")
+        report.add_finding(store.plan_dir, "no images are planned", "run the same embed command again")
     for number, shard in enumerate(planned):
         if shard.ordinal != number:
-            report.add_finding(store.plan_dir, f"shard {number} has the ordinal {shard.ordinal}", _BACKUP)
+            report.add_finding(store.plan_dir, f"shard {number} has ordinal {shard.ordinal}", _BACKUP)
     for one, other in pairwise(planned):
         if one.ids.stop > other.first_id:
             report.add_finding(store.plan_dir, f"shards {one.ordinal} and {other.ordinal} share ids", _BACKUP)
     written = record.model_dump(mode="json")
     for name, value in spec_metadata(record.encoder).items():
         if name != "encoder" and written[name] != value:
-            report.add_finding(store.record_path, f"its {name} is not that of its encoder", _BACKUP)
+            report.add_finding(store.record_path, f"its {name} does not match its encoder", _BACKUP)
     summary = store.summary_path
     try:
         unsealed_json(summary.read_bytes())
@@ -149,7 +149,7 @@ def _check_records(store: Store, record: StoreRecord, report: VerifyReport) -> N
         pass
     except (OSError, ValueError) as error:
         report.add_finding(
-            summary, f"it is damaged ({error})", "remove it; nothing reads it, and the next embed writes it"
+            summary, f"it is damaged ({error})", "delete it; nothing reads it, and the next embed run rewrites it"
         )
 
 
@@ -164,14 +164,14 @@ def _read_deleted(store: Store, record: StoreRecord, report: VerifyReport) -> np
     num_known = sum(len(tombstones_between(deleted, shard.ids)) for shard in planned)
     if num_known != len(deleted):
         what = f"{len(deleted) - num_known} of its ids belong to no shard"
-        report.add_finding(store.root / "tombstones.parquet", what, "a plan is lost: put it back from a backup")
+        report.add_finding(store.root / "tombstones.parquet", what, "a plan is missing: restore it from a backup")
     return deleted
 
 
 def _planned(
     store: Store, record: StoreRecord, report: VerifyReport
 ) -> Iterator[tuple[Shard, Sequence[ImageEntry] | None]]:
-    """Every shard that is to be embedded, with its images where they are listed."""
+    """Yield every shard that is not dropped, with its images if the plan lists them."""
     for plan in record.plans:
         listed = _listed(store, plan, report) if plan.has_entries else (None for _ in plan.shards)
         pairs = zip(plan.shards, listed, strict=False)
@@ -182,12 +182,12 @@ def _listed(store: Store, plan: Plan, report: VerifyReport) -> Iterator[Sequence
     path = store.entries_path(plan)
     try:
         if sha256_of(path) != plan.entries_sha256:
-            raise StoreError(f"{path}: its bytes are not those that its plan was written with; {_BACKUP}")
+            raise StoreError(f"{path}: its hash does not match its plan; {_BACKUP}")
         entries = store.entries_of(plan)
         for shard in plan.shards:
             members = list(islice(entries, shard.room))
             if listing_hash(members) != shard.shard_id:
-                raise StoreError(f"{path}: what it lists for shard {shard.ordinal} is not what was planned; {_BACKUP}")
+                raise StoreError(f"{path}: its images of shard {shard.ordinal} do not match the plan; {_BACKUP}")
             yield members
     except OSError as error:
         report.add_finding(path, f"it cannot be read ({error.strerror})", _BACKUP)
@@ -200,7 +200,7 @@ def _listed(store: Store, plan: Plan, report: VerifyReport) -> Iterator[Sequence
 
 
 def _read_markers(store: Store, record: StoreRecord, report: VerifyReport) -> dict[int, CommitMarker]:
-    """The commit markers that are as they should be."""
+    """The valid commit markers, by ordinal. The others become findings."""
     markers, missing = {}, []
     for shard in record.shards:
         path = store.marker_path(shard.ordinal)
@@ -211,14 +211,14 @@ def _read_markers(store: Store, record: StoreRecord, report: VerifyReport) -> di
             continue
         except (OSError, ValueError) as error:
             reason = first_line(error)
-            report.add_finding(path, f"it is damaged ({reason}), so that its shard does not count", _EMBED_AGAIN)
+            report.add_finding(path, f"it is damaged ({reason}), so its shard does not count", _EMBED_AGAIN)
             continue
         if (marker.ordinal, marker.shard_id, marker.fingerprint) == (shard.ordinal, shard.shard_id, record.fingerprint):
             markers[shard.ordinal] = marker
         else:
-            report.add_finding(path, "it is another shard's or another encoder's", _EMBED_AGAIN)
+            report.add_finding(path, "it belongs to another shard or another encoder", _EMBED_AGAIN)
     if missing:
-        what = f"it is unfinished: {len(missing)} of {report.num_shards} shards are not embedded, first {missing[0]}"
+        what = f"unfinished: {len(missing)} of {report.num_shards} shards are not embedded, first {missing[0]}"
         report.add_finding(store.root, what, "run the same embed command again")
     return markers
 
@@ -230,14 +230,14 @@ def _read_whole(store: Store, marker: CommitMarker, report: VerifyReport) -> pa.
             table = read_part(path)
             table.validate(full=True)
             return table
-        report.add_finding(path, "its bytes are not those of its stats file", _EMBED_AGAIN)
+        report.add_finding(path, "its size or hash does not match its commit marker", _EMBED_AGAIN)
     except (OSError, pa.ArrowException, StoreError) as error:
         report.add_finding(path, f"it cannot be read ({first_line(error)})", _EMBED_AGAIN)
     return None
 
 
 def _live_rows(table: pa.Table, deleted: np.ndarray | None) -> Iterator[tuple[int, str]]:
-    """Ids and keys of the rows that no tombstone names."""
+    """Ids and keys of the rows without a tombstone."""
     ids = set() if deleted is None else set(deleted.tolist())
     pairs = zip(table["id"].to_pylist(), table["key"].to_pylist(), strict=True)
     return ((number, key) for number, key in pairs if number not in ids)
@@ -255,17 +255,17 @@ def _check_keys(view: StoreView, deleted: np.ndarray, hashes: array, report: Ver
         for number, key in _live_rows(table, deleted):
             if hash(key) in wanted:
                 rows.setdefault(key, []).append(number)
-    named = [f"{key!r} of ids {', '.join(map(str, ids[:_NAMED]))}" for key, ids in rows.items() if len(ids) > 1]
-    if named:  # else two keys of one hash
-        what = f"{len(repeated)} keys stand for more than one image: {'; '.join(named)}"
+    named = [f"{key!r} (ids {', '.join(map(str, ids[:_NAMED]))})" for key, ids in rows.items() if len(ids) > 1]
+    if named:  # otherwise two keys share a hash
+        what = f"{len(repeated)} keys name more than one image: {'; '.join(named)}"
         report.add_finding(
-            view.store.embeddings_dir, what, "embed one of the sources again with a --key-prefix or a --key-column"
+            view.store.embeddings_dir, what, "embed one of the sources again with --key-prefix or --key-column"
         )
 
 
 def _check_names(store: Store, record: StoreRecord, markers: Mapping[int, CommitMarker], report: VerifyReport) -> None:
-    """Look for files that are none of the store's."""
-    ordinals = {shard.ordinal for plan in record.plans for shard in plan.shards}  # with those that were dropped
+    """Look for files that do not belong to the store."""
+    ordinals = {shard.ordinal for plan in record.plans for shard in plan.shards}  # including dropped shards
     known = {store.part_of(marker).name for marker in markers.values()}
     known |= {store.marker_path(ordinal).name for ordinal in ordinals}
     known |= {f"{plan.number:05d}.json" for plan in record.plans}
@@ -275,10 +275,10 @@ def _check_names(store: Store, record: StoreRecord, markers: Mapping[int, Commit
             continue
         part = _PART.fullmatch(path.name)
         is_temporary = path.name.startswith(".") and path.suffix == ".tmp"
-        # what a killed job leaves: a list whose plan was not written, a part that no marker names (any more)
+        # a killed job can leave a list whose plan was not written, or a part that no marker names
         if is_temporary or path.name == f"{len(record.plans):05d}.parquet" or (part and int(part[1]) in ordinals):
             report.leftovers.append(str(path))
         else:
             report.add_finding(
-                path, "no plan speaks of it", "put the plan back if one is lost, else move the file away"
+                path, "no plan mentions it", "restore the plan if one is missing, otherwise move the file away"
             )

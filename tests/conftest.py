@@ -1,4 +1,4 @@
-"""What several test files need: a tiny CLIP on disk, a folder of photos, one Ray for all, the shared data."""
+"""Shared fixtures: a tiny CLIP on disk, a folder of photos, one Ray for the session, the shared data."""
 
 import json
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the session's Ray, so that nobody has to remember to."""
+    """Mark every test that uses the session's Ray."""
     for item in items:
         if "ray_session" in item.fixturenames:
             item.add_marker(pytest.mark.ray)
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of shared data, see CONTRIBUTING; tests that need it are skipped where it is absent."""
+    """The folder of shared data; see CONTRIBUTING. Tests that need it are skipped if it is missing."""
     folder = Path(os.environ.get("CLIPSIEVE_SHARED", ROOT.parent / "shared"))
     if not (folder / "data").is_dir():
         pytest.skip(f"no shared data at {folder}; set CLIPSIEVE_SHARED")
@@ -40,7 +40,7 @@ def tiny_config() -> dict:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny CLIP with fixed random weights, by its `local-dir:` name."""
+    """The `local-dir:` name of a tiny CLIP with fixed random weights."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -56,7 +56,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def resnet_model(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict) -> str:
-    """A tiny CLIP whose image tower cannot be pruned, by its `local-dir:` name."""
+    """The `local-dir:` name of a tiny CLIP whose image tower cannot be pruned."""
     import open_clip
     from safetensors.torch import save_file
 
@@ -70,7 +70,7 @@ def resnet_model(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict) ->
 
 @pytest.fixture(scope="session")
 def make_image() -> Callable[[int, int, int], Image.Image]:
-    """Makes a smooth colourful RGB image of a width and height; another one for another seed."""
+    """Makes a smooth colourful RGB image of a given width and height. Each seed gives another image."""
 
     def make(width: int, height: int, seed: int = 0) -> Image.Image:
         random = np.random.default_rng(seed)
@@ -84,7 +84,7 @@ def make_image() -> Callable[[int, int, int], Image.Image]:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory, make_image: Callable[..., Image.Image]) -> Path:
-    """A folder of 12 small good images, in two formats and two folders. Not to be written to: copy it."""
+    """A folder of 12 small good images, in two formats and two folders. Read-only: copy it to change it."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "more").mkdir()
     for number in range(12):
@@ -96,7 +96,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory, make_image: Callable[..., I
 
 @pytest.fixture(scope="session")
 def spec() -> EncoderSpec:
-    """The spec of an encoder that does not exist, of embeddings of 4: for tests that need no model."""
+    """The spec of an imaginary encoder with embeddings of size 4, for tests that need no model."""
     return EncoderSpec(
         source=ModelSource(model="local-dir:/models/none"),
         architecture={"embed_dim": 4, "vision_cfg": {"layers": 2}, "text_cfg": {"layers": 1}},
@@ -112,10 +112,10 @@ def spec() -> EncoderSpec:
 
 @pytest.fixture(scope="session")
 def ray_session():
-    """Ray on this machine, started once: a start costs seconds."""
+    """Ray on this machine, started once per session because a start takes seconds."""
     from pipeline.workers.session import ray_session
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)  # on this machine, whatever cluster the user works with
+        patch.delenv("RAY_ADDRESS", raising=False)  # stay on this machine, even if the user works with a cluster
         with ray_session(None):
             yield

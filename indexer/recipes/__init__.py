@@ -1,1 +1,1 @@
-"""How an index is made of vectors: one file per kind of index."""
+"""How to build an index from vectors: one module per kind of index."""

@@ -1,4 +1,4 @@
-"""Exact search: every vector is compared. The only recipe so far.
+"""Exact search: every query is compared with every vector. The only recipe so far.
 
 Shapes: n vectors of a part, E embedding width.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def flat_index(dim: int, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> faiss.IndexIDMap2:
-    """Build an exact inner-product index from `(ids int64 [n], vectors float32 [n, E])` parts, one after the other."""
+    """Build an exact inner-product index from parts: `(ids int64 [n], vectors float32 [n, E])`, one at a time."""
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
     for ids, vectors in parts:
         if len(ids):

@@ -1,1 +1,1 @@
-"""Files that survive: written whole or not at all, sealed by their own hash, owned by one job."""
+"""Durable files: written whole or not at all, sealed with a hash of their own bytes, owned by one job."""

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all. Does not lock; callers decide who may write."""
+"""Write a file whole or not at all. Takes no lock; callers decide who may write."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from pipeline.errors import StoreError
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then move it into place.
 
-    The temporary name is unique, so that two writers never share one, and it is removed if anything fails.
+    The temporary name is unique, so two writers never share one. The temporary file is removed if anything fails.
 
     Args:
         path: Where the finished file appears.
@@ -32,7 +32,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         reason = error.strerror or error
-        raise StoreError(f"cannot write {path}: {reason}; free space or choose another place") from error
+        raise StoreError(f"cannot write {path}: {reason}; free space or choose another location") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError:  # some network file systems cannot sync a folder; the rename itself is done
+    except OSError:  # some network file systems cannot sync a folder, but the rename itself is done
         pass
     finally:
         os.close(descriptor)

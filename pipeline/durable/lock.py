@@ -1,4 +1,4 @@
-"""One job per store: a lock file with owner and heartbeat. Works on shared file systems; needs no server."""
+"""One job per store: a lock file with an owner and a heartbeat. Works on shared file systems and needs no server."""
 
 import json
 import os
@@ -19,13 +19,13 @@ STALE_AFTER_S = 120.0
 
 @contextmanager
 def store_lock(root: Path) -> Iterator[None]:
-    """Hold `root/lock.json` for as long as the block runs.
+    """Hold `root/lock.json` while the block runs.
 
     A lock is taken over if its owner's process is gone (same host), or if its heartbeat is older than
-    `STALE_AFTER_S` seconds (any host: a process id may have passed to another process).
+    `STALE_AFTER_S` seconds (any host, because a process id can be reused).
 
     Raises:
-        StoreLocked: If another job is alive in this store; the message names it.
+        StoreLocked: If another live job holds the store. The message names it.
     """
     path = root / "lock.json"
     owner = {"owner": uuid.uuid4().hex, "host": socket.gethostname(), "place": _place()}
@@ -59,11 +59,11 @@ def _acquire(path: Path, owner: dict) -> None:
             return
         if _is_stale(path) and _took_over(path, owner):
             return
-    raise StoreLocked(f"the store {path.parent} was just taken by another job; wait for it")
+    raise StoreLocked(f"the store {path.parent} was just locked by another job; wait until that job is done")
 
 
 def _create(path: Path) -> int | None:
-    """Descriptor of a file that this call made, None if there was one."""
+    """Descriptor of the file if this call created it, None if it already existed."""
     try:
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
@@ -73,7 +73,7 @@ def _create(path: Path) -> int | None:
 
 
 def _is_stale(path: Path) -> bool:
-    """Whether the lock may be taken over; False if it is gone; StoreLocked if its owner lives."""
+    """Whether the lock may be taken over. False if it is gone; raises StoreLocked if its owner is alive."""
     holder = _read(path)
     try:
         age_s = time.time() - holder.get("heartbeat", path.stat().st_mtime)
@@ -83,18 +83,18 @@ def _is_stale(path: Path) -> bool:
         return True
     raise StoreLocked(
         f"the store {path.parent} is in use by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
-        f"(heartbeat {age_s:.0f} s ago); wait for it, or stop it"
+        f"(last heartbeat {age_s:.0f} s ago); wait until it is done, or stop it"
     )
 
 
 def _took_over(path: Path, owner: dict) -> bool:
-    # Of all that found the lock stale, the one that makes this file looks again, and puts its own lock in place.
-    # Removing the stale lock instead would let a slow one remove the lock of a quick one.
+    # Of all jobs that find the lock stale, the one that creates this file checks again and replaces the lock with its
+    # own. If they removed the stale lock instead, a slow job could remove the new lock of a fast one.
     guard = path.with_name(".lock.takeover.tmp")
     descriptor = _create(guard)
     if descriptor is None:
         with suppress(FileNotFoundError):
-            if time.time() - guard.stat().st_mtime > STALE_AFTER_S:  # its maker died within an instant of making it
+            if time.time() - guard.stat().st_mtime > STALE_AFTER_S:  # its creator died right after creating it
                 guard.unlink()
         return False
     os.close(descriptor)
@@ -110,9 +110,9 @@ def _took_over(path: Path, owner: dict) -> bool:
 def _beat(path: Path, owner: dict, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_S):
         holder = _read(path)
-        if holder and holder.get("owner") != owner["owner"]:  # unreadable for once is not taken over
+        if holder and holder.get("owner") != owner["owner"]:  # one failed read does not mean it was taken over
             return
-        with suppress(StoreError):  # a missed beat is made good by the next
+        with suppress(StoreError):  # the next beat makes up for a missed one
             write_json(path, {**owner, "heartbeat": time.time()})
 
 
@@ -124,7 +124,7 @@ def _read(path: Path) -> dict:
 
 
 def _place() -> str:
-    """Where a process id means the same process: containers may share a host's name and not its processes."""
+    """Host and PID namespace, which give a process id its meaning: containers can share a host name, not processes."""
     try:
         processes = str(Path("/proc/self/ns/pid").readlink())
     except OSError:

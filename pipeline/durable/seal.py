@@ -1,6 +1,6 @@
-"""Files that carry a hash of their own bytes, so that a flipped one is noticed: the small files of a store.
+"""Seals: the small files of a store carry a hash of their own bytes, so any flipped byte is detected.
 
-A seal is `sha256:` and 64 digits near the end of the file: the hash of all its bytes, with zeros for the digits.
+A seal is `sha256:` and 64 hex digits near the end of the file: the hash of all its bytes, with zeros as the digits.
 """
 
 import hashlib
@@ -13,24 +13,24 @@ from pipeline.durable.atomic import write_atomically
 _MARK = b"sha256:"
 _DIGITS = b"0" * 64
 UNSEALED = (_MARK + _DIGITS).decode()
-"""What stands in the place of a seal until `sealed` fills it in."""
+"""Placeholder for a seal until `sealed` fills it in."""
 
 
 def sealed(data: bytes) -> bytes:
-    """The bytes of a file with its seal filled in; the last `UNSEALED` in them is its place."""
+    """Fill in the seal of a file's bytes. It replaces the last `UNSEALED` in them."""
     head, _, tail = data.rpartition(UNSEALED.encode())
     return head + _MARK + hashlib.sha256(data).hexdigest().encode() + tail
 
 
 def check_seal(data: bytes) -> None:
-    """Refuse bytes that are not as they were sealed.
+    """Check that bytes have not changed since they were sealed.
 
     Raises:
-        ValueError: If any of them changed, or there is no seal.
+        ValueError: If any byte changed, or there is no seal.
     """
     head, mark, tail = data.rpartition(_MARK)
     if hashlib.sha256(head + mark + _DIGITS + tail[64:]).hexdigest().encode() != tail[:64]:
-        raise ValueError("its bytes are not those that were sealed")
+        raise ValueError("its bytes do not match its seal")
 
 
 def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
@@ -40,10 +40,10 @@ def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def unsealed_json(data: bytes) -> dict[str, Any]:
-    """The value of sealed JSON.
+    """Parse sealed JSON, without its seal.
 
     Raises:
-        ValueError: If its seal is missing or broken.
+        ValueError: If the seal is missing or does not match.
     """
     check_seal(data)
     value = json.loads(data)

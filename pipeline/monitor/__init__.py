@@ -1,1 +1,1 @@
-"""What a run tells: its progress, its events, its failures, and what limited it."""
+"""What a run reports: its progress, its events, its failures, and what limited it."""

@@ -1,4 +1,4 @@
-"""Where the time went: from commit markers to rates, the stage that bounds them, and a sentence. Pure."""
+"""Where the time went: compute rates, the limiting stage and a summary sentence from commit markers. Pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -10,27 +10,27 @@ from pipeline.store.records import CommitMarker, Timings
 def summarize(
     markers: Sequence[CommitMarker], elapsed_s: float, num_workers: int, num_cpus: int, num_gpus: int, has_policy: bool
 ) -> dict[str, Any]:
-    """What a run cost.
+    """Summarize what a run cost.
 
     Args:
-        markers: Of the shards that this run committed.
-        elapsed_s: From the first shard handed out to the last one committed.
-        num_workers: Encode workers.
-        num_cpus: Cores of the cluster.
-        num_gpus: GPUs of the cluster.
+        markers: Commit markers of the shards that this run committed.
+        elapsed_s: Seconds from the first shard handed out to the last one committed.
+        num_workers: Number of encode workers.
+        num_cpus: Number of cores in the cluster.
+        num_gpus: Number of GPUs in the cluster.
         has_policy: Whether the tower was pruned.
 
     Returns:
-        Rates in images per second: end to end; and what decoding and encoding would reach alone, on all cores or all
-        workers. The share of what they would reach together at best: 1/(1/decode + 1/encode) where they share the
-        cores, the slower of the two where they do not. Seconds by stage, summed over workers. `bound_by`, and a
-        sentence that says what it means.
+        Rates in images per second: end to end, and what decoding and encoding would each reach alone, on all cores or
+        all workers. `share_of_ideal`: the fraction achieved of the best combined rate, which is
+        1/(1/decode + 1/encode) if they share the cores, otherwise the slower of the two. Seconds per stage, summed
+        over workers. `bound_by`, and a sentence that explains it.
     """
     num_images = sum(marker.num_images for marker in markers)
     seconds = {name: sum(marker.timings_s.get(name, 0.0) for marker in markers) for name in STAGES}
     if not num_images or not elapsed_s:
         return {"num_images": num_images, "elapsed_s": elapsed_s, "seconds": seconds}
-    # without GPUs workers and decode tasks share the cores, and seconds on the clock would count each other's
+    # without GPUs, workers and decode tasks share the cores, so wall time would include each other's work
     encode_s = seconds["encode_s"] / num_workers if num_gpus else seconds["encode_cpu_s"] / num_cpus
     rates = {
         "end_to_end": num_images / elapsed_s,
@@ -80,15 +80,15 @@ def _sentence(bound_by: str, rates: dict[str, float | None], num_cpus: int, num_
     if num_gpus:
         if bound_by == "decode":
             return (
-                f"decode-bound: {cores} give {decode} images/s, the encoder could do {encode}; pruning will not help "
-                "until there are more cores, or smaller images"
+                f"decode-bound: {cores} can decode {decode} images/s, the encoder could do {encode}; pruning will not "
+                "help without more cores or smaller images"
             )
-        more = "a sharper policy or more GPUs help" if has_policy else "pruning or more GPUs help"
-        return f"encode-bound: the encoder gives {encode} images/s, {cores} could decode {decode}; {more}"
-    both = f"{cores} would give {decode} images/s decoding alone, {encode} encoding alone, and share their time"
+        more = "a sharper policy or more GPUs will help" if has_policy else "pruning or more GPUs will help"
+        return f"encode-bound: the encoder can do {encode} images/s, {cores} could decode {decode}; {more}"
+    both = f"{cores} could decode {decode} images/s or encode {encode} images/s, but decoding and encoding share them"
     if bound_by == "decode":
-        return f"decode-bound: {both}; pruning further saves little, more cores or smaller images help"
-    return f"encode-bound: {both}; {'a sharper policy' if has_policy else 'pruning'}, more cores or a GPU help"
+        return f"decode-bound: {both}; more pruning will save little, more cores or smaller images will help"
+    return f"encode-bound: {both}; {'a sharper policy' if has_policy else 'pruning'}, more cores or a GPU will help"
 
 
 def _shown(rate: float | None) -> str:

@@ -1,4 +1,4 @@
-"""What a run tells while it lasts: the event log of the store, Prometheus metrics, Weights & Biases."""
+"""Reporting during a run: the store's event log, Prometheus metrics, Weights & Biases."""
 
 import json
 import platform
@@ -13,21 +13,21 @@ from pipeline.monitor.progress import Tick
 
 
 class Reporting:
-    """Passes ticks and events on to whoever was asked for; a context."""
+    """Sends ticks and events to the log, the callback and the chosen services. A context manager."""
 
     def __init__(
         self, log: Path, on_tick: Callable[[Tick], None], metrics_port: int | None = None, wandb: str | None = None
     ) -> None:
-        """Open what was asked for.
+        """Start the chosen services.
 
         Args:
-            log: JSON-lines file that events are appended to.
-            on_tick: Told of every tick as well.
-            metrics_port: Port to serve Prometheus metrics on.
+            log: JSON-lines file to append events to.
+            on_tick: Called with every tick.
+            metrics_port: Port for Prometheus metrics.
             wandb: Weights & Biases project.
 
         Raises:
-            ConfigError: If a package is missing, or the port is taken.
+            ConfigError: If a package is missing, the port is in use, or wandb cannot start.
         """
         self._log = log
         self._on_tick = on_tick
@@ -44,7 +44,7 @@ class Reporting:
             self._wandb.finish()
 
     def tick(self, tick: Tick) -> None:
-        """How far the run is."""
+        """Report how far the run is."""
         if self._metrics:
             self._metrics.set(tick)
         if self._wandb:
@@ -52,13 +52,17 @@ class Reporting:
         self._on_tick(tick)
 
     def event(self, event: str, **details: Any) -> None:
-        """Something that happened, with what is known of it."""
+        """Log an event with its details.
+
+        Raises:
+            StoreError: If the log cannot be written.
+        """
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "host": platform.node(), "event": event}
         try:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line | details, ensure_ascii=False) + "\n")
         except OSError as error:
-            raise StoreError(f"cannot write {self._log}: {error.strerror}; free space, or move the store") from error
+            raise StoreError(f"cannot write {self._log}: {error.strerror}; free space or move the store") from error
         if self._metrics:
             self._metrics.count(event)
 
@@ -73,17 +77,19 @@ class _Metrics:
         self._gauges = {
             name: Gauge(f"clipsieve_{name}", text, registry=registry)
             for name, text in {
-                "images_planned": "Images of the whole store; 0 until tars are counted",
-                "images_done": "Images embedded or failed, of the whole store",
-                "images_failed": "Images that became rows without an embedding",
+                "images_planned": "Planned images in the whole store; 0 until tars are counted",
+                "images_done": "Embedded and failed images in the whole store",
+                "images_failed": "Failed images in the whole store (rows without an embedding)",
                 "images_per_second": "End-to-end rate of this run",
             }.items()
         }
-        self._events = Counter("clipsieve_events", "What happened in this run", ["event"], registry=registry)
+        self._events = Counter("clipsieve_events", "Events in this run, by type", ["event"], registry=registry)
         try:
             self._server, self._thread = start_http_server(port, registry=registry)
         except OSError as error:
-            raise ConfigError(f"--metrics-port {port}: {error.strerror}; choose a free port") from error
+            raise ConfigError(
+                f"cannot listen on --metrics-port {port}: {error.strerror}; choose a free port"
+            ) from error
 
     def set(self, tick: Tick) -> None:
         self._gauges["images_planned"].set(tick.num_total or 0)
@@ -105,9 +111,11 @@ def _start_wandb(project: str) -> Any:
     try:
         import wandb
     except ImportError as error:
-        raise ConfigError("--wandb needs the package wandb: pip install wandb") from error
+        raise ConfigError("--wandb needs wandb: pip install wandb") from error
     try:
         return wandb.init(project=project, job_type="embed")
-    except Exception as error:  # its own errors, of the network or of a missing login
+    except Exception as error:  # wandb's own errors, from the network or a missing login
         reason = first_line(error)
-        raise ConfigError(f"--wandb {project}: {reason}; run `wandb login`, or set WANDB_MODE=offline") from error
+        raise ConfigError(
+            f"cannot start --wandb {project}: {reason}; run `wandb login`, or set WANDB_MODE=offline"
+        ) from error

@@ -1,4 +1,4 @@
-"""The meter of a run: progress from the workers becomes ticks, and too many failures end the run."""
+"""The meter of a run: turns progress from the workers into ticks, and stops a run with too many failures."""
 
 import time
 from collections import Counter
@@ -10,14 +10,14 @@ from pipeline.store.records import CommitMarker
 from pipeline.store.view import StoreView
 
 FEW_IMAGES = 1000
-"""The share of failures is not judged on fewer images than this."""
+"""While a run is active, the fraction of failures is taken of at least this many images."""
 
 
 class Meter:
-    """Turns progress into ticks, and stops a run in which too many images fail. It counts images, not shards."""
+    """Turns progress into ticks, and stops a run if too many images fail. Counts images, not shards."""
 
     def __init__(self, view: StoreView, on_tick: Callable[[Tick], None], max_bad_fraction: float | None) -> None:
-        """Start the clock; `view` is the store before the run."""
+        """Start the clock. `view` is the store before the run."""
         self._committed = list(view.committed.values())
         self._num_before = sum(marker.num_images + marker.num_removed for marker in self._committed)
         self._num_total = view.record.num_images
@@ -26,33 +26,33 @@ class Meter:
         self.started = time.perf_counter()
 
     def __call__(self, progress: Progress) -> None:
-        """Pass progress on as a tick; raise InputError if more images failed than may."""
+        """Report progress as a tick. Raises InputError if too many images failed."""
         num_done, _, num_failed = self._counts(progress)
         rate = (num_done - self._num_before) / (time.perf_counter() - self.started)
         self._on_tick(Tick(num_done, self._num_total, num_failed, rate))
         self.check_failures(progress)
 
     def check_failures(self, progress: Progress, is_over: bool = False) -> None:
-        """Raise InputError if more images failed than may."""
+        """Raise InputError if too many images failed."""
         if self._max_bad_fraction is None:
             return
         num_done, failed, num_failed = self._counts(progress)
         if num_failed > self._max_bad_fraction * (num_done if is_over else max(num_done, FEW_IMAGES)):
-            kinds = ", ".join(f"{count} {status}" for status, count in failed.items()) or "in shards not committed yet"
+            kinds = ", ".join(f"{count} {status}" for status, count in failed.items()) or "in uncommitted shards"
             raise InputError(
                 f"{num_failed} of {num_done} images failed ({kinds}), more than --max-bad-fraction "
-                f"{self._max_bad_fraction}; the rows that are not ok say why, what is committed stays"
+                f"{self._max_bad_fraction}; see the error column of the failed rows. Committed shards are kept"
             )
 
     def _counts(self, progress: Progress) -> tuple[int, dict[str, int], int]:
-        """Images of the store done so far; those that failed, by status in committed shards, and in all."""
+        """Images done so far in the store, failed ones by status in committed shards, and failed ones in total."""
         num_done = self._num_before + progress.num_under_way + sum(marker.num_images for marker in progress.finished)
         failed = sum_failed([*self._committed, *progress.finished])
         return num_done, failed, sum(failed.values()) + progress.num_failed_under_way
 
 
 def sum_failed(markers: Iterable[CommitMarker]) -> dict[str, int]:
-    """Failed images by status, over some shards."""
+    """Number of failed images by status, summed over shards."""
     totals: Counter[str] = Counter()
     for marker in markers:
         totals.update(marker.failed)

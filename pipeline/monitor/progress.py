@@ -10,20 +10,20 @@ from pipeline.store.records import CommitMarker
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Where a run stands: images, counted over committed shards and those under way."""
+    """State of a run: images counted over committed and active shards."""
 
     num_done: int
     num_total: int | None
-    """None where tars are still to be counted."""
+    """None while tars are not counted yet."""
     num_failed: int
     images_per_second: float
 
 
 class ProgressLine:
-    """Images done / total, images per second, failed, time left; refreshed in place, on standard error."""
+    """Images done and total, images per second, failures and time left, refreshed in place on standard error."""
 
     def __init__(self, title: str, enabled: bool = True) -> None:
-        """Nothing is shown before the block is entered, or if not `enabled`."""
+        """Create a line. It is shown only inside the `with` block, and only if `enabled`."""
         self._bar = bars.Progress(
             bars.TextColumn("{task.description}"),
             bars.BarColumn(bar_width=24),
@@ -43,7 +43,7 @@ class ProgressLine:
         self._bar.stop()
 
     def __call__(self, tick: Tick) -> None:
-        """Show a new state."""
+        """Show a new tick."""
         self._bar.update(
             self._task,
             completed=tick.num_done,
@@ -55,13 +55,13 @@ class ProgressLine:
 
 @dataclass
 class Progress:
-    """How far a run is: images done and failed in shards under way, and what finished."""
+    """Progress of a run: images done and failed in active shards, and finished shards."""
 
     num_workers: int = 0
-    """Most that were busy at a time."""
+    """Maximum number of workers that were busy at the same time."""
 
     num_under_way: int = 0
     num_failed_under_way: int = 0
     finished: list[CommitMarker] = field(default_factory=list)
     damaged: dict[int, str] = field(default_factory=dict)
-    """Why shards were set aside, by ordinal: their source cannot be read."""
+    """Shards whose source cannot be read: the reasons, by ordinal."""

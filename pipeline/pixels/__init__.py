@@ -1,1 +1,1 @@
-"""From files to uint8 pixels at the model's size, on the encoder's device. A bad image is a result with its reason."""
+"""From files to uint8 pixels at the model's size, on the encoder's device. A bad image gives a result with a reason."""

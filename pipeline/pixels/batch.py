@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedBatch:
-    """Images as pixels, or as JPEGs that a device is still to decode. B slots, one per entry."""
+    """Images as pixels, or as JPEGs that a device will decode. B slots, one per entry."""
 
     entries: Sequence[ImageEntry]
     pixels: "np.ndarray | Tensor"
-    """uint8 [B, H, W, 3], zeros where an image failed. While there are `jpegs`: of the other slots only, in order."""
+    """uint8 [B, H, W, 3], zeros where an image failed. While there are `jpegs`, only the other slots, in order."""
 
     results: Sequence[ImageResult]
-    """What is known of each image, in the order of the entries."""
+    """One result per image, in the order of the entries."""
 
     jpegs: Mapping[int, np.ndarray] = field(default_factory=dict)
-    """Encoded bytes, uint8 [N], of the images that are left to the device, by slot."""
+    """Encoded bytes, uint8 [N], of the images left to the device, by slot."""
 
     cpu_s: float = 0.0
-    """Processor time that decoding took so far, in seconds."""
+    """CPU time spent on decoding so far, in seconds."""
 
     @property
     def is_ok_B(self) -> np.ndarray:
@@ -36,9 +36,9 @@ class DecodedBatch:
 
     @property
     def num_failed(self) -> int:
-        """Images without pixels."""
+        """Number of images without pixels."""
         return sum(not result.is_ok for result in self.results)
 
     def first_failed(self) -> ImageResult | None:
-        """The first image without pixels, if there is one."""
+        """The first image without pixels, or None."""
         return next((result for result in self.results if not result.is_ok), None)

@@ -1,8 +1,8 @@
 """From files to uint8 pixels at the model's size. Home of Pillow in the pipeline; no torch.
 
-An image that fails is a record with its reason and a slot of zeros, so that batches keep their shape. Resizing and
-cropping are open_clip's, to the pixel, on RGB images. Modes other than RGB are converted first: alpha is dropped,
-16-bit grey is scaled (not clipped), the first frame of an animation is taken, EXIF rotation is honoured.
+An image that fails becomes a result with a reason and a slot of zeros, so batches keep their shape. On RGB images,
+resizing and cropping match open_clip to the pixel. Other modes are converted to RGB first: alpha is dropped, 16-bit
+grey is scaled (not clipped), animations give their first frame, and EXIF rotation is applied.
 """
 
 import faulthandler
@@ -32,7 +32,7 @@ _END_OF_JPEG = b"\xff\xd9"
 
 
 class _Rejected(Exception):
-    """An image that becomes a failed row: (status, reason)."""
+    """The image becomes a failed row. Arguments: status, reason."""
 
 
 def decode_batch(
@@ -44,13 +44,14 @@ def decode_batch(
     """Decode images to the tower's input size.
 
     Args:
-        entries: The batch, in plan order; those without bytes are read from where their `uri` says.
+        entries: The batch, in plan order. Entries without bytes are read from their `uri`.
         preprocess: Target size and how to reach it.
         max_pixels: Larger images are refused before their pixels are decoded.
-        timeout_s: End this process if one image takes longer: a decoder that hangs cannot be stopped otherwise.
+        timeout_s: End this process if one image takes longer than this. There is no other way to stop a hanging
+            decoder.
 
     Raises:
-        SourceUnavailable: If the server of an image does not answer.
+        SourceUnavailable: If the server of an image does not respond.
     """
     return _decode(entries, preprocess, max_pixels, timeout_s, lambda image, data, preprocess: False)
 
@@ -61,7 +62,7 @@ def decode_all_but_jpegs(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     timeout_s: float | None = None,
 ) -> DecodedBatch:
-    """Decode as `decode_batch`; but where `preprocess` names torchvision, only examine JPEGs a device can decode."""
+    """Decode as `decode_batch`, but if `preprocess` names torchvision, leave JPEGs that a device can decode encoded."""
     if preprocess.decoder == "pillow":
         return decode_batch(entries, preprocess, max_pixels, timeout_s)
     return _decode(entries, preprocess, max_pixels, timeout_s, _suits_a_device)
@@ -95,7 +96,7 @@ def _decode_into(
     timeout_s: float | None,
     is_left: Callable[[Image.Image, bytes, Preprocess], bool],
 ) -> tuple[ImageResult, bytes | None]:
-    """Decode one image, or leave its bytes to the caller."""
+    """Decode one image, or return its bytes for the device to decode."""
     width = height = digest = left = None
     status, reason = Status.OK, None
     try:
@@ -103,7 +104,7 @@ def _decode_into(
         digest = hashlib.sha256(data).hexdigest()
         with ending_this_process_after(timeout_s):
             image = _open(data)
-            if max(image.size) >= 2**31:  # more than the columns hold
+            if max(image.size) >= 2**31:  # does not fit the int32 columns
                 raise _Rejected(Status.TOO_LARGE, _too_many_pixels(image, max_pixels))
             width, height = image.size
             if width * height > max_pixels:
@@ -114,14 +115,14 @@ def _decode_into(
             else:
                 draft_size = _draft(image, preprocess)
                 image = to_rgb(image)
-                if image.size != draft_size:  # turned upright
+                if image.size != draft_size:  # rotated
                     width, height = height, width
                 slot[:] = np.asarray(fit(image, preprocess, (width, height)))
     except _Rejected as rejected:
         status, reason = rejected.args
     except SourceUnavailable:
         raise
-    except Exception as error:  # Pillow's decoders raise many kinds; each costs this one image
+    except Exception as error:  # Pillow's decoders raise many types; each fails only this image
         status, reason = Status.UNDECODABLE, first_line(error)
     if status != Status.OK:
         slot[:] = 0
@@ -133,10 +134,10 @@ def _too_many_pixels(image: Image.Image, max_pixels: int) -> str:
 
 
 def _suits_a_device(image: Image.Image, data: bytes, preprocess: Preprocess) -> bool:
-    """Whether a device's decoder gives the pixels that Pillow gives: that of an upright, whole RGB JPEG.
+    """Whether a device decodes the image to Pillow's pixels: true for upright, complete RGB JPEGs.
 
-    nvJPEG, as torchvision runs it, repeats the values of chroma that is stored at half size, where libjpeg
-    interpolates. That moves embeddings (cosines down to 0.978), unless resizing hides it.
+    Where chroma is stored at half size, nvJPEG as torchvision runs it repeats values, but libjpeg interpolates. That
+    shifts embeddings (cosines down to 0.978) unless resizing hides the difference.
     """
     if image.format != "JPEG" or image.mode != "RGB" or image.info.get("adobe_transform", 1) != 1:
         return False
@@ -145,17 +146,17 @@ def _suits_a_device(image: Image.Image, data: bytes, preprocess: Preprocess) -> 
     try:
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             return False
-    except Exception:  # Pillow looks past damaged EXIF data; leave it to Pillow
+    except Exception:  # damaged EXIF data, which Pillow tolerates; leave the image to Pillow
         return False
     has_full_chroma = len({component[1:3] for component in image.layer}) == 1
     return has_full_chroma or downscale_factor(image.size, preprocess) >= _CHROMA_MARGIN
 
 
 def _draft(image: Image.Image, preprocess: Preprocess) -> tuple[int, int]:
-    """Have a JPEG decoded at a half, a quarter or an eighth, where that is still twice the size it is resized to.
+    """Set a JPEG to be decoded at 1/2, 1/4 or 1/8, if that is at least twice its target size. Return the decoded size.
 
-    libjpeg does so while decoding, at a fraction of the cost; from twice the size on, resizing hides the difference.
-    Returns the size that will be decoded.
+    libjpeg scales while decoding, at a fraction of the cost. At twice the target size or more, resizing hides the
+    difference.
     """
     times = downscale_factor(image.size, preprocess) / _DRAFT_MARGIN
     factor = next((factor for factor in (8, 4, 2) if times >= factor), 1)
@@ -167,7 +168,7 @@ def _draft(image: Image.Image, preprocess: Preprocess) -> tuple[int, int]:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Load an opened image as upright RGB, whatever its mode."""
     image.load()
-    with suppress(Exception):  # damaged EXIF data says nothing of the rotation; the pixels are good
+    with suppress(Exception):  # damaged EXIF data has no usable rotation, but the pixels are good
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.float32)
@@ -178,7 +179,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
-    return image if image.mode == "RGB" else image.convert("RGB")  # converting copies
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert() copies
 
 
 def _open(data: bytes) -> Image.Image:
@@ -191,28 +192,28 @@ def _open(data: bytes) -> Image.Image:
 
 @cache
 def _formats() -> list[str]:
-    """What Pillow may open here; settles its ways on the first call in a process."""
-    Image.MAX_IMAGE_PIXELS = None  # the limit is ours, and says which image and how large
+    """Formats that Pillow may open. The first call in a process configures Pillow."""
+    Image.MAX_IMAGE_PIXELS = None  # replaced by our own limit, which reports the image and its size
     Image.init()
-    with suppress(ImportError):  # HEIC is a plugin's
+    with suppress(ImportError):  # HEIC needs a plugin
         from pillow_heif import register_heif_opener
 
         register_heif_opener()
-    # PostScript is a program: Pillow would hand it to Ghostscript
+    # PostScript is code, which Pillow would run in Ghostscript
     return [name for name in Image.ID if name != "EPS"]
 
 
 def _refuse_extreme_shape(image: Image.Image, preprocess: Preprocess) -> None:
-    # Scaling the short side of a 1 x 60,000 strip up to the target would make an image of gigabytes. The limit is not
-    # --max-pixels: a low one must not refuse small images for being scaled up to the tower's size.
+    # Scaling the short side of a 1 x 60,000 strip up to the target would give an image of gigabytes. The limit is not
+    # --max-pixels, because a low value must not refuse small images that are scaled up to the tower's size.
     limit = DEFAULT_MAX_PIXELS
     scale = max(preprocess.height, preprocess.width) / min(image.size)
     if preprocess.resize_mode == "shortest" and image.width * image.height * scale**2 > limit:
-        raise _Rejected(Status.TOO_LARGE, f"{image.width} x {image.height} would pass {limit} pixels when resized")
+        raise _Rejected(Status.TOO_LARGE, f"{image.width} x {image.height} would exceed {limit} pixels when resized")
 
 
 def open_rgb(uri: str) -> Image.Image:
-    """Read, open and load one image as upright RGB; raises what reading and Pillow raise."""
+    """Read, open and load one image as upright RGB. Raises whatever reading and Pillow raise."""
     return to_rgb(_open(read_image(uri)))
 
 
@@ -231,8 +232,8 @@ def _bytes_of(entry: ImageEntry) -> bytes:
 
 @contextmanager
 def ending_this_process_after(seconds: float | None) -> Iterator[None]:
-    """End this process if the block takes longer; it has one such clock."""
-    # A decoder that hangs in C does not look at Python's signals; faulthandler's thread needs no lock to end it.
+    """End this process if the block takes longer. A process has only one such timer, so blocks cannot be nested."""
+    # a decoder that hangs in C never handles Python's signals; faulthandler's thread does not need the GIL
     if seconds is None:
         yield
         return

@@ -1,6 +1,6 @@
-"""JPEGs decoded and resized on a device, by torchvision: by nvJPEG on a GPU, by libjpeg on a CPU.
+"""Decode and resize JPEGs on a device through torchvision: nvJPEG on a GPU, libjpeg on a CPU.
 
-The same code runs on both, so that all but nvJPEG itself is held against open_clip's pixels without a GPU.
+The same code runs on both, so everything but nvJPEG itself can be tested against open_clip's pixels without a GPU.
 """
 
 from collections.abc import Sequence
@@ -19,25 +19,25 @@ def decode_jpegs(jpegs: Sequence[np.ndarray], device: torch.device) -> list[Tens
     """Decode JPEGs.
 
     Args:
-        jpegs: Encoded bytes, uint8 [N] each.
-        device: Where to decode, and where the pixels stay.
+        jpegs: Encoded bytes, each uint8 [N].
+        device: Where to decode. The pixels stay there.
 
     Returns:
-        uint8 [3, H, W] each, None where the decoder refuses a file. EXIF rotation is not looked at.
+        Images, each uint8 [3, H, W], or None if the decoder refuses a file. EXIF rotation is ignored.
     """
-    encoded = [torch.tensor(data) for data in jpegs]  # copied: Ray's arrays cannot be written to, which torch minds
+    encoded = [torch.tensor(data) for data in jpegs]  # copied, because torch warns about Ray's read-only arrays
     try:
         return decode_jpeg(encoded, ImageReadMode.RGB, device)
-    except RuntimeError:  # of the first bad file, for all of them
+    except RuntimeError:  # one bad file fails the whole call
         if len(encoded) == 1:
             return [None]
     return [decode_jpegs([data], device)[0] for data in jpegs]
 
 
 def fit_tensor(image_CHW: Tensor, preprocess: Preprocess) -> Tensor:
-    """`fit.fit` for decoded pixels on a device: uint8 [3, h, w] to uint8 [H, W, 3].
+    """`resize.fit` for decoded pixels on a device: uint8 [3, h, w] to uint8 [H, W, 3].
 
-    Rounds to whole numbers after each direction, as Pillow does: without, cosines fall from 0.9994 to 0.9989.
+    Rounds to integers after each direction, as Pillow does. Without that, cosines drop from 0.9994 to 0.9989.
     """
     _, height, width = image_CHW.shape
     to_width, to_height = resized_size((width, height), preprocess)
@@ -48,7 +48,7 @@ def fit_tensor(image_CHW: Tensor, preprocess: Preprocess) -> Tensor:
     for size in steps:
         if size != pixels.shape[2:]:
             pixels = functional.interpolate(pixels, size, mode=resampling_name(preprocess), antialias=True)
-            pixels = pixels.add_(0.5).floor_().clamp_(0, 255)  # halves upwards
+            pixels = pixels.add_(0.5).floor_().clamp_(0, 255)  # round half up
     return _center_crop_or_pad(pixels[0], preprocess).permute(1, 2, 0).to(torch.uint8)
 
 

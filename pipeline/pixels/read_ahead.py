@@ -1,4 +1,4 @@
-"""Have a thread of its own read what a loop will want next."""
+"""Read the next items of a loop ahead of time, in a background thread."""
 
 import threading
 from collections.abc import Iterable, Iterator
@@ -10,9 +10,9 @@ _POLL_S = 0.1
 
 
 def read_ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-    """The same items in the same order, up to `depth` of them read before they are asked for.
+    """Yield the same items in the same order, reading up to `depth` items ahead in a thread.
 
-    What reading raises is raised here. The thread ends with this iterator, read to its end or not.
+    Exceptions from reading are raised here. The thread ends with this iterator, whether or not it was exhausted.
     """
     queue: Queue[tuple[str, object]] = Queue(depth)
     stopped = threading.Event()

@@ -11,19 +11,19 @@ from pipeline.model.spec import Preprocess
 def fit(image: Image.Image, preprocess: Preprocess, full_size: tuple[int, int] | None = None) -> Image.Image:
     """Resize and crop an RGB image as open_clip's inference transform does.
 
-    Only what is left after the crop is computed. Source of the rounding: torchvision's `Resize` and `CenterCrop`,
-    open_clip's `ResizeKeepRatio` and `CenterCropOrPad`; equality with them is a test.
+    Computes only the pixels that remain after the crop. Source of the rounding: torchvision's `Resize` and
+    `CenterCrop`, open_clip's `ResizeKeepRatio` and `CenterCropOrPad`. A test checks equality with them.
 
     Args:
         image: The image, or a smaller draft of it.
         preprocess: Target size and how to reach it.
-        full_size: Width and height of the image itself, where `image` is a draft.
+        full_size: Width and height of the full image, if `image` is a draft.
     """
     height, width = preprocess.height, preprocess.width
     resampling = Image.Resampling[resampling_name(preprocess).upper()]
     size = resized_size(full_size or image.size, preprocess)
     is_reduced = size[0] < image.width and size[1] < image.height
-    # Pillow resizes tall images down first and then across, which rounds otherwise than what is done for crops
+    # Pillow resizes tall images vertically first, which rounds differently from `_resize_part`
     is_whole = preprocess.resize_mode == "squash" or image.height >= 2 * image.width
     if is_whole or not is_reduced or size[0] < width or size[1] < height:
         resized = image if size == image.size else image.resize(size, resampling)
@@ -35,11 +35,11 @@ def fit(image: Image.Image, preprocess: Preprocess, full_size: tuple[int, int] |
 def _resize_part(
     image: Image.Image, size: tuple[int, int], part: tuple[int, int, int, int], resampling: Image.Resampling
 ) -> Image.Image:
-    """`image.resize(size).crop(part)` without computing the rest: across first and then down, as Pillow does."""
+    """`image.resize(size).crop(part)` without computing the rest: horizontally first, as Pillow does."""
     left, top, right, bottom = part
     across, down = image.width / size[0], image.height / size[1]
     first, last = top * down, min(image.height, bottom * down)
-    reach = 2 * down + 1  # of the widest filter here, bicubic
+    reach = 2 * down + 1  # support of bicubic, the widest filter used
     begin, end = max(0, math.floor(first - reach)), min(image.height, math.ceil(last + reach))
     box = (left * across, begin, min(image.width, right * across), end)
     rows = image.resize((right - left, end - begin), resampling, box=box)
@@ -47,13 +47,13 @@ def _resize_part(
 
 
 def resampling_name(preprocess: Preprocess) -> str:
-    """Bicubic or bilinear; open_clip ignores the setting for non-square targets."""
+    """Bicubic or bilinear. For non-square targets in mode `shortest`, open_clip ignores the setting."""
     is_square = preprocess.height == preprocess.width
     return "bicubic" if preprocess.resize_mode == "shortest" and not is_square else preprocess.interpolation
 
 
 def resized_size(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
-    """Width and height that open_clip resizes an image to, before it crops."""
+    """Width and height to which open_clip resizes an image before it crops."""
     if preprocess.resize_mode == "squash":
         return preprocess.width, preprocess.height
     width, height = size
@@ -62,15 +62,15 @@ def resized_size(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, in
         return tuple(preprocess.height if side == short else int(preprocess.height * side / short) for side in size)
     choose = max if preprocess.resize_mode == "longest" else min
     ratio = choose(height / preprocess.height, width / preprocess.width)
-    # open_clip fails where a strip's short side would vanish; it keeps one pixel here
+    # open_clip fails if a strip's short side rounds to zero; here it keeps one pixel
     return max(1, round(width / ratio)), max(1, round(height / ratio))
 
 
 def downscale_factor(size: tuple[int, int], preprocess: Preprocess) -> float:
-    """How many times the size that it will be resized to an image has, in the direction in which it has less."""
+    """By what factor an image will be downscaled: the smaller of the factors of its two directions."""
     target = (preprocess.width, preprocess.height)
     if preprocess.resize_mode != "squash":
-        # the tighter of both orientations: whether the image lies on its side is known only later
+        # the smaller factor of both orientations, because EXIF rotation is known only later
         target = resized_size(size, preprocess)
         turned = resized_size(size[::-1], preprocess)
         target = (max(target[0], turned[1]), max(target[1], turned[0]))
@@ -78,7 +78,7 @@ def downscale_factor(size: tuple[int, int], preprocess: Preprocess) -> float:
 
 
 def crop_and_resize(pixels_HWC: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """Part of a picture at the size of the whole; the box is left, top, right, bottom in shares of its sides."""
+    """Crop a picture and resize the crop to its full size. The box is left, top, right, bottom as fractions of it."""
     height, width, _ = pixels_HWC.shape
     left, top, right, bottom = box
     image = Image.fromarray(pixels_HWC)

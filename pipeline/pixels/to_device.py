@@ -1,4 +1,4 @@
-"""From decoding to the encoder: batches are brought to its device one ahead of it, and their JPEGs decoded there."""
+"""From decoding to the encoder: move batches to its device, one batch ahead, and decode their JPEGs there."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,11 +17,11 @@ from pipeline.source.entry import ImageEntry, ImageResult
 from pipeline.source.limits import DEFAULT_MAX_PIXELS
 
 _PIXELS_AT_ONCE = 2**26
-"""How many are decoded on the device in one call: they take 3 bytes each, and 12 while one image is resized."""
+"""Pixels decoded on the device per call. Each takes 3 bytes, and 12 while its image is resized."""
 
 
 class DeviceLoader:
-    """Makes batches ready for one encoder. On a CPU, with nothing left to decode, they pass as they are."""
+    """Prepares batches for one encoder. On a CPU with nothing left to decode, batches pass unchanged."""
 
     def __init__(
         self,
@@ -29,12 +29,12 @@ class DeviceLoader:
         decode_alone: Callable[[ImageEntry], DecodedBatch],
         timeout_s: float | None = None,
     ) -> None:
-        """Stand before an encoder.
+        """Prepare to load batches.
 
         Args:
-            encoder: The encoder; its spec names the decoder.
-            decode_alone: Decodes one image that the device refuses, by Pillow.
-            timeout_s: End this process if the device takes longer for a group of JPEGs.
+            encoder: The encoder. Its spec names the decoder.
+            decode_alone: Decodes one image that the device refuses, with Pillow.
+            timeout_s: End this process if the device takes longer than this for a group of JPEGs.
         """
         self._encoder, self._decode_alone, self._timeout_s = encoder, decode_alone, timeout_s
         is_cuda = encoder.device.type == "cuda"
@@ -42,21 +42,21 @@ class DeviceLoader:
         self._stream = torch.cuda.Stream(encoder.device) if is_cuda else None
 
     def batches(self, batches: Iterable[DecodedBatch]) -> Iterator[DecodedBatch]:
-        """The batches in their order, ready to be encoded; the next one is made ready meanwhile."""
+        """Yield the batches in order, ready to be encoded. The next one is prepared in the background."""
         if self._passes:
             return iter(batches)
         return read_ahead((self.load(batch) for batch in batches), depth=1)
 
     @torch.inference_mode()
     def load(self, batch: DecodedBatch) -> DecodedBatch:
-        """One batch with all its pixels on the device, and new results for the images that the device rejected."""
-        # on a stream of its own, beside the kernels of the batch before
+        """Move one batch to the device. Images that the device refuses get new results from Pillow."""
+        # on a separate stream, in parallel with the previous batch's kernels
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
             pixels, results = self._encoder.to_device(batch.pixels), list(batch.results)
             if batch.jpegs:
                 pixels = self._with_jpegs(batch, pixels, results)
             if self._stream:
-                # from here on the encoder's own stream reads it, which is done when `encode` returns
+                # from here on, only the encoder's stream reads it, and is done when `encode` returns
                 self._stream.synchronize()
         return replace(batch, pixels=pixels, results=results, jpegs={})
 
@@ -78,14 +78,14 @@ class DeviceLoader:
 
 
 def decode_for(encoder: Encoder, entries: list[ImageEntry], max_pixels: int = DEFAULT_MAX_PIXELS) -> DecodedBatch:
-    """Decode a batch in this process, by what the encoder's spec names; its pixels are on the encoder's device."""
+    """Decode a batch in this process, with the decoder of the encoder's spec. The pixels are on its device."""
     preprocess = encoder.spec.preprocess
     loader = DeviceLoader(encoder, lambda entry: decode_batch([entry], preprocess, max_pixels))
     return loader.load(decode_all_but_jpegs(entries, preprocess, max_pixels))
 
 
 def _groups(batch: DecodedBatch) -> Iterator[list[int]]:
-    """The slots of JPEGs in order, in groups of as many as fit."""
+    """Yield the slots of JPEGs in order, in groups of at most `_PIXELS_AT_ONCE` pixels (a larger image is alone)."""
     group, num_pixels = [], 0
     for slot in batch.jpegs:
         size = batch.results[slot].width * batch.results[slot].height

@@ -1,4 +1,4 @@
-"""What is to be done: a listing is compared with the plans of a store, and what is new is cut into shards.
+"""Planning: compare a listing with the plans of a store, and cut what is new into shards.
 
-The whole story is `extend.extend_plan`.
+The entry point is `extend.extend_plan`.
 """

@@ -10,10 +10,10 @@ from pipeline.store.records import Shard, StoreRecord
 
 
 def batches_of(shard: Shard, record: StoreRecord, store: Store) -> Iterator[list[ImageEntry]]:
-    """The images of a shard in the batches they are encoded in.
+    """Yield the images of a shard in the batches they are encoded in.
 
     Raises:
-        InputError: If the file that the shard stands for changed or is damaged.
+        InputError: If the shard's file changed or is damaged.
         StoreError: If the plan's list is damaged.
     """
     plan = record.plan_of(shard)

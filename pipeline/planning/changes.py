@@ -1,4 +1,4 @@
-"""What is compared and what comes of it: planned images and files, and the differences of a listing from them."""
+"""Inputs and results of a comparison: planned images and files, and how a listing differs from them."""
 
 from array import array
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from pipeline.store.records import Shard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """An image that a plan lists, or a shard of a file: where its rows are, and what was known of it."""
+    """An image that a plan lists, or a shard of a file: where its rows are, and its state when it was planned."""
 
     key: str
     uri: str
@@ -18,24 +18,24 @@ class Planned:
     location: str
     shard: Shard
     number: int
-    """Id of its row, or of its first one."""
+    """Id of its row, or of its first row."""
     is_deleted: bool = False
-    """Asked to stay away, whatever its source has."""
+    """Deleted on request: it is not embedded again, even if it changes."""
 
 
 @dataclass
 class Differences:
-    """How a listing differs from the plans: counts, the first keys, and what is to be done about it."""
+    """How a listing differs from the plans: counts, first keys, and the rows and shards affected."""
 
     num_changed: int = 0
     first_changed: str = ""
     num_lost: int = 0
-    """Gone before they were embedded."""
+    """Images and files that disappeared before they were embedded."""
     first_lost: str = ""
     ids: array = field(default_factory=lambda: array("q"))
-    """Rows of what changed."""
+    """Ids of the rows of changed images and files."""
     unread: set[int] = field(default_factory=set)
-    """Ordinals of shards whose file changed, or went, before it was embedded."""
+    """Ordinals of shards whose file changed or disappeared before it was embedded."""
 
     def add_changed(self, key: str, ids: Iterable[int]) -> None:
         """Count an image or file that changed."""
@@ -50,5 +50,5 @@ class Differences:
 
 
 def key_of(item: ImageEntry | Planned) -> str:
-    """What listings and plans are sorted by."""
+    """Sort key of listings and plans."""
     return item.key

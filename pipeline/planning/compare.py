@@ -1,4 +1,4 @@
-"""A listing beside the plans of a store: what is new in it, what changed, what is gone."""
+"""Compare a listing with the plans of a store: what is new, what changed, what is gone."""
 
 import heapq
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from pipeline.store.view import StoreView
 
 
 class Comparison:
-    """Walks a listing beside the plans."""
+    """Walks a listing and the plans in parallel."""
 
     def __init__(self, view: StoreView, listing: Listing, on_change: OnChange, checks_content: bool) -> None:
         self.differences = Differences()
@@ -26,7 +26,7 @@ class Comparison:
         self._check = ContentCheck(view) if checks_content else None
 
     def new_entries(self) -> Iterator[ImageEntry]:
-        """Entries that no plan has, and those that changed where they are to be embedded again."""
+        """Yield entries that no plan has, and changed ones if they must be embedded again."""
         planned = self._planned_entries()
         old = next(planned, None)
         for entry in self._listing:
@@ -47,10 +47,10 @@ class Comparison:
             old = next(planned, None)
 
     def new_files(self) -> list[SourceFile]:
-        """The same of files."""
+        """The files that no plan has, and changed ones if they must be embedded again."""
         planned: dict[str, list[Planned]] = {}
         for plan in self._view.record.plans:
-            planned |= _files_of(plan)  # of a file that changed, the newest plan speaks
+            planned |= _files_of(plan)  # the newest plan of a file wins
         replaced = read_tombstones(self._view.store, REPLACED)
         planned = {key: shards for key, shards in planned.items() if not _is_given_up(shards, replaced)}
         keys = {shards[0].uri: key for key, shards in planned.items()}
@@ -121,7 +121,7 @@ class Comparison:
 
 
 def _files_of(plan: Plan) -> dict[str, list[Planned]]:
-    """The shards of each file of a plan; those that were dropped have no state, which no file is equal to."""
+    """The shards of each file of a plan, by key. The state of dropped shards is None, which equals no file."""
     found: dict[str, list[Planned]] = {}
     for shard in plan.shards:
         file = shard.file
@@ -140,7 +140,7 @@ def _files_of(plan: Plan) -> dict[str, list[Planned]]:
 
 
 def _is_given_up(shards: list[Planned], replaced: np.ndarray) -> bool:
-    """Whether nothing of a file is to be seen any more: it changed or went, and no newer plan stands for it."""
+    """Whether a file has no live rows and no newer plan: it changed or disappeared, and was given up."""
     if all(item.state is None for item in shards):
         return True
     return any(len(tombstones_between(replaced, item.shard.ids)) for item in shards)
@@ -153,14 +153,14 @@ def _columns(source: Source) -> tuple[str | None, ...]:
 def _refuse_stranger(found: ImageEntry | SourceFile, old: Planned) -> None:
     if found.uri != old.uri:
         raise InputError(
-            f"the key {found.key!r} is in the store already, of {old.uri}; here it is of {found.uri}: give this source "
-            "a --key-prefix, or put the collection back where it was"
+            f"the key {found.key!r} is already in the store, for {old.uri}; in this source it is {found.uri}: pass "
+            "--key-prefix for this source, or move the collection back to its original location"
         )
 
 
 def _refuse_second_key(file: SourceFile, key: str | None) -> None:
     if key is not None:
         raise InputError(
-            f"{file.uri} is in the store already, as {key!r}; here it would be {file.key!r}, and its images there "
-            "twice: name the source as before, or only what is new"
+            f"{file.uri} is already in the store as {key!r}; as {file.key!r}, its images would be there twice: name "
+            "the source as before, or name only the new files"
         )

@@ -1,4 +1,4 @@
-"""Changes that sizes and times do not show: the bytes of images against the hashes in their rows."""
+"""Find changes that sizes and times do not show, by comparing the bytes of images with the hashes in their rows."""
 
 import hashlib
 from functools import lru_cache
@@ -11,24 +11,24 @@ from pipeline.store.view import StoreView
 
 
 class ContentCheck:
-    """Compares the bytes of images with the hashes in their rows: reads all that is embedded."""
+    """Compares the bytes of images with the hashes in their rows. Reads every embedded image."""
 
     def __init__(self, view: StoreView) -> None:
         self._view = view
-        self._hashes = lru_cache(8)(self._hashes_of)  # walks of several plans alternate between a few shards
+        self._hashes = lru_cache(8)(self._hashes_of)  # with several plans, the walk alternates between a few shards
 
     def is_image_changed(self, planned: Planned, entry: ImageEntry) -> bool:
-        """Whether the image is another than the one embedded, or one that could not be read then."""
+        """Whether the image differs from the embedded one, or can be read now but could not be then."""
         if planned.shard.ordinal not in self._view.committed:
             return False
         hashes = self._hashes(planned.shard.ordinal)
         try:
             return planned.number in hashes and hashes[planned.number] != _hash(read_image(entry.uri))
-        except OSError:  # nothing better could be embedded
+        except OSError:  # embedding it again would not help
             return False
 
     def is_file_changed(self, planned: Planned, source: Source) -> bool:
-        """The same for a shard that is a file, or rows of one."""
+        """Whether any image in a file's shard changed, or the number of images."""
         shard = planned.shard
         if shard.ordinal not in self._view.committed:
             return False
@@ -37,13 +37,13 @@ class ContentCheck:
         count = 0
         for count, entry in enumerate(entries, start=1):
             number = shard.first_id + count - 1
-            # rows without bytes of their own point elsewhere
+            # rows without bytes point to other files
             if number in hashes and entry.data and hashes[number] != _hash(entry.data):
                 return True
         return count != marker.num_images + marker.num_removed
 
     def _hashes_of(self, ordinal: int) -> dict[int, str | None]:
-        """Of each row that has one, or has none for its image could not be read; not of those that ended a decoder."""
+        """Hashes by row id; None for unreadable images. Leaves out rows that crashed or hung a decoder."""
         table = read_part(self._view.store.part_of(self._view.committed[ordinal]), ["id", "sha256", "status"])
         rows = zip(*(table[name].to_pylist() for name in ("id", "sha256", "status")), strict=True)
         return {number: digest for number, digest, status in rows if digest or status == Status.UNREADABLE}

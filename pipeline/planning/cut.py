@@ -1,4 +1,4 @@
-"""Cut a listing into shards, the units of work, retry and commit. Pure."""
+"""Cut a listing into shards, the units of work, retry and commit. Pure functions."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ SHARDS_PER_WORKER = 4
 
 
 def shard_capacity(num_images: int | None, num_workers: int) -> int:
-    """Default images per shard: 10,000, or fewer so that every worker has at least 4 shards to do."""
+    """Default number of images per shard: 10,000, or fewer so that every worker gets at least 4 shards."""
     if num_images is None:
         return DEFAULT_SHARD_CAPACITY
     return max(1, min(DEFAULT_SHARD_CAPACITY, num_images // (SHARDS_PER_WORKER * num_workers)))
@@ -22,7 +22,7 @@ def shard_capacity(num_images: int | None, num_workers: int) -> int:
 def cut_entries(
     entries: Iterable[ImageEntry], capacity: int, ordinal: int, first_id: int
 ) -> Iterator[tuple[Shard, list[ImageEntry]]]:
-    """Cut entries into shards of `capacity` images, the last one possibly smaller; numbers go on from those given."""
+    """Cut entries into shards of `capacity` images; the last can be smaller. Numbering starts at the given numbers."""
     source, start = iter(entries), 0
     while members := list(islice(source, capacity)):
         size = len(members)
@@ -43,7 +43,7 @@ def cut_entries(
 def cut_files(
     files: Iterable[SourceFile], source: Source, capacity: int, ordinal: int, first_id: int
 ) -> Iterator[Shard]:
-    """One shard a tar, and one for each `capacity` rows of a Parquet file."""
+    """Cut files into shards: one per tar, and one per `capacity` rows of a Parquet file."""
     for file in files:
         if file.num_rows is None:
             pieces = [(0, None, most_images(file))]
@@ -65,9 +65,9 @@ def cut_files(
 
 
 def listing_hash(entries: Iterable[ImageEntry]) -> str:
-    """Hash of keys and states; it does not depend on where the source is."""
+    """Hash of keys and states. Does not depend on the location of the source."""
     digest = hashlib.sha256()
     for entry in entries:
-        # repr quotes the text, so that no two lists give one byte string
+        # repr quotes text, so different lists give different bytes
         digest.update(repr((entry.key, *entry.state)).encode())
     return digest.hexdigest()[:32]

@@ -1,6 +1,6 @@
-"""From a listing to what is planned: the first plan of a store, and what a grown or changed source adds to it.
+"""Turn a listing into plans: the first plan of a store, and another one when its source has grown or changed.
 
-Listing and plans are walked side by side in the order of keys, so that memory does not grow with them.
+The listing and the plans are walked in parallel, sorted by key, so memory does not grow with them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,22 +26,22 @@ def extend_plan(
     checks_content: bool = False,
     capacity: int | None = None,
 ) -> StoreView:
-    """Plan what of a listing no plan has yet.
+    """Plan the part of a listing that no plan has yet.
 
     Args:
         view: The store, with its plans so far.
         listing: What the source holds now.
-        on_change: For images that changed since they were planned: `stop` with an error, `keep` what there is, or
-            `embed` them again and tombstone the old rows.
-        checks_content: Compare contents too, which sizes and times may not tell.
-        capacity: Images per new shard; as the store was begun if None.
+        on_change: What to do about images that changed since they were planned: `stop` with an error, `keep` them as
+            planned, or `embed` them again and tombstone the old rows.
+        checks_content: Also compare bytes, to find changes that sizes and times do not show.
+        capacity: Images per new shard. If None, the store's own capacity.
 
     Returns:
         The store, with one more plan if there is anything new.
 
     Raises:
-        StoreError: If images changed, or are gone before they were embedded, and `on_change` is `stop`.
-        InputError: If a key of the listing is in the store already, from elsewhere.
+        StoreError: If images changed, or disappeared before they were embedded, and `on_change` is `stop`.
+        InputError: If a key of the listing is already in the store, from another location.
     """
     store, record = view.store, view.record
     capacity = capacity or record.shard_capacity
@@ -51,13 +51,13 @@ def extend_plan(
         return StoreView.now(store, _add(store, record, listing, new, capacity))
     _refuse_nested(record, listing.source)
     comparison = Comparison(view, listing, on_change, checks_content)
-    # all of it, before anything is written
+    # finish the comparison before anything is written
     new = comparison.new_files() if listing.entries is None else Sorted(comparison.new_entries(), key_of)
     differences = comparison.differences
     if on_change == "stop":
         _refuse(store, differences)
     if on_change == "embed":
-        # in this order, so that a kill in between loses no image and shows none twice
+        # in this order, a kill in between neither loses an image nor shows one twice
         record = _drop(store, record, differences.unread)
         add_tombstones(store, differences.ids, REPLACED)
     return StoreView.now(store, _add(store, record, listing, new, capacity))
@@ -81,7 +81,7 @@ def _add(store: Store, record: StoreRecord, listing: Listing, new: Iterable, cap
 
 
 def _refuse_nested(record: StoreRecord, source: Source) -> None:
-    """Refuse a folder within a folder of the store, or around one, or the same one under another prefix."""
+    """Refuse a folder that contains, or is inside, a folder of the store, or is the same one with another prefix."""
     for plan in record.plans:
         old = plan.source
         if source.format != "folder" or old.format != "folder":
@@ -92,7 +92,7 @@ def _refuse_nested(record: StoreRecord, source: Source) -> None:
         if inner.startswith(outer) and (inner != outer or old.key_prefix != source.key_prefix):
             raise InputError(
                 f"the folder {source.location} shares images with {old.location}, which is in the store under other "
-                "keys; they would be there twice: name the source as before, or only what is new"
+                "keys; they would be there twice: name the source as before, or name only what is new"
             )
 
 
@@ -100,18 +100,18 @@ def _refuse(store: Store, differences: Differences) -> None:
     if differences.num_changed:
         raise StoreError(
             f"{differences.num_changed} images or files of the store {store.root} changed since they were planned "
-            f"(size, time, caption, columns or content), first {differences.first_changed!r}; put them back, or give "
-            "--on-change embed to embed them again, or --on-change keep to go on as planned"
+            f"(size, time, caption, columns or content), first {differences.first_changed!r}; restore them, or pass "
+            "--on-change embed to embed them again, or --on-change keep to continue as planned"
         )
     if differences.num_lost:
         raise StoreError(
-            f"{differences.num_lost} images or files of the store {store.root} are gone before they were embedded, "
-            f"first {differences.first_lost!r}; put them back, or give --on-change embed to go on without them"
+            f"{differences.num_lost} images or files of the store {store.root} disappeared before they were embedded, "
+            f"first {differences.first_lost!r}; restore them, or pass --on-change embed to continue without them"
         )
 
 
 def _drop(store: Store, record: StoreRecord, ordinals: set[int]) -> StoreRecord:
-    """Take shards out of the plans whose file changed, or went, before they were embedded."""
+    """Mark shards as dropped in their plans: their file changed or disappeared before they were embedded."""
     plans = []
     for plan in record.plans:
         if any(shard.ordinal in ordinals for shard in plan.shards):

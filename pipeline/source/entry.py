@@ -1,4 +1,4 @@
-"""What is known of an image before it is read and after it was decoded, and of a file that holds many."""
+"""Records of an image before it is read and after it is decoded, and of a file that holds many images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict
 class ImageEntry:
     """One image to embed.
 
-    `key` names it within the store; `uri` says where it is, `#member=...` or `#row=...` where a file holds many;
-    `num_bytes` and `mtime_ns` are 0 where they are not known; `extra` are the values of columns carried along;
-    `data` are the encoded bytes, where the source was read and not only listed.
+    `key` names it within the store. `uri` locates it, with `#member=...` or `#row=...` if one file holds many images.
+    `num_bytes` and `mtime_ns` are 0 if unknown. `extra` has the values of carried columns. `data` has the encoded
+    bytes if the source was read, not only listed.
     """
 
     key: str
@@ -26,12 +26,12 @@ class ImageEntry:
     data: bytes | None = field(default=None, kw_only=True)
 
     def __reduce__(self) -> tuple[Callable[..., "ImageEntry"], tuple[Any, ...]]:
-        """Pickle the values alone, twice as fast as dataclasses do it: entries travel by millions."""
+        """Pickle only the values, twice as fast as a dataclass does by default: millions of entries are pickled."""
         return _entry, (self.key, self.uri, self.num_bytes, self.mtime_ns, self.caption, self.extra, self.data)
 
     @property
     def state(self) -> tuple[int, int, str | None, dict[str, Any] | None]:
-        """What tells that the image, or what is said of it, changed."""
+        """Values that differ if the image or its metadata changed."""
         return self.num_bytes, self.mtime_ns, self.caption, self.extra
 
 
@@ -48,7 +48,7 @@ def _entry(
 
 
 class SourceFile(BaseModel):
-    """A tar or Parquet file of a source; `num_rows` is None where it would have to be read to be counted."""
+    """A tar or Parquet file of a source. `num_rows` is None for tars, which must be read to be counted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,7 +60,7 @@ class SourceFile(BaseModel):
 
 
 class Source(BaseModel):
-    """Where images come from, and which columns of it are used; a plan records it."""
+    """Where images come from, and which of its columns are used. Recorded in the plan."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -70,12 +70,12 @@ class Source(BaseModel):
     key_column: str | None = None
     caption_column: str | None = None
     columns: dict[str, str] = {}
-    """Columns carried along, with their Arrow types."""
+    """Carried columns, with their Arrow types."""
     key_prefix: str = ""
 
 
 class Status(StrEnum):
-    """What came of an image, as it is written to its row."""
+    """Outcome for one image, as written to its row."""
 
     OK = "ok"
     UNREADABLE = "unreadable"
@@ -89,8 +89,8 @@ class Status(StrEnum):
 class ImageResult:
     """What is known of one image besides its embedding.
 
-    `width` and `height` are pixels as shown (EXIF rotation applied), None if unknown; `sha256` is of the file's
-    bytes, None if they were not read; `error` is None exactly where `status` is ok.
+    `width` and `height` are in pixels as shown (EXIF rotation applied), None if unknown. `sha256` is the hash of the
+    file's bytes, None if they were not read. `error` is None exactly where `status` is ok.
     """
 
     key: str
@@ -105,7 +105,7 @@ class ImageResult:
 
     @classmethod
     def of(cls, entry: ImageEntry, status: Status, error: str | None = None, **known: Any) -> "ImageResult":
-        """The result of an entry; `known` are width, height and sha256, as far as they are."""
+        """The result for an entry. `known` takes width, height and sha256 if they are known."""
         found = {"key": entry.key, "uri": entry.uri, "caption": entry.caption, "extra": entry.extra}
         return cls(**found, status=status, error=error, **known)
 

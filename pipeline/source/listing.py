@@ -1,4 +1,4 @@
-"""What a source holds, told from names and footers: the first stage of a run. Memory does not grow with the source."""
+"""List a source from names and footers: the first stage of a run. Memory does not grow with the source."""
 
 import fnmatch
 import os
@@ -26,7 +26,7 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 
 @dataclass(frozen=True)
 class Listing:
-    """A source's images, as entries in the order of their unique keys, or as files in the order of theirs."""
+    """A source's images: either entries sorted by unique key, or files sorted by key."""
 
     source: Source
     entries: Sorted[ImageEntry] | None = None
@@ -37,17 +37,17 @@ class Listing:
 
     @property
     def num_images(self) -> int | None:
-        """Images, None where tars would have to be read to count them."""
+        """Number of images. None for tars, which must be read to be counted."""
         if self.entries is not None:
             return len(self.entries)
         counts = [file.num_rows for file in self.files]
         return None if None in counts else sum(counts)
 
     def __iter__(self) -> Iterator[ImageEntry]:
-        """The entries, each with its first caption.
+        """Iterate over the entries, each with its first caption.
 
         Raises:
-            InputError: If a key comes twice, or a caption's key never.
+            InputError: If a key occurs twice, or a caption's key is not in the source.
         """
         entries = _refuse_repeated(self.entries or (), self.source.location)
         if self.captions is not None:
@@ -64,20 +64,22 @@ def list_source(source: Source, captions: Path | None = None) -> Listing:
         captions: TSV of key and caption, for folders.
 
     Raises:
-        InputError: If the source is missing, refused, empty or not what it is said to be.
+        InputError: If the source is missing, refused or empty, or does not have the stated format.
     """
     listing = _list(source, captions)
-    # as it is written down: paths need not be UTF-8
+    # as the plan records it: paths need not be UTF-8
     return replace(listing, source=listing.source.model_copy(update={"location": as_text(listing.source.location)}))
 
 
 def _list(source: Source, captions: Path | None) -> Listing:
     location = source.location.rstrip("/") or "/"
-    if not is_url(location):  # as recorded: absolute, for a resumed job may start elsewhere
+    if not is_url(location):  # absolute, because a resumed job may start in another folder
         location = path_of(uri_of(location))
     source = source.model_copy(update={"location": location, "format": _format(location, source.format)})
     if captions and source.format != "folder":
-        raise InputError(f"--captions is for folders; a {source.format} source carries its own, see --caption-column")
+        raise InputError(
+            f"--captions is for folders only; a {source.format} source has its own captions, see --caption-column"
+        )
     _refuse_strange_columns(source)
     if source.format in _FILE_SUFFIXES:
         return _list_files(source)
@@ -91,12 +93,12 @@ def _list(source: Source, captions: Path | None) -> Listing:
         raise no_image(location, count.num_ignored)
     pairs = Sorted(iterate_captions(captions), lambda pair: pair[0]) if captions else None
     if pairs is not None and not len(pairs):
-        raise InputError(f"captions {captions} are empty; expected one `key TAB caption` a line")
+        raise InputError(f"captions file {captions} is empty; expected one `key TAB caption` per line")
     return Listing(source, listing, pairs, [], count.num_ignored, count.num_bytes)
 
 
 class _Count:
-    """Passes entries on and counts them."""
+    """Iterates over entries and counts them."""
 
     def __init__(self, entries: Iterator[ImageEntry | None]) -> None:
         self._entries = entries
@@ -116,7 +118,7 @@ def _format(location: str, asked: str) -> Format:
     if asked != "auto":
         return asked
     name = location.lower().removesuffix("/")
-    if name.endswith(_COMPRESSED):  # to be told so
+    if name.endswith(_COMPRESSED):  # refused later, with advice
         return "webdataset"
     suffix = os.path.splitext(name)[1]
     found = next((name for name, end in _FILE_SUFFIXES.items() if suffix == end), None)
@@ -128,13 +130,13 @@ def _refuse_strange_columns(source: Source) -> None:
         source.columns or source.image_column or source.key_column or source.caption_column
     ):
         raise InputError(
-            f"the folder {source.location} has no columns: --columns, --image-column, --key-column and --caption-column "
-            "are for other sources; give captions of a folder with --captions"
+            f"the folder {source.location} has no columns; remove --columns, --image-column, --key-column and "
+            "--caption-column, and pass captions of a folder with --captions"
         )
     if source.format == "webdataset" and (source.image_column or source.key_column):
         raise InputError(
-            f"the tars {source.location} have no columns of images or keys: their members are the images, and their "
-            "names the keys; leave out --image-column and --key-column"
+            f"the tars {source.location} have no image or key columns: each member is an image, and its name is the "
+            "key; remove --image-column and --key-column"
         )
 
 
@@ -143,12 +145,12 @@ def _list_files(source: Source) -> Listing:
     for (one, key), (other, same) in pairwise(found):
         if key == same:
             raise InputError(
-                f"source {source.location} names two files {key!r} ({one} and {other}); name every file once, or embed "
-                "them one after the other, each with a --key-prefix"
+                f"source {source.location} has two files named {key!r} ({one} and {other}); name each file once, or "
+                "embed them separately, each with its own --key-prefix"
             )
     for uri, key in found:
         if key.lower().endswith(_COMPRESSED):
-            raise InputError(f"{uri} is compressed; images gain nothing by it: unpack it to a plain .tar")
+            raise InputError(f"{uri} is compressed; decompress it to a plain .tar (images are compressed already)")
     sizes = map_concurrently(examine, [uri for uri, _ in found])
     files = [
         SourceFile(key=source.key_prefix + key, uri=uri, num_bytes=num_bytes, mtime_ns=mtime_ns)
@@ -175,18 +177,18 @@ def _with_footers(files: list[SourceFile], source: Source) -> tuple[list[SourceF
         found = resolve_columns(source, file.uri, schema)
         if counted and found.caption_column != source.caption_column:
             raise InputError(
-                f"{file.uri} has captions in {found.caption_column!r}, files before it have no such column; embed them "
-                "as two sources"
+                f"{file.uri} has captions in column {found.caption_column!r}, which earlier files do not have; embed "
+                "them as two sources"
             )
         source = found
         counted.append(file.model_copy(update={"num_rows": num_rows}))
     if not any(file.num_rows for file in counted):
-        raise InputError(f"source {source.location} has no row; give Parquet files of images")
+        raise InputError(f"source {source.location} has no rows; pass Parquet files that contain images")
     return counted, source
 
 
 def _files_of(source: Source) -> Iterator[tuple[str, str]]:
-    """URI and key of each file; the key is relative to the part of the location before the first wildcard."""
+    """Yield the URI and key of each file. Keys are relative to the folder before the location's first wildcard."""
     location, suffix = source.location, _FILE_SUFFIXES[source.format]
     places = [match for place in expand_pattern(location) for match in _matches(place)]
     fixed = re.split(r"[*?{[]", location)[0] if places != [location] else location.rstrip("/")
@@ -194,27 +196,27 @@ def _files_of(source: Source) -> Iterator[tuple[str, str]]:
     for place in places:
         inside = list(_files_in(place, suffix))
         if not inside:
-            raise InputError(f"source {place} holds no {suffix} file; check the name, or --input-format")
+            raise InputError(f"source {place} contains no {suffix} files; check the name or --input-format")
         for path in inside:
-            # of a folder alone, keys are relative to it
+            # if the location is a single folder, keys are relative to it
             start = place if places == [location] and path != place else root
             yield uri_of(path), as_text(path.removeprefix(start).lstrip("/"))
 
 
 def _matches(place: str) -> list[str]:
-    """The URLs that a URL with `*` in its last part stands for."""
+    """The URLs that match a URL with `*` in its last part."""
     folder, _, pattern = place.rpartition("/")
     if "*" not in place or not is_url(place) or place.startswith("http"):
         return [place]
     names = [] if "*" in folder else [child.name for child in children(folder) if not child.name.startswith(".")]
     found = fnmatch.filter(names, pattern)
     if not found:
-        raise InputError(f"source {place} matches no file; check the pattern, * is for the last part of a URL only")
+        raise InputError(f"source {place} matches no files; check the pattern (in URLs, only the last part can have *)")
     return [f"{folder}/{name}" for name in found]
 
 
 def _files_in(place: str, suffix: str) -> Iterator[str]:
-    """The place itself, or the files of a suffix under it, if it is a folder; hidden ones are left out."""
+    """Yield the place itself or, if it is a folder, the files under it with this suffix, except hidden ones."""
     if is_url(place):
         if place.lower().endswith((suffix, *_COMPRESSED)) or place.startswith("http"):
             yield place
@@ -240,8 +242,8 @@ def _refuse_repeated(entries: Iterator[ImageEntry], location: str) -> Iterator[I
     for entry in entries:
         if last is not None and entry.key == last.key:
             raise InputError(
-                f"source {location} names the key {entry.key!r} twice ({last.uri} and {entry.uri}); keys must be "
-                "unique: remove one, or name a column of unique keys with --key-column"
+                f"source {location} has the key {entry.key!r} twice ({last.uri} and {entry.uri}); keys must be "
+                "unique: remove one, or pass a column of unique keys with --key-column"
             )
         last = entry
         yield entry

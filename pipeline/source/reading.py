@@ -1,4 +1,4 @@
-"""One planned shard as entries, and one image by its URI: the reading half of every source."""
+"""Read the entries of a planned shard, or one image by its URI."""
 
 import os
 import re
@@ -16,15 +16,15 @@ _INSIDE = re.compile(r"#(?:member=(?P<member>[^#]+)|column=(?P<column>[^#&]+)&ro
 
 
 def read_file(file: SourceFile, source: Source, start: int, stop: int) -> Iterator[ImageEntry]:
-    """The images of a tar, or of rows `start` to `stop` of a Parquet file, with their bytes.
+    """Yield the images of a tar, or of rows `start` to `stop` of a Parquet file, with their bytes.
 
     Raises:
-        InputError: If the file is not as it was planned, is damaged, or cannot be read.
-        SourceUnavailable: If its server does not answer.
+        InputError: If the file changed since it was planned, is damaged, or cannot be read.
+        SourceUnavailable: If its server does not respond.
     """
     if examine(file.uri) != (file.num_bytes, file.mtime_ns):
         raise InputError(
-            f"{file.uri} changed since the run was planned; put the old file back, or run the same command with "
+            f"{file.uri} changed since the run was planned; restore the original file, or run the same command with "
             "--on-change embed"
         )
     try:
@@ -34,18 +34,18 @@ def read_file(file: SourceFile, source: Source, start: int, stop: int) -> Iterat
             yield from parquet.read_rows(file, source, start, stop)
     except OSError as error:
         raise InputError(
-            f"cannot read {file.uri}: {reason_of(error)}; run the same command again, or if the file is damaged, put a "
-            "whole copy in its place and run it with --on-change embed"
+            f"cannot read {file.uri}: {reason_of(error)}; run the same command again. If the file is damaged, replace "
+            "it with an intact copy first, and add --on-change embed"
         ) from error
 
 
 def read_image(uri: str) -> bytes:
-    """The encoded bytes of one image, wherever it is.
+    """Read the encoded bytes of one image from any kind of source.
 
     Raises:
-        TooLarge: If they are more than `MAX_FILE_BYTES`.
-        OSError: If it is not there or cannot be read.
-        SourceUnavailable: If its server does not answer.
+        TooLarge: If there are more than `MAX_FILE_BYTES`.
+        OSError: If the image does not exist or cannot be read.
+        SourceUnavailable: If its server does not respond.
     """
     inside = _INSIDE.search(uri)
     if inside is None:

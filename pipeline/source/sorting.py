@@ -1,4 +1,4 @@
-"""Sort more than memory holds: sorted runs in a temporary file, merged when they are read."""
+"""Sort more items than fit in memory: sorted runs go to a temporary file and are merged on reading."""
 
 import heapq
 import pickle
@@ -15,14 +15,14 @@ _BATCH = 250
 
 
 class Sorted(Generic[T]):
-    """Items in the order of `key`, equal ones in the order they came; can be iterated again and again."""
+    """Items sorted by `key`. The sort is stable, and the result can be iterated any number of times."""
 
     def __init__(self, items: Iterable[T], key: Callable[[T], Any], run_length: int = RUN_LENGTH) -> None:
-        """Take all of `items`; fewer than `run_length` stay in memory, more go to the temporary file."""
+        """Consume all of `items`. Fewer than `run_length` stay in memory; more go to a temporary file."""
         self._key = key
         self._in_memory: list[T] = []
         self._file: BinaryIO | None = None
-        self._runs: list[tuple[int, int]] = []  # where in the file they begin and end
+        self._runs: list[tuple[int, int]] = []  # start and end positions in the file
         self._count = 0
         source = iter(items)
         while run := list(islice(source, run_length)):
@@ -57,7 +57,7 @@ class Sorted(Generic[T]):
 
     def _read(self, position: int, end: int) -> Iterator[T]:
         while position < end:
-            self._file.seek(position)  # all runs, and iterations, read the one file in turn
+            self._file.seek(position)  # all runs and iterators share this file
             batch = pickle.load(self._file)
             position = self._file.tell()
             yield from batch

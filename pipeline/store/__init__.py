@@ -1,1 +1,1 @@
-"""What is on disk: layout and records, parts and their commit markers, plans, tombstones. See README.md here."""
+"""The store on disk: layout and records, plans, parts and their commit markers, tombstones. See README.md here."""

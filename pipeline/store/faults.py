@@ -1,4 +1,4 @@
-"""What must hold of one part: its table against its marker, its plan, its list and the encoder. Pure."""
+"""Check one part: its table against its marker, its plan, its list and the encoder. Pure functions."""
 
 import json
 from collections import Counter
@@ -13,7 +13,7 @@ from pipeline.store.parts import METADATA_KEY, embeddings_of, part_schema
 from pipeline.store.records import CommitMarker, Shard, StoreRecord
 
 NORM_TOLERANCE = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 2e-3}
-"""How far from 1 the length of a stored embedding may be; it is stored in half precision unless `fp32`."""
+"""How much the norm of a stored embedding may differ from 1. Embeddings are in half precision unless `fp32`."""
 
 
 def faults_of(
@@ -25,21 +25,21 @@ def faults_of(
     entries: Sequence[ImageEntry] | None,
     deleted: np.ndarray | None,
 ) -> Iterator[str]:
-    """What is wrong with a part, in words.
+    """Yield a description of each fault in a part.
 
     Args:
-        table: All of it.
-        record: The run it belongs to.
-        shard: What was planned.
-        marker: Its commit marker.
-        entries: The images that the plan lists, where it does.
-        deleted: Ids (int64, ascending) of its deleted and replaced rows; None if they are not known.
+        table: The whole part.
+        record: The record of its store.
+        shard: The shard as planned.
+        marker: The shard's commit marker.
+        entries: The shard's images, if the plan lists them.
+        deleted: Ids (int64, ascending) of its deleted and replaced rows. None if unknown.
     """
     schema = part_schema(record.encoder.embedding_dim, record.encoder.precision != "fp32", record.columns)
     if not table.schema.equals(schema):
         pair = zip([*table.schema, None], [*schema, None], strict=False)
         found, expected = next((found, expected) for found, expected in pair if found != expected)
-        yield f"it has the column {found}, expected {expected}"
+        yield f"it has column {found}, expected {expected}"
         return
     yield from _metadata_faults(table, record, shard)
     yield from _count_faults(table, shard, marker)
@@ -65,17 +65,18 @@ def _metadata_faults(table: pa.Table, record: StoreRecord, shard: Shard) -> Iter
 
 def _count_faults(table: pa.Table, shard: Shard, marker: CommitMarker) -> Iterator[str]:
     if table.num_rows != marker.num_images:
-        yield f"it has {table.num_rows} rows, its stats file says {marker.num_images}"
+        yield f"it has {table.num_rows} rows, its commit marker says {marker.num_images}"
     total = marker.num_images + marker.num_removed
     if total != (total if shard.num_images is None else shard.num_images) or total > shard.room:
         yield f"{total} images were embedded, {shard.num_images or shard.room} were planned"
     counts = Counter(table["status"].to_pylist())
     unknown = sorted(set(counts) - set(Status))
     if unknown:
-        yield f"it has the status {unknown[0]!r}, expected one of {', '.join(Status)}"
+        yield f"it has status {unknown[0]!r}, expected one of {', '.join(Status)}"
     num_ok = counts.pop(Status.OK, 0)
     if (num_ok, dict(counts)) != (marker.num_ok, marker.failed):
-        yield f"it has {num_ok} ok rows and failed {dict(counts)}, its stats file {marker.num_ok} and {marker.failed}"
+        found = f"{num_ok} ok rows and failed rows {dict(counts)}"
+        yield f"it has {found}, its commit marker says {marker.num_ok} and {marker.failed}"
 
 
 def _null_faults(table: pa.Table) -> Iterator[str]:
@@ -94,21 +95,21 @@ def _norm_faults(table: pa.Table, tolerance: float) -> Iterator[str]:
     table = table.filter(pc.is_valid(table["embedding"]))
     ids, embeddings_NE = embeddings_of(table)
     norms_N = np.sqrt(np.einsum("ne,ne->n", embeddings_NE, embeddings_NE, dtype=np.float64))
-    wrong = np.flatnonzero(~(np.abs(norms_N - 1) < tolerance))  # so that no number is wrong, too
+    wrong = np.flatnonzero(~(np.abs(norms_N - 1) < tolerance))  # also catches NaN
     if len(wrong):
-        yield f"{len(wrong)} embeddings are not of length 1, first that of id {ids[wrong[0]]}: {norms_N[wrong[0]]:.6f}"
+        yield f"{len(wrong)} embeddings do not have norm 1, first id {ids[wrong[0]]} with {norms_N[wrong[0]]:.6f}"
 
 
 def _id_faults(ids: np.ndarray, shard: Shard, marker: CommitMarker, deleted: np.ndarray | None) -> Iterator[str]:
     expected = np.arange(shard.first_id, shard.first_id + marker.num_images + marker.num_removed)
     if not (np.diff(ids) > 0).all() or not np.isin(ids, expected).all():
-        yield f"its ids are not ascending, or not in {shard.first_id}..{shard.first_id + len(expected) - 1}"
+        yield f"its ids are not ascending or not in {shard.first_id}..{shard.first_id + len(expected) - 1}"
         return
     missing = np.setdiff1d(expected, ids)
     if marker.compaction and deleted is not None:
         missing = np.setdiff1d(missing, deleted)
     if len(missing) and (deleted is not None or not marker.compaction):
-        yield f"{len(missing)} rows are missing, first of id {missing[0]}, and no tombstone says that they were deleted"
+        yield f"{len(missing)} rows are missing without a tombstone, first id {missing[0]}"
 
 
 def _entry_faults(table: pa.Table, shard: Shard, entries: Sequence[ImageEntry]) -> Iterator[str]:
@@ -117,5 +118,5 @@ def _entry_faults(table: pa.Table, shard: Shard, entries: Sequence[ImageEntry]) 
         row = number - shard.first_id
         listed = entries[row] if row < len(entries) else None
         if listed is None or (key, uri) != (listed.key, listed.uri):
-            yield f"the row of id {number} is {key!r} of {uri!r}, the plan lists {listed and (listed.key, listed.uri)}"
+            yield f"row {number} is {(key, uri)}, but the plan lists {listed and (listed.key, listed.uri)}"
             return

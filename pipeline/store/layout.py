@@ -1,18 +1,18 @@
-"""A store on disk: where its files are, its record and its plans. No torch, no Ray.
+"""A store on disk: the paths of its files, its record and its plans. No torch, no Ray.
 
     STORE/run.json                          the encoder and the units of work; written once, before any part
-    STORE/plan/00000.parquet                images of a listing, one row group a shard; folders and lists only
-    STORE/plan/00000.json                   the shards of that listing: written after it, before any of their parts
-    STORE/embeddings/part-00000.parquet     one shard's rows
-    STORE/embeddings/part-00000.stats.json  commit marker of that shard: written last
+    STORE/plan/00000.parquet                images of a listing, one row group per shard; folders and lists only
+    STORE/plan/00000.json                   shards of that listing; written after it, before any of their parts
+    STORE/embeddings/part-00000.parquet     the rows of one shard
+    STORE/embeddings/part-00000.stats.json  commit marker of that shard; written last
     STORE/tombstones.parquet                ids of rows that were deleted or replaced (see `tombstones`)
     STORE/stats.json, events.jsonl          summary of the last run, and the event log of all runs
     STORE/index/                            written by `indexer`
     STORE/lock.json                         owner and heartbeat of the running job (see `lock`)
 
-A part without its stats file does not exist for any reader, nor does a list of images without its plan. All but log,
-lock and index is under a hash: JSON and tombstones are sealed (see `seal`), a stats file has the hash of its part, a
-plan that of its list.
+Readers ignore a part without its commit marker, and a list of images without its plan. Everything except the event
+log, the lock and the index is protected by a hash: JSON files and tombstones are sealed (see `seal`), a commit marker
+has the hash of its part, and a plan has the hash of its list.
 """
 
 import json
@@ -33,7 +33,7 @@ class Store:
     """Paths and commit protocol of one store."""
 
     def __init__(self, root: Path) -> None:
-        """Name a store; nothing is read or created."""
+        """Refer to a store at `root`. Nothing is read or created."""
         self.root = root.absolute()
         self.record_path = self.root / "run.json"
         self.summary_path = self.root / "stats.json"
@@ -43,7 +43,7 @@ class Store:
         self.index_dir = self.root / "index"
 
     def part_path(self, ordinal: int, compaction: int = 0) -> Path:
-        """Parquet file of a shard, or of its rows that were left when deleted ones were taken out."""
+        """Parquet file of a shard, as first written or after some number of compactions."""
         generation = f".c{compaction}" if compaction else ""
         return self.embeddings_dir / f"part-{ordinal:05d}{generation}.parquet"
 
@@ -56,18 +56,18 @@ class Store:
         return self.embeddings_dir / f"part-{ordinal:05d}.stats.json"
 
     def create_folders(self) -> None:
-        """Make the store's folders.
+        """Create the store's folders.
 
         Raises:
-            StoreError: If the place cannot be written, or holds something that is not a store.
+            StoreError: If the location cannot be written, or contains something that is not a store.
         """
         try:
             if self.root.is_dir() and not self.record_path.exists():
                 strangers = [path.name for path in self.root.iterdir() if not _is_ours(path.name)]
                 if strangers:
                     raise StoreError(
-                        f"{self.root} is no store and not empty (it holds {sorted(strangers)[0]!r}); "
-                        "choose a new or an empty folder for --out"
+                        f"{self.root} is not a store and not empty (it contains {sorted(strangers)[0]!r}); "
+                        "choose a new or empty folder for --out"
                     )
             self.embeddings_dir.mkdir(parents=True, exist_ok=True)
             self.plan_dir.mkdir(exist_ok=True)
@@ -78,24 +78,28 @@ class Store:
         """Read run.json.
 
         Raises:
-            StoreError: If there is no store here, or its record is damaged or of another version.
+            StoreError: If there is no store here, or its record is damaged or has another schema version.
         """
         try:
             data = self.record_path.read_bytes()
         except FileNotFoundError:
-            raise StoreError(f"no store at {self.root}: run.json is missing; make one with `clipsieve embed`") from None
+            raise StoreError(
+                f"no store at {self.root}: run.json is missing; create one with `clipsieve embed`"
+            ) from None
         except OSError as error:
-            raise StoreError(f"cannot read {self.record_path}: {error.strerror}") from error
+            raise StoreError(f"cannot read {self.record_path}: {error.strerror}; check its permissions") from error
         try:
             version = json.loads(data).get("schema_version")
             if version != SCHEMA_VERSION:
                 raise StoreError(
-                    f"{self.record_path} has schema version {version}, this clipsieve reads {SCHEMA_VERSION}; "
-                    "use the version that wrote it, or embed again"
+                    f"{self.record_path} has schema version {version}, but this version of clipsieve reads "
+                    f"{SCHEMA_VERSION}; use the version that wrote it, or embed again"
                 )
             record = StoreRecord.model_validate(unsealed_json(data))
         except (ValueError, AttributeError) as error:
-            raise StoreError(f"{self.record_path} is damaged ({first_line(error)}); embed again") from error
+            raise StoreError(
+                f"{self.record_path} is damaged ({first_line(error)}); restore it from a backup, or embed again"
+            ) from error
         return record.model_copy(update={"plans": tuple(self._read_plans())})
 
     def _read_plans(self) -> Iterator[Plan]:
@@ -108,13 +112,13 @@ class Store:
                 yield plan
             except (OSError, ValueError) as error:
                 reason = first_line(error)
-                raise StoreError(f"{path} is damaged ({reason}); put it back from a backup, or embed again") from error
+                raise StoreError(f"{path} is damaged ({reason}); restore it from a backup, or embed again") from error
 
     def begin(self, record: StoreRecord) -> StoreRecord:
-        """Write run.json, or check that the one found there is of the same encoder and columns.
+        """Write run.json, or check that the existing one has the same encoder and columns.
 
         Raises:
-            FingerprintMismatch: If the store is of another encoder; the message shows both.
+            FingerprintMismatch: If the store has another encoder. The message shows both.
             ConfigError: If the store carries other columns.
         """
         if not self.record_path.exists():
@@ -124,20 +128,21 @@ class Store:
         self.check_fingerprint(record.encoder, found)
         if found.columns != record.columns:
             raise ConfigError(
-                f"the store {self.root} carries the columns {_described(found.columns)}, this source would bring "
-                f"{_described(record.columns)}; give the same --columns, of the same types"
+                f"the store {self.root} carries the columns {_described(found.columns)}, but this source has "
+                f"{_described(record.columns)}; pass the same --columns, with the same types"
             )
         return found
 
     def add_plan(
         self, record: StoreRecord, source: Source, shards: Iterable[tuple[Shard, list[ImageEntry] | None]]
     ) -> StoreRecord:
-        """Write a plan down, all of it or nothing.
+        """Write a new plan, all of it or nothing.
 
         Args:
-            record: The run so far.
+            record: The store's record so far.
             source: Where the images come from.
-            shards: Each with its images, or None where a file holds them. Consumed once, kept as little as possible.
+            shards: Shards, each with its images, or None if a file holds them. Consumed once, without holding the
+                images in memory.
 
         Returns:
             The record with the new plan.
@@ -161,11 +166,11 @@ class Store:
         return record.model_copy(update={"plans": (*record.plans, plan)})
 
     def write_plan(self, plan: Plan) -> None:
-        """Write a plan's shards."""
+        """Write a plan's JSON file."""
         write_sealed_json(self.plan_dir / f"{plan.number:05d}.json", plan.model_dump(mode="json"))
 
     def entries_of(self, plan: Plan, shard: Shard | None = None) -> Iterator[ImageEntry]:
-        """The listed images of one shard of a plan, or of all.
+        """Yield the listed images of one shard of a plan, or of all its shards.
 
         Raises:
             StoreError: If the list is missing or damaged.
@@ -175,30 +180,30 @@ class Store:
         return read_entries(self.entries_path(plan), groups)
 
     def entries_path(self, plan: Plan) -> Path:
-        """Parquet file of a plan's images."""
+        """Parquet file that lists a plan's images."""
         return self.plan_dir / f"{plan.number:05d}.parquet"
 
     def check_fingerprint(self, spec: EncoderSpec, found: StoreRecord) -> None:
         """Refuse an encoder that is not the store's own.
 
         Raises:
-            FingerprintMismatch: With both encoders named.
+            FingerprintMismatch: If the fingerprints differ. The message shows both encoders.
         """
         if found.fingerprint != spec.fingerprint:
             raise FingerprintMismatch(
-                f"the store {self.root} holds embeddings of {found.encoder.describe()}, asked for "
-                f"{spec.describe()}; choose another --out or the same model, policy and precision"
+                f"the store {self.root} has embeddings from {found.encoder.describe()}, but this run would use "
+                f"{spec.describe()}; choose another --out, or the same model, policy and precision"
             )
 
     def sweep(self) -> None:
-        """Remove what writers that were killed left half-written; nobody else may be writing."""
+        """Remove temporary files left by killed writers. No other writer may be active."""
         for folder in (self.root, self.plan_dir, self.embeddings_dir):
             for path in folder.glob(".*.tmp"):
                 path.unlink(missing_ok=True)
 
 
 def _is_ours(name: str) -> bool:
-    # what a job that died before its run.json can have left behind
+    # files that a job can leave if it dies before it writes run.json
     return name in ("embeddings", "plan", "lock.json", "events.jsonl") or (
         name.startswith(".") and name.endswith(".tmp")
     )

@@ -1,4 +1,4 @@
-"""The images of a plan, where they are listed one by one: plan/00000.parquet, one row group per shard."""
+"""plan/00000.parquet: the images of a plan that lists them individually, with one row group per shard."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ _ENTRY_SCHEMA = pa.schema(
 
 
 class EntryWriter:
-    """Writes listed images to a plan's Parquet file, one row group a call."""
+    """Writes listed images to a plan's Parquet file, one row group per call."""
 
     def __init__(self, path: Path) -> None:
         self._writer = pq.ParquetWriter(path, _ENTRY_SCHEMA, compression="zstd")
@@ -42,7 +42,7 @@ class EntryWriter:
 
 
 def read_entries(path: Path, groups: Iterable[int]) -> Iterator[ImageEntry]:
-    """The listed images of some row groups, one row group in memory at a time.
+    """Yield the listed images of some row groups. Holds one row group in memory at a time.
 
     Raises:
         StoreError: If the file is missing or damaged.
@@ -55,4 +55,4 @@ def read_entries(path: Path, groups: Iterable[int]) -> Iterator[ImageEntry]:
                     yield ImageEntry(**row)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = first_line(error)
-        raise StoreError(f"cannot read {path}: {reason}; put it back from a backup, or embed again") from error
+        raise StoreError(f"cannot read {path}: {reason}; restore it from a backup, or embed again") from error

@@ -1,4 +1,4 @@
-"""Commit markers: a shard is committed once its marker is written, after its part. `part-00000.stats.json` on disk."""
+"""Commit markers, `part-00000.stats.json` on disk. Each is written after its part, and then the shard is committed."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def commit_shard(store: Store, table: pa.Table, fields: dict[str, Any]) -> Commi
 
     Args:
         store: The store.
-        table: The rows, see `parts.part_table`.
+        table: The rows; see `parts.part_table`.
         fields: All fields of `CommitMarker` except `sha256` and `num_bytes`.
 
     Raises:
@@ -24,7 +24,7 @@ def commit_shard(store: Store, table: pa.Table, fields: dict[str, Any]) -> Commi
     """
     ordinal = fields["ordinal"]
     path = store.part_path(ordinal, fields.get("compaction", 0))
-    if path.exists():  # left by a slower worker, for example: a marker must never describe a part other than its own
+    if path.exists():  # for example, left by a slower worker; a marker must never describe another part
         store.marker_path(ordinal).unlink(missing_ok=True)
     write_atomically(path, lambda temporary: write_part(temporary, table))
     marker = CommitMarker(**fields, sha256=sha256_of(path), num_bytes=path.stat().st_size)
@@ -33,7 +33,7 @@ def commit_shard(store: Store, table: pa.Table, fields: dict[str, Any]) -> Commi
 
 
 def read_marker(store: Store, ordinal: int) -> CommitMarker:
-    """A marker as it stands, whichever plan or encoder it names.
+    """Read a marker, without checking which plan or encoder it names.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -43,9 +43,9 @@ def read_marker(store: Store, ordinal: int) -> CommitMarker:
 
 
 def committed_markers(store: Store, record: StoreRecord) -> dict[int, CommitMarker]:
-    """The marker of every committed shard of the plans, by ordinal.
+    """The marker of every committed shard, by ordinal.
 
-    A marker counts only if it names this plan and this encoder, and its part has the size that it says.
+    A marker counts only if it names this shard and this encoder, and its part has the size it names.
     """
     found = {}
     for shard in record.shards:

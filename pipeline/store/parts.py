@@ -1,6 +1,6 @@
 """The Parquet contract: columns, statuses, file metadata. Home of pyarrow's writing side.
 
-One row per image, whatever became of it. A part holds nothing that varies with time: same images, encoder and
+Every image is one row, including failures. A part contains nothing that varies with time: the same images, encoder and
 library versions give the same bytes.
 """
 
@@ -25,7 +25,7 @@ ROW_GROUP_ROWS = 10_000
 
 
 def part_schema(embedding_dim: int, half: bool, columns: dict[str, str] | None = None) -> pa.Schema:
-    """Columns of a part; `half` stores float16 embeddings, else float32; `columns` are carried from the source."""
+    """Columns of a part. Embeddings are float16 if `half`, otherwise float32. `columns` are carried from the source."""
     element = pa.float16() if half else pa.float32()
     return pa.schema(
         [
@@ -46,15 +46,15 @@ def part_schema(embedding_dim: int, half: bool, columns: dict[str, str] | None =
 
 
 def refuse_taken_names(columns: Iterable[str]) -> None:
-    """Refuse columns of a source that have the name of one of a part's own.
+    """Refuse carried columns that have the same name as a part's own columns.
 
     Raises:
-        ConfigError: Naming the first one.
+        ConfigError: If there is one. The message names the first.
     """
     own = part_schema(1, half=False).names
     taken = next((name for name in columns if name in own), None)
     if taken:
-        raise ConfigError(f"--columns {taken}: every row has a column of that name already; rename it in the source")
+        raise ConfigError(f"--columns {taken}: every row already has a column with that name; rename it in the source")
 
 
 def part_table(
@@ -71,15 +71,15 @@ def part_table(
 
     Args:
         results: One per image, in plan order.
-        embeddings: [rows, E] float32, unit length; rows of failed images are ignored.
-        first_id: Id of the first row; the rest follow.
-        tokens_kept: Patch tokens that reach the end of the tower (count).
+        embeddings: [rows, E] float32, unit length. Rows of failed images are ignored.
+        first_id: Id of the first row. The ids of the other rows follow.
+        tokens_kept: Number of patch tokens that reach the end of the tower.
         spec: The encoder, written to the file's metadata.
         shard_id: Content hash of the shard's listing.
         columns: Columns carried from the source, with their Arrow types.
 
     Returns:
-        A table with `part_schema`; `embedding` and `tokens_kept` are null where status is not ok.
+        A table with `part_schema`. `embedding` and `tokens_kept` are null where status is not ok.
     """
     assert embeddings.shape == (len(results), spec.embedding_dim)
     half = spec.precision != "fp32"
@@ -103,38 +103,43 @@ def part_table(
 
 
 def write_part(path: Path, table: pa.Table) -> None:
-    """Write `table` to `path` as is; the caller makes it atomic."""
-    # no two embeddings are equal: a dictionary of their numbers makes them larger, and slower to write and to read
+    """Write `table` to `path` directly. The caller makes it atomic."""
+    # embeddings do not repeat, so dictionary encoding makes them larger, and slower to write and read
     repeated = [name for name in table.schema.names if name != "embedding"]
     pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS, use_dictionary=repeated)
 
 
 def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read (some columns of) a part.
+    """Read a part, or some of its columns.
 
     Raises:
-        StoreError: If the file is not a whole Parquet file or lacks a column.
+        StoreError: If the file is not an intact Parquet file or lacks a column.
     """
     try:
         return pq.read_table(path, columns=list(columns) if columns else None, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         reason = first_line(error)
-        raise StoreError(f"cannot read {path}: {reason}; remove it and its stats file, and run embed again") from error
+        raise StoreError(
+            f"cannot read {path}: {reason}; delete it and its commit marker, then run the same embed command again"
+        ) from error
 
 
 def read_part_checked(path: Path, sha256: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read (some columns of) a part whose bytes are those of its commit marker.
+    """Read a part, or some of its columns, after checking its bytes against the hash in its commit marker.
 
     Raises:
-        StoreError: If they are not, or the file cannot be read.
+        StoreError: If the hash does not match, or the file cannot be read.
     """
     if sha256_of(path) != sha256:
-        raise StoreError(f"{path} is damaged: its bytes are not those of its stats file; remove both, embed again")
+        raise StoreError(
+            f"{path} is damaged: its hash does not match its commit marker; delete both, then run the same embed "
+            "command again"
+        )
     return read_part(path, columns)
 
 
 def embeddings_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (int64 [n]) and embeddings (float32 [n, E]) of the ok rows of a part that has id, status, embedding."""
+    """Ids (int64 [n]) and embeddings (float32 [n, E]) of a part's ok rows. Needs columns id, status and embedding."""
     ok = table.filter(pc.equal(table["status"], Status.OK))
     column = ok["embedding"].combine_chunks()
     dim = column.type.list_size

@@ -1,4 +1,4 @@
-"""The JSON records of a store: what is embedded by what, which shards there are, what became of each. Contracts."""
+"""The JSON records of a store: its encoder, its plans and shards, and their commit markers. Stable contracts."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,9 @@ from pipeline.store.parts import SCHEMA_VERSION
 class Shard(BaseModel):
     """One entry of a plan: consecutive entries of a listing, a whole tar, or consecutive rows of a Parquet file.
 
-    `shard_id` is a hash of what it holds; rows have the ids from `first_id` on, `room` of them at most; `num_images`
-    is None for a tar, which is counted when it is read; `start` is the first entry of the plan's list, or row of the
-    file.
+    `shard_id` is a hash of the shard's content. Ids start at `first_id`; there are at most `room` of them. `num_images`
+    is None for a tar, which is counted when it is read. `start` is the first entry in the plan's list, or the first
+    row in the file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,16 +28,16 @@ class Shard(BaseModel):
     start: int = 0
     file: SourceFile | None = None
     is_dropped: bool = False
-    """Its file changed before it was embedded; another shard stands for it."""
+    """Its file changed or disappeared before it was embedded, so the shard does not count."""
 
     @property
     def ids(self) -> range:
-        """The ids that its rows can have."""
+        """The range of ids that its rows can have."""
         return range(self.first_id, self.first_id + self.room)
 
 
 class Plan(BaseModel):
-    """plan/00000.json: the shards of one listing of one source; a source that grew has a plan for what is new."""
+    """plan/00000.json: the shards of one listing of a source. If the source grows, another plan covers what is new."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,16 +45,16 @@ class Plan(BaseModel):
     source: Source
     shards: tuple[Shard, ...]
     entries_sha256: str | None = None
-    """Of plan/00000.parquet, where there is one."""
+    """Hash of plan/00000.parquet, if there is one."""
 
     @property
     def has_entries(self) -> bool:
-        """Whether its images are listed one by one, in plan/00000.parquet."""
+        """Whether its images are listed individually, in plan/00000.parquet."""
         return self.source.format in ("folder", "list")
 
 
 class StoreRecord(BaseModel):
-    """run.json: by which encoder, in which units; with the plans beside it, what is to be embedded."""
+    """run.json: the encoder and the units of work. The plans say what is to be embedded; they are separate files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
@@ -76,18 +76,18 @@ class StoreRecord(BaseModel):
 
     @property
     def shards(self) -> tuple[Shard, ...]:
-        """All that are to be embedded, in the order of their ids."""
+        """All shards that are not dropped, in the order of their ids."""
         return tuple(shard for plan in self.plans for shard in plan.shards if not shard.is_dropped)
 
     @property
     def num_images(self) -> int | None:
-        """Images planned, over all shards; None if some are not counted yet."""
+        """Number of planned images over all shards. None if a shard is not counted yet."""
         counts = [shard.num_images for shard in self.shards]
         return None if None in counts else sum(counts)
 
     @property
     def next_numbers(self) -> tuple[int, int]:
-        """Ordinal and first id of the next shard to be planned."""
+        """Ordinal and first id for the next shard to be planned."""
         planned = [shard for plan in self.plans for shard in plan.shards]
         return (planned[-1].ordinal + 1, planned[-1].ids.stop) if planned else (0, 0)
 
@@ -98,7 +98,7 @@ class StoreRecord(BaseModel):
 
 @dataclass(slots=True)
 class Timings:
-    """Where the seconds of a shard went. `*_cpu_s` are of processor time, the others of the worker's clock."""
+    """Where the time of a shard went, in seconds. `*_cpu_s` are CPU time, the others are the worker's wall time."""
 
     decode_cpu_s: float = 0.0
     decode_wait_s: float = 0.0
@@ -126,12 +126,12 @@ class CommitMarker(BaseModel):
     finished_at: str
     host: str = ""
     micro_batch: int | None = None
-    """Images per forward pass where the device's memory did not hold a whole batch."""
+    """Images per forward pass, if a whole batch did not fit in the device's memory."""
     num_halvings: int = 0
-    """How often it ran out of memory in this shard."""
+    """How often the device ran out of memory in this shard."""
     canary: dict[str, float] | None = None
-    """Quantiles of the cosine between pruned and unpruned embeddings of some of its images."""
+    """Quantiles of the cosine between pruned and unpruned embeddings for a sample of its images."""
     compaction: int = 0
-    """How often deleted rows were taken out of its part."""
+    """How often its part was compacted."""
     num_removed: int = 0
-    """Rows that were taken out."""
+    """Number of rows that compaction removed."""

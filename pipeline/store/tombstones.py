@@ -1,4 +1,4 @@
-"""STORE/tombstones.parquet: ids of rows that no reader shall see. Written whole; a deleted id never comes back."""
+"""STORE/tombstones.parquet: ids of rows that readers must not show. Written whole; tombstones are never removed."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,15 +14,15 @@ from pipeline.errors import StoreError, first_line
 from pipeline.store.layout import Store
 
 DELETED = "deleted"
-"""Asked for: the image stays away although its source has it."""
+"""Deleted on request: the image stays out of the store although its source still has it."""
 REPLACED = "replaced"
-"""Its file changed, and a newer row stands for it."""
+"""Its file changed, and a newer row replaces it."""
 
 _SCHEMA = pa.schema([("id", pa.int64()), ("reason", pa.string()), ("key", pa.string())])
 
 
 def read_tombstones(store: Store, reason: str | None = None) -> np.ndarray:
-    """Ids (int64, ascending) of rows that are gone, all of them or those of one reason.
+    """Ids (int64, ascending) of tombstoned rows: all of them, or those with one reason.
 
     Raises:
         StoreError: If the file is damaged.
@@ -34,13 +34,13 @@ def read_tombstones(store: Store, reason: str | None = None) -> np.ndarray:
 
 
 def tombstones_between(tombstones: np.ndarray, ids: range) -> np.ndarray:
-    """Those of `read_tombstones` that are in a range of ids, a shard's for example."""
+    """The ids from `read_tombstones` that are in a range, for example a shard's."""
     begin, end = np.searchsorted(tombstones, (ids.start, ids.stop))
     return tombstones[begin:end]
 
 
 def deleted_keys(store: Store) -> set[str]:
-    """Keys of the images that were deleted by their keys, also of those whose rows are no longer in any part.
+    """Keys of the images that were deleted by key, even if compaction has removed their rows.
 
     Raises:
         StoreError: If the file is damaged.
@@ -49,22 +49,22 @@ def deleted_keys(store: Store) -> set[str]:
 
 
 def create_tombstones(store: Store) -> None:
-    """Write an empty list where there is none: from now on a missing one is a lost one."""
+    """Write an empty file if there is none. From then on, a missing file is an error."""
     if not _path(store).exists():
         _write(store, _SCHEMA.empty_table())
 
 
 def add_tombstones(store: Store, ids: Iterable[int], reason: str, keys: Mapping[int, str] | None = None) -> int:
-    """Mark rows as gone; those that are already stay as they are.
+    """Tombstone rows. Existing tombstones stay unchanged.
 
     Args:
         store: The store.
         ids: The rows.
         reason: `DELETED` or `REPLACED`.
-        keys: Of the rows, where they are to be remembered.
+        keys: Keys to keep with the tombstones, by id.
 
     Returns:
-        How many are newly gone.
+        Number of new tombstones.
     """
     table = _read(store)
     new = np.setdiff1d(np.fromiter(ids, np.int64), table["id"].to_numpy())
@@ -95,10 +95,10 @@ def _read(store: Store) -> pa.Table:
         if not any(store.plan_dir.glob("*.json")):
             return _SCHEMA.empty_table()
         raise StoreError(
-            f"{path} is lost; put it back from a backup: without it deleted images would be found again"
+            f"{path} is missing; restore it from a backup: without it, deleted images would be found again"
         ) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise StoreError(
-            f"cannot read {path}: {first_line(error)}; put it back from a backup: without it deleted images "
+            f"cannot read {path}: {first_line(error)}; restore it from a backup: without it, deleted images "
             "would be found again"
         ) from error

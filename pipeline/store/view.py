@@ -1,4 +1,4 @@
-"""A store as it stands: opened once, then passed along."""
+"""A snapshot of a store: opened once, then passed along."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ from pipeline.store.tombstones import read_tombstones
 
 @dataclass(frozen=True)
 class StoreView:
-    """A store's record and committed shards, as they were when the view was made."""
+    """A store's record and committed shards at the time the view was made."""
 
     store: Store
     record: StoreRecord
     committed: dict[int, CommitMarker]
-    """Commit markers by the ordinal of their shard."""
+    """Commit markers, by shard ordinal."""
 
     @classmethod
     def open(cls, root: Path, partial: bool = False) -> "StoreView":
-        """Open a store that is finished, or any that has a committed shard if `partial`.
+        """Open a finished store. If `partial`, one committed shard is enough.
 
         Raises:
             StoreError: If there is no store, or its record is damaged.
-            UnfinishedStore: If shards are missing; the message has the counts.
+            UnfinishedStore: If shards are missing. The message has the counts.
         """
         store = Store(root)
         view = cls.now(store, store.read_record())
@@ -42,7 +42,7 @@ class StoreView:
 
     @classmethod
     def now(cls, store: Store, record: StoreRecord) -> "StoreView":
-        """The view of a store whose record is known, finished or not."""
+        """View of a store whose record is already known, finished or not."""
         return cls(store, record, committed_markers(store, record))
 
     @property
@@ -57,15 +57,15 @@ class StoreView:
 
     @cached_property
     def deleted(self) -> np.ndarray:
-        """Ids (int64, ascending) of the rows that were deleted or replaced: no reader may show them.
+        """Ids (int64, ascending) of deleted and replaced rows. Readers must not show them.
 
         Raises:
-            StoreError: If the list of tombstones is damaged.
+            StoreError: If the tombstone file is damaged.
         """
         return read_tombstones(self.store)
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[CommitMarker, pa.Table]]:
-        """The rows of each committed shard, deleted ones included, in the order of their ids.
+        """Yield the marker and rows of each committed shard in id order, including deleted rows.
 
         Raises:
             StoreError: If a part cannot be read.
@@ -74,7 +74,7 @@ class StoreView:
             yield marker, read_part(self.store.part_of(marker), columns)
 
     def rows(self, ids: Iterable[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
-        """Some rows by their ids, with the values of some columns. Reads the parts that hold them.
+        """Some rows, by id, with the values of some columns. Reads only the parts that contain them.
 
         Raises:
             StoreError: If a part cannot be read.

@@ -18,7 +18,7 @@ def test_writes_and_replaces(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_until_it_is_whole_the_old_file_stays(tmp_path):
+def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
 
@@ -47,7 +47,7 @@ def test_a_failing_writer_leaves_nothing(tmp_path):
 
 @contextmanager
 def small_files_only():
-    # no fixture: the limit must be off again before pytest writes its own report, perhaps to a file
+    # not a fixture: the limit must be lifted before pytest writes its own report, perhaps to a file
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
@@ -56,10 +56,10 @@ def small_files_only():
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_no_room(tmp_path):
-    # the kernel itself stops the write half way, as on a full disk
+def test_no_space(tmp_path):
+    # the kernel stops the write half-way, as on a full disk
     with (
-        pytest.raises(StoreError, match=r"cannot write .*file: File too large; free space or choose another place"),
+        pytest.raises(StoreError, match=r"cannot write .*file: File too large; free space or choose another location"),
         small_files_only(),
     ):
         write_atomically(tmp_path / "file", lambda temporary: temporary.write_bytes(bytes(5000)))
@@ -77,4 +77,4 @@ def test_two_writers_never_share_a_temporary_file(tmp_path):
     for _ in range(2):
         write_atomically(tmp_path / "file", lambda temporary: (names.append(temporary), temporary.write_text("")))
     assert len(set(names)) == 2
-    assert {name.parent for name in names} == {tmp_path}  # a rename is atomic within one file system only
+    assert {name.parent for name in names} == {tmp_path}  # a rename is atomic only within one file system

@@ -29,7 +29,7 @@ def leave_lock(root, **fields):
 
 
 def dead_lock(root):
-    """Leave the lock of a process that took it and was killed."""
+    """Leave the lock of a process that died while it held the lock."""
     program = (
         f"import os, pathlib, pipeline.durable.lock as l\nwith l.store_lock(pathlib.Path({str(root)!r})): os._exit(9)"
     )
@@ -37,13 +37,13 @@ def dead_lock(root):
     return lock_of(root)
 
 
-def test_lock_names_its_owner_and_goes_away(tmp_path):
+def test_a_lock_names_its_owner_and_is_removed(tmp_path):
     with store_lock(tmp_path):
         assert lock_of(tmp_path)["pid"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_lock_goes_away_on_an_exception(tmp_path):
+def test_a_lock_is_removed_on_an_exception(tmp_path):
     with pytest.raises(KeyboardInterrupt), store_lock(tmp_path):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
@@ -90,7 +90,7 @@ def test_unreadable_lock_is_judged_by_its_age(tmp_path):
         assert lock_of(tmp_path)["pid"] == os.getpid()
 
 
-def test_heartbeat_goes_on(tmp_path, monkeypatch):
+def test_the_heartbeat_continues(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline.durable.lock, "HEARTBEAT_S", 0.02)
     with store_lock(tmp_path):
         first = lock_of(tmp_path)
@@ -100,17 +100,17 @@ def test_heartbeat_goes_on(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_owner_that_lost_the_lock_leaves_the_new_one_alone(tmp_path, monkeypatch):
+def test_an_owner_that_lost_the_lock_leaves_the_new_lock_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline.durable.lock, "HEARTBEAT_S", 0.02)
     with store_lock(tmp_path):
         leave_lock(tmp_path)
-        time.sleep(0.1)  # a few heartbeats, none of which may bring the old lock back
+        time.sleep(0.1)  # a few heartbeats; none of them may restore the old lock
         assert lock_of(tmp_path)["owner"] == "someone"
     assert lock_of(tmp_path)["owner"] == "someone"
 
 
 @pytest.mark.parametrize("stale", [False, True], ids=["free", "left-by-the-dead"])
-def test_of_many_that_race_exactly_one_wins(tmp_path, stale):
+def test_exactly_one_of_many_racers_wins(tmp_path, stale):
     num_racers, num_rounds = 8, 40
     for number in range(num_rounds):
         root = tmp_path / str(number)
@@ -128,7 +128,7 @@ def test_of_many_that_race_exactly_one_wins(tmp_path, stale):
                     outcomes.append("won")
                 except StoreLocked:
                     outcomes.append("locked")
-                tried.wait()  # the winner holds on until all have tried
+                tried.wait()  # the winner holds the lock until all have tried
 
         racers = [threading.Thread(target=race) for _ in range(num_racers)]
         for racer in racers:
@@ -139,7 +139,7 @@ def test_of_many_that_race_exactly_one_wins(tmp_path, stale):
         assert list(root.iterdir()) == []
 
 
-def test_a_takeover_that_died_half_way_blocks_nobody_for_long(tmp_path):
+def test_an_interrupted_takeover_does_not_block_others_for_long(tmp_path):
     leave_lock(tmp_path, heartbeat=0)
     guard = tmp_path / ".lock.takeover.tmp"
     guard.touch()
@@ -151,7 +151,7 @@ def test_a_takeover_that_died_half_way_blocks_nobody_for_long(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_place_for_a_lock(tmp_path):
+def test_a_lock_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write .*lock.json: Not a directory"), store_lock(tmp_path / "file"):
         pass

@@ -1,4 +1,4 @@
-"""The index over a store: exact, sealed, and never used where it does not belong."""
+"""The index of a store: exact, checked by size, and never used with another store or encoder."""
 
 import json
 import resource
@@ -36,7 +36,7 @@ SPEC = EncoderSpec(
 
 @pytest.fixture
 def make_store(tmp_path):
-    """Makes a finished store of random unit vectors; the second row of each shard has failed."""
+    """Makes a finished store of random unit vectors. The second row of each shard is a failure."""
 
     def make(num_shards, rows):
         store = Store(tmp_path / "store")
@@ -79,7 +79,7 @@ def _all_rows(store):
     return np.concatenate([ids for ids, _ in parts]), np.concatenate([vectors for _, vectors in parts])
 
 
-def test_search_is_exact_and_answers_with_row_ids(indexed):
+def test_search_is_exact_and_returns_row_ids(indexed):
     ids, vectors = _all_rows(indexed)
     queries = np.random.default_rng(3).normal(size=(4, vectors.shape[1])).astype(np.float32)
     scores, found = FlatSearcher(index_path(indexed)).search(queries, 6)
@@ -93,10 +93,10 @@ def test_failed_rows_are_not_in_the_index(indexed):
     ids, _ = _all_rows(indexed)
     assert len(ids) == 12
     _, found = FlatSearcher(index_path(indexed)).search(np.ones((1, 8), np.float32), 100)
-    assert sorted(found[0]) == sorted(ids)  # k is cut to what there is, no -1
+    assert sorted(found[0]) == sorted(ids)  # k is limited to the number of vectors, so there is no -1
 
 
-def test_manifest_names_its_source(indexed):
+def test_manifest_describes_the_index(indexed):
     manifest = read_manifest(StoreView.open(indexed.root))
     assert manifest.fingerprint == SPEC.fingerprint
     assert (manifest.num_vectors, manifest.metric, manifest.index_type) == (12, "inner_product", "Flat")
@@ -150,7 +150,7 @@ def test_index_that_cannot_be_written_leaves_the_old_one(indexed):
 def test_damaged_index_is_refused(indexed):
     path = index_path(indexed)
     path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(StoreError, match="build it again"):
+    with pytest.raises(StoreError, match="rebuild it"):
         read_manifest(StoreView.open(indexed.root))
     path.write_bytes(b"not an index")
     with pytest.raises(StoreError, match="cannot read the index"):
@@ -161,11 +161,11 @@ def test_index_of_another_encoder_is_refused(indexed):
     path = indexed.index_dir / MANIFEST_FILE
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {"fingerprint": "0" * 33}))
-    with pytest.raises(StoreError, match="is of encoder 0000"):
+    with pytest.raises(StoreError, match="is from encoder 0000"):
         read_manifest(StoreView.open(indexed.root))
 
 
-def test_no_store_and_no_index_say_what_to_run(tmp_path, make_store):
+def test_a_missing_store_or_index_says_what_to_run(tmp_path, make_store):
     with pytest.raises(StoreError, match="clipsieve embed"):
         build_index(IndexSettings(store=tmp_path))
     store = make_store(num_shards=1, rows=5)
@@ -176,7 +176,7 @@ def test_no_store_and_no_index_say_what_to_run(tmp_path, make_store):
 # --- deleted rows
 
 
-def test_deleted_rows_are_in_no_new_index(make_store):
+def test_deleted_rows_are_left_out_of_a_new_index(make_store):
     store = make_store(num_shards=3, rows=5)
     add_tombstones(store, [0, 104], DELETED)
     assert build_index(IndexSettings(store=store.root)).num_vectors == 10

@@ -1,4 +1,4 @@
-"""Damage a store, and look what `verify` finds."""
+"""Damage a store, and check what `verify` finds."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,12 +15,12 @@ def check(store, **settings):
 
 
 def rewrite(store, ordinal, change=lambda table: table, **fields):
-    """Change a part and give it hashes that fit."""
-    stats = read_marker(store, ordinal)
-    path = store.part_of(stats)
+    """Change a part, and update its commit marker to match."""
+    marker = read_marker(store, ordinal)
+    path = store.part_of(marker)
     pq.write_table(change(read_part(path)), path, compression="zstd")
     fields = {"sha256": sha256_of(path), "num_bytes": path.stat().st_size} | fields
-    write_sealed_json(store.marker_path(ordinal), stats.model_dump(mode="json") | fields)
+    write_sealed_json(store.marker_path(ordinal), marker.model_dump(mode="json") | fields)
 
 
 def with_value(name, row, value):

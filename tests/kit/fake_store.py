@@ -1,4 +1,4 @@
-"""A store without a model: its record, and shards committed with vectors of no meaning. The one way to fake a store."""
+"""Fake a store without a model: its record, and shards committed with meaningless vectors."""
 
 from collections import Counter
 
@@ -21,7 +21,7 @@ def fake_record(spec, **changes):
 
 
 def commit_fake(store, record, shard, results, vectors=None):
-    """Commit a shard with these results; unit vectors [n, E], all equal unless given."""
+    """Commit a shard with these results. `vectors` are unit vectors [n, E], all equal by default."""
     dim = record.encoder.embedding_dim
     vectors = np.full((len(results), dim), dim**-0.5, np.float32) if vectors is None else vectors
     table = part_table(

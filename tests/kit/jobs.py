@@ -1,4 +1,4 @@
-"""A store that is planned and committed without a model, and sources to change under it."""
+"""A store that is planned and committed without a model, and sources that change."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from tests.kit.fake_store import commit_fake, fake_record
 
 
 class Job:
-    """Runs of `embed` on one store, with vectors of no meaning: plan what is new, commit what is planned."""
+    """Runs of `embed` on one store, with meaningless vectors: plan what is new, commit what is planned."""
 
     def __init__(self, root, spec):
         self.store = Store(root)
@@ -24,18 +24,18 @@ class Job:
 
     @property
     def record(self):
-        """As another job would find it."""
+        """The record as another job would read it."""
         return self.store.read_record()
 
     def plan(self, source, on_change="stop", captions=None, check=False, source_format="auto", **spec):
         listing = list_source(Source(location=str(source), format=source_format, **spec), captions)
         record = self.store.begin(fake_record(self._spec, columns=listing.source.columns))
         view = extend_plan(StoreView.now(self.store, record), listing, on_change, check)
-        assert view.record == self.record  # what is written is what was returned
+        assert view.record == self.record  # what was returned is what was written
         return view.record
 
     def commit(self, limit=None, failing=()):
-        """Commit the shards that are not yet, `limit` of them; keys of `failing` get a status of theirs."""
+        """Commit at most `limit` missing shards. `failing` maps keys to the statuses they get."""
         record = self.record
         for shard in StoreView.now(self.store, record).missing[:limit]:
             entries = [entry for batch in batches_of(shard, record, self.store) for entry in batch]
@@ -48,7 +48,7 @@ class Job:
 
     @property
     def living(self):
-        """Hash of the bytes by key, of rows that a reader sees; every key once."""
+        """Hashes of the bytes by key, for the rows that readers see. Checks that each key occurs once."""
         found = {}
         view = StoreView.now(self.store, self.record)
         for _, table in view.parts(["id", "key", "sha256"]):
@@ -82,7 +82,7 @@ def contents(folder):
 
 
 def spoil(path):
-    """Change a byte, and neither size nor time."""
+    """Change a byte but keep size and time."""
     found, data = path.stat(), bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -90,14 +90,14 @@ def spoil(path):
 
 
 class Killed(BaseException):
-    """As a signal would end the job."""
+    """Ends a job like a signal."""
 
 
 def die(*_, **__):
     raise Killed
 
 
-def kill_before_burying(monkeypatch):
+def kill_before_tombstones(monkeypatch):
     monkeypatch.setattr(extend, "add_tombstones", die)
 
 
@@ -109,4 +109,4 @@ def kill_before_the_plan_counts(monkeypatch):
     monkeypatch.setattr(Store, "write_plan", die)
 
 
-KILLS = [kill_before_burying, kill_before_planning, kill_before_the_plan_counts]
+KILLS = [kill_before_tombstones, kill_before_planning, kill_before_the_plan_counts]

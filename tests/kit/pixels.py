@@ -1,4 +1,4 @@
-"""Preprocessing of tests, what open_clip makes of an image by it, and images as files."""
+"""Preprocessing for tests, open_clip's pixels for it, and images as encoded files."""
 
 import io
 
@@ -7,7 +7,7 @@ from pipeline.model.transform import reference_transform
 
 
 def preprocess(height=32, width=32, **more):
-    # mean 0 and std 1 make open_clip's output the pixels themselves
+    # with mean 0 and std 1, open_clip's output is the pixels themselves
     return Preprocess(height=height, width=width, mean=(0, 0, 0), std=(1, 1, 1), **more)
 
 

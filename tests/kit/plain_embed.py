@@ -21,7 +21,7 @@ MAX_PIXELS = 5000
 
 
 def embed_plainly(source, root, model, precision="fp32", on_change="stop", source_format="auto", **spec):
-    """Embed what a source has and the store has not; batches of 2 in shards of 5."""
+    """Embed what is in a source but not yet in the store, in batches of 2 and shards of 5."""
     encoder = Encoder(load_model(ModelSource(model=model), precision, "cpu"), named_policy("balanced"))
     listing = list_source(Source(location=str(source), format=source_format, **spec))
     store = Store(root)

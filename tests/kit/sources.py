@@ -1,4 +1,4 @@
-"""What tests of sources share: list one, make a tar, decode an image by its URI."""
+"""Helpers for tests of sources: list one, make a tar, decode an image by its URI."""
 
 import io
 import tarfile
@@ -17,7 +17,7 @@ def listed(location, source_format="auto", captions=None, **spec):
 
 
 def tar_of(members):
-    """The bytes of a tar of files, by name."""
+    """The bytes of a tar of members, given as bytes by name."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, data in members.items():
@@ -28,6 +28,6 @@ def tar_of(members):
 
 
 def record_of(uri):
-    """What becomes of the image at a URI."""
-    [record] = decode_batch([ImageEntry("k", uri, 0, 0)], PREPROCESS).results
-    return record
+    """The image result for a URI."""
+    [result] = decode_batch([ImageEntry("k", uri, 0, 0)], PREPROCESS).results
+    return result

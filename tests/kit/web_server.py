@@ -1,4 +1,4 @@
-"""Small web servers for tests: what they answer is a method."""
+"""Small web servers for tests, with answers from a method."""
 
 import http.server
 import threading
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def serving(handler):
-    """A web server in threads of this process; the block gets its URL."""
+    """Run a web server in threads of this process. Yields its URL."""
     server = _QuietServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -20,7 +20,7 @@ def serving(handler):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers from a method `look`, which gives a status and a body."""
+    """Answers with the result of a method `look`: a status, a body and perhaps headers."""
 
     def log_message(self, *_):
         pass
@@ -40,4 +40,4 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class _QuietServer(http.server.ThreadingHTTPServer):
     def handle_error(self, *_):
-        """Say nothing: some handlers break off on purpose."""
+        """Print nothing: some handlers abort on purpose."""

@@ -1,4 +1,4 @@
-"""Where the time goes: from the stats of shards to rates, bound and sentence."""
+"""Where the time goes: from commit markers to rates, bound and sentence."""
 
 import pytest
 
@@ -21,8 +21,8 @@ def shard(num_images=100, **timings):
     )
 
 
-def test_rates_of_cores_that_decoding_and_encoding_share():
-    # 200 images: 2 s of a core decoding, 6 s encoding; 2 cores, 5 s on the clock
+def test_decoding_and_encoding_share_the_cores():
+    # 200 images: 2 s of CPU time decoding, 6 s encoding; 2 cores, 5 s elapsed
     stats = [shard(decode_cpu_s=1, encode_cpu_s=3, encode_s=3)] * 2
     summary = summarize(stats, 5.0, num_workers=2, num_cpus=2, num_gpus=0, has_policy=False)
     assert summary["images_per_second"] == {"end_to_end": 40, "decode": 200, "encode": pytest.approx(200 / 3)}
@@ -30,8 +30,8 @@ def test_rates_of_cores_that_decoding_and_encoding_share():
     assert summary["seconds"]["decode_cpu_s"] == 2
     assert summary["bound_by"] == "encode"
     assert summary["sentence"] == (
-        "encode-bound: 2 cores would give 200 images/s decoding alone, 67 encoding alone, and share their time; "
-        "pruning, more cores or a GPU help"
+        "encode-bound: 2 cores could decode 200 images/s or encode 67 images/s, but decoding and encoding share them; "
+        "pruning, more cores or a GPU will help"
     )
 
 
@@ -42,8 +42,8 @@ def test_a_gpu_that_waits_for_cores():
     assert summary["images_per_second"] == {"end_to_end": 400, "decode": 500, "encode": 2000}
     assert summary["share_of_ideal"] == pytest.approx(400 / 500)
     assert summary["sentence"] == (
-        "decode-bound: 16 cores give 500 images/s, the encoder could do 2,000; pruning will not help until there are "
-        "more cores, or smaller images"
+        "decode-bound: 16 cores can decode 500 images/s, the encoder could do 2,000; pruning will not help without "
+        "more cores or smaller images"
     )
 
 
@@ -51,11 +51,11 @@ def test_a_gpu_that_is_busy():
     stats = [shard(num_images=1000, decode_cpu_s=16, encode_s=4, transfer_s=0.1)]
     summary = summarize(stats, 2.1, num_workers=2, num_cpus=64, num_gpus=2, has_policy=True)
     assert (summary["bound_by"], summary["images_per_second"]["encode"]) == ("encode", 500)
-    assert summary["sentence"].endswith("64 cores could decode 4,000; a sharper policy or more GPUs help")
+    assert summary["sentence"].endswith("64 cores could decode 4,000; a sharper policy or more GPUs will help")
 
 
 @pytest.mark.parametrize(("stage", "timings"), [("write", {"write_s": 3}), ("transfer", {"transfer_s": 3})])
-def test_what_is_in_the_way_of_a_worker(stage, timings):
+def test_runs_bound_by_transfer_or_writing(stage, timings):
     stats = [shard(decode_cpu_s=0.1, encode_cpu_s=1, encode_s=1, **timings)]
     summary = summarize(stats, 5.0, num_workers=1, num_cpus=2, num_gpus=0, has_policy=False)
     assert summary["bound_by"] == stage

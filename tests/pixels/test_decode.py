@@ -1,4 +1,4 @@
-"""Decoding: the same pixels as open_clip, and a row with its reason for whatever is no image."""
+"""Decoding: the same pixels as open_clip, and a reason for each file that is not an image."""
 
 import hashlib
 import io
@@ -32,7 +32,7 @@ def decode_file(path, wanted=None, **more):
 
 @pytest.fixture
 def decode(tmp_path):
-    """Decodes bytes as a file of that name."""
+    """Decodes bytes as a file with the given name."""
 
     def run(name, data, **more):
         (tmp_path / name).write_bytes(data)
@@ -66,7 +66,7 @@ def test_batch_keeps_order_and_slots(make_image, tmp_path):
     np.testing.assert_array_equal(pixels[2], np.asarray(fit(make_image(40, 40, 2), preprocess())))
 
 
-def test_record_tells_size_and_hash(decode, make_image):
+def test_a_result_has_size_and_hash(decode, make_image):
     data = encoded(make_image(60, 40), "PNG")
     _, record = decode("a.png", data)
     assert (record.width, record.height, record.status, record.error) == (60, 40, "ok", None)
@@ -74,9 +74,9 @@ def test_record_tells_size_and_hash(decode, make_image):
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_exif_rotation_is_honoured(decode, make_image, orientation):
+def test_exif_rotation_is_applied(decode, make_image, orientation):
     upright = make_image(60, 40)
-    # what a camera stores when held so that the viewer must turn it by this angle, clockwise
+    # what a camera stores when it is held so that the image must be rotated by this angle, clockwise
     turned = upright.rotate({3: 180, 6: 90, 8: -90}[orientation], expand=True)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -85,7 +85,7 @@ def test_exif_rotation_is_honoured(decode, make_image, orientation):
     np.testing.assert_array_equal(pixels, np.asarray(fit(upright, preprocess())))
 
 
-def test_damaged_exif_costs_nothing(decode, make_image):
+def test_damaged_exif_is_ignored(decode, make_image):
     pixels, record = decode("photo.png", encoded(make_image(60, 40), "PNG", exif=b"garbage"))
     assert record.status == "ok"
     np.testing.assert_array_equal(pixels, np.asarray(fit(make_image(60, 40), preprocess())))
@@ -108,7 +108,7 @@ def test_palette_with_alpha_keeps_its_colours(decode):
 
 @pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP", "AVIF", "HEIF", "GIF", "PNG"])
 def test_formats(decode, make_image, kind):
-    pillow_heif.register_heif_opener()  # to write one; reading registers it by itself
+    pillow_heif.register_heif_opener()  # to write one; decoding registers it by itself
     image = make_image(60, 40)
     pixels, record = decode("picture.any", encoded(image, kind))
     assert (record.status, record.width, record.height) == ("ok", 60, 40)
@@ -138,7 +138,7 @@ def test_one_pixel_image(decode):
     assert (pixels == [7, 8, 9]).all()
 
 
-# --- what is no image
+# --- files that are not images
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_strange_names(tmp_path, make_image, name):
         assert text.encode()  # Parquet takes UTF-8 only
 
 
-# --- what is too large
+# --- images that are too large
 
 
 def test_pixel_limit_is_exact(decode, make_image):
@@ -205,19 +205,19 @@ def test_pixel_limit_is_exact(decode, make_image):
     assert (record.width, record.height) == (50, 40)
 
 
-def test_low_pixel_limit_spares_images_smaller_than_the_tower(decode, make_image):
+def test_a_low_pixel_limit_does_not_refuse_images_smaller_than_the_tower(decode, make_image):
     assert decode("x.png", encoded(make_image(10, 10), "PNG"), max_pixels=500)[1].status == "ok"
 
 
 @pytest.mark.parametrize("side", [2**31, 2**32 - 1])
-def test_a_side_that_no_column_holds(decode, side):
+def test_a_side_that_does_not_fit_the_columns(decode, side):
     pixels, record = decode("x.ppm", b"P6\n%d 1\n255\n" % side)
     assert_failed(pixels, record, "too_large", f"{side} x 1 pixels, the limit is")
     assert (record.width, record.height) == (None, None)
 
 
 def write_png_bomb(path, side):
-    """A whole, valid PNG of side x side grey pixels, a megabyte on disk."""
+    """Write a valid PNG of side x side grey pixels; with side 30,000, a megabyte on disk."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -230,11 +230,11 @@ def write_png_bomb(path, side):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
-def test_bomb_is_refused_without_being_unpacked(tmp_path):
+def test_a_bomb_is_refused_without_being_decompressed(tmp_path):
     write_png_bomb(tmp_path / "small.png", 40)
-    assert decode_file(tmp_path / "small.png")[1].status == "ok"  # the bomb's maker makes real images
+    assert decode_file(tmp_path / "small.png")[1].status == "ok"  # the writer makes real images
     write_png_bomb(tmp_path / "bomb.png", 30_000)
-    # in a process of its own, whose peak memory is its own
+    # in a separate process, to measure its peak memory
     program = """
 import sys
 from pathlib import Path
@@ -263,15 +263,15 @@ print(record.key, record.status, int(peak_mib() - before), record.error, sep="|"
     key, status, grown_mib, error = output.strip().split("|")
     assert (key, status) == ("bomb.png", "too_large")
     assert error == f"30000 x 30000 pixels, the limit is {DEFAULT_MAX_PIXELS}"
-    assert int(grown_mib) < 50  # unpacked it would be 858 MiB
+    assert int(grown_mib) < 50  # decompressed, it would take 858 MiB
 
 
 @pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])
 def test_extreme_strip(decode, size):
     data = encoded(Image.new("RGB", size, (1, 2, 3)), "PNG")
     wanted = preprocess(224, 224)
-    assert_failed(*decode("x.png", data, wanted=wanted), "too_large", f"{size[0]} x {size[1]} would pass")
-    for mode in ("longest", "squash"):  # these never make it larger
+    assert_failed(*decode("x.png", data, wanted=wanted), "too_large", f"{size[0]} x {size[1]} would exceed")
+    for mode in ("longest", "squash"):  # these never scale it up
         pixels, record = decode("x.png", data, wanted=wanted.model_copy(update={"resize_mode": mode}))
         assert record.status == "ok"
         assert pixels.any()
@@ -285,7 +285,7 @@ def test_float_image_in_the_unit_interval_is_not_black(tmp_path):
             assert to_rgb(image).getpixel((5, 5)) == (grey, grey, grey)
 
 
-def test_file_too_large_to_hold_is_refused_unread(tmp_path):
+def test_a_file_too_large_for_memory_is_refused_unread(tmp_path):
     with (tmp_path / "sparse.jpg").open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
     [entry], _ = list_images(tmp_path)
@@ -294,7 +294,7 @@ def test_file_too_large_to_hold_is_refused_unread(tmp_path):
     assert str(MAX_FILE_BYTES + 1) in record.error
 
 
-# --- large JPEGs are decoded at a fraction of their size
+# --- drafts: large JPEGs are decoded at a fraction of their size
 
 
 def large_jpeg(make_image, width, height, orientation=1):
@@ -321,7 +321,7 @@ def test_a_draft_gives_nearly_the_same_pixels(decode, make_image, target, resize
 @pytest.mark.parametrize(
     ("size", "decoded"),
     [
-        ((127, 127), (127, 127)),  # half of it is less than twice the target
+        ((127, 127), (127, 127)),  # half of it would be less than twice the target
         ((128, 128), (64, 64)),
         ((255, 128), (128, 64)),
         ((256, 256), (64, 64)),

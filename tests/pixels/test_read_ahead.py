@@ -1,4 +1,4 @@
-"""Reading ahead in a thread of its own."""
+"""Reading ahead in a background thread."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ def test_same_items_in_the_same_order():
     assert list(read_ahead([None, 0, ()])) == [None, 0, ()]
 
 
-def test_no_more_is_read_than_was_asked_for():
+def test_no_more_is_read_ahead_than_depth():
     taken = []
 
     def source():
@@ -25,11 +25,11 @@ def test_no_more_is_read_than_was_asked_for():
     items = read_ahead(source(), depth=3)
     assert next(items) == 0
     time.sleep(0.3)
-    assert len(taken) <= 1 + 3 + 1  # one is in the hand of the thread
+    assert len(taken) <= 1 + 3 + 1  # the thread holds one more
     items.close()
 
 
-def test_what_reading_raises_is_raised_here():
+def test_errors_from_reading_are_raised():
     def source():
         yield 1
         raise OSError("gone")
@@ -40,7 +40,7 @@ def test_what_reading_raises_is_raised_here():
         next(items)
 
 
-def test_the_thread_ends_when_nobody_reads_on():
+def test_the_thread_ends_when_the_iterator_is_closed():
     items = read_ahead(iter(range(10**9)))
     next(items)
     items.close()

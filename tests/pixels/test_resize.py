@@ -17,7 +17,7 @@ STRIPS = [(7, 500), (500, 7)]
 
 
 def assert_open_clip_pixels(ours, image, wanted, name):
-    """Equal; but where the crop of a reduced image is computed alone, Pillow's 32-bit box moves a few values by one."""
+    """Check equality. If only the crop of a reduced image is computed, Pillow's 32-bit box shifts some values by 1."""
     difference = np.abs(ours.astype(np.int16) - open_clip_pixels(image, wanted))
     is_reduced = wanted.resize_mode == "shortest" and min(image.size) > min(wanted.height, wanted.width)
     assert difference.max() <= int(is_reduced), name
@@ -27,7 +27,7 @@ def assert_open_clip_pixels(ours, image, wanted, name):
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("target", [(32, 32), (24, 40), (40, 24)])
 @pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
-def test_fit_is_open_clip_to_the_pixel(make_image, resize_mode, target, interpolation):
+def test_fit_matches_open_clip_to_the_pixel(make_image, resize_mode, target, interpolation):
     wanted = preprocess(*target, resize_mode=resize_mode, interpolation=interpolation, fill_color=128)
     sizes = SIZES if resize_mode == "longest" else SIZES + STRIPS
     for number, (width, height) in enumerate(sizes):
@@ -36,7 +36,7 @@ def test_fit_is_open_clip_to_the_pixel(make_image, resize_mode, target, interpol
 
 
 def test_one_missing_pixel_is_padded_with_the_fill_colour():
-    # half a pixel of padding each side: Python rounds it to none, open_clip puts a whole one on the far side
+    # half a pixel of padding per side: Python rounds it to none, open_clip puts a whole pixel on the far side
     wanted = preprocess(resize_mode="longest", fill_color=200)
     image = Image.new("RGB", (31, 32))
     ours = np.asarray(fit(image, wanted))
@@ -44,7 +44,7 @@ def test_one_missing_pixel_is_padded_with_the_fill_colour():
     assert (ours[:, 31] == 200).all()
 
 
-def test_real_photos_are_open_clip_to_the_pixel(shared):
+def test_real_photos_match_open_clip_to_the_pixel(shared):
     wanted = preprocess(224, 224)
     entries = list_images(shared / "data" / "photos-native")[0][:60]
     pixels, records = pixels_and_results(decode_batch(entries, wanted))
@@ -64,5 +64,5 @@ def test_a_device_fits_as_pillow_does(make_image, resize_mode, target, interpola
         image = make_image(width, height, number)
         ours = fit_tensor(torch.tensor(np.asarray(image)).permute(2, 0, 1), wanted).numpy()
         difference = np.abs(ours.astype(np.int16) - np.asarray(fit(image, wanted)))
-        # by one where it goes across first as we do; it goes down first, by its own judgement, for some shapes
+        # off by one if Pillow goes horizontally first, as we do; for some shapes it goes vertically first
         assert difference.max() <= (1 if resize_mode == "shortest" else 3), f"{width} x {height}"

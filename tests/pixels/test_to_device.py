@@ -1,4 +1,4 @@
-"""JPEGs decoded on the encoder's device: which, with which pixels, and what becomes of those it refuses."""
+"""JPEGs decoded on the encoder's device: which ones, to which pixels, and what happens to those it refuses."""
 
 import io
 import shutil
@@ -40,7 +40,7 @@ def entry_of(data, key="photo.jpg"):
 
 
 def bad_jpeg(image):
-    """A JPEG that Pillow opens, and that no decoder decodes: the counts of its first Huffman table are absurd."""
+    """A JPEG that Pillow opens but no decoder decodes: the counts of its first Huffman table are invalid."""
     data = bytearray(encoded(image, "JPEG", **FULL))
     counts = data.index(b"\xff\xc4") + 5
     data[counts : counts + 16] = b"\xff" * 16
@@ -57,7 +57,7 @@ def encoder(tiny_model):
     return Encoder(load_model(ModelSource(model=tiny_model, decoder="torchvision"), "fp32", "cpu"), None)
 
 
-# --- which
+# --- which images
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def encoder(tiny_model):
         ("WEBP", {"lossless": True}, False),
     ],
 )
-def test_upright_jpegs_with_all_their_chroma_are_left_to_the_device(photo, kind, changes, is_left):
+def test_upright_jpegs_with_full_chroma_are_left_to_the_device(photo, kind, changes, is_left):
     entries = [entry_of(encoded(photo, kind, **changes))]
     left = decode_all_but_jpegs(entries, preprocess(decoder="torchvision"))
     pixels, [record], jpegs = left.pixels, left.results, left.jpegs
@@ -96,12 +96,12 @@ def test_grey_and_cmyk_are_left_to_pillow(photo, mode):
 
 
 @pytest.mark.parametrize(("side", "is_left"), [(255, False), (256, True)])
-def test_half_the_chroma_is_enough_where_resizing_hides_it(make_image, side, is_left):
+def test_half_the_chroma_is_enough_if_resizing_hides_it(make_image, side, is_left):
     entries = [entry_of(encoded(make_image(300, side), "JPEG", subsampling="4:2:0"))]
     assert bool(decode_all_but_jpegs(entries, preprocess(decoder="torchvision")).jpegs) == is_left
 
 
-def test_what_is_cut_off_or_too_large_is_judged_as_ever(photo):
+def test_truncated_and_too_large_images_get_the_usual_status(photo):
     data = encoded(photo, "JPEG", **FULL)
     entries = [entry_of(data[: len(data) // 2], "cut"), entry_of(data, "large"), entry_of(data + b"more", "more")]
     wanted = preprocess(decoder="torchvision")
@@ -111,15 +111,15 @@ def test_what_is_cut_off_or_too_large_is_judged_as_ever(photo):
     assert decode_all_but_jpegs(entries, wanted, max_pixels=2999).results[1].status == "too_large"
 
 
-# --- with which pixels
+# --- pixels
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_embeddings_are_those_of_open_clips_own_preprocessing(shared, device):
+def test_embeddings_match_open_clips_own_preprocessing(shared, device):
     source = ModelSource(model=f"local-dir:{shared / 'models' / 'lit-vit-ti-16'}", decoder="torchvision")
     loaded = load_model(source, "fp32", device)
     photos = list_images(shared / "data" / "photos-native")[0]
-    assert len(decode_all_but_jpegs(photos, loaded.spec.preprocess).jpegs) > 200  # the others are Pillow's
+    assert len(decode_all_but_jpegs(photos, loaded.spec.preprocess).jpegs) > 200  # Pillow decodes the others
     cosines = parity_cosines(loaded, photos)
     assert len(cosines) == 300
     assert cosines.min() >= 0.999
@@ -138,11 +138,11 @@ def test_a_device_decodes_what_pillow_decodes(make_image, device):
         assert np.abs(image.permute(1, 2, 0).cpu().numpy() - reference).max() <= (0 if device == "cpu" else 2)
 
 
-# --- what becomes of a batch
+# --- batches
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_refused_jpeg_costs_nobody_else_anything(make_image, tiny_model, device):
+def test_a_refused_jpeg_affects_no_other_image(make_image, tiny_model, device):
     encoder = Encoder(load_model(ModelSource(model=tiny_model, decoder="torchvision"), "fp32", device), None)
     files = [encoded(make_image(50, 40, number), "JPEG", **FULL) for number in range(3)]
     files[1:1] = [bad_jpeg(make_image(50, 40)), encoded(make_image(30, 30), "PNG")]
@@ -199,7 +199,7 @@ def parts_of(report):
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_store_by_torchvision(photos, make_image, tiny_model, tmp_path):
+def test_a_store_with_the_torchvision_decoder(photos, make_image, tiny_model, tmp_path):
     source = shutil.copytree(photos, tmp_path / "photos")
     for number in range(6):
         make_image(45, 50 + number, 40 + number).save(source / f"full-{number}.jpg", **FULL)

@@ -19,7 +19,7 @@ def ids_of(pieces):
 
 
 @pytest.mark.parametrize(("capacity", "sizes"), [(1, [1] * 10), (4, [4, 4, 2]), (5, [5, 5]), (10, [10]), (99, [10])])
-def test_every_image_once_and_in_order(capacity, sizes):
+def test_every_image_is_in_one_shard_in_order(capacity, sizes):
     pieces = cut(ENTRIES, capacity)
     assert [shard.num_images for shard, _ in pieces] == [shard.room for shard, _ in pieces] == sizes
     assert [shard.ordinal for shard, _ in pieces] == list(range(len(sizes)))
@@ -27,7 +27,7 @@ def test_every_image_once_and_in_order(capacity, sizes):
     assert [entry for _, entries in pieces for entry in entries] == ENTRIES
 
 
-def test_a_later_plan_goes_on_counting():
+def test_a_later_plan_continues_the_numbering():
     [(first, _), (second, _)] = cut(ENTRIES, 5, ordinal=7, first_id=100)
     assert (first.ordinal, first.first_id, first.start) == (7, 100, 0)
     assert (second.ordinal, second.first_id, second.start) == (8, 105, 5)
@@ -38,7 +38,7 @@ def test_a_later_plan_goes_on_counting():
     [{"key": "x.jpg"}, {"num_bytes": 11}, {"mtime_ns": 21}, {"caption": "a dog"}, {"extra": {"license": "by"}}],
     ids=["key", "size", "time", "caption", "column"],
 )
-def test_shard_id_tells_that_an_image_changed(change):
+def test_shard_id_changes_with_its_images(change):
     changed = [*ENTRIES[:5], replace(ENTRIES[5], **change), *ENTRIES[6:]]
     before, after = ids_of(cut(ENTRIES, 4)), ids_of(cut(changed, 4))
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
@@ -49,13 +49,13 @@ def test_shard_id_does_not_depend_on_where_the_folder_is():
     assert ids_of(cut(moved, 4)) == ids_of(cut(ENTRIES, 4))
 
 
-def test_shard_ids_of_other_cuts_differ():
+def test_keys_that_look_like_hashed_text_do_not_collide():
     entries = [ImageEntry(key, "", 0, 0) for key in ("a", "b', 0, 0, None)('c")]
     joined = [ImageEntry("a', 0, 0, None)('b', 0, 0, None)('c", "", 0, 0)]
     assert ids_of(cut(entries, 2)) != ids_of(cut(joined, 2))
 
 
-def test_a_tar_is_a_shard_with_room_for_all_it_can_hold():
+def test_a_tar_is_a_shard_with_room_for_every_possible_image():
     spec = Source(location="x", format="webdataset")
     tars = [SourceFile(key=f"{n}.tar", uri=f"file:///{n}.tar", num_bytes=10_240, mtime_ns=n) for n in range(3)]
     shards = list(cut_files(tars, spec, 4, 0, 0))

@@ -1,4 +1,4 @@
-"""`embed --dry-run`: what a run would take, and nothing written."""
+"""`embed --dry-run`: estimates a run and writes nothing."""
 
 import io
 import tarfile
@@ -35,7 +35,7 @@ def test_a_folder(photos, tmp_path, tiny_model, monkeypatch):
     assert not list((tmp_path / "work").iterdir())
 
 
-def test_tars_are_counted_by_what_their_images_weigh(photos, tmp_path, tiny_model):
+def test_images_in_tars_are_estimated_from_their_size(photos, tmp_path, tiny_model):
     (tmp_path / "tars").mkdir()
     for number in range(3):
         with tarfile.open(tmp_path / "tars" / f"{number}.tar", "w") as archive:
@@ -49,10 +49,10 @@ def test_tars_are_counted_by_what_their_images_weigh(photos, tmp_path, tiny_mode
     assert source["shards"] == "3"
     about, number = source["images"].split()
     assert about == "about"
-    assert 3 * count <= int(number) <= 6 * count  # blocks and headers weigh as well, for images as small as these
+    assert 3 * count <= int(number) <= 6 * count  # with images this small, blocks and headers count too
 
 
-def test_what_the_run_would_refuse_is_refused(tmp_path, tiny_model):
+def test_errors_of_the_run_are_raised(tmp_path, tiny_model):
     with pytest.raises(InputError, match="does not exist"):
         estimate(settings(tmp_path / "none", tmp_path, tiny_model))
     assert not (tmp_path / "store").exists()
@@ -65,5 +65,5 @@ def test_the_first_files_may_be_empty(photos, tmp_path, tiny_model):
                 archive.add(next(photos.glob("*.jpg")), "a.jpg")
     found = estimate(settings(tmp_path / "*.tar", tmp_path, tiny_model))
     assert found["source"]["failed in the sample"] == "0 of 1"
-    with pytest.raises(InputError, match=r"0.tar has no image; name tars or files that have some"):
+    with pytest.raises(InputError, match=r"0.tar contains no images; name tars or files"):
         estimate(settings(tmp_path / "0.tar", tmp_path, tiny_model))

@@ -1,4 +1,4 @@
-"""What a source that grew or changed adds to the plan of its store, and what a kill in between leaves."""
+"""Plans for a source that grew or changed, and kills while they are written."""
 
 import os
 
@@ -29,7 +29,7 @@ def folder(tmp_path):
     return folder
 
 
-# --- images one by one
+# --- individual images
 
 
 def test_the_first_plan(job, folder):
@@ -47,7 +47,7 @@ def test_the_first_plan(job, folder):
     assert job.living == contents(folder)
 
 
-def test_nothing_new_is_no_plan(job, folder):
+def test_nothing_new_adds_no_plan(job, folder):
     first = job.plan(folder)
     files = sorted(job.store.plan_dir.iterdir())
     assert job.plan(folder) == first  # not committed yet
@@ -60,10 +60,10 @@ def test_nothing_new_is_no_plan(job, folder):
     assert sorted(job.store.plan_dir.iterdir()) == files
 
 
-def test_a_grown_folder_adds_its_new_images_only(job, folder):
+def test_a_grown_folder_adds_only_its_new_images(job, folder):
     before = job.run(folder)
     first = job.record
-    for name in ("00.jpg", "35.jpg", "a/x.jpg", "z.jpg"):  # before, between and behind
+    for name in ("00.jpg", "35.jpg", "a/x.jpg", "z.jpg"):  # before, between and after the others
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(name)
     record = job.plan(folder)
@@ -102,7 +102,9 @@ def test_a_changed_image(job, folder, change, is_committed):
     if is_committed:
         job.commit()
     change(folder)
-    with pytest.raises(StoreError, match=r"1 images or files of the store .* changed .*, first '2.jpg'; put them back"):
+    with pytest.raises(
+        StoreError, match=r"1 images or files of the store .* changed .*, first '2.jpg'; .*--on-change embed"
+    ):
         job.plan(folder, captions=captions)
     assert job.plan(folder, "keep", captions=captions) == first == job.record
     assert read_tombstones(job.store).tolist() == []
@@ -115,7 +117,7 @@ def test_a_changed_image(job, folder, change, is_committed):
     assert job.plan(folder, captions=captions) == second
     change_bytes(folder)
     os.utime(folder / "2.jpg", ns=(5, 5))
-    job.run(folder, "embed", captions=captions)  # and once more
+    job.run(folder, "embed", captions=captions)  # and again
     assert read_tombstones(job.store).tolist() == [2, 7]
     assert job.living == contents(folder)
 
@@ -128,7 +130,7 @@ def test_changed_images_are_counted_and_the_first_is_named(job, folder):
         job.plan(folder)
 
 
-def test_images_that_went(job, folder):
+def test_images_that_disappeared(job, folder):
     job.plan(folder)
     job.commit(1)
     (folder / "1.jpg").unlink()  # its row stays
@@ -136,16 +138,16 @@ def test_images_that_went(job, folder):
     assert job.plan(folder) == first
     for number in (4, 6):
         (folder / f"{number}.jpg").unlink()
-    with pytest.raises(StoreError, match=r"2 images or files .* are gone before they were embedded, first '4.jpg';"):
+    with pytest.raises(StoreError, match=r"2 images or files .* disappeared before they were embedded, first '4.jpg';"):
         job.plan(folder)
     assert job.plan(folder, "keep") == first
     assert job.plan(folder, "embed") == first
     job.commit()
-    assert job.plan(folder) == first  # they have rows now, that say why
+    assert job.plan(folder) == first  # they now have rows with the reason
     assert job.living["4.jpg"] is None
 
 
-def test_an_image_that_could_not_be_read_then(job, folder):
+def test_an_unreadable_image_that_becomes_readable(job, folder):
     (folder / "dangling.jpg").symlink_to("later")
     first = job.run(folder)
     assert first["dangling.jpg"] is None
@@ -181,7 +183,7 @@ def test_an_image_deleted_after_it_was_replaced_stays_away(job, folder):
 # --- several sources
 
 
-def test_a_second_source_of_other_keys(job, folder, tmp_path):
+def test_a_second_source_with_other_keys(job, folder, tmp_path):
     job.run(folder)
     (tmp_path / "more").mkdir()
     (tmp_path / "more/x.jpg").write_text("x")
@@ -192,10 +194,10 @@ def test_a_second_source_of_other_keys(job, folder, tmp_path):
     job.commit()
     assert job.living == {**contents(folder), "x.jpg": hashed(b"x"), "three": hashed(b"image 3"), "why": None}
     for source, settings in ((folder, {}), (tmp_path / "more", {}), (tmp_path / "list.csv", {"key_column": "key"})):
-        assert job.plan(source, **settings) == record  # what another source has is not gone
+        assert job.plan(source, **settings) == record  # images of other sources are not missing
 
 
-def test_a_source_that_is_not_finished_is_not_gone_for_another_one(job, folder, tmp_path):
+def test_an_unfinished_source_is_not_missing_from_another_one(job, folder, tmp_path):
     job.plan(folder)
     (tmp_path / "list.csv").write_text("path\nx.jpg\n")
     assert len(job.plan(tmp_path / "list.csv").plans) == 2
@@ -203,24 +205,24 @@ def test_a_source_that_is_not_finished_is_not_gone_for_another_one(job, folder, 
     assert job.living == {**contents(folder), "x.jpg": None}
 
 
-def test_a_key_of_another_place_is_refused_unless_it_gets_a_prefix(job, folder, tmp_path):
+def test_a_key_from_another_location_needs_a_prefix(job, folder, tmp_path):
     job.run(folder)
     (tmp_path / "more").mkdir()
     (tmp_path / "more/3.jpg").write_text("another 3")
-    with pytest.raises(InputError, match=r"the key '3.jpg' is in the store already, of .*/3.jpg; .* --key-prefix"):
+    with pytest.raises(InputError, match=r"the key '3.jpg' is already in the store, for .*/3.jpg; .* --key-prefix"):
         job.plan(tmp_path / "more", "embed")
     assert len(job.record.plans) == 1
     job.run(tmp_path / "more", key_prefix="more/")
     assert job.living == {**contents(folder), "more/3.jpg": hashed(b"another 3")}
     assert len(job.plan(tmp_path / "more", key_prefix="more/").plans) == 2
     folder.rename(tmp_path / "moved")
-    with pytest.raises(InputError, match=r"'0.jpg' is in the store already.* or put the collection back where it was"):
+    with pytest.raises(InputError, match=r"'0.jpg' is already in the store.* or move the collection back"):
         job.plan(tmp_path / "moved")
 
 
-def test_keys_that_come_twice_leave_no_plan(job, tmp_path):
+def test_repeated_keys_leave_no_plan(job, tmp_path):
     (tmp_path / "list.csv").write_text("path\na.jpg\nb.jpg\na.jpg\n")
-    with pytest.raises(InputError, match=r"names the key 'a.jpg' twice"):
+    with pytest.raises(InputError, match=r"has the key 'a.jpg' twice"):
         job.plan(tmp_path / "list.csv")
     assert job.record.plans == ()
     assert list(job.store.plan_dir.iterdir()) == []
@@ -238,7 +240,7 @@ def test_a_change_that_keeps_size_and_time(job, folder, is_committed):
         job.commit()
     spoil(folder / "2.jpg")
     assert job.plan(folder) == first
-    if not is_committed:  # nothing is embedded that could differ
+    if not is_committed:  # no embedded image can differ
         assert job.plan(folder, check=True) == first
         return
     with pytest.raises(StoreError, match=r"1 images or files .* first '2.jpg'"):
@@ -247,10 +249,10 @@ def test_a_change_that_keeps_size_and_time(job, folder, is_committed):
     job.run(folder, "embed", check=True)
     assert job.living == contents(folder)
     last = job.record
-    assert job.plan(folder, check=True) == last  # the old row is buried, and not compared again
+    assert job.plan(folder, check=True) == last  # the old row has a tombstone and is not compared again
 
 
-def test_contents_after_several_plans_in_one_order_of_keys(job, folder):
+def test_contents_after_several_plans_with_interleaved_keys(job, folder):
     job.run(folder)
     for number in range(20, 40, 2):
         (folder / f"{number}.jpg").write_text(f"image {number}")
@@ -263,7 +265,7 @@ def test_contents_after_several_plans_in_one_order_of_keys(job, folder):
         job.plan(folder, check=True)
 
 
-def test_an_image_that_ends_its_decoder_is_not_changed_for_that(job, folder):
+def test_an_image_that_crashes_its_decoder_does_not_count_as_changed(job, folder):
     job.plan(folder)
     job.commit(failing={"2.jpg": "crashed", "3.jpg": "timeout"})
     last = job.record
@@ -275,7 +277,7 @@ def test_an_image_that_ends_its_decoder_is_not_changed_for_that(job, folder):
 
 @pytest.mark.parametrize("is_committed", [True, False])
 @pytest.mark.parametrize("kill", KILLS)
-def test_a_kill_while_changes_are_taken_up(job, folder, kill, is_committed, monkeypatch):
+def test_a_kill_while_changes_are_planned(job, folder, kill, is_committed, monkeypatch):
     job.plan(folder)
     job.commit(None if is_committed else 1)
     for number in (1, 4):
@@ -285,7 +287,7 @@ def test_a_kill_while_changes_are_taken_up(job, folder, kill, is_committed, monk
         kill(patch)
         with pytest.raises(Killed):
             job.plan(folder, "embed")
-    job.commit()  # whatever is planned by then
+    job.commit()  # whatever has been planned so far
     assert (
         job.living.items()
         >= {name: digest for name, digest in contents(folder).items() if name in "0.jpg2.jpg"}.items()
@@ -308,11 +310,11 @@ def test_a_kill_before_the_first_plan_counts(job, folder, monkeypatch):
     assert job.living == contents(folder)
 
 
-# --- what must not be there twice
+# --- images that would be there twice
 
 
 @pytest.mark.parametrize("inner_first", [True, False])
-def test_folders_within_one_another_are_refused(job, folder, inner_first):
+def test_nested_folders_are_refused(job, folder, inner_first):
     (folder / "inner").mkdir()
     (folder / "inner" / "x.jpg").write_text("x")
     sources = [folder / "inner", folder] if inner_first else [folder, folder / "inner"]
@@ -324,7 +326,7 @@ def test_folders_within_one_another_are_refused(job, folder, inner_first):
     assert job.record == before
 
 
-def test_a_folder_of_a_longer_name_is_another_folder(job, folder):
+def test_a_folder_with_a_longer_name_is_another_folder(job, folder):
     other = folder.with_name(f"{folder.name}-2")
     other.mkdir()
     (other / "x.jpg").write_text("x")
@@ -343,9 +345,9 @@ def test_new_shards_may_be_larger_than_old_ones(job, folder):
     assert job.living == contents(folder)
 
 
-def test_a_lost_list_of_deleted_images_is_not_an_empty_one(job, folder):
+def test_a_missing_tombstone_file_is_an_error(job, folder):
     job.run(folder)
     add_tombstones(job.store, [1], DELETED)
     (job.store.root / "tombstones.parquet").unlink()
-    with pytest.raises(StoreError, match=r"tombstones.parquet is lost; put it back from a backup"):
+    with pytest.raises(StoreError, match=r"tombstones.parquet is missing; restore it from a backup"):
         job.plan(folder)

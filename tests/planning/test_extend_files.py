@@ -1,4 +1,4 @@
-"""What tars and Parquet files that are new, changed or gone add to the plan of a store."""
+"""Plans for tars and Parquet files that are new, changed or gone."""
 
 import io
 import os
@@ -37,7 +37,7 @@ WRITERS = {".tar": write_tar, ".parquet": write_parquet}
 
 
 class Source:
-    """A folder of files of one kind, and what it should be found to hold."""
+    """A folder of files of one kind, and the images it should hold."""
 
     def __init__(self, folder, suffix):
         self.folder, self.suffix = folder, suffix
@@ -62,7 +62,7 @@ class Source:
 
 @pytest.fixture(params=WRITERS)
 def source(tmp_path, request):
-    """Two files, of 5 images and of 2."""
+    """Two files, with 5 and 2 images."""
     source = Source(tmp_path / "sets", request.param)
     source.write("a", range(5))
     source.write("c", range(2))
@@ -84,11 +84,11 @@ def test_the_first_plan_and_what_is_new(job, source):
     assert job.living == source.images
     ids = list(job.ids())
     assert ids == sorted(ids)
-    assert job.plan(f"{source.folder}/{{a,b,c}}{source.suffix}") == second  # the same files by other words
+    assert job.plan(f"{source.folder}/{{a,b,c}}{source.suffix}") == second  # the same files, named differently
 
 
 def changed_count(source):
-    return rf"1 images or files of the store .* changed .*, first 'a{source.suffix}'; put them back"
+    return rf"1 images or files of the store .* changed .*, first 'a{source.suffix}'; .*--on-change embed"
 
 
 @pytest.mark.parametrize("num_committed", [0, 1, 99])
@@ -126,7 +126,7 @@ def test_a_file_that_grew_is_embedded_again(job, source):
 
 
 @pytest.mark.parametrize("num_committed", [0, 1, 99])
-def test_a_file_that_went(job, source, num_committed):
+def test_a_file_that_disappeared(job, source, num_committed):
     first = job.plan(source.pattern)
     job.commit(num_committed)
     has_all_of_a = all(shard.ordinal < num_committed for shard in first.shards if shard.file.key.startswith("a"))
@@ -135,17 +135,17 @@ def test_a_file_that_went(job, source, num_committed):
     if has_all_of_a:
         assert job.plan(source.pattern) == first
         job.commit()
-        assert job.living == images  # rows of what is gone stay
+        assert job.living == images  # rows of a missing file stay
         return
     with pytest.raises(
-        StoreError, match=rf"1 images or files .* are gone before they were embedded, first 'a{source.suffix}'"
+        StoreError, match=rf"1 images or files .* disappeared before they were embedded, first 'a{source.suffix}'"
     ):
         job.plan(source.pattern)
     assert job.plan(source.pattern, "keep") == first
-    with pytest.raises(InputError, match=r"cannot examine .*/a\."):
+    with pytest.raises(InputError, match=r"cannot read .*/a\."):
         job.commit()
     last = job.plan(source.pattern, "embed")
-    job.commit()  # goes on without it
+    job.commit()  # continues without it
     assert job.living.items() >= source.images.items()
     assert job.plan(source.pattern) == last
     assert len(last.shards) == len(committed_markers(job.store, last))
@@ -154,12 +154,12 @@ def test_a_file_that_went(job, source, num_committed):
     assert job.living == images
 
 
-def test_contents_that_changed_under_the_same_size_and_time(job, source):
+def test_a_change_that_keeps_size_and_time(job, source):
     path = source.write("a", range(5))
     first = job.run(source.pattern)
     last = job.record
     found = path.stat()
-    path.write_bytes(path.read_bytes().replace(b"image 3", b"hmage 3"))  # in data, and in the statistics of a page
+    path.write_bytes(path.read_bytes().replace(b"image 3", b"hmage 3"))  # in the data and in the page statistics
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
     assert job.plan(source.pattern) == last
     with pytest.raises(StoreError, match=changed_count(source)):
@@ -173,7 +173,7 @@ def test_contents_that_changed_under_the_same_size_and_time(job, source):
 
 @pytest.mark.parametrize("is_committed", [True, False])
 @pytest.mark.parametrize("kill", KILLS)
-def test_a_kill_while_a_changed_file_is_taken_up(job, source, kill, is_committed, monkeypatch):
+def test_a_kill_while_a_changed_file_is_planned(job, source, kill, is_committed, monkeypatch):
     job.plan(source.pattern)
     job.commit(None if is_committed else 1)
     source.write("a", range(6), "another")
@@ -188,11 +188,11 @@ def test_a_kill_while_a_changed_file_is_taken_up(job, source, kill, is_committed
     assert job.plan(source.pattern) == last
 
 
-def test_a_file_of_another_place_needs_a_prefix(job, source, tmp_path):
-    job.plan(source.pattern)  # and not finished
+def test_a_file_from_another_location_needs_a_prefix(job, source, tmp_path):
+    job.plan(source.pattern)  # but not committed
     other = Source(tmp_path / "other", source.suffix)
     other.write("a", range(3), "other")
-    with pytest.raises(InputError, match=rf"the key 'a{source.suffix}' is in the store already"):
+    with pytest.raises(InputError, match=rf"the key 'a{source.suffix}' is already in the store"):
         job.plan(other.pattern)
     job.run(other.pattern, key_prefix="other/")
     assert job.living == source.images | {f"other/{key}": digest for key, digest in other.images.items()}
@@ -201,7 +201,7 @@ def test_a_file_of_another_place_needs_a_prefix(job, source, tmp_path):
     assert job.plan(source.pattern) == last == job.plan(other.pattern, key_prefix="other/")
 
 
-def test_rows_that_were_deleted_stay_away_when_contents_are_checked(job, source):
+def test_deleted_rows_stay_away_when_contents_are_checked(job, source):
     job.run(source.pattern)
     add_tombstones(job.store, [1], DELETED)
     last = job.record
@@ -237,14 +237,14 @@ def test_a_parquet_file_beside_a_folder_and_a_list(job, tmp_path):
 
 @pytest.mark.parametrize("num_committed", [1, 99])
 @pytest.mark.parametrize("check", [False, True])
-def test_a_file_that_went_and_is_back_as_it_was(job, source, tmp_path, num_committed, check):
+def test_a_file_that_disappeared_and_came_back_unchanged(job, source, tmp_path, num_committed, check):
     job.plan(source.pattern)
     job.commit(num_committed)
     (source.folder / f"a{source.suffix}").rename(tmp_path / "away")
     job.plan(source.pattern, "embed")
     job.commit()
     (tmp_path / "away").rename(source.folder / f"a{source.suffix}")
-    if source.suffix == ".parquet" and num_committed == 1:  # some of its rows are there, and the rest was given up
+    if source.suffix == ".parquet" and num_committed == 1:  # some of its rows are committed, the others were dropped
         with pytest.raises(StoreError, match=changed_count(source)):
             job.plan(source.pattern, check=check)
     for on_change in ("embed", "stop", "keep"):
@@ -253,12 +253,12 @@ def test_a_file_that_went_and_is_back_as_it_was(job, source, tmp_path, num_commi
     assert job.living == source.images
 
 
-def test_a_file_that_changed_went_and_is_back_as_it_was(job, source, tmp_path):
+def test_a_file_that_changed_disappeared_and_came_back_unchanged(job, source, tmp_path):
     job.run(source.pattern)
     old, images = tmp_path / "old", dict(source.images)
     (source.folder / f"a{source.suffix}").rename(old)
     source.write("a", range(6), "another")
-    job.plan(source.pattern, "embed")  # and no further
+    job.plan(source.pattern, "embed")  # but not committed
     source.remove("a")
     job.plan(source.pattern, "embed")
     old.rename(source.folder / f"a{source.suffix}")
@@ -266,7 +266,7 @@ def test_a_file_that_changed_went_and_is_back_as_it_was(job, source, tmp_path):
 
 
 @pytest.mark.parametrize("then", ["stop", "keep", "embed"])
-def test_a_file_put_back_after_a_kill(job, source, tmp_path, monkeypatch, then):
+def test_a_file_restored_after_a_kill(job, source, tmp_path, monkeypatch, then):
     job.run(source.pattern)
     old, images = tmp_path / "old", dict(source.images)
     (source.folder / f"a{source.suffix}").rename(old)
@@ -285,15 +285,15 @@ def test_a_parquet_file_that_lost_all_its_rows(job, tmp_path):
     job.run(tmp_path / "*.parquet")
     pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "b.parquet")
     assert set(job.run(tmp_path / "*.parquet", "embed")) == {f"a.parquet/{row}" for row in range(3)}
-    job.plan(tmp_path / "*.parquet")  # is no change any more
+    job.plan(tmp_path / "*.parquet")  # no longer a change
 
 
 def test_the_same_file_under_another_key_is_refused(job, source):
     before = job.plan(source.pattern)
     key = f"{source.folder.name}/a{source.suffix}"
-    with pytest.raises(InputError, match=rf"in the store already, as 'a{source.suffix}'; here it would be '{key}'"):
+    with pytest.raises(InputError, match=rf"already in the store as 'a{source.suffix}'; as '{key}'"):
         job.plan(source.folder.parent / f"s?ts/*{source.suffix}")
-    with pytest.raises(InputError, match=r"here it would be 'p/a"):
+    with pytest.raises(InputError, match=r"; as 'p/a"):
         job.plan(source.pattern, key_prefix="p/")
     assert job.record == before
 
@@ -303,6 +303,6 @@ def test_captions_that_only_later_files_have_are_refused(job, tmp_path):
     job.run(tmp_path / "*.parquet")
     pq.write_table(pa.table({"image": [b"1"], "caption": ["one"]}), tmp_path / "b.parquet")
     for on_change in ("stop", "embed"):
-        with pytest.raises(InputError, match=r"b.parquet has captions in 'caption', files before it have no such"):
+        with pytest.raises(InputError, match=r"b.parquet has captions in column 'caption', which earlier files do not"):
             job.plan(tmp_path / "*.parquet", on_change)
     assert len(job.living) == 1

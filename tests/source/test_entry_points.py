@@ -24,24 +24,24 @@ def keys(folder):
     return [entry.key for entry in list_images(folder)[0]]
 
 
-def test_walks_recursively_in_the_order_of_keys(tmp_path):
+def test_images_are_listed_recursively_and_sorted_by_key(tmp_path):
     touch(tmp_path, "b.jpg", "a/z.png", "a/b/c.webp", "B.JPG", "a.jpeg")
     assert keys(tmp_path) == ["B.JPG", "a.jpeg", "a/b/c.webp", "a/z.png", "b.jpg"]
 
 
-def test_one_stem_twice_is_two_images(tmp_path):
+def test_the_same_stem_can_occur_twice(tmp_path):
     touch(tmp_path, "dog.jpg", "dog.png", "x/dog.jpg")
     assert keys(tmp_path) == ["dog.jpg", "dog.png", "x/dog.jpg"]
 
 
-def test_other_files_are_counted_hidden_ones_left_out(tmp_path):
+def test_other_files_are_counted_and_hidden_files_skipped(tmp_path):
     touch(tmp_path, "a.jpg", "notes.txt", "x/README", ".hidden.jpg", ".cache/b.jpg")
     entries, num_ignored = list_images(tmp_path)
     assert [entry.key for entry in entries] == ["a.jpg"]
     assert num_ignored == 2
 
 
-def test_entry_tells_where_and_how_large(tmp_path, monkeypatch):
+def test_an_entry_has_uri_size_and_time(tmp_path, monkeypatch):
     touch(tmp_path, "photos/a b#1.jpg")
     monkeypatch.chdir(tmp_path)
     [entry], _ = list_images(tmp_path.relative_to(tmp_path) / "photos")
@@ -62,7 +62,7 @@ def test_links(tmp_path):
 
 
 def test_pipes_are_listed_without_being_opened_and_folders_are_not_images(tmp_path):
-    os.mkfifo(tmp_path / "pipe.jpg")  # a row will say why; opening it would hang
+    os.mkfifo(tmp_path / "pipe.jpg")  # opening it would hang; decoding gives it a row with the reason
     (tmp_path / "folder.jpg").mkdir()
     assert keys(tmp_path) == ["pipe.jpg"]
 
@@ -86,8 +86,8 @@ def test_as_text_can_be_stored(tmp_path):
     [
         ("missing", "does not exist"),
         ("file.jpg", "is not a folder"),
-        ("empty", "has no image"),
-        ("texts", "has no image"),
+        ("empty", "contains no images"),
+        ("texts", "contains no images"),
     ],
 )
 def test_nothing_to_embed(tmp_path, name, reason):
@@ -112,7 +112,7 @@ def test_captions_keep_order_and_repeats(tmp_path):
     assert read_captions(path) == {"b.jpg": ["one", "two\tand a tab"], "a.jpg": ["två"]}
 
 
-def test_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_first_key(tmp_path):
     assert read_captions(captions_file(tmp_path, b"\xef\xbb\xbfa.jpg\tone\n")) == {"a.jpg": ["one"]}
 
 
@@ -122,8 +122,8 @@ def test_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
         (b"a.jpg\tone\nno tab here\n", "line 2: expected `key TAB caption`, found 'no tab here'"),
         (b"\tcaption\n", "line 1"),
         (b"a.jpg\t \n", "line 1"),
-        (b"\n\n", "are empty"),
-        (b"a.jpg\tcaf\xe9\n", "are not UTF-8"),
+        (b"\n\n", "is empty"),
+        (b"a.jpg\tcaf\xe9\n", "is not UTF-8"),
     ],
 )
 def test_bad_captions(tmp_path, data, reason):
@@ -132,7 +132,7 @@ def test_bad_captions(tmp_path, data, reason):
 
 
 def test_missing_captions(tmp_path):
-    with pytest.raises(InputError, match=r"cannot read captions .*No such file"):
+    with pytest.raises(InputError, match=r"cannot read captions file .*No such file"):
         read_captions(tmp_path / "none.tsv")
 
 
@@ -142,7 +142,7 @@ def test_first_caption_goes_to_the_image():
     assert [entry.caption for entry in captioned] == [None, "first"]
 
 
-def test_caption_of_an_absent_image_is_refused():
+def test_a_caption_of_a_missing_image_is_refused():
     entries = [ImageEntry("a.jpg", "file:///a.jpg", 1, 1)]
     with pytest.raises(InputError, match=r"2 captioned images are not in the source, first 'b.jpg'"):
         with_captions(entries, {"c.jpg": ["x"], "a.jpg": ["x"], "b.jpg": ["x"]})

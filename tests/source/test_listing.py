@@ -1,4 +1,4 @@
-"""What a source is found to hold; sorting and joining more than memory holds."""
+"""Listing a source; sorting and joining more than fits in memory."""
 
 import os
 import random
@@ -36,11 +36,9 @@ def write_captions(tmp_path, *lines):
 
 @pytest.mark.parametrize("run_length", [1, 7, 999, 1000, 1001, 2500, 100_000])
 @pytest.mark.parametrize("count", [0, 1, 7, 2500])
-def test_sorted_is_what_pythons_own_sort_gives(run_length, count):
+def test_sorted_equals_pythons_own_sort(run_length, count):
     choose = random.Random(count)
-    items = [
-        (choose.randrange(40), number) for number in range(count)
-    ]  # keys often come twice: the order of those stays
+    items = [(choose.randrange(40), number) for number in range(count)]  # many equal keys, to check stability
     result = Sorted(iter(items), lambda item: item[0], run_length)
     assert len(result) == count
     assert list(result) == sorted(items, key=lambda item: item[0])
@@ -48,7 +46,7 @@ def test_sorted_is_what_pythons_own_sort_gives(run_length, count):
 
 
 @pytest.mark.parametrize("run_length", [10, 10_000])
-def test_two_iterations_at_once_do_not_disturb_each_other(run_length):
+def test_two_iterations_at_once_are_independent(run_length):
     result = Sorted(iter(range(3000, 0, -1)), lambda item: item, run_length)
     one, other = iter(result), iter(result)
     seen_one, seen_other = [next(one) for _ in range(1500)], []
@@ -59,7 +57,7 @@ def test_two_iterations_at_once_do_not_disturb_each_other(run_length):
     assert seen_other + list(other) == list(range(1, 3001))
 
 
-def test_memory_does_not_grow_with_what_is_sorted():
+def test_memory_does_not_grow_with_the_number_of_items():
     def entries(count):
         return (ImageEntry(f"{n * 7919 % count:09d}.jpg", f"file:///a/folder/{n:09d}.jpg", n, n) for n in range(count))
 
@@ -70,12 +68,12 @@ def test_memory_does_not_grow_with_what_is_sorted():
         assert sum(1 for _ in result) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # a thousand entries of each run, of 3 runs and of 30; all of them would take 30 MiB
+    # a few entries of each run are in memory, with 3 and 30 runs; all entries would take 30 MiB
     assert peaks[1] < 6 * peaks[0]
     assert peaks[1] < 15 * 2**20
 
 
-def test_a_full_disk_is_told(monkeypatch, tmp_path):
+def test_a_full_disk_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with pytest.raises(StoreError, match=r"cannot sort 10 items in .*/gone: No such file .*set TMPDIR to a larger"):
         Sorted(iter(range(30)), lambda item: item, 10)
@@ -106,7 +104,7 @@ def test_a_folder(tmp_path, monkeypatch):
     assert [entry.key for entry in listed("x", key_prefix="p/")] == ["p/a/c.PNG", "p/b.jpg", "p/é #%.webp"]
 
 
-def test_links_that_lead_nowhere_cost_themselves_only(tmp_path):
+def test_dangling_links_are_listed_with_size_zero(tmp_path):
     touch(tmp_path, "a.jpg")
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
     (tmp_path / "dangling.jpg").symlink_to("nowhere")
@@ -115,7 +113,7 @@ def test_links_that_lead_nowhere_cost_themselves_only(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_folder_that_may_not_be_read(tmp_path):
+def test_an_unreadable_folder(tmp_path):
     touch(tmp_path, "x/a.jpg", "x/locked/b.jpg")
     (tmp_path / "x/locked").chmod(0)
     if os.access(tmp_path / "x/locked", os.R_OK):
@@ -129,9 +127,9 @@ def test_a_folder_that_may_not_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("none", r"none does not exist; give a folder"),
+        ("none", r"none does not exist; pass a folder"),
         ("a.jpg", r"a.jpg is not a folder"),
-        ("texts", r"has no image: 1 files"),
+        ("texts", r"contains no images: none of its 1 files"),
     ],
 )
 def test_folders_that_are_refused(tmp_path, name, message):
@@ -145,7 +143,7 @@ def test_folders_that_are_refused(tmp_path, name, message):
 )
 def test_a_folder_has_no_columns(tmp_path, spec):
     touch(tmp_path, "a.jpg")
-    with pytest.raises(InputError, match=r"has no columns: .*give captions of a folder with --captions"):
+    with pytest.raises(InputError, match=r"has no columns; .*pass captions of a folder with --captions"):
         listed(tmp_path, **spec)
 
 
@@ -165,14 +163,14 @@ def test_captions_of_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("stranger", ["0.jpg", "aa.jpg", "z.jpg"])
-def test_a_caption_of_no_image_is_refused(tmp_path, stranger):
+def test_a_caption_without_an_image_is_refused(tmp_path, stranger):
     touch(tmp_path, "x/a.jpg", "x/b.jpg")
     path = write_captions(tmp_path, "b.jpg\tyes", f"{stranger}\tno", f"{stranger}\tno again", "a.jpg\tyes")
     with pytest.raises(InputError, match=rf"1 captioned images are not in the source, first '{stranger}'"):
         list(listed(tmp_path / "x", captions=path))
 
 
-def test_captions_are_joined_without_holding_either_side():
+def test_captions_are_joined_without_holding_either_side_in_memory():
     count = 20_000
     choose = random.Random(3)
     has_caption = [choose.random() < 0.5 for _ in range(count)]
@@ -191,24 +189,24 @@ def test_captions_are_joined_without_holding_either_side():
         list(join_captions((ImageEntry(f"{n:06d}", "", 0, 0) for n in range(count)), strangers))
 
 
-def test_captions_of_other_sources_are_in_them(tmp_path):
+def test_other_sources_have_their_own_captions(tmp_path):
     path = write_captions(tmp_path, "a.jpg\tx")
     touch(tmp_path, "list.csv")
     for name, kind in (("list.csv", "list"), ("x.tar", "webdataset"), ("x.parquet", "parquet")):
-        with pytest.raises(InputError, match=rf"--captions is for folders; a {kind} source carries its own"):
+        with pytest.raises(InputError, match=rf"--captions is for folders only; a {kind} source"):
             listed(tmp_path / name, captions=path)
 
 
-def test_captions_of_nothing(tmp_path):
+def test_empty_captions(tmp_path):
     touch(tmp_path, "x/a.jpg")
-    with pytest.raises(InputError, match=r"captions .*captions.tsv are empty"):
+    with pytest.raises(InputError, match=r"captions file .*captions.tsv is empty"):
         listed(tmp_path / "x", captions=write_captions(tmp_path))
 
 
 # --- which format
 
 
-def test_the_name_tells_the_format_unless_it_is_said(tmp_path):
+def test_the_name_determines_the_format_unless_one_is_given(tmp_path):
     touch(tmp_path, "x/a.jpg", "x/list.csv", "x/0.tar")
     (tmp_path / "list.csv").write_text("path\nx/a.jpg\n")
     (tmp_path / "list.txt.tsv").write_text("path\nx/a.jpg\n")
@@ -222,11 +220,11 @@ def test_the_name_tells_the_format_unless_it_is_said(tmp_path):
         listing = listed(tmp_path / "x", source_format=source_format)
         assert (listing.source.format, [file.key for file in listing.files]) == (source_format, [key])
         assert list(listing) == []
-    with pytest.raises(InputError, match=r"cannot read the list .*x: its name ends in none of .csv .tsv"):
+    with pytest.raises(InputError, match=r"cannot read list .*x: expected a name that ends in one of .csv .tsv"):
         listed(tmp_path / "x", source_format="list")
 
 
-def test_a_location_that_is_no_utf8_is_written_down_as_text(tmp_path):
+def test_a_location_that_is_not_utf8_is_recorded_as_text(tmp_path):
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"A")

@@ -1,4 +1,4 @@
-"""Parquet files of images: what a column may be, which rows are read, and what is refused."""
+"""Parquet files of images: which types columns can have, which rows are read, and what is refused."""
 
 import datetime
 import os
@@ -18,7 +18,7 @@ from tests.kit.sources import listed
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a file of some columns, by default `data.parquet`; more arguments go to pyarrow."""
+    """Writes a file with the given columns, by default `data.parquet`. Options go to pyarrow."""
 
     def write_file(columns, name="data.parquet", **options):
         path = tmp_path / name
@@ -64,7 +64,7 @@ def test_columns_of_bytes(write, column):
     assert [read_image(entry.uri) for entry in found] == [data or b"" for data in IMAGES]
 
 
-def test_images_of_one_size_of_bytes(write):
+def test_columns_of_fixed_size_bytes(write):
     path = write({"image": pa.array([b"abcd", b"efgh"], pa.binary(4))})
     assert [entry.data for entry in read_all(path)] == [b"abcd", b"efgh"]
 
@@ -83,7 +83,7 @@ def test_columns_of_paths(write, tmp_path, kind):
     assert found[0].key == "data.parquet/0"
 
 
-def test_bytes_stand_before_a_path_and_a_path_before_nothing(write, tmp_path):
+def test_bytes_take_precedence_over_a_path(write, tmp_path):
     (tmp_path / "b.jpg").write_bytes(b"of the file")
     rows = [
         {"bytes": b"of the cell", "path": "b.jpg"},
@@ -96,7 +96,7 @@ def test_bytes_stand_before_a_path_and_a_path_before_nothing(write, tmp_path):
     assert [read_image(entry.uri) for entry in found] == [b"of the cell", b"of the file", b"", b""]
 
 
-def test_usual_names_are_found_and_others_can_be_given(write):
+def test_usual_column_names_are_found_and_others_can_be_given(write):
     path = write({"pict#ure & co": [b"x"], "image_path": ["a.jpg"], "jpg": [b"y"], "text": ["t"], "alt": ["a"]})
     spec = listed(path).source
     assert (spec.image_column, spec.key_column, spec.caption_column) == ("jpg", None, "text")
@@ -149,27 +149,29 @@ def test_columns_carried_along_keep_their_types(write):
         expected = column.dictionary_decode() if name == "kind" else column
         if name == "time_zone":  # the moment is kept, as UTC
             expected = expected.cast(pa.timestamp("us"))
-        # as a part is written
+        # as it is written to a part
         carried = pa.array([entry.extra[name] for entry in found], pa.type_for_alias(kinds[name]))
-        assert (carried.type, str(carried)) == (expected.type, str(expected)), name  # as text, for NaN is not NaN
+        assert (carried.type, str(carried)) == (expected.type, str(expected)), (
+            name
+        )  # as text, because NaN does not equal NaN
 
 
 @pytest.mark.parametrize(
     ("columns", "spec", "message"),
     [
-        ({"x": [1], "y": [2]}, {}, r"has no column of images under a usual name; .* --image-column, one of x, y"),
-        ({"image": [b""], "y": [2]}, {"image_column": "z"}, r"no column 'z'; give --image-column one of image, y"),
-        ({"image": [b""]}, {"key_column": "z"}, r"no column 'z'; give --key-column one of image"),
-        ({"image": [b""]}, {"caption_column": "z"}, r"no column 'z'; give --caption-column one of image"),
-        ({"image": [b""]}, {"columns": {"z": ""}}, r"no column 'z'; give --columns one of image"),
+        ({"x": [1], "y": [2]}, {}, r"has no image column with a usual name; .* --image-column with one of x, y"),
+        ({"image": [b""], "y": [2]}, {"image_column": "z"}, r"no column 'z'; pass --image-column with one of image, y"),
+        ({"image": [b""]}, {"key_column": "z"}, r"no column 'z'; pass --key-column with one of image"),
+        ({"image": [b""]}, {"caption_column": "z"}, r"no column 'z'; pass --caption-column with one of image"),
+        ({"image": [b""]}, {"columns": {"z": ""}}, r"no column 'z'; pass --columns with one of image"),
         ({"image": [1]}, {}, r"column 'image' is int64, expected bytes, a struct of bytes and path, or text"),
         ({"image": [{"data": b""}]}, {}, r"column 'image' is struct<data: binary>, expected bytes"),
         ({"image": [[b""]]}, {}, r"column 'image' is list<.*>, expected bytes"),
-        ({"image": [b""], "l": [[1]]}, {"columns": {"l": ""}}, r"column 'l' is list<.*>, and cannot be carried"),
-        ({"image": [b""], "s": [{"a": 1}]}, {"columns": {"s": ""}}, r"column 's' is struct<.*>, and cannot be carried"),
+        ({"image": [b""], "l": [[1]]}, {"columns": {"l": ""}}, r"column 'l' is list<.*>, which cannot be carried"),
+        ({"image": [b""], "s": [{"a": 1}]}, {"columns": {"s": ""}}, r"column 's' is struct<.*>, which cannot be "),
     ],
 )
-def test_columns_that_are_missing_or_of_no_use(write, columns, spec, message):
+def test_columns_that_are_missing_or_unusable(write, columns, spec, message):
     path = write(columns)
     with pytest.raises(InputError, match=message) as caught:
         listed(path, **spec)
@@ -180,8 +182,8 @@ def test_columns_that_are_missing_or_of_no_use(write, columns, spec, message):
 def test_files_that_disagree(write, tmp_path):
     write({"image": [b"a"], "size": [1]}, "d/0.parquet")
     write({"image": [b"a"], "size": [1.5]}, "d/1.parquet")
-    assert listed(tmp_path / "d", "parquet").num_images == 2  # unless the column is asked for
-    with pytest.raises(InputError, match=r"1.parquet: column 'size' is double, in other files it is int64; make them"):
+    assert listed(tmp_path / "d", "parquet").num_images == 2  # an error only if the column is requested
+    with pytest.raises(InputError, match=r"1.parquet: column 'size' is double, but int64 in other files"):
         listed(tmp_path / "d", "parquet", columns={"size": ""})
     write({"image": [b"a"], "caption": ["x"]}, "e/0.parquet")
     write({"image": [b"a"]}, "e/1.parquet")
@@ -200,7 +202,7 @@ def test_files_of_bytes_and_of_paths_in_one_source(write, tmp_path):
 
 @pytest.mark.parametrize("capacity", [1, 3, 64, 65, 100, 1000])
 @pytest.mark.parametrize("row_group_size", [1, 7, 64, 150, 1000])
-def test_every_row_once_wherever_shards_and_row_groups_end(write, row_group_size, capacity):
+def test_every_row_is_read_once_wherever_shards_and_row_groups_end(write, row_group_size, capacity):
     num_rows = 300 if capacity >= 64 else 20
     path = write({"image": [b"%d" % n for n in range(num_rows)], "n": range(num_rows)}, row_group_size=row_group_size)
     found = read_all(path, capacity, columns={"n": ""})
@@ -220,14 +222,14 @@ def test_any_range_of_rows(write):
         assert all(read_image(entry.uri) == entry.data for entry in found[:2])
 
 
-def test_rows_that_are_not_there(write):
+def test_missing_rows(write):
     path = write({"image": [b"a"]})
     for uri in (f"{path.as_uri()}#column=image&row=1", f"{path.as_uri()}#column=none&row=0"):
         with pytest.raises(OSError, match=r"cannot read row \d"):
             read_image(uri)
 
 
-def test_a_cell_beyond_the_limit_is_not_handed_out(write, monkeypatch):
+def test_a_cell_beyond_the_limit_is_refused(write, monkeypatch):
     path = write({"image": [b"a" * 101, b"b" * 100]})
     monkeypatch.setattr(reading, "MAX_FILE_BYTES", 100)
     assert len(read_image(f"{path.as_uri()}#column=image&row=1")) == 100
@@ -235,7 +237,7 @@ def test_a_cell_beyond_the_limit_is_not_handed_out(write, monkeypatch):
         read_image(f"{path.as_uri()}#column=image&row=0")
 
 
-def test_several_files_count_on_by_name(write, tmp_path):
+def test_several_files_are_ordered_by_name(write, tmp_path):
     for name, size in (("b.parquet", 3), ("a/z.parquet", 2), (".hidden.parquet", 9), ("empty.parquet", 0)):
         write({"image": pa.array([b"x"] * size, pa.binary())}, f"d/{name}")
     listing = listed(tmp_path / "d", "parquet")
@@ -260,7 +262,7 @@ def test_a_column_of_keys(write):
     ]  # fmt: skip
 
 
-def test_keys_that_come_twice_are_found_when_a_shard_is_read(write):
+def test_repeated_keys_are_found_when_a_shard_is_read(write):
     path = write({"image": [b"a"] * 3, "id": ["x", "y", "x"]})
     listing = listed(path, key_column="id")
     [shard] = cut_files(listing.files, listing.source, 10, 0, 0)
@@ -274,22 +276,22 @@ def test_keys_that_come_twice_are_found_when_a_shard_is_read(write):
 @pytest.mark.parametrize(
     "data", [b"", b"PAR1", b"no Parquet at all, but a text", None], ids=["empty", "4", "text", "cut"]
 )
-def test_no_parquet(write, data):
+def test_files_that_are_not_parquet(write, data):
     path = write({"image": [os.urandom(100) for _ in range(50)]})
     path.write_bytes(path.read_bytes()[:-100] if data is None else data)
-    with pytest.raises(InputError, match=r"cannot read .*data.parquet as Parquet: .*; fetch it again") as caught:
+    with pytest.raises(InputError, match=r"cannot read .*data.parquet as Parquet: .*; download it again") as caught:
         listed(path)
     assert "\n" not in str(caught.value)
 
 
-def test_files_without_a_row(write, tmp_path):
+def test_files_without_rows(write, tmp_path):
     write({"image": pa.array([], pa.binary())}, "d/0.parquet")
     for location in (tmp_path / "d", tmp_path / "d/0.parquet"):
-        with pytest.raises(InputError, match=r"has no row; give Parquet files of images"):
+        with pytest.raises(InputError, match=r"has no rows; pass Parquet files"):
             listed(location, "parquet")
 
 
-def test_a_spoilt_page_is_told_when_its_rows_are_read(write):
+def test_a_damaged_page_is_reported_when_its_rows_are_read(write):
     path = write({"image": [bytes([n]) * 4000 for n in range(50)]}, compression="snappy", use_dictionary=False)
     found = path.stat()
     listing = listed(path)
@@ -297,7 +299,7 @@ def test_a_spoilt_page_is_told_when_its_rows_are_read(write):
     data[4:400] = b"\xff" * 396
     path.write_bytes(data)
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
-    with pytest.raises(InputError, match=r"data.parquet.* put a whole copy in its place .*--on-change embed") as caught:
+    with pytest.raises(InputError, match=r"data.parquet.* intact copy.*--on-change embed") as caught:
         list(read_file(listing.files[0], listing.source, 0, 50))
     assert "\n" not in str(caught.value)
 
@@ -310,7 +312,7 @@ def test_a_file_replaced_after_planning_is_refused(write):
         list(read_file(listing.files[0], listing.source, 0, 3))
 
 
-def test_text_that_is_no_utf8_costs_no_image(write):
+def test_text_that_is_not_utf8_fails_no_image(write):
     texts = pa.array([b"caf\xe9", b"good", None]).view(pa.string())
     path = write({"image": [b"a", b"b", b"c"], "caption": texts, "word": texts.dictionary_encode()})
     found = read_all(path, columns={"word": ""})
@@ -318,17 +320,17 @@ def test_text_that_is_no_utf8_costs_no_image(write):
     assert [entry.extra["word"] for entry in found] == ["caf\ufffd", "good", None]
 
 
-def test_two_columns_of_one_name_are_refused(write):
+def test_two_columns_with_the_same_name_are_refused(write):
     column = pa.array([b"a"])
     path = write(pa.Table.from_arrays([column, column, pa.array([1]), pa.array([2])], ["image", "image", "n", "n"]))
-    with pytest.raises(InputError, match=r"data.parquet has 2 columns 'image'; give them different names"):
+    with pytest.raises(InputError, match=r"data.parquet has 2 columns named 'image'; rename"):
         listed(path)
-    with pytest.raises(InputError, match=r"data.parquet has 2 columns 'n'"):
+    with pytest.raises(InputError, match=r"data.parquet has 2 columns named 'n'"):
         listed(write(pa.Table.from_arrays([column, column, column], ["image", "n", "n"])), columns={"n": ""})
 
 
 @pytest.mark.parametrize("kind", [pa.date32(), pa.time64("us"), pa.duration("s")])
-def test_times_that_python_has_not_cost_no_image(write, kind):
+def test_times_out_of_pythons_range_fail_no_image(write, kind):
     most = 2 ** (kind.bit_width - 1) - 1
     values = pa.array([most, None], pa.int32() if kind.bit_width == 32 else pa.int64()).cast(kind)
     path = write({"image": [b"a", b"b"], "when": values})

@@ -1,4 +1,4 @@
-"""Sources in a real S3 server, and what happens when it fails."""
+"""Sources on a real S3 server, and what happens when it fails."""
 
 import http.client
 import http.server
@@ -25,7 +25,7 @@ NAMES = ["a b.jpg", "c#1.jpg", "d%20e.jpg", "f+g.jpg", "q?x=1.jpg", "amp&.jpg", 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """No waiting, and nothing known of servers from the test before."""
+    """No waiting, and no state of servers from earlier tests."""
     monkeypatch.setattr(location, "RETRY_WAITS_S", (0.01, 0.01, 0.01, 0.01))
     location._filesystem.cache_clear()
     location._silent_sites.clear()
@@ -35,7 +35,7 @@ def fresh(monkeypatch):
 
 @pytest.fixture(scope="module")
 def server():
-    """An S3 server: its URL, and a client."""
+    """The URL of an S3 server, and a client for it."""
     names = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in names.items():
@@ -50,7 +50,7 @@ def server():
 
 @pytest.fixture
 def s3(server, monkeypatch):
-    """A client of the server that `s3://` URLs lead to."""
+    """A client for the server behind `s3://` URLs."""
     url, client = server
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     return client
@@ -58,7 +58,7 @@ def s3(server, monkeypatch):
 
 @pytest.fixture
 def bucket(s3, request):
-    """Makes a bucket of some objects, and gives its URL."""
+    """Makes a bucket with the given objects and returns its URL."""
 
     def make(objects):
         name = f"bucket-{abs(hash(request.node.name)) % 10**9}"
@@ -72,7 +72,7 @@ def bucket(s3, request):
 
 @pytest.fixture
 def front(server, monkeypatch):
-    """A server before the S3 server, with answers of its own as long as there are any."""
+    """A proxy for the S3 server that first gives its own answers, if it has any."""
     address = server[0].removeprefix("http://")
 
     class Front(Handler):
@@ -126,16 +126,16 @@ def test_a_bucket_is_a_folder(bucket, s3):
 
 
 @pytest.mark.parametrize("key", ["d//e.jpg", "/e.jpg"])
-def test_keys_that_cannot_be_read_are_not_left_out_in_silence(bucket, key):
+def test_unreadable_keys_are_an_error(bucket, key):
     url = bucket({"a.jpg": b"A", key: b"E"})
-    with pytest.raises(InputError, match=r"cannot list s3://.*: keys in it have an empty part \(//\), .*rename them"):
+    with pytest.raises(InputError, match=r"cannot list s3://.*: .*keys with an empty part \(//\).*rename them"):
         listed(url)
 
 
 def test_more_than_a_page_of_objects(bucket):
     url = bucket({})
     names = [f"{number:04d}.jpg" for number in range(2300)]
-    for name in names:  # put into the server's memory: 2,300 requests take half a minute
+    for name in names:  # directly into the server's memory, because 2,300 requests take half a minute
         s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(url[5:], name, b"x")
     assert [entry.key for entry in listed(url)] == names
 
@@ -188,7 +188,7 @@ def test_lists_in_a_bucket(bucket):
     assert read_image(found["../c.jpg"].uri) == b"C"
 
 
-def test_objects_that_are_not_there(bucket):
+def test_missing_objects(bucket):
     url = bucket({"a.jpg": b"A"})
     with pytest.raises(OSError, match="does not exist"):
         read_image(f"{url}/none.jpg")
@@ -199,9 +199,9 @@ def test_objects_that_are_not_there(bucket):
         ("s3://bucket-of-nobody", "auto", r"cannot list s3://bucket-of-nobody: .*NO_SUCH_BUCKET.*; check the name"),
         (f"{url}/none", "auto", rf"cannot list {url}/none: "),
         (f"{url}/none.tar", "auto", rf"source {url}/none.tar does not exist"),
-        (f"{url}/none-*.tar", "auto", r"matches no file"),
-        (f"{url}/none.csv", "auto", r"cannot read the list .*none.csv: "),
-        (f"{url}", "webdataset", r"holds no .tar file"),
+        (f"{url}/none-*.tar", "auto", r"matches no files"),
+        (f"{url}/none.csv", "auto", r"cannot read list .*none.csv: "),
+        (f"{url}", "webdataset", r"contains no .tar files"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             listed(place, source_format)
@@ -220,7 +220,7 @@ def test_a_file_replaced_in_the_bucket_is_refused(bucket, s3):
 # --- an S3 server that fails
 
 
-def test_a_file_of_several_reads_survives_a_server_that_comes_and_goes(bucket, front, monkeypatch):
+def test_reading_a_large_file_survives_an_unreliable_server(bucket, front, monkeypatch):
     members = {f"{number:03d}.jpg": bytes([number]) * 20_000 for number in range(200)}
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"image": list(members.values())}), sink, row_group_size=50, compression="none")
@@ -230,14 +230,14 @@ def test_a_file_of_several_reads_survives_a_server_that_comes_and_goes(bucket, f
         listing = listed(f"{url}/{name}")
         entries = read_file(listing.files[0], listing.source, 0, 200)
         found = [next(entries)]
-        front.answers += [refusal(503, "SlowDown")] * 3  # as often as pyarrow tries by itself
+        front.answers += [refusal(503, "SlowDown")] * 3  # as many as pyarrow retries by itself
         found += entries
         assert [entry.data for entry in found] == list(members.values())
         assert front.answers == []
 
 
-def test_a_server_that_fails_for_good_is_at_fault_itself(bucket, front, monkeypatch):
-    monkeypatch.setattr(location, "RETRY_WAITS_S", ())  # pyarrow's own three tries take seconds
+def test_a_server_that_keeps_failing_is_to_blame(bucket, front, monkeypatch):
+    monkeypatch.setattr(location, "RETRY_WAITS_S", ())  # pyarrow's own three attempts take seconds
     url = bucket({"a.jpg": b"A", "0.tar": tar_of({"a.jpg": b"A"})})
     listing = listed(f"{url}/0.tar")
     front.answers += [refusal(503, "SlowDown")] * 100
@@ -246,7 +246,7 @@ def test_a_server_that_fails_for_good_is_at_fault_itself(bucket, front, monkeypa
         lambda: listed(url),
     ):
         with pytest.raises(
-            SourceUnavailable, match=r"cannot be read now: .*; when its server .* answers again"
+            SourceUnavailable, match=r"cannot read .* at the moment: .*; once its server .* to resume"
         ) as caught:
             call()
         assert "\n" not in str(caught.value)
@@ -265,19 +265,19 @@ def test_a_server_that_is_stopped(server, s3, monkeypatch):
     assert read_image("s3://photos-here/a.jpg") == b"A"
     other.stop()
     other._server.server_close()
-    with pytest.raises(SourceUnavailable, match=r"s3://photos-here/a.jpg cannot be read now: .*NETWORK_CONNECTION"):
+    with pytest.raises(SourceUnavailable, match=r"cannot read s3://photos-here/a.jpg .*NETWORK_CONNECTION"):
         record_of("s3://photos-here/a.jpg")
 
 
-def test_what_is_refused_is_refused_at_once(bucket, front, monkeypatch):
+def test_refusals_are_not_retried(bucket, front, monkeypatch):
     monkeypatch.setattr(location, "RETRY_WAITS_S", ("never",))
     url = bucket({"a.jpg": b"A"})
     for status, code in ((403, "AccessDenied"), (404, "NoSuchBucket"), (301, "PermanentRedirect")):
         front.answers[:] = [refusal(status, code)] * 10
-        with pytest.raises(InputError, match=rf"cannot list {url}: .*; check the name and who may read it") as caught:
+        with pytest.raises(InputError, match=rf"cannot list {url}: .*; check the name and its permissions") as caught:
             listed(url)
         assert "\n" not in str(caught.value)
-    # of one image: a row, for others may be read
+    # a refused image becomes a row, because others may be readable
     front.answers[:] = [refusal(403, "AccessDenied")] * 10
     assert record_of(f"{url}/a.jpg").status == "unreadable"
 
@@ -285,16 +285,16 @@ def test_what_is_refused_is_refused_at_once(bucket, front, monkeypatch):
 @pytest.mark.parametrize(
     ("status", "code"), [(400, "ExpiredToken"), (401, "Unauthorized"), (403, "InvalidAccessKeyId")]
 )
-def test_bad_credentials_cost_no_image(bucket, front, status, code, monkeypatch):
+def test_bad_credentials_fail_no_image(bucket, front, status, code, monkeypatch):
     monkeypatch.setattr(location, "RETRY_WAITS_S", ("never",))
     url = bucket({"a.jpg": b"A"})
     front.answers[:] = [refusal(status, code)] * 10
-    with pytest.raises(SourceUnavailable, match=rf"{url} cannot be read: .*renew the credentials"):
+    with pytest.raises(SourceUnavailable, match=rf"cannot read {url}: .*renew the credentials"):
         listed(url)
-    if status != 400:  # asked for one image, the server does not tell bad credentials from what is not for all
+    if status != 400:  # for one image, the answer does not tell bad credentials from a forbidden image
         return
     front.answers[:] = [refusal(status, code)] * 10
-    with pytest.raises(SourceUnavailable, match=r"a.jpg cannot be read: .*renew the credentials"):
+    with pytest.raises(SourceUnavailable, match=r"cannot read .*a.jpg: .*renew the credentials"):
         record_of(f"{url}/a.jpg")
 
 
@@ -306,8 +306,8 @@ def test_the_name_of_an_image_says_nothing_about_its_server(bucket, front):
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file whose reads fail")
-def test_a_disk_that_fails_is_at_fault_itself():
+def test_a_failing_disk_is_to_blame():
     with pytest.raises(
-        SourceUnavailable, match=r"file:///proc/self/mem cannot be read now: Input/output error; .* disk"
+        SourceUnavailable, match=r"cannot read file:///proc/self/mem at the moment: Input/output error; .* disk"
     ):
         record_of("file:///proc/self/mem")

@@ -50,7 +50,7 @@ def test_marks_and_line_ends(write, end, mark, name, separator):
 def test_json_lines(write, name):
     rows = [
         {"url": "https://host/a.jpg", "text": "a", "width": 3, "tags": ["x", "å"]},
-        {"file_name": "b.jpg", "caption": ["first", "second"], "width": None},  # a row may lack what another has
+        {"file_name": "b.jpg", "caption": ["first", "second"], "width": None},  # rows can have different fields
         {"url": "c.jpg", "width": 4.5, "more": {"deep": True}},
     ]
     path = write("\n\n".join(json.dumps(row) for row in rows) + "\n", name)
@@ -75,7 +75,7 @@ def test_json_that_holds_half_a_character(write):
     assert (entry.key, entry.caption) == ("a?.jpg", "?")
 
 
-def test_where_paths_lead(write, tmp_path):
+def test_paths_are_relative_to_the_list(write, tmp_path):
     for name in ("sets/photos/a #1.jpg", "other/b.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
@@ -132,30 +132,30 @@ def test_columns_by_name(write):
         ("--columns", {"columns": {"kind": "", "z": ""}}),
     ],
 )
-def test_columns_that_are_not_there(write, flag, spec):
+def test_missing_columns(write, flag, spec):
     path = write("path,kind\na.jpg,x\n")
-    with pytest.raises(InputError, match=rf"list.csv has no column 'z'; give {flag} one of path, kind"):
+    with pytest.raises(InputError, match=rf"list.csv has no column 'z'; pass {flag} with one of path, kind"):
         entries(path, **spec)
 
 
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.csv", b"", r"a.csv is empty; expected a header and one image a line"),
+        ("a.csv", b"", r"a.csv is empty; expected a header and one image per line"),
         ("a.csv", b"\xef\xbb\xbf", r"is empty"),
         ("a.csv", b"path,caption\n", r"is empty"),
         ("a.jsonl", b"\n  \n", r"is empty"),
-        ("a.csv", b"picture,words\na.jpg,x\n", r"no column of paths under a usual name; .* one of picture, words"),
-        ("a.csv", b"path\na.jpg\n\"\"\n", r"a.csv, row 2: no 'path'; every row names an image"),
+        ("a.csv", b"picture,words\na.jpg,x\n", r"no path column with a usual name; .* one of picture, words"),
+        ("a.csv", b"path\na.jpg\n\"\"\n", r"a.csv, row 2: no 'path'; every row"),
         ("a.csv", b"caption,path\nx,a.jpg\nonly\n", r"row 2: no 'path'"),
-        ("a.csv", b"path,caption\na.jpg,one, two\n", r"row 1: more fields than the header names; put .* double quotes"),
+        ("a.csv", b"path,caption\na.jpg,one, two\n", r"row 1: more fields than the header has; quote fields"),
         ("a.csv", b"path\na.jpg\ncaf\xe9.jpg\n", r"a.csv is not UTF-8 \(after row \d\); save it as UTF-8"),
-        ("a.csv", b"path\n" + b"a" * 200_000, r"cannot read the list .*a.csv: field larger than field limit"),
-        ("a.jsonl", b'{"path": "a.jpg"}\n{"path": \n', r"a.jsonl, line 2 is not JSON: .*; expected one object a line"),
+        ("a.csv", b"path\n" + b"a" * 200_000, r"cannot read list .*a.csv: field larger than field limit"),
+        ("a.jsonl", b'{"path": "a.jpg"}\n{"path": \n', r"a.jsonl, line 2 is not JSON: .*; expected one object"),
         ("a.jsonl", b'["a.jpg"]\n', r"""line 1: expected a JSON object, found '\["a.jpg"\]"""),
         ("a.jsonl", b'{"path": "a.jpg"}\n{"caption": "x"}\n', r"row 2: no 'path'"),
         ("a.jsonl", b'{"path": "a.jpg"}\n\n{"path": null}\n', r"row 2: no 'path'"),
-        ("a.csv", b"url\nfoo://host/a.jpg\n", r"cannot reach foo://host/a.jpg: .*foo"),
+        ("a.csv", b"url\nfoo://host/a.jpg\n", r"cannot open foo://host/a.jpg: .*foo"),
     ],
 )  # fmt: skip
 def test_lists_that_are_refused(write, name, data, message):
@@ -165,22 +165,22 @@ def test_lists_that_are_refused(write, name, data, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_list_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match=r"cannot read the list .*none.csv: No such file .*; check its name"):
+def test_a_missing_list(tmp_path):
+    with pytest.raises(InputError, match=r"cannot read list .*none.csv: No such file .*; check its name"):
         entries(tmp_path / "none.csv")
 
 
-def test_paths_that_come_twice(write):
+def test_repeated_paths_are_refused(write):
     path = write("path,caption\nb.jpg,1\na.jpg,2\nb.jpg,3\n")
-    with pytest.raises(InputError, match=r"names the key 'b.jpg' twice \(.*b.jpg and .*b.jpg\); keys must be unique"):
+    with pytest.raises(InputError, match=r"has the key 'b.jpg' twice \(.*b.jpg and .*b.jpg\); keys must be unique"):
         entries(path)
     assert len(entries(path, key_column="caption")) == 3
     path = write("path,n\na.jpg,1\nc/b.jpg,1\n")
-    with pytest.raises(InputError, match=r"names the key '1' twice \(.*/a.jpg and .*/c/b.jpg\)"):
+    with pytest.raises(InputError, match=r"has the key '1' twice \(.*/a.jpg and .*/c/b.jpg\)"):
         entries(path, key_column="n")
 
 
-def test_rows_without_a_key_go_by_their_path(write):
+def test_rows_without_a_key_use_their_path(write):
     path = write("path,n\na.jpg,1\nb.jpg,\n")
     assert [entry.key for entry in entries(path, key_column="n")] == ["1", "b.jpg"]
 
@@ -197,5 +197,5 @@ def test_sizes_are_counted(write, tmp_path):
 )
 def test_a_stray_quote_swallows_no_line(write, lines):
     path = write("path\tcaption\n" + "".join(f"{number}.jpg\t{line}\n" for number, line in enumerate(lines)), "l.tsv")
-    with pytest.raises(InputError, match=r"cannot read the list .*; check its name and its format"):
+    with pytest.raises(InputError, match=r"cannot read list .*; check its name and format"):
         entries(path)

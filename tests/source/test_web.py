@@ -1,4 +1,4 @@
-"""Sources on web servers and behind other schemes than S3's."""
+"""Sources on web servers and behind schemes other than S3's."""
 
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from tests.kit.web_server import Handler, serving
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """No waiting, and nothing known of servers from the test before."""
+    """No waiting, and no state of servers from earlier tests."""
     monkeypatch.setattr(location, "RETRY_WAITS_S", (0.01, 0.01, 0.01, 0.01))
     location._filesystem.cache_clear()
     location._silent_sites.clear()
@@ -67,12 +67,12 @@ def test_a_list_of_urls(site, tmp_path):
         f"url,caption\n{site}/a b.jpg,spaces\n{site}/a%20b.jpg,quoted\n{site}/none.jpg,\n"
     )
     entries = list(listed(str(tmp_path / "list.csv")))
-    assert Site.counts == {}  # they are not asked for before they are read
+    assert Site.counts == {}  # listing requests none of them
     assert [entry.key for entry in entries] == [f"{site}/a b.jpg", f"{site}/a%20b.jpg", f"{site}/none.jpg"]
     assert [read_image(entry.uri) for entry in entries[:2]] == [b"this is /a%20b.jpg"] * 2
     record = record_of(entries[2].uri)
     assert (record.status, record.sha256) == ("unreadable", None)
-    assert Site.counts == {"/a%20b.jpg": 2, "/none.jpg": 1}  # one request an image
+    assert Site.counts == {"/a%20b.jpg": 2, "/none.jpg": 1}  # one request per image
 
 
 def test_a_site_that_fails_for_a_while(site):
@@ -86,13 +86,13 @@ def test_a_site_that_fails_for_a_while(site):
 @pytest.mark.parametrize(
     ("status", "num_requests"), [(403, 1), (401, 1), (410, 1), (400, 1), (503, 5), (500, 5), (429, 5)]
 )
-def test_one_site_among_many_costs_its_own_images(site, status, num_requests):
+def test_a_failing_site_fails_only_its_own_images(site, status, num_requests):
     record = record_of(f"{site}/always-{status}.jpg")
     assert (record.status, str(status) in record.error) == ("unreadable", True)
     assert Site.counts == {f"/always-{status}.jpg": num_requests}
 
 
-def test_a_site_that_fell_silent_is_asked_once_an_image(site):
+def test_a_silent_site_gets_one_request_per_image(site):
     assert [record_of(f"{site}/always-503-{number}.jpg").status for number in range(3)] == ["unreadable"] * 3
     assert list(Site.counts.values()) == [5, 1, 1]
     assert read_image(f"{site}/a b.jpg") == b"this is /a%20b.jpg"
@@ -106,7 +106,7 @@ def test_a_site_that_is_gone():
     assert "onnect" in record.error
 
 
-def test_images_beyond_the_limit_are_not_read_to_their_end(site):
+def test_images_beyond_the_limit_are_not_read_to_the_end(site):
     assert len(location.read_bytes(f"{site}/a b.jpg", 18)) == 18
     with pytest.raises(location.TooLarge, match="more than 17 bytes"):
         location.read_bytes(f"{site}/a b.jpg", 17)
@@ -122,7 +122,7 @@ def test_tars_on_the_web(site, monkeypatch):
     assert read_image(found[4].uri) == found[4].data
 
 
-def test_fsspec_takes_any_failure_for_an_absent_file_and_we_do_not(site):
+def test_a_failing_server_is_not_reported_as_a_missing_file(site):
     with pytest.raises(OSError, match="503"):
         location.open_stream(f"{site}/always-503.tar")
     assert Site.counts["/always-503.tar"] >= 5
@@ -130,21 +130,21 @@ def test_fsspec_takes_any_failure_for_an_absent_file_and_we_do_not(site):
         location.open_stream(f"{site}/none.tar")
 
 
-def test_web_servers_are_no_folders(site):
+def test_web_servers_are_not_folders(site):
     with pytest.raises(
         InputError, match=rf"cannot list {site}/photos: web servers do not list folders; name the images"
     ):
         listed(f"{site}/photos/")
     with pytest.raises(InputError, match=r"source .*/none.tar does not exist"):
         listed(f"{site}/none.tar")
-    with pytest.raises(InputError, match=r"cannot examine .*always-503.tar: 503"):
+    with pytest.raises(InputError, match=r"cannot read .*always-503.tar: 503"):
         listed(f"{site}/always-503.tar")
 
 
 # --- other schemes
 
 
-def test_what_fsspec_reads():
+def test_other_schemes_use_fsspec():
     memory = fsspec.filesystem("memory")
     memory.pipe({"/photos/a b.jpg": b"A", "/photos/d/c.jpg": b"CC", "/photos/0.tar": tar_of({"x.jpg": b"X"})})
     try:
@@ -161,7 +161,7 @@ def test_what_fsspec_reads():
 
 
 @pytest.mark.parametrize("url", ["hdfs://nowhere:8020/photos", "foo://host/photos", "foo://host/a.tar"])
-def test_urls_that_cannot_be_read_here_at_all(url, monkeypatch):
+def test_unsupported_urls(url, monkeypatch):
     monkeypatch.setattr(location, "RETRY_WAITS_S", ("never",))
     for _ in range(2):
         with pytest.raises(InputError, match=url.partition("://")[0]) as caught:
@@ -170,7 +170,7 @@ def test_urls_that_cannot_be_read_here_at_all(url, monkeypatch):
 
 
 def test_google_without_credentials(monkeypatch, site):
-    # a real answer of a server that takes nobody
+    # a real answer from a server that refuses everyone
     monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", site)
     monkeypatch.setattr(location, "RETRY_WAITS_S", ())
     with pytest.raises(InputError, match=r"gs://bucket/photos") as caught:
@@ -178,7 +178,7 @@ def test_google_without_credentials(monkeypatch, site):
     assert "\n" not in str(caught.value)
 
 
-def test_a_site_that_answers_again_is_asked_as_often_as_before(site):
+def test_a_site_that_responds_again_gets_retries_again(site):
     assert record_of(f"{site}/always-503.jpg").status == "unreadable"
     assert read_image(f"{site}/a b.jpg") == b"this is /a%20b.jpg"
     assert read_image(f"{site}/twice.jpg") == b"this is /twice.jpg"  # at the third request

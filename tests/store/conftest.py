@@ -25,7 +25,7 @@ def collection(tmp_path_factory, photos, make_image):
 
 @pytest.fixture(scope="session")
 def original(tmp_path_factory, collection, tiny_model):
-    """A store of two plans and four shards, with every kind of file. Not to be written to."""
+    """A store of two plans and four shards, with every kind of file. Read-only: use `store` to change it."""
     root = tmp_path_factory.mktemp("original") / "store"
     embed_plainly(collection, root, tiny_model)
     more = tmp_path_factory.mktemp("more")

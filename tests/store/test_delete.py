@@ -1,4 +1,4 @@
-"""`clipsieve delete` and `clipsieve compact`: what is deleted stays away, whatever happens in between."""
+"""`clipsieve delete` and `clipsieve compact`: deleted images stay away, whatever happens in between."""
 
 import shutil
 import tarfile
@@ -23,13 +23,13 @@ from query.cli.main import main
 from query.searcher import search
 from tests.kit.plain_embed import embed_plainly
 
-GONE = ["more/photo-06.jpg", "photo-01.png", "photo-05.png"]  # of shards 0, 1 and 1
+GONE = ["more/photo-06.jpg", "photo-01.png", "photo-05.png"]  # in shards 0, 1 and 1
 GONE_IDS = [3, 5, 8]
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory, photos):
-    """12 good photos and a broken one: 3 shards."""
+    """12 good photos and a broken one, for 3 shards."""
     folder = shutil.copytree(photos, tmp_path_factory.mktemp("source") / "photos")
     (folder / "broken.jpg").write_text("no image")
     return folder
@@ -37,7 +37,7 @@ def source(tmp_path_factory, photos):
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory, source, tiny_model):
-    """An indexed store over them. Not to be written to."""
+    """An indexed store of `source`. Read-only: use `store` to change it."""
     store = embed_plainly(source, tmp_path_factory.mktemp("original") / "store", tiny_model)
     build_index(IndexSettings(store=store.root))
     return store
@@ -51,7 +51,7 @@ def store(original, tmp_path):
 
 @pytest.fixture
 def remove(tmp_path):
-    """Deletes the keys of a text from a store."""
+    """Deletes keys from a store. Takes the text of the file of keys."""
 
     def run(store, text):
         (tmp_path / "keys.txt").write_text(text, encoding="utf-8")
@@ -87,7 +87,7 @@ def parts(store):
 # --- delete
 
 
-def test_search_honours_a_deletion_with_an_old_index_and_a_new_one(store, remove):
+def test_search_leaves_out_deleted_images_with_an_old_and_a_new_index(store, remove):
     before = found(store)
     assert before >= set(GONE)
     report = remove(store, "\n".join(GONE))
@@ -99,18 +99,18 @@ def test_search_honours_a_deletion_with_an_old_index_and_a_new_one(store, remove
 
 
 def test_unknown_keys_delete_nothing(store, remove):
-    with pytest.raises(InputError, match=r"names 2 of 3 keys that no embedded image .* has, first 'no-1'; nothing was"):
+    with pytest.raises(InputError, match=r"2 of 3 keys in .* match no embedded image .*, first 'no-1'; nothing was"):
         remove(store, "no-2\nphoto-01.png\nno-1\n")
     assert len(read_tombstones(store)) == 0
 
 
-def test_lines_may_come_twice_and_end_as_on_windows(store, remove):
+def test_lines_can_repeat_and_have_windows_line_ends(store, remove):
     report = remove(store, "\ufeffphoto-01.png\r\n\r\nphoto-01.png\r\nmore/photo-03.png")
     assert (report.num_keys, report.num_rows) == (2, 2)
 
 
 @pytest.mark.parametrize("is_compacted", [False, True])
-def test_what_is_deleted_already_is_fine(store, remove, is_compacted):
+def test_keys_can_be_deleted_again(store, remove, is_compacted):
     remove(store, "photo-01.png\n")
     if is_compacted:
         squeeze(store)
@@ -127,7 +127,7 @@ def test_failed_images_can_be_deleted(store, remove):
 @pytest.mark.parametrize(
     ("data", "says"), [(b"", "is empty"), (b"\n\r\n", "is empty"), (b"a\xff", r"not UTF-8 \(byte 1\)")]
 )
-def test_a_file_of_keys_that_is_none(store, tmp_path, data, says):
+def test_an_invalid_file_of_keys(store, tmp_path, data, says):
     (tmp_path / "keys").write_bytes(data)
     with pytest.raises(InputError, match=says):
         delete(DeleteSettings(store=store.root, keys=tmp_path / "keys"))
@@ -141,16 +141,16 @@ def test_a_store_in_use_is_left_alone(store, remove):
             squeeze(store)
 
 
-def test_a_replaced_row_is_no_image_of_its_key(store, remove):
+def test_a_replaced_row_does_not_count_for_its_key(store, remove):
     add_tombstones(store, [5], REPLACED)
-    with pytest.raises(InputError, match=r"names 1 of 1 keys"):
+    with pytest.raises(InputError, match=r"1 of 1 keys in .* match no embedded image"):
         remove(store, "photo-01.png")
 
 
 # --- compact
 
 
-def test_compact_takes_out_rows_and_keeps_the_others_as_they_are(store, remove):
+def test_compact_removes_rows_and_keeps_the_others_unchanged(store, remove):
     before = rows_of(store)
     remove(store, "\n".join(GONE))
     metadata = [read_part(store.part_path(ordinal)).schema.metadata for ordinal in range(3)]
@@ -181,7 +181,7 @@ def test_compacting_twice_and_again_later(store, remove):
     is_whole(store)
 
 
-def test_a_part_of_which_nothing_is_left(store, remove):
+def test_a_part_without_any_rows_left(store, remove):
     keys = [row["key"] for row in rows_of(store).values()]
     remove(store, "\n".join(keys[:5]))
     squeeze(store)
@@ -228,7 +228,7 @@ def test_damage_is_not_given_a_new_hash(store, remove):
     data = bytearray(store.part_path(1).read_bytes())
     data[100] ^= 1
     store.part_path(1).write_bytes(data)
-    with pytest.raises(StoreError, match="is damaged: its bytes are not those of its stats file"):
+    with pytest.raises(StoreError, match="is damaged: its hash does not match its commit marker"):
         squeeze(store)
 
 
@@ -244,7 +244,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_store(store, remove, monkeypatch, m
         patch.setattr(Path if moment == "unlink" else pipeline.store.markers, moment, die)
         with pytest.raises(KeyboardInterrupt):
             compact(CompactSettings(store=store.root))
-    (store.root / "lock.json").unlink(missing_ok=True)  # a killed process has none that counts; this one lives on
+    (store.root / "lock.json").unlink(missing_ok=True)  # a killed process's lock is stale, but this process is alive
     report = verify(VerifySettings(store=store.root))
     assert report.findings == []
     assert len(report.leftovers) == {"write_part": 0, "write_sealed_json": 1, "unlink": 1}[moment]
@@ -253,11 +253,11 @@ def test_a_kill_at_any_moment_leaves_a_whole_store(store, remove, monkeypatch, m
     assert is_whole(store).leftovers == []
 
 
-# --- and then the source is embedded again
+# --- embedding the source again
 
 
 @pytest.mark.parametrize("is_compacted", [False, True])
-def test_embedding_again_does_not_bring_it_back(store, source, tiny_model, remove, is_compacted):
+def test_embedding_again_does_not_restore_deleted_images(store, source, tiny_model, remove, is_compacted):
     remove(store, "\n".join(GONE))
     if is_compacted:
         squeeze(store)
@@ -267,7 +267,7 @@ def test_embedding_again_does_not_bring_it_back(store, source, tiny_model, remov
     assert not found(store) & set(GONE)
 
 
-def test_a_shard_that_was_lost_comes_back_without_what_was_deleted(store, source, tiny_model, remove):
+def test_a_lost_shard_is_embedded_again_without_deleted_images(store, source, tiny_model, remove):
     remove(store, "\n".join(GONE))
     squeeze(store)
     store.part_path(0, 1).unlink()
@@ -279,7 +279,7 @@ def test_a_shard_that_was_lost_comes_back_without_what_was_deleted(store, source
     assert len(found(store)) == 9
 
 
-def test_what_was_replaced_is_taken_out_and_its_successor_stays(tmp_path, photos, tiny_model, make_image, remove):
+def test_a_replaced_row_is_removed_and_its_successor_stays(tmp_path, photos, tiny_model, make_image, remove):
     source = shutil.copytree(photos, tmp_path / "photos")
     store = embed_plainly(source, tmp_path / "store", tiny_model)
     make_image(31, 33).save(source / "photo-01.png")
@@ -294,9 +294,7 @@ def test_what_was_replaced_is_taken_out_and_its_successor_stays(tmp_path, photos
 
 
 @pytest.mark.parametrize("on_change", ["stop", "embed"])
-def test_a_deleted_image_stays_away_though_its_file_changes(
-    tmp_path, photos, tiny_model, make_image, remove, on_change
-):
+def test_a_deleted_image_stays_away_if_its_file_changes(tmp_path, photos, tiny_model, make_image, remove, on_change):
     source = shutil.copytree(photos, tmp_path / "photos")
     store = embed_plainly(source, tmp_path / "store", tiny_model)
     remove(store, "photo-01.png")

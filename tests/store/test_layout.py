@@ -1,4 +1,4 @@
-"""The store on disk: what counts as committed, what is refused."""
+"""The store on disk: what counts as committed, and what is refused."""
 
 import json
 
@@ -65,17 +65,17 @@ def test_commit_is_a_part_and_then_its_marker(store, record):
 
 
 def test_a_marker_is_never_written_before_its_part(store, record):
-    store.part_path(0).mkdir()  # in the part's place something that cannot be replaced
+    store.part_path(0).mkdir()  # something that a part cannot replace
     with pytest.raises(StoreError, match=r"cannot write .*part-00000.parquet"):
         commit(store, record, 0)
     assert [path.name for path in store.embeddings_dir.iterdir()] == ["part-00000.parquet"]
     assert committed_markers(store, record) == {}
 
 
-def test_a_part_that_is_replaced_is_not_spoken_of_by_the_old_marker(store, record, monkeypatch):
+def test_the_old_marker_does_not_count_for_a_replaced_part(store, record, monkeypatch):
     commit(store, record, 0)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.store.markers.sha256_of", lambda path: 1 / 0)  # as a kill between part and marker
+        patch.setattr("pipeline.store.markers.sha256_of", lambda path: 1 / 0)  # like a kill between part and marker
         with pytest.raises(ZeroDivisionError):
             commit(store, record, 0)
     assert committed_markers(store, record) == {}
@@ -145,13 +145,13 @@ def test_what_does_not_count_as_committed(store, record, damage):
     assert set(committed_markers(store, record)) == {0, 1}
     damage(store)
     assert set(committed_markers(store, record)) == {1}
-    commit(store, record, 0)  # and is made good by doing it again
+    commit(store, record, 0)  # committing it again repairs it
     assert set(committed_markers(store, record)) == {0, 1}
 
 
 def test_unfinished_store_is_refused_with_the_counts(store, record):
     with pytest.raises(UnfinishedStore, match=r"0 of 3 shards, 0 of 6 images; run the same embed command again"):
-        StoreView.open(store.root, partial=True)  # of nothing there is no part
+        StoreView.open(store.root, partial=True)  # partial needs at least one shard
     commit(store, record, 0)
     commit(store, record, 2)
     with pytest.raises(UnfinishedStore, match=r"2 of 3 shards, 4 of 6 images; .*or pass --partial"):
@@ -161,7 +161,7 @@ def test_unfinished_store_is_refused_with_the_counts(store, record):
     assert set(StoreView.open(store.root).committed) == {0, 1, 2}
 
 
-def test_begin_again_finds_the_record_of_the_first_time(store, record):
+def test_beginning_again_returns_the_first_record(store, record):
     later = record.model_copy(update={"clipsieve_version": "1"})
     assert store.begin(later) == record
     assert store.read_record() == record
@@ -179,7 +179,7 @@ def test_plans_are_read_back_with_their_images(store, record):
         assert list(store.entries_of(plan)) == [entry for entries in expected for entry in entries]
 
 
-def test_a_plan_that_breaks_off_leaves_nothing(store, record):
+def test_an_interrupted_plan_leaves_nothing(store, record):
     def breaking():
         yield from pieces(("dd",), start=6)
         raise StoreError("the source went away")
@@ -190,21 +190,21 @@ def test_a_plan_that_breaks_off_leaves_nothing(store, record):
     assert sorted(path.name for path in store.plan_dir.iterdir()) == ["00000.json", "00000.parquet"]
 
 
-def test_a_lost_plan_is_noticed(store, record):
+def test_a_missing_plan_is_noticed(store, record):
     store.add_plan(record, FOLDER, pieces(("dd",), start=6))
     (store.plan_dir / "00000.json").unlink()
     with pytest.raises(StoreError, match=r"00001.json is damaged \(the plan before it, number 0, is missing"):
         store.read_record()
 
 
-def test_a_lost_list_is_noticed(store, record):
+def test_a_missing_list_is_noticed(store, record):
     (store.plan_dir / "00000.parquet").unlink()
     with pytest.raises(StoreError, match=r"cannot read .*plan/00000.parquet"):
         list(store.entries_of(record.plans[0]))
 
 
 def test_other_columns_are_refused(store, record):
-    with pytest.raises(ConfigError, match=r"carries the columns \(none\), this source would bring license \(string\)"):
+    with pytest.raises(ConfigError, match=r"carries the columns \(none\), but this source has license \(string\)"):
         store.begin(record.model_copy(update={"columns": {"license": "string"}}))
 
 
@@ -222,21 +222,21 @@ def test_another_encoder_is_refused_and_both_are_shown(store, record, spec, chan
     assert store.read_record() == record
 
 
-def test_folders_are_made_with_their_parents_and_twice(tmp_path):
+def test_folders_can_be_created_with_their_parents_and_twice(tmp_path):
     store = Store(tmp_path / "a" / "b")
     store.create_folders()
     store.create_folders()
     assert store.embeddings_dir.is_dir()
 
 
-def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(StoreError, match=r"is no store and not empty \(it holds 'thesis.tex'\)"):
+    with pytest.raises(StoreError, match=r"is not a store and not empty \(it contains 'thesis.tex'\)"):
         Store(tmp_path).create_folders()
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_what_a_job_leaves_that_died_before_its_run_record_is_no_stranger(tmp_path):
+def test_files_of_a_job_that_died_before_its_record_are_accepted(tmp_path):
     store = Store(tmp_path)
     store.create_folders()
     (tmp_path / "lock.json").write_text("{}")
@@ -252,19 +252,19 @@ def test_a_file_in_the_way(tmp_path):
 
 
 def test_no_store(tmp_path):
-    with pytest.raises(StoreError, match=r"no store at .*: run.json is missing; make one with `clipsieve embed`"):
+    with pytest.raises(StoreError, match=r"no store at .*: run.json is missing; create one with `clipsieve embed`"):
         Store(tmp_path).read_record()
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b'{"schema_version": 2}'])
-def test_damaged_fake_record(store, data):
+def test_damaged_run_record(store, data):
     store.record_path.write_bytes(data)
-    with pytest.raises(StoreError, match=r"run.json is damaged \(.*\); embed again"):
+    with pytest.raises(StoreError, match=r"run.json is damaged \(.*\); .*embed again"):
         store.read_record()
 
 
 def test_run_record_of_another_version(store):
     fields = json.loads(store.record_path.read_text()) | {"schema_version": 1}
     store.record_path.write_text(json.dumps(fields))
-    with pytest.raises(StoreError, match="has schema version 1, this clipsieve reads 2"):
+    with pytest.raises(StoreError, match="has schema version 1, but this version of clipsieve reads 2"):
         store.read_record()

@@ -23,7 +23,7 @@ def table(spec):
     return part_table([OK, FAILED, OK], VALUES, first_id=70, tokens_kept=11, spec=spec, shard_id="ab12")
 
 
-def test_columns_are_the_contract(spec, table):
+def test_columns_match_the_contract(spec, table):
     expected = [
         ("id", "int64", False),
         ("key", "string", False),
@@ -74,8 +74,8 @@ def test_rows_and_nulls(table):
     table.validate(full=True)
 
 
-def test_what_a_failed_image_left_in_its_slot_is_not_stored(spec, table):
-    # such garbage would make a part's bytes depend on chance
+def test_the_slot_of_a_failed_image_is_not_stored(spec, table):
+    # garbage would make the bytes of a part vary
     other = VALUES.copy()
     other[1] = 123
     again = part_table([OK, FAILED, OK], other, first_id=70, tokens_kept=11, spec=spec, shard_id="ab12")
@@ -83,7 +83,7 @@ def test_what_a_failed_image_left_in_its_slot_is_not_stored(spec, table):
     assert stored == stored_again
 
 
-def test_file_says_what_made_it(tmp_path, spec, table):
+def test_file_metadata_names_the_encoder(tmp_path, spec, table):
     write_part(tmp_path / "part.parquet", table)
     metadata = json.loads(pq.read_schema(tmp_path / "part.parquet").metadata[b"clipsieve"])
     assert metadata == {
@@ -130,7 +130,7 @@ def test_damaged_part(tmp_path, table, damage):
     path = tmp_path / "part.parquet"
     write_part(path, table)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(StoreError, match=r"cannot read .*part.parquet: .*; remove it and its stats file"):
+    with pytest.raises(StoreError, match=r"cannot read .*part.parquet: .*; delete it and its commit marker"):
         read_part(path)
 
 

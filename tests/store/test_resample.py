@@ -13,7 +13,7 @@ from tests.kit.plain_embed import embed_plainly
 
 
 @pytest.mark.usefixtures("keep_threads")
-def test_resampled_rows_are_equal_to_the_bit(original):
+def test_resampled_rows_are_bit_identical(original):
     result = check(original, resample=5).resample
     assert (result.num_compared, result.num_equal, result.changed) == (5, 5, [])
     assert check(original, resample=100).resample.num_equal == 12
@@ -30,7 +30,7 @@ def test_a_wrong_embedding_is_found_by_resampling(store):
 
 
 @pytest.mark.usefixtures("keep_threads")
-def test_sources_that_changed_are_no_fault_of_the_store(tmp_path, photos, tiny_model, make_image):
+def test_changed_sources_are_not_findings(tmp_path, photos, tiny_model, make_image):
     source = shutil.copytree(photos, tmp_path / "photos")
     store = embed_plainly(source, tmp_path / "store", tiny_model)
     make_image(9, 9).save(source / "photo-01.png")
@@ -70,5 +70,5 @@ def test_other_weights_cannot_resample(store, tiny_model, tmp_path):
     tensors = load_file(model / "open_clip_model.safetensors")
     tensors["visual.proj"] = tensors["visual.proj"] + 1
     save_file(tensors, model / "open_clip_model.safetensors")
-    with pytest.raises(InputError, match="put the old weights back to resample"):
+    with pytest.raises(InputError, match="restore the original weights to resample"):
         check(store, resample=1)

@@ -1,4 +1,4 @@
-"""`clipsieve verify`: a whole store passes, and whatever is done to one is found."""
+"""`clipsieve verify`: a whole store passes, and every kind of damage is found."""
 
 import json
 import shutil
@@ -51,7 +51,7 @@ def test_a_whole_store(original):
     }
 
 
-def test_every_kind_of_file_is_there(original):
+def test_the_store_has_every_kind_of_file(original):
     assert [str(path.relative_to(original.root)) for path in files_of(original)] == [
         "embeddings/part-00000.c1.parquet",
         "embeddings/part-00000.stats.json",
@@ -94,7 +94,7 @@ def test_tars_and_parquet_files(tmp_path, collection, tiny_model, precision):
     assert report.resample.num_equal == 5
 
 
-# --- bytes
+# --- damaged bytes
 
 
 def test_every_flipped_byte_of_small_files_is_found_by_its_reader(store):
@@ -134,7 +134,7 @@ def flipped(data, place, random):
     return data[:place] + bytes([data[place] ^ int(1 << random.integers(8))]) + data[place + 1 :]
 
 
-def test_cut_empty_and_lost_files_are_found(store):
+def test_truncated_empty_and_missing_files_are_found(store):
     for path in files_of(store):
         data = path.read_bytes()
         for cut in (data[:-1], data + b"\n", data[: len(data) // 2], b""):
@@ -154,7 +154,7 @@ def test_a_seal_covers_all_but_itself():
     check_seal(data)
     assert data.count(UNSEALED.encode()) == 1
     for text in (b"", b"{}", b"sha256:", data.replace(b'"a"', b'"b"'), data.upper(), data + b" "):
-        with pytest.raises(ValueError, match="not those that were sealed"):
+        with pytest.raises(ValueError, match="do not match its seal"):
             check_seal(text)
 
 
@@ -165,10 +165,10 @@ def test_a_marker_with_a_broken_seal_does_not_count(store):
     assert set(committed_markers(store, record)) == {0, 1, 3}
 
 
-# --- what hashes do not tell
+# --- damage that hashes do not show
 
 
-def test_a_lost_marker_is_an_unfinished_store(store):
+def test_a_missing_marker_is_an_unfinished_store(store):
     store.marker_path(1).unlink()
     report = check(store)
     assert len(report.findings) == 1
@@ -183,40 +183,40 @@ def test_swapped_parts_are_found(store):
     other.rename(one)
     one.with_suffix(".old").rename(other)
     assert [finding.partition(":")[0] for finding in check(store).findings] == [str(one), str(other)]
-    for ordinal in (1, 2):  # and with their hashes
+    for ordinal in (1, 2):  # also with matching hashes
         rewrite(store, ordinal)
     findings = check(store).findings
     assert any("its file metadata has shard_id" in finding for finding in findings)
-    assert any("its ids are not ascending, or not in 5..9" in finding for finding in findings)
+    assert any("its ids are not ascending or not in 5..9" in finding for finding in findings)
 
 
 def test_swapped_markers_are_found(store):
     one, other = (store.marker_path(ordinal).read_bytes() for ordinal in (1, 2))
     store.marker_path(1).write_bytes(other)
     store.marker_path(2).write_bytes(one)
-    assert sum("another shard's" in finding for finding in check(store).findings) == 2
+    assert sum("belongs to another shard" in finding for finding in check(store).findings) == 2
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (with_value("embedding", 0, lambda old: [1.1 * x for x in old]), "1 embeddings are not of length 1, first tha"),
-        (with_value("embedding", 0, lambda old: [float("nan")] * 32), "not of length 1"),
+        (with_value("embedding", 0, lambda old: [1.1 * x for x in old]), "1 embeddings do not have norm 1, first id 5"),
+        (with_value("embedding", 0, lambda old: [float("nan")] * 32), "do not have norm 1"),
         (with_value("embedding", 0, lambda old: None), "have status ok and no embedding"),
         (with_value("tokens_kept", 0, lambda old: None), "have status ok and no number of tokens"),
         (with_value("error", 0, lambda old: "why?"), "have status ok and an error"),
-        (with_value("status", 0, lambda old: "timeout"), "its stats file"),
-        (with_value("status", 0, lambda old: "fine"), "it has the status 'fine', expected one of ok, "),
+        (with_value("status", 0, lambda old: "timeout"), "its commit marker says 5"),
+        (with_value("status", 0, lambda old: "fine"), "it has status 'fine', expected one of ok, "),
         (with_value("id", 0, lambda old: old + 1), "its ids are not ascending"),
-        (with_value("id", 0, lambda old: old - 1), "its ids are not ascending, or not in 5..9"),
-        (with_value("key", 0, lambda old: "x"), "the row of id 5 is 'x' of 'file:///"),
-        (with_value("uri", 0, lambda old: "x"), "of 'x', the plan lists"),
-        (lambda table: table.slice(1), "it has 4 rows, its stats file says 5"),
+        (with_value("id", 0, lambda old: old - 1), "its ids are not ascending or not in 5..9"),
+        (with_value("key", 0, lambda old: "x"), "row 5 is ('x', 'file:///"),
+        (with_value("uri", 0, lambda old: "x"), ", 'x'), but the plan lists"),
+        (lambda table: table.slice(1), "it has 4 rows, its commit marker says 5"),
         (lambda table: table.drop_columns("uri"), "expected pyarrow.Field<uri: string not null>"),
         (lambda table: table.replace_schema_metadata(None), "does not name its encoder"),
     ],
 )
-def test_wrong_rows_under_right_hashes(store, change, says):
+def test_wrong_rows_with_matching_hashes(store, change, says):
     rewrite(store, 1, change)
     findings = check(store).findings
     assert any(says in finding for finding in findings), findings
@@ -227,7 +227,7 @@ def test_rows_that_are_missing_without_a_tombstone(store):
     rewrite(store, 1, lambda table: table.slice(1), num_images=4, num_ok=4, num_removed=1, compaction=1)
     store.part_path(1).rename(store.part_path(1, 1))
     rewrite(store, 1)
-    assert "1 rows are missing, first of id 5, and no tombstone" in only_finding(store)
+    assert "1 rows are missing without a tombstone, first id 5" in only_finding(store)
     add_tombstones(store, [5], DELETED)
     assert check(store).findings == []
 
@@ -237,13 +237,13 @@ def test_a_shard_that_lacks_rows_of_its_plan(store):
     assert "4 images were embedded, 5 were planned" in only_finding(store)
 
 
-def test_a_list_with_a_hash_that_fits_is_held_against_its_plan(store):
+def test_a_list_with_a_matching_hash_is_checked_against_its_plan(store):
     record = store.read_record()
     path = store.entries_path(record.plans[0])
     table = pq.read_table(path)
     pq.write_table(with_value("num_bytes", 3, lambda old: old + 1)(table), path, row_group_size=5)
     store.write_plan(record.plans[0].model_copy(update={"entries_sha256": sha256_of(path)}))
-    assert f"{path}: what it lists for shard 0 is not what was planned" in only_finding(store)
+    assert f"{path}: its images of shard 0 do not match the plan" in only_finding(store)
 
 
 def test_a_key_twice_in_the_store(tmp_path, collection, tiny_model):
@@ -255,35 +255,35 @@ def test_a_key_twice_in_the_store(tmp_path, collection, tiny_model):
     store = embed_plainly(source, root, tiny_model, key_column="name")
     store = embed_plainly(tmp_path / "again.parquet", root, tiny_model, key_column="name")
     finding = only_finding(store)
-    assert "6 keys stand for more than one image" in finding
-    assert finding.count(" of ids ") == 5
+    assert "6 keys name more than one image" in finding
+    assert finding.count(" (ids ") == 5
     add_tombstones(store, range(1, 6), DELETED)
-    assert "1 keys stand for more than one image: 'a' of ids 0, 6;" in only_finding(store)
+    assert "1 keys name more than one image: 'a' (ids 0, 6);" in only_finding(store)
     add_tombstones(store, [6], DELETED)
     assert check(store).findings == []
 
 
-def test_a_lost_last_plan_is_found_by_its_parts(store):
+def test_a_missing_last_plan_is_found_by_its_parts(store):
     for path in store.plan_dir.glob("00001.*"):
         path.unlink()
     names = [finding.partition(":")[0].rpartition("/")[2] for finding in check(store).findings]
     assert names == ["part-00003.parquet", "part-00003.stats.json"]
 
 
-def test_strangers_and_leftovers(store):
+def test_unknown_files_and_leftovers(store):
     (store.embeddings_dir / "notes.txt").write_text("")
     (store.embeddings_dir / "part-00001.c3.parquet").write_text("")
     (store.embeddings_dir / ".part-00001.parquet.0123.tmp").write_text("")
     (store.plan_dir / "00002.parquet").write_text("")
     report = check(store)
     assert len(report.findings) == 1
-    assert "notes.txt: no plan speaks of it" in report.findings[0]
+    assert "notes.txt: no plan mentions it" in report.findings[0]
     assert [path.rpartition("/")[2] for path in report.leftovers] == [
         ".part-00001.parquet.0123.tmp", "part-00001.c3.parquet", "00002.parquet"
     ]  # fmt: skip
 
 
-def test_a_part_of_a_shard_that_was_dropped_before_its_marker_came_is_a_leftover(store):
+def test_a_part_of_a_dropped_shard_without_a_marker_is_a_leftover(store):
     plan = store.read_record().plans[1]
     store.write_plan(plan.model_copy(update={"shards": (plan.shards[0].model_copy(update={"is_dropped": True}),)}))
     store.marker_path(plan.shards[0].ordinal).unlink()
@@ -296,15 +296,15 @@ def test_a_store_without_a_plan(store):
     for folder in (store.plan_dir, store.embeddings_dir):
         shutil.rmtree(folder)
     (store.root / "tombstones.parquet").unlink()
-    assert "no image is planned; run the same embed command again" in only_finding(store)
+    assert "no images are planned; run the same embed command again" in only_finding(store)
     with pytest.raises(StoreError, match="0 of 0 shards"):
         StoreView.open(store.root)
 
 
-# --- the verb
+# --- the command line
 
 
-def test_the_verb_says_whole_or_not(store, capsys):
+def test_the_verb_reports_whether_the_store_is_whole(store, capsys):
     assert main(["verify", str(store.root)]) == 0
     assert "4 of 4" in capsys.readouterr().out
     store.part_path(1).write_bytes(b"")

@@ -226,7 +226,7 @@ def test_bad_data_is_one_clear_error(settings, album, tmp_path, make_image):
     with pytest.raises(InputError, match=r"1 captioned images are not in the source, first 'missing.png'"):
         adapt(settings(captions=captions))
     captions.write_text("\n")
-    with pytest.raises(InputError, match="are empty"):
+    with pytest.raises(InputError, match="is empty"):
         adapt(settings(captions=captions))
     captions.write_text("00.png\ta photo\n")
     with pytest.raises(InputError, match=r"1 images with captions.*need at least 20"):

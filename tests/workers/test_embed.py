@@ -233,8 +233,8 @@ def test_resume_embeds_only_what_is_missing(copy_of_store):
     ("changes", "error", "message"),
     [
         ({"keep_ratio": 0.5}, FingerprintMismatch, r"balanced, .*reference\(0.5\)"),
-        ({"shard_size": 7}, ConfigError, r"begun with --shard-size 5 --batch-size 2 .*asked for 7, 2 and 5000"),
-        ({"batch_size": 3}, ConfigError, r"asked for 5, 3 and 5000; give the same"),
+        ({"shard_size": 7}, ConfigError, r"created with --shard-size 5 --batch-size 2 .*asks for 7, 2 and 5000"),
+        ({"batch_size": 3}, ConfigError, r"asks for 5, 3 and 5000; pass the original values"),
     ],
 )
 def test_a_store_refuses_another_encoder_or_plan(copy_of_store, changes, error, message):
@@ -261,7 +261,7 @@ def test_a_job_that_has_not_started_embedding_is_left_alone(settings, tmp_path):
     ("changes", "error", "message"),
     [
         ({"source": "/no/such/folder"}, InputError, "does not exist"),
-        ({"source": "EMPTY"}, InputError, "has no image"),
+        ({"source": "EMPTY"}, InputError, "contains no images"),
         ({"captions": Path("/no/such/file")}, InputError, "cannot read captions"),
         ({"out": Path("/dev/null/store")}, StoreError, "cannot write the store"),
         ({"workers": 10_000}, ConfigError, "workers = 10000: there are .* CPU cores"),

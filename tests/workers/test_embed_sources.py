@@ -190,7 +190,7 @@ def test_a_second_source_is_added_with_a_key_prefix(run, folder, tmp_path, make_
     other = tmp_path / "other"
     other.mkdir()
     (other / "0.jpg").write_bytes(jpeg(make_image, 30))
-    with pytest.raises(InputError, match=r"the key '0.jpg' is in the store already.* give this source a --key-prefix"):
+    with pytest.raises(InputError, match=r"the key '0.jpg' is already in the store.* pass --key-prefix"):
         run(other)
     report = run(other, key_prefix="other/")
     assert [row["key"] for row in rows(report)][-1] == "other/0.jpg"
@@ -201,7 +201,7 @@ def test_changed_images(run, folder, make_image):
     first = run(folder)
     old = rows(first)
     (folder / "2.jpg").write_bytes(jpeg(make_image, 40))
-    with pytest.raises(StoreError, match=r"1 images or files of the store .* changed .*first '2.jpg'; put"):
+    with pytest.raises(StoreError, match=r"1 images or files of the store .* changed .*first '2.jpg'; restore them"):
         run(folder)
     assert run(folder, on_change="keep").num_embedded == 0
     report = run(folder, on_change="embed")
@@ -231,7 +231,7 @@ def test_images_gone_before_they_were_embedded(run, folder):
     report = run(folder, shard_size=3)
     report.store.marker_path(1).unlink()
     (folder / "5.jpg").unlink()
-    with pytest.raises(StoreError, match=r"1 images or files .* are gone before they were embedded, first '5.jpg'"):
+    with pytest.raises(StoreError, match=r"1 images or files .* disappeared before they were embedded, first '5.jpg'"):
         run(folder)
     kept = run(folder, on_change="keep")
     assert {row["key"]: row["status"] for row in rows(kept)}["5.jpg"] == "unreadable"
@@ -240,8 +240,8 @@ def test_images_gone_before_they_were_embedded(run, folder):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"columns": "nothing"}, r"has no column 'nothing'; give --columns one of image, text"),
-        ({"image_column": "picture"}, r"has no column 'picture'; give --image-column one of image, text"),
+        ({"columns": "nothing"}, r"has no column 'nothing'; pass --columns with one of image, text"),
+        ({"image_column": "picture"}, r"has no column 'picture'; pass --image-column with one of image, text"),
         ({"image_column": "size"}, r"column 'size' is int64, expected bytes"),
     ],
 )
@@ -253,7 +253,7 @@ def test_parquet_without_the_column(run, tmp_path, settings, message):
 
 
 def test_columns_of_our_own_names_are_refused(run, tars):
-    with pytest.raises(ConfigError, match=r"--columns sha256: every row has a column of that name already"):
+    with pytest.raises(ConfigError, match=r"--columns sha256: every row already has a column with that name"):
         run(tars / "*.tar", columns="license,sha256")
 
 
@@ -284,7 +284,10 @@ def test_canary(run, folder):
     for stats in (one, other):
         assert stats.canary["num_images"] == 3
         assert -1 <= stats.canary["min"] <= stats.canary["median"] <= stats.canary["max"] <= 1.0001
-    assert any("in 2 shards the median cosine between pruned and unpruned" in text for text in report.warnings)
+    assert any(
+        "median cosine between pruned and unpruned embeddings is below 0.9999 in 2 shards" in text
+        for text in report.warnings
+    )
     text = (report.store.root / "stats.json").read_text()
     assert "median cosine" in text
     with pytest.raises(ConfigError, match="--canary compares with the unpruned model"):

@@ -1,1 +1,1 @@
-"""Open, read and list what a path or a URL names, and try again where that helps."""
+"""Open, read and list paths and URLs, with retries where they help."""

@@ -1,4 +1,4 @@
-"""What a failed read means: that the file is at fault, that it may work later, or that nothing would work."""
+"""Classify a failed read: this file is at fault, a retry may help, or every read would fail."""
 
 import errno
 import re
@@ -8,7 +8,7 @@ from pipeline.source.access.naming import is_url
 
 _PASSING_ERRNOS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN,
                    errno.EHOSTUNREACH, errno.ENOTCONN, errno.ECONNRESET, errno.EREMOTEIO}  # fmt: skip
-# what pyarrow makes of a server's no: S3's own words, or a status of HTTP
+# how pyarrow reports a server's refusal: S3's error code, or an HTTP status
 _CODE = re.compile(r"AWS Error ([A-Z_]+)|google::cloud::Status\(([A-Z_]+)")
 _REFUSALS = re.compile(r"ACCESS_DENIED|PERMISSION|NO_SUCH|NOT_FOUND|INVALID|MISSING|MALFORMED|VALIDATION|OPT_IN")
 _BAD_CREDENTIALS = re.compile(r"EXPIRED|ACCESS_KEY|SIGNATURE|TOKEN|UNRECOGNIZED_CLIENT|UNAUTHENTICATED")
@@ -26,13 +26,13 @@ _FINAL = (
 
 
 def reason_of(error: BaseException) -> str:
-    """One line on what went wrong."""
+    """One line that says what went wrong."""
     text = getattr(error, "strerror", None) or first_line(error)
     return re.sub(r"\s*\(Request ID.*|Detail: .*", "", str(text))[:200].rstrip(". ")
 
 
 def is_transient(error: Exception, location: str) -> bool:
-    """Whether the same call may work a little later."""
+    """Whether the same call may succeed a little later."""
     if isinstance(error, _FINAL):
         return False
     if not is_url(location):
@@ -44,20 +44,20 @@ def is_transient(error: Exception, location: str) -> bool:
 
 
 def is_global(error: Exception) -> bool:
-    """Whether any other file would have met the same error."""
+    """Whether every other file would fail with the same error."""
     code, status = _answer(error)
     is_of_a_web_site = hasattr(error, "status")
     return bool(
         isinstance(error, ImportError)
         or _NOT_HERE.search(str(error))
         or _BAD_CREDENTIALS.search(code)
-        # a 403 of S3 may be one file's; what follows an expired token is a 400
+        # from S3, a 403 may concern one file only; an expired token gives a 400
         or (not is_of_a_web_site and status in (400, 401))
     )
 
 
 def _answer(error: Exception) -> tuple[str, int]:
-    """A server's word for what is wrong, and its status of HTTP; empty and 0 if there is none."""
+    """The server's error code and HTTP status; empty and 0 if there are none."""
     status = getattr(error, "status", None)  # aiohttp's
     found = _STATUS.search(str(error))
     if not isinstance(status, int):

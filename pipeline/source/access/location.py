@@ -1,7 +1,8 @@
-"""Open, read, examine and list what a path or a URL names.
+"""Open, read, examine and list paths and URLs.
 
-What a server refuses or does not have is an answer. What it fails to answer is asked again, for about half a minute,
-and then it is its fault, not the image's; so is what would befall every image: bad credentials, a missing library.
+A refusal or a missing file is a definite answer about that file. If the server fails to answer, the request is retried
+for about half a minute; after that, the server is at fault, not the image. The same holds for errors that would affect
+every image, such as bad credentials or a missing library.
 """
 
 import functools
@@ -23,54 +24,52 @@ T = TypeVar("T")
 S = TypeVar("S")
 RETRY_WAITS_S = (0.5, 1, 2, 4, 8, 16)
 WEB_RETRIES = 4
-"""Web sites are given up earlier: of thousands in a list, some are always gone."""
+"""Web sites get fewer retries: a list can name thousands of sites, and some are always down."""
 
 THREADS = 16
-"""Questions to a server under way at once, while listing."""
+"""Concurrent requests to a server while listing."""
 
 BUFFER_BYTES = 2**22
-"""A server is asked for at least so much of a file: each request takes its time."""
+"""Minimum size of a read from a server, because each request has a latency."""
 
 _SILENT_S = 600.0
 _silent_sites: dict[str, float] = {}
 
 
 def examine(location: str) -> tuple[int, int]:
-    """Bytes and mtime in ns (0 where the server does not tell) of one file.
+    """Size in bytes and mtime in ns of one file; 0 if the server does not report it.
 
     Raises:
-        InputError: If it is not there, is no file, or is refused.
+        InputError: If it does not exist, is not a file, or access is refused.
     """
     try:
         found = with_retries(lambda: _examine(location), location)
     except OSError as error:
-        raise InputError(
-            f"cannot examine {location}: {reason_of(error)}; check the name and who may read it"
-        ) from error
+        raise InputError(f"cannot read {location}: {reason_of(error)}; check the name and its permissions") from error
     if found is None:
-        raise InputError(f"source {location} does not exist; check the name and who may read it")
+        raise InputError(f"source {location} does not exist; check the name and its permissions")
     if found.is_folder:
-        raise InputError(f"source {location} is no file; name a file, or check --input-format")
+        raise InputError(f"source {location} is not a file; pass a file, or check --input-format")
     return found.num_bytes, found.mtime_ns
 
 
 def children(url: str) -> Iterable[Found]:
-    """All that is directly in a remote folder.
+    """List the direct children of a remote folder.
 
     Raises:
-        InputError: If the folder, or its bucket, does not exist or is refused.
+        InputError: If the folder or its bucket does not exist, or access is refused.
     """
     try:
         return with_retries(lambda: _remote(url).children(url), url)
     except OSError as error:
-        raise InputError(f"cannot list {url}: {reason_of(error)}; check the name and who may read it") from error
+        raise InputError(f"cannot list {url}: {reason_of(error)}; check the name and its permissions") from error
 
 
 def walk(url: str) -> Iterator[tuple[str, Found]]:
-    """Each file under a remote folder, by its path there, in no order; hidden files and folders are left out.
+    """Yield each file under a remote folder with its relative path, in no order. Skips hidden files and folders.
 
     Raises:
-        InputError: If a folder, or its bucket, does not exist or is refused.
+        InputError: If a folder or its bucket does not exist, or access is refused.
     """
     root = url.rstrip("/")
     todo, running = [""], deque()
@@ -91,7 +90,7 @@ def walk(url: str) -> Iterator[tuple[str, Found]]:
 
 
 def map_concurrently(call: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
-    """What `call` gives for each item, in their order; several at once, for calls that wait for a server."""
+    """Yield `call(item)` for each item, in order. Runs several calls at once, for calls that wait for a server."""
     with ThreadPoolExecutor(THREADS) as threads:
         try:
             yield from threads.map(call, items)
@@ -101,12 +100,12 @@ def map_concurrently(call: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
 
 
 def read_bytes(uri: str, max_bytes: int) -> bytes:
-    """All bytes of a file.
+    """Read all bytes of a file.
 
     Raises:
         TooLarge: If there are more than `max_bytes`.
-        OSError: If it is not there, is refused, or (local files) cannot be read.
-        SourceUnavailable: If its server does not answer, or a network disk is away.
+        OSError: If it does not exist, access is refused, or (local files) it cannot be read.
+        SourceUnavailable: If its server or network disk does not respond.
     """
     if not is_url(uri):
         return with_retries(lambda: _read_local(path_of(uri), max_bytes), uri)
@@ -117,11 +116,11 @@ def read_bytes(uri: str, max_bytes: int) -> bytes:
 
 
 def open_stream(uri: str) -> BinaryIO:
-    """Open a file for reading and seeking; its reads are tried again as `with_retries` does.
+    """Open a file for reading and seeking. Remote reads are retried as in `with_retries`.
 
     Raises:
-        OSError: If it is not there, is refused, or (local files) cannot be read.
-        SourceUnavailable: If its server does not answer, or a network disk is away.
+        OSError: If it does not exist, access is refused, or (local files) it cannot be read.
+        SourceUnavailable: If its server or network disk does not respond.
     """
     if is_url(uri):
         return io.BufferedReader(_Persistent(uri), BUFFER_BYTES)
@@ -129,10 +128,10 @@ def open_stream(uri: str) -> BinaryIO:
 
 
 def refuse_unreachable(url: str) -> None:
-    """Refuse a URL of a kind that cannot be read here at all; asks no server.
+    """Refuse a URL whose scheme cannot be read on this machine. Sends no request.
 
     Raises:
-        InputError: If no file system takes it.
+        InputError: If no file system supports it.
     """
     if url.startswith(ALWAYS_HERE):
         return
@@ -140,17 +139,17 @@ def refuse_unreachable(url: str) -> None:
         with_retries(lambda: _remote(url), url)
     except OSError as error:
         raise InputError(
-            f"cannot reach {url}: {reason_of(error)}; s3, gs and hdfs need nothing but credentials, other URLs the "
-            "fsspec package of their scheme (https: pip install aiohttp)"
+            f"cannot open {url}: {reason_of(error)}; s3, gs and hdfs need only credentials, other URLs need the fsspec "
+            "package for their scheme (for https: pip install aiohttp)"
         ) from error
 
 
 def with_retries(call: Callable[[], T], location: str) -> T:
-    """The result of `call`, tried again while the failure is one that passes.
+    """Return the result of `call`. Retries while the error may be transient.
 
     Raises:
-        OSError: What does not pass, as it was raised; what does not pass in time, of web sites.
-        SourceUnavailable: If it did not pass in time, or says nothing of this one file.
+        OSError: If the error is permanent (raised as it was), or if a web site is still failing after all retries.
+        SourceUnavailable: If another server or disk is still failing after all retries, or every file would fail.
     """
     for wait_s in (*_waits_s(location), None):
         try:
@@ -160,18 +159,18 @@ def with_retries(call: Callable[[], T], location: str) -> T:
         except Exception as error:
             if is_global(error):
                 raise SourceUnavailable(
-                    f"{location} cannot be read: {reason_of(error)}; install what is missing or renew the credentials, "
-                    "and run the same command to go on"
+                    f"cannot read {location}: {reason_of(error)}; install what is missing or renew the credentials, "
+                    "then run the same command to resume"
                 ) from error
             if not is_transient(error, location):
                 raise error if isinstance(error, OSError) else OSError(reason_of(error)) from error
             if wait_s is None:
-                if location.startswith("http"):  # one web site among many says nothing about the others
+                if location.startswith("http"):  # a failing web site says nothing about the others
                     _silent_sites[_root(location)] = time.monotonic()
                     raise OSError(reason_of(error)) from error
                 raise SourceUnavailable(
-                    f"{location} cannot be read now: {reason_of(error)}; when its server or disk answers again, run "
-                    "the same command to go on"
+                    f"cannot read {location} at the moment: {reason_of(error)}; once its server or disk is back, run "
+                    "the same command to resume"
                 ) from error
         else:
             _silent_sites.pop(_root(location), None)
@@ -203,15 +202,15 @@ def _remote(url: str) -> Remote:
 
 
 class TooLarge(OSError):
-    """A file is larger than its reader is ready to hold."""
+    """A file exceeds the limit on its size."""
 
 
 class NotAFile(OSError):
-    """What is to be read is a folder, a pipe or a device."""
+    """The path is a folder, a pipe or a device."""
 
 
 class _Persistent(io.RawIOBase):
-    """A remote file, opened anew where a read fails."""
+    """A remote file that is reopened if a read fails."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -274,7 +273,7 @@ def _read_local(path: str, max_bytes: int) -> bytes:
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise NotAFile("is a named pipe" if stat.S_ISFIFO(found.st_mode) else "is no regular file")
+            raise NotAFile("is a named pipe" if stat.S_ISFIFO(found.st_mode) else "is not a regular file")
         if found.st_size > max_bytes:
             raise TooLarge(f"{found.st_size} bytes, the limit is {max_bytes}")
         return file.read()

@@ -1,4 +1,4 @@
-"""Names of places: paths, `file://` URIs and URLs. Touches no file but to expand a pattern."""
+"""Locations: paths, `file://` URIs and URLs. Touches files only to expand a pattern."""
 
 import glob
 import os
@@ -19,20 +19,20 @@ def is_url(location: str) -> bool:
 
 
 def uri_of(location: str) -> str:
-    """A location as it is written to the store: a URL as it is, a path as an absolute `file://` URI."""
+    """A location as written to the store: a URL unchanged, a path as an absolute `file://` URI."""
     if is_url(location) or location.startswith("file://"):
         return location
     path = Path(location).absolute()
-    return (path.resolve() if ".." in path.parts else path).as_uri()  # the same file from wherever it is named
+    return (path.resolve() if ".." in path.parts else path).as_uri()  # the same URI from every working directory
 
 
 def path_of(uri: str) -> str:
-    """Local path of a `file://` URI, byte for byte (names need not be UTF-8)."""
+    """Local path of a `file://` URI, byte for byte: names need not be UTF-8."""
     return os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://")))
 
 
 def join_uri(parent: str, name: str) -> str:
-    """URI of a name relative to a URI's folder; names that are URLs or absolute paths stand for themselves."""
+    """URI of a name relative to a parent folder. A name that is a URL or an absolute path ignores the parent."""
     if _SCHEME.match(name):
         return name
     if name.startswith("/") or not is_url(parent):
@@ -44,7 +44,7 @@ def join_uri(parent: str, name: str) -> str:
 
 
 def expand_pattern(pattern: str) -> list[str]:
-    """The locations that a pattern names: `{000..123}` and `{a,b}` anywhere, `*` and `?` in local paths.
+    """Expand a pattern to locations: `{000..123}` and `{a,b}` anywhere, `*` and `?` in local paths.
 
     Raises:
         InputError: If a local pattern matches nothing, or a range runs backwards.
@@ -56,7 +56,7 @@ def expand_pattern(pattern: str) -> list[str]:
             continue
         matches = sorted(glob.glob(location, recursive=True))
         if not matches:
-            raise InputError(f"source {location} matches no file; check the pattern")
+            raise InputError(f"source {location} matches no files; check the pattern")
         found += matches
     return found
 

@@ -1,7 +1,7 @@
-"""What is behind a URL: pyarrow's file systems and fsspec's, behind one face. Home of both; raises what they raise.
+"""Remote files through pyarrow's or fsspec's file systems, behind one interface. Home of both; raises what they raise.
 
-`s3://`, `gs://`, `hdfs://` and `abfs://` are pyarrow's; any other scheme is asked of fsspec. An S3 server of one's own
-is named by AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL.
+`s3://`, `gs://`, `hdfs://` and `abfs://` use pyarrow; every other scheme uses fsspec. AWS_ENDPOINT_URL_S3 or
+AWS_ENDPOINT_URL selects a custom S3 server.
 """
 
 import os
@@ -15,14 +15,14 @@ from typing import Any, BinaryIO, Protocol
 from pipeline import __version__
 
 ALWAYS_HERE = ("s3://", "gs://", "gcs://", "abfs://", "abfss://")
-"""URLs that need no other package."""
+"""URLs that need no additional package."""
 
 _OF_PYARROW = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file or folder of a server; time and size are 0 where it does not tell."""
+    """A file or folder on a server. Time and size are 0 if the server does not report them."""
 
     name: str
     is_folder: bool
@@ -31,23 +31,23 @@ class Found:
 
 
 class Remote(Protocol):
-    """Files of one server, or bucket, by their URLs."""
+    """The files of one server or bucket, by URL."""
 
     def examine(self, url: str) -> Found | None:
-        """What is there, if anything."""
+        """The file or folder at a URL, None if there is none."""
 
     def children(self, url: str) -> Iterable[Found]:
-        """All that is directly in a folder."""
+        """The direct children of a folder."""
 
     def open(self, url: str) -> BinaryIO:
-        """Open a file; seeks, if its server can."""
+        """Open a file. Seekable if its server supports it."""
 
     def read(self, url: str, max_bytes: int) -> bytes:
-        """All bytes of a file, or one more than `max_bytes` of them."""
+        """All bytes of a file, but at most `max_bytes + 1`."""
 
 
 def remote_of(root: str) -> Remote:
-    """Who answers for the URLs that begin with `scheme://host`."""
+    """The file system for URLs that begin with `root`, which is `scheme://host`."""
     scheme = root.partition("://")[0]
     if scheme in _OF_PYARROW:
         return ArrowFiles(*_arrow_filesystem(root))
@@ -57,7 +57,7 @@ def remote_of(root: str) -> Remote:
         return FsspecFiles(fsspec.url_to_fs(root)[0])
     import aiohttp
 
-    # a site that hangs must not cost five minutes an image; some sites refuse clients without a name
+    # a site that hangs must not cost five minutes per image; some sites refuse clients without a User-Agent
     timeout = aiohttp.ClientTimeout(total=300, sock_connect=10, sock_read=30)
     options = {"timeout": timeout, "headers": {"User-Agent": f"clipsieve/{__version__}"}, "trust_env": True}
     return WebFiles(fsspec.url_to_fs(root, client_kwargs=options)[0])
@@ -71,30 +71,30 @@ def _arrow_filesystem(root: str) -> tuple[Any, str]:
     if scheme == "s3" and endpoint:
         protocol, _, address = endpoint.partition("://")
         return fs.S3FileSystem(endpoint_override=address.rstrip("/"), scheme=protocol), host
-    if scheme in ("gs", "gcs"):  # left alone, it would ask again for a quarter of an hour
+    if scheme in ("gs", "gcs"):  # by default, it would retry for a quarter of an hour
         return fs.FileSystem.from_uri(f"{root}?retry_limit_seconds=2")
-    return fs.FileSystem.from_uri(root)  # of S3, finds out in which region the bucket is
+    return fs.FileSystem.from_uri(root)  # for S3, detects the bucket's region
 
 
 class ArrowFiles:
-    """A file system of pyarrow, from the folder `base` on."""
+    """A pyarrow file system, rooted at the folder `base`."""
 
     def __init__(self, filesystem: Any, base: str) -> None:
         self._filesystem = filesystem
         self._base = base.rstrip("/")
 
     def examine(self, url: str) -> Found | None:
-        """What is there, if anything."""
+        """The file or folder at a URL, None if there is none."""
         return self._found(self._filesystem.get_file_info(self._path(url)))
 
     def children(self, url: str) -> Iterable[Found]:
-        """All that is directly in a folder."""
+        """The direct children of a folder."""
         from pyarrow.fs import FileSelector
 
         path = self._path(url)
         infos = self._filesystem.get_file_info(FileSelector(path))
         if any(info.path.rstrip("/") == path for info in infos):
-            raise ValueError("keys in it have an empty part (//), and pyarrow cannot read those: rename them")
+            raise ValueError("it contains keys with an empty part (//), which pyarrow cannot read: rename them")
         return (child for info in infos if (child := self._found(info)))
 
     def open(self, url: str) -> BinaryIO:
@@ -102,7 +102,7 @@ class ArrowFiles:
         return self._filesystem.open_input_file(self._path(url))
 
     def read(self, url: str, max_bytes: int) -> bytes:
-        """All bytes of a file, or one more than `max_bytes` of them."""
+        """All bytes of a file, but at most `max_bytes + 1`."""
         with self.open(url) as file:
             return file.read(min(file.size(), max_bytes + 1))
 
@@ -118,13 +118,13 @@ class ArrowFiles:
 
 
 class FsspecFiles:
-    """A file system of fsspec."""
+    """An fsspec file system."""
 
     def __init__(self, filesystem: Any) -> None:
         self._filesystem = filesystem
 
     def examine(self, url: str) -> Found | None:
-        """What is there, if anything."""
+        """The file or folder at a URL, None if there is none."""
         try:
             return _found(self._filesystem.info(url))
         except FileNotFoundError as error:
@@ -132,8 +132,8 @@ class FsspecFiles:
             return None
 
     def children(self, url: str) -> Iterable[Found]:
-        """All that is directly in a folder."""
-        own = self._filesystem._strip_protocol(url).strip("/")  # some list the folder itself as well
+        """The direct children of a folder."""
+        own = self._filesystem._strip_protocol(url).strip("/")  # some file systems also list the folder itself
         found = self._filesystem.ls(url, detail=True)
         return [_found(info) for info in found if info["name"].strip("/") != own]
 
@@ -146,22 +146,22 @@ class FsspecFiles:
             raise
 
     def read(self, url: str, max_bytes: int) -> bytes:
-        """All bytes of a file, or one more than `max_bytes` of them."""
+        """All bytes of a file, but at most `max_bytes + 1`."""
         with self.open(url) as file:
             return file.read(max_bytes + 1)
 
 
 class WebFiles(FsspecFiles):
-    """Web sites: one request an image."""
+    """Web sites: one request per image."""
 
     def children(self, url: str) -> Iterable[Found]:
-        """Refuse: the links on a page are no folder."""
+        """Refuse: the links on a web page are not a folder."""
         raise NotImplementedError("web servers do not list folders; name the images in a CSV, TSV or JSONL list")
 
     def read(self, url: str, max_bytes: int) -> bytes:
-        """All bytes of a file, or one more than `max_bytes` of them."""
+        """All bytes of a file, but at most `max_bytes + 1`."""
         parts, rest = [], max_bytes + 1
-        # a block size of 0 is a plain GET; without any size it would be asked for first
+        # a block size of 0 means a plain GET; without a size, fsspec would first ask for it
         with self._filesystem.open(url, "rb", block_size=0, size=1) as file:
             while rest and (part := file.read(rest)):
                 parts.append(part)
@@ -170,7 +170,7 @@ class WebFiles(FsspecFiles):
 
 
 def _raise_what_was_hidden(error: FileNotFoundError) -> None:
-    """Raise the reason for which fsspec says that something is not there, where it is another one."""
+    """Raise the real cause if fsspec reports another failure as a missing file."""
     cause = error.__cause__
     if cause is not None and not isinstance(cause, FileNotFoundError) and getattr(cause, "status", 0) not in (404, 410):
         raise cause
@@ -184,7 +184,7 @@ def _found(info: dict[str, Any]) -> Found:
 def _mtime_ns(info: dict[str, Any]) -> int:
     value = next((info[key] for key in ("mtime", "last_modified", "LastModified", "Last-Modified") if key in info), 0)
     with suppress(ValueError, TypeError):
-        if isinstance(value, str):  # of HTTP
+        if isinstance(value, str):  # from an HTTP header
             value = parsedate_to_datetime(value)
         return int((value.timestamp() if isinstance(value, datetime) else value) * 1e9)
     return 0

@@ -1,1 +1,1 @@
-"""One file per kind of source, and what they share: captions files and text."""
+"""One module per kind of source, and what they share: captions files and text."""

@@ -1,4 +1,4 @@
-"""Captions files: one `key TAB caption` a line, UTF-8; several lines a key are allowed."""
+"""Captions files: one `key TAB caption` per line, in UTF-8. A key can have several lines."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -10,10 +10,10 @@ from pipeline.source.entry import ImageEntry
 
 
 def iterate_captions(path: Path) -> Iterator[tuple[str, str]]:
-    """Pairs of key and caption in the file's order, one by one.
+    """Yield (key, caption) pairs in the file's order.
 
     Raises:
-        InputError: If the file is missing, not UTF-8, or a line has no tab.
+        InputError: If the file is missing or not UTF-8, or a line has no tab.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as file:
@@ -23,30 +23,34 @@ def iterate_captions(path: Path) -> Iterator[tuple[str, str]]:
                 line = line.rstrip("\r\n")
                 key, tab, caption = line.partition("\t")
                 if not tab or not key or not caption.strip():
-                    raise InputError(f"captions {path}, line {number}: expected `key TAB caption`, found {line[:60]!r}")
+                    raise InputError(
+                        f"captions file {path}, line {number}: expected `key TAB caption`, found {line[:60]!r}"
+                    )
                 yield key, caption.strip()
     except OSError as error:
-        raise InputError(f"cannot read captions {path}: {error.strerror}; give a TSV of key and caption") from error
+        raise InputError(
+            f"cannot read captions file {path}: {error.strerror}; pass a TSV file of keys and captions"
+        ) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"captions {path} are not UTF-8 (byte {error.start}); save them as UTF-8") from error
+        raise InputError(f"captions file {path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
 
 
 def read_captions(path: Path) -> dict[str, list[str]]:
     """All captions by key, in the file's order.
 
     Raises:
-        InputError: If the file is missing, empty, not UTF-8, or a line has no tab.
+        InputError: If the file is missing, empty or not UTF-8, or a line has no tab.
     """
     captions: dict[str, list[str]] = {}
     for key, caption in iterate_captions(path):
         captions.setdefault(key, []).append(caption)
     if not captions:
-        raise InputError(f"captions {path} are empty; expected one `key TAB caption` a line")
+        raise InputError(f"captions file {path} is empty; expected one `key TAB caption` per line")
     return captions
 
 
 def with_captions(entries: list[ImageEntry], captions: dict[str, list[str]]) -> list[ImageEntry]:
-    """Give each entry its first caption, where it has one.
+    """Give each entry its first caption, if it has one.
 
     Raises:
         InputError: If a caption names an image that is not among the entries.
@@ -58,12 +62,12 @@ def with_captions(entries: list[ImageEntry], captions: dict[str, list[str]]) -> 
 
 
 def join_captions(entries: Iterable[ImageEntry], captions: Iterable[tuple[str, str]]) -> Iterator[ImageEntry]:
-    """The same for more entries than memory holds; both in the order of keys.
+    """Give each entry its first caption, without holding either side in memory. Both must be sorted by key.
 
     Raises:
         InputError: At the end, if a caption names an image that is not among the entries.
     """
-    # of several captions of an image the first one stays
+    # keep the first caption of each image
     firsts = ((key, next(pairs)[1]) for key, pairs in groupby(captions, lambda pair: pair[0]))
     caption = next(firsts, None)
     first_stranger, num_strangers = "", 0
@@ -85,5 +89,5 @@ def join_captions(entries: Iterable[ImageEntry], captions: Iterable[tuple[str, s
 def _strangers(count: int, first: str) -> InputError:
     return InputError(
         f"{count} captioned images are not in the source, first {first!r}; "
-        "captions name images by their path relative to the source folder"
+        "keys must be paths relative to the source folder"
     )

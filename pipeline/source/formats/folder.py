@@ -1,8 +1,8 @@
 """List the images of a folder, on disk or behind a URL. Opens no image.
 
-Policy: folders are walked recursively; hidden files and folders are left out; links to files are followed, links to
-folders are not (they can loop). A name with an image suffix that turns out not to be an image becomes a row with its
-reason later; other names are counted as ignored.
+Folders are walked recursively. Hidden files and folders are skipped. Links to files are followed, links to folders are
+not, because they can loop. A file with an image suffix that is not an image later becomes a row with the reason; files
+with other suffixes are counted as ignored.
 """
 
 import os
@@ -22,12 +22,12 @@ IMAGE_SUFFIXES = frozenset(
 
 
 def has_image_suffix(name: str) -> bool:
-    """Whether a name ends as images' names do."""
+    """Whether a name has an image suffix."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def walk_folder(location: str) -> Iterator[ImageEntry | None]:
-    """The images of a folder in no order, and None for each file that is ignored for its suffix.
+    """Yield the images of a folder in no order, and None for each file ignored because of its suffix.
 
     Raises:
         InputError: If the folder is missing or cannot be read.
@@ -42,13 +42,13 @@ def walk_folder(location: str) -> Iterator[ImageEntry | None]:
 
 
 def list_images(folder: Path) -> tuple[list[ImageEntry], int]:
-    """List a local folder's images in the order of their keys.
+    """List a local folder's images, sorted by key.
 
     Returns:
-        The entries, and the number of files ignored for their suffix.
+        The entries, and the number of files ignored because of their suffix.
 
     Raises:
-        InputError: If the folder is missing, cannot be read, or has no image.
+        InputError: If the folder is missing, cannot be read, or contains no images.
     """
     found = list(_walk_disk(os.fspath(folder.absolute())))
     entries = [entry for entry in found if entry]
@@ -58,22 +58,22 @@ def list_images(folder: Path) -> tuple[list[ImageEntry], int]:
 
 
 def no_image(location: str, num_ignored: int) -> InputError:
-    """The error for a folder that has none."""
+    """The error for a folder without images."""
     return InputError(
-        f"source {location} has no image: {num_ignored} files, none with a suffix of "
-        f"{' '.join(sorted(IMAGE_SUFFIXES))}; give a folder of images, or name its tar, Parquet or list files"
+        f"source {location} contains no images: none of its {num_ignored} files has a suffix of "
+        f"{' '.join(sorted(IMAGE_SUFFIXES))}; pass a folder of images, or its tar, Parquet or list files"
     )
 
 
 def _walk_disk(root: str) -> Iterator[ImageEntry | None]:
     if not os.path.isdir(root):
         what = "is not a folder" if os.path.lexists(root) else "does not exist"
-        raise InputError(f"source {root} {what}; give a folder of images")
+        raise InputError(f"source {root} {what}; pass a folder of images")
     folders = [""]
     while folders:
         relative = folders.pop()
         path = os.path.join(root, relative)
-        # strings are much quicker than one Path per file
+        # strings are much faster than one Path per file
         key, uri = as_text(relative), f"file://{_quoted(path.rstrip('/'))}/"
         try:
             with os.scandir(path) as found:
@@ -97,7 +97,7 @@ def _entry(item: os.DirEntry, folder_key: str, folder_uri: str) -> ImageEntry:
     try:
         status = item.stat()
         num_bytes, mtime_ns = status.st_size, status.st_mtime_ns
-    except OSError:  # a dangling link, say: decoding gives it a row with the reason
+    except OSError:  # for example a dangling link; decoding gives it a row with the reason
         num_bytes = mtime_ns = 0
     return ImageEntry(folder_key + as_text(item.name), folder_uri + _quoted(item.name), num_bytes, mtime_ns)
 

@@ -1,6 +1,6 @@
-"""Parquet files of images: encoded bytes, Hugging Face's `{bytes, path}`, or paths and URLs. Footers only, to list.
+"""Parquet files of images: encoded bytes, Hugging Face's `{bytes, path}`, or paths and URLs.
 
-Home of pyarrow's reading side for sources.
+Listing reads only footers. Home of pyarrow's reading side for sources.
 """
 
 from collections.abc import Iterator
@@ -44,37 +44,36 @@ _IMAGE_TYPES = (
 
 
 def read_footer(uri: str) -> tuple[pa.Schema, int]:
-    """Columns and number of rows of a file.
+    """Schema and number of rows of a file.
 
     Raises:
-        InputError: If it is no Parquet file, or cannot be read.
+        InputError: If it is not a Parquet file, or cannot be read.
     """
     try:
         with open_stream(uri) as stream:
             footer = pq.ParquetFile(stream)
             return footer.schema_arrow, footer.metadata.num_rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {uri} as Parquet: {reason_of(error)}; fetch it again") from error
+        raise InputError(f"cannot read {uri} as Parquet: {reason_of(error)}; download it again") from error
 
 
 def resolve_columns(source: Source, uri: str, schema: pa.Schema) -> Source:
-    """The source with the columns that this file has; those settled by other files must be there too.
+    """The source with its columns resolved against this file. Columns resolved from earlier files must match.
 
     Raises:
-        InputError: If a column is missing, or is of another type.
+        InputError: If a column is missing, or has another type.
     """
     image = _choose(uri, schema, source.image_column, IMAGE_COLUMNS, "--image-column")
     if image is None:
         raise InputError(
-            f"{uri} has no column of images under a usual name; name it with --image-column, one of "
-            f"{', '.join(schema.names)}"
+            f"{uri} has no image column with a usual name; pass --image-column with one of {', '.join(schema.names)}"
         )
     _refuse_type(uri, schema.field(image))
     columns = {}
     for name, asked in source.columns.items():
         found = _kind_carried(uri, _field(uri, schema, name, "--columns"))
         if asked and asked != found:
-            raise InputError(f"{uri}: column {name!r} is {found}, in other files it is {asked}; make them agree")
+            raise InputError(f"{uri}: column {name!r} is {found}, but {asked} in other files; make the types agree")
         columns[name] = found
     update = {
         "image_column": image,
@@ -86,7 +85,7 @@ def resolve_columns(source: Source, uri: str, schema: pa.Schema) -> Source:
 
 
 def read_rows(file: SourceFile, source: Source, start: int, stop: int) -> Iterator[ImageEntry]:
-    """The images of rows `start` to `stop` of a file.
+    """Yield the images of rows `start` to `stop` of a file.
 
     Raises:
         InputError: If the file is damaged.
@@ -100,16 +99,16 @@ def read_rows(file: SourceFile, source: Source, start: int, stop: int) -> Iterat
                 yield _entry(file, source, folder, number, row)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(
-            f"{file.uri} is damaged ({reason_of(error)}); put a whole copy in its place, and run the same command with "
-            "--on-change embed"
+            f"{file.uri} is damaged ({reason_of(error)}); replace it with an intact copy, then run the same command "
+            "with --on-change embed"
         ) from error
 
 
 def read_cell(uri: str, column: str, row: int) -> bytes:
-    """One image's bytes.
+    """Read the bytes of one image.
 
     Raises:
-        OSError, SourceUnavailable: If it is not there or cannot be read.
+        OSError, SourceUnavailable: If it does not exist or cannot be read.
     """
     try:
         with open_stream(uri) as stream:
@@ -121,12 +120,12 @@ def read_cell(uri: str, column: str, row: int) -> bytes:
 
 
 def _rows(stream: BinaryIO, columns: list[str], start: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows by their number, with the values of some columns; few of them in memory, however large a row group is."""
-    # not ahead by whole row groups, which may be as large as the file
+    """Yield (row number, values by column). Holds few rows in memory, however large a row group is."""
+    # no pre-buffering: it reads whole row groups, which may be as large as the file
     parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES)
     groups, first = _row_groups(parquet, start, stop)
     if not set(columns) <= set(parquet.schema_arrow.names):
-        raise pa.ArrowInvalid(f"its columns are {', '.join(parquet.schema_arrow.names)}, not {', '.join(columns)}")
+        raise pa.ArrowInvalid(f"it has columns {', '.join(parquet.schema_arrow.names)}, not {', '.join(columns)}")
     for batch in parquet.iter_batches(_ROWS_AT_ONCE, groups, columns, use_threads=False):
         begin, end = max(first, start), min(first + batch.num_rows, stop)
         if begin < end:
@@ -161,7 +160,7 @@ def _entry(file: SourceFile, source: Source, folder: str, number: int, row: dict
 
 
 def _row_groups(parquet: pq.ParquetFile, start: int, stop: int) -> tuple[list[int], int]:
-    """The row groups that hold some of the rows, and the number of the first row in them."""
+    """The row groups that overlap the range, and the number of the first row in them."""
     found, begin, first = [], 0, 0
     for group in range(parquet.metadata.num_row_groups):
         end = begin + parquet.metadata.row_group(group).num_rows
@@ -173,19 +172,21 @@ def _row_groups(parquet: pq.ParquetFile, start: int, stop: int) -> tuple[list[in
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """As Python's, but times as numbers: its own have no nanoseconds, and know time zones that a machine may not."""
+    """Values as Python objects, but times as integers: datetime has no nanoseconds, and a time zone may be unknown."""
     kind = _flat(column.type)
     if pa.types.is_timestamp(kind) or _is_in_ns(kind):
         return column.cast(kind).cast(pa.int64()).to_pylist()
     try:
         return column.to_pylist()
-    except UnicodeDecodeError:  # what is said of an image is damaged, the image is not
+    except UnicodeDecodeError:  # only the metadata is damaged, not the image
         texts = column.cast(kind).cast(pa.large_binary()).to_pylist()
         return [None if text is None else text.decode("utf-8", "replace") for text in texts]
     except (OverflowError, ValueError):
         if not pa.types.is_temporal(kind):
             raise
-        return column.cast(kind).cast(pa.int32() if kind.bit_width == 32 else pa.int64()).to_pylist()  # no such year
+        return (
+            column.cast(kind).cast(pa.int32() if kind.bit_width == 32 else pa.int64()).to_pylist()
+        )  # a year out of Python's range
 
 
 def _is_in_ns(kind: pa.DataType) -> bool:
@@ -201,9 +202,9 @@ def _choose(uri: str, schema: pa.Schema, asked: str | None, usual: tuple[str, ..
 
 def _field(uri: str, schema: pa.Schema, name: str, flag: str) -> pa.Field:
     if name not in schema.names:
-        raise InputError(f"{uri} has no column {name!r}; give {flag} one of {', '.join(schema.names)}")
+        raise InputError(f"{uri} has no column {name!r}; pass {flag} with one of {', '.join(schema.names)}")
     if schema.names.count(name) > 1:
-        raise InputError(f"{uri} has {schema.names.count(name)} columns {name!r}; give them different names")
+        raise InputError(f"{uri} has {schema.names.count(name)} columns named {name!r}; rename all but one")
     return schema.field(name)
 
 
@@ -217,19 +218,19 @@ def _refuse_type(uri: str, field: pa.Field) -> None:
     is_both = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     if not (is_flat or is_both):
         raise InputError(
-            f"{uri}: column {field.name!r} is {kind}, expected bytes, a struct of bytes and path, or text; give "
+            f"{uri}: column {field.name!r} is {kind}, expected bytes, a struct of bytes and path, or text; pass "
             "another --image-column"
         )
 
 
 def _kind_carried(uri: str, field: pa.Field) -> str:
     kind = _flat(field.type)
-    name = str(pa.timestamp(kind.unit) if pa.types.is_timestamp(kind) else kind)  # a time zone: as UTC
+    name = str(pa.timestamp(kind.unit) if pa.types.is_timestamp(kind) else kind)  # time zones become UTC
     try:
         pa.type_for_alias(name)
     except ValueError:
         raise InputError(
-            f"{uri}: column {field.name!r} is {name}, and cannot be carried; --columns takes numbers, text, bytes, "
+            f"{uri}: column {field.name!r} is {name}, which cannot be carried; --columns accepts numbers, text, bytes, "
             "dates and times"
         ) from None
     return name

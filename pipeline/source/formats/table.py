@@ -1,4 +1,4 @@
-"""Lists of paths and URLs: CSV and TSV with a header line, or JSON lines. Read once, from front to back."""
+"""Lists of paths and URLs: CSV and TSV with a header line, or JSON lines. Read once, front to back."""
 
 import csv
 import io
@@ -21,16 +21,16 @@ _SURPLUS = "(surplus)"
 
 
 def read_list(source: Source) -> Iterator[ImageEntry]:
-    """The images that a list names, in its order; relative paths are relative to the list's folder.
+    """Yield the images that a list names, in its order. Relative paths are relative to the list's folder.
 
     Raises:
-        InputError: If the list is missing, is not UTF-8, lacks a column, or a line names no image.
+        InputError: If the list is missing, is not UTF-8 or lacks a column, or a row names no image.
     """
     suffix = os.path.splitext(source.location)[1].lower()
     if suffix not in LIST_SUFFIXES:
         raise InputError(
-            f"cannot read the list {source.location}: its name ends in none of {' '.join(LIST_SUFFIXES)}, which tells "
-            "how it is written; rename it"
+            f"cannot read list {source.location}: expected a name that ends in one of {' '.join(LIST_SUFFIXES)}; "
+            "rename it to match its format"
         )
     uri = uri_of(source.location)
     folder = uri.rpartition("/")[0]
@@ -46,7 +46,7 @@ def read_list(source: Source) -> Iterator[ImageEntry]:
                     _refuse_missing_columns(source, row)
                 entry = _entry(source, folder, number, row)
                 scheme = entry.uri.partition("://")[0]
-                if scheme != "file" and scheme not in schemes:  # now, not on every worker
+                if scheme != "file" and scheme not in schemes:  # fail here, not on every worker
                     refuse_unreachable(entry.uri)
                     schemes.add(scheme)
                 yield entry
@@ -54,11 +54,10 @@ def read_list(source: Source) -> Iterator[ImageEntry]:
         raise InputError(f"list {source.location} is not UTF-8 (after row {number}); save it as UTF-8") from error
     except (OSError, csv.Error) as error:
         raise InputError(
-            f"cannot read the list {source.location}: {reason_of(error)} (after row {number}); check its name and its "
-            "format"
+            f"cannot read list {source.location}: {reason_of(error)} (after row {number}); check its name and format"
         ) from error
     if not number:
-        raise InputError(f"list {source.location} is empty; expected a header and one image a line")
+        raise InputError(f"list {source.location} is empty; expected a header and one image per line")
 
 
 def _rows(text: Iterable[str], location: str, delimiter: str | None) -> Iterator[dict[str, Any]]:
@@ -72,7 +71,7 @@ def _rows(text: Iterable[str], location: str, delimiter: str | None) -> Iterator
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"list {location}, line {number} is not JSON: {reason_of(error)}; expected one object a line"
+                f"list {location}, line {number} is not JSON: {reason_of(error)}; expected one object per line"
             ) from error
         if not isinstance(row, dict):
             raise InputError(f"list {location}, line {number}: expected a JSON object, found {line[:60]!r}")
@@ -89,10 +88,12 @@ def _refuse_missing_columns(source: Source, row: dict[str, Any]) -> None:
     for flag, names in asked.items():
         for name in names:
             if name and name not in row:
-                raise InputError(f"list {source.location} has no column {name!r}; give {flag} one of {', '.join(row)}")
+                raise InputError(
+                    f"list {source.location} has no column {name!r}; pass {flag} with one of {', '.join(row)}"
+                )
     if not source.image_column and not any(name in row for name in PATH_COLUMNS):
         raise InputError(
-            f"list {source.location} has no column of paths under a usual name; name it with --image-column, one of "
+            f"list {source.location} has no path column with a usual name; pass --image-column with one of "
             f"{', '.join(row)}"
         )
 
@@ -100,20 +101,20 @@ def _refuse_missing_columns(source: Source, row: dict[str, Any]) -> None:
 def _entry(source: Source, folder: str, number: int, row: dict[str, Any]) -> ImageEntry:
     if _SURPLUS in row:
         raise InputError(
-            f"list {source.location}, row {number}: more fields than the header names; put fields that hold the "
-            "separator into double quotes"
+            f"list {source.location}, row {number}: more fields than the header has; quote fields that contain the "
+            "separator"
         )
     column = source.image_column or _present(PATH_COLUMNS, row)
     path = as_column(row.get(column))
     if not path:
-        raise InputError(f"list {source.location}, row {number}: no {column or 'path'!r}; every row names an image")
+        raise InputError(f"list {source.location}, row {number}: no {column or 'path'!r}; every row must name an image")
     uri = join_uri(folder, path)
     num_bytes = mtime_ns = 0
-    if not is_url(uri):  # asking a server for each of millions would take longer than fetching them
+    if not is_url(uri):  # millions of size requests would take longer than downloading the images
         try:
             status = os.stat(path_of(uri))
             num_bytes, mtime_ns = status.st_size, status.st_mtime_ns
-        except (OSError, ValueError):  # a row will say why
+        except (OSError, ValueError):  # decoding gives it a row with the reason
             pass
     key = as_column(row.get(source.key_column)) if source.key_column else None
     caption = as_column(row.get(source.caption_column or _present(CAPTION_COLUMNS_OF_LISTS, row)))
@@ -122,5 +123,5 @@ def _entry(source: Source, folder: str, number: int, row: dict[str, Any]) -> Ima
 
 
 def _present(usual: tuple[str, ...], row: dict[str, Any]) -> str | None:
-    # row by row: of JSON, one may lack what another has
+    # decided per row: JSON objects can have different fields
     return next((name for name in usual if name in row), None)

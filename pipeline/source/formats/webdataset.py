@@ -1,7 +1,7 @@
-"""WebDataset tars: read from front to back, members of one key side by side. Opened only when a shard is read.
+"""WebDataset tars: read front to back, with the members of a key side by side. Opened only when a shard is read.
 
-The key of a member is its name up to the first dot of its last part, as WebDataset has it. Every image member is a row;
-`.txt` gives the caption of its key, `.json` what else is known. Members of other kinds are passed over.
+As in WebDataset, the key of a member is its path up to the first dot of the file name. Every image member is a row.
+`.txt` holds the caption of its key, `.json` other fields. Other members are skipped.
 """
 
 import json
@@ -26,15 +26,15 @@ _PIECE = 2**20
 
 
 def most_images(file: SourceFile) -> int:
-    """Images a tar can hold at most: each needs a block of header. Some web servers do not tell a file's size."""
+    """Maximum number of images in a tar: each needs one header block. Some web servers do not report the tar's size."""
     return max(1, file.num_bytes // BLOCK) if file.num_bytes else _MOST_IMAGES
 
 
 def read_tar(file: SourceFile, source: Source) -> Iterator[ImageEntry]:
-    """The images of a tar in the order of its members.
+    """Yield the images of a tar in the order of its members.
 
     Raises:
-        InputError: If it is cut, damaged, or its members are out of order or named twice.
+        InputError: If it is truncated or damaged, or a member is out of order or there twice.
         OSError, SourceUnavailable: If it cannot be read.
     """
     num_images = 0
@@ -49,20 +49,20 @@ def read_tar(file: SourceFile, source: Source) -> Iterator[ImageEntry]:
                     yield entry
             while rest := archive.fileobj.read(_PIECE):
                 if rest.strip(b"\0"):
-                    raise tarfile.ReadError("more follows its end mark")
+                    raise tarfile.ReadError("there is data after its end marker")
     except tarfile.TarError as error:
         raise InputError(
-            f"{file.uri} is damaged after {num_images} images ({reason_of(error)}); put a whole copy in its place, and "
-            "run the same command with --on-change embed"
+            f"{file.uri} is damaged after {num_images} images ({reason_of(error)}); replace it with an intact copy, "
+            "then run the same command with --on-change embed"
         ) from error
 
 
 def read_member(uri: str, name: str) -> bytes:
-    """One member's bytes.
+    """Read the bytes of one member.
 
     Raises:
-        TooLarge: If they are more than `MAX_FILE_BYTES`.
-        OSError, SourceUnavailable: If it is not there or cannot be read.
+        TooLarge: If there are more than `MAX_FILE_BYTES`.
+        OSError, SourceUnavailable: If it does not exist or cannot be read.
     """
     try:
         with open_stream(uri) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
@@ -75,7 +75,7 @@ def read_member(uri: str, name: str) -> bytes:
 
 
 class _StrictMember(tarfile.TarInfo):
-    """Takes a tar for ended only where its end mark is: `tarfile` takes damage, and a missing rest, for its end too."""
+    """Ends a tar only at its end marker. Plain `tarfile` also treats damage and truncation as the end."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
@@ -84,13 +84,13 @@ class _StrictMember(tarfile.TarInfo):
         except tarfile.EOFHeaderError:
             raise
         except tarfile.EmptyHeaderError:
-            raise tarfile.ReadError("it ends without an end mark") from None
+            raise tarfile.ReadError("it has no end marker") from None
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error
 
 
 def _groups(archive: tarfile.TarFile, file: SourceFile) -> Iterator[list[tuple[tarfile.TarInfo, bytes]]]:
-    """The members of each key, with their bytes."""
+    """Yield the members of each key, with their bytes."""
     group: list[tuple[tarfile.TarInfo, bytes]] = []
     names: set[str] = set()
     done: set[str] = set()
@@ -103,8 +103,8 @@ def _groups(archive: tarfile.TarFile, file: SourceFile) -> Iterator[list[tuple[t
         if key != current:
             if key in done:
                 raise InputError(
-                    f"{file.uri}: member {member.name!r} is out of order, others of {key!r} came before {current!r}; "
-                    "write the tar again with the members of a key side by side (--sort=name)"
+                    f"{file.uri}: member {member.name!r} is out of order, other members of {key!r} come before "
+                    f"{current!r}; rewrite the tar with the members of a key side by side (tar --sort=name)"
                 )
             if current is not None:
                 done.add(current)
@@ -112,10 +112,10 @@ def _groups(archive: tarfile.TarFile, file: SourceFile) -> Iterator[list[tuple[t
             group, names, current = [], set(), key
         if member.name in names:
             raise InputError(
-                f"{file.uri}: member {member.name!r} is there twice; write the tar again with each name once"
+                f"{file.uri}: member {member.name!r} is there twice; rewrite the tar with each name only once"
             )
         names.add(member.name)
-        archive.members.clear()  # else it keeps them all
+        archive.members.clear()  # otherwise it keeps them all in memory
         if _is_of_use(member.name):
             group.append((member, archive.extractfile(member).read() if member.size <= MAX_FILE_BYTES else b""))
     yield group
@@ -151,6 +151,6 @@ def _entries(file: SourceFile, source: Source, group: list[tuple[tarfile.TarInfo
 def _fields(data: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(data)
-    except (ValueError, RecursionError):  # what is said of an image is damaged, the image is not
+    except (ValueError, RecursionError):  # only the metadata is damaged, not the image
         return {}
     return fields if isinstance(fields, dict) else {}
