@@ -9,8 +9,8 @@ import pyarrow as pa
 from pipeline.durable.lock import store_lock
 from pipeline.settings.store import CompactSettings
 from pipeline.source.entry import Status
+from pipeline.store.commit_markers import commit_shard
 from pipeline.store.layout import Store
-from pipeline.store.markers import commit_shard
 from pipeline.store.parts import read_part_checked
 from pipeline.store.records import CommitMarker
 from pipeline.store.tombstones import tombstones_between

@@ -16,8 +16,8 @@ from pipeline.monitor.bottleneck import summarize
 from pipeline.monitor.events import Reporting
 from pipeline.monitor.meter import Meter, sum_failed
 from pipeline.monitor.progress import Progress, Tick
-from pipeline.planning.cut import shard_capacity
 from pipeline.planning.extend import extend_plan
+from pipeline.planning.shards import shard_capacity
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.listing import Listing, list_source
 from pipeline.store.layout import Store

@@ -16,12 +16,12 @@ from pipeline.durable.seal import sha256_of, unsealed_json
 from pipeline.errors import StoreError, first_line
 from pipeline.model.spec import spec_metadata
 from pipeline.monitor.progress import Tick
-from pipeline.planning.cut import listing_hash
+from pipeline.planning.shards import listing_hash
 from pipeline.settings.store import VerifySettings
 from pipeline.source.entry import ImageEntry
+from pipeline.store.commit_markers import read_marker
 from pipeline.store.faults import faults_of
 from pipeline.store.layout import Store
-from pipeline.store.markers import read_marker
 from pipeline.store.parts import read_part
 from pipeline.store.records import CommitMarker, Plan, Shard, StoreRecord
 from pipeline.store.tombstones import read_tombstones, tombstones_between

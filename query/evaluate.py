@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.embed import EmbedReport, embed
+from pipeline.measure.bootstrap import paired_difference, recovered_share
 from pipeline.measure.provenance import provenance
-from pipeline.measure.recall import KS, paired_difference, recall_metrics, recovered_share
+from pipeline.measure.recall import KS, recall_metrics
 from pipeline.measure.timing import ROUNDS, images_per_second, median_rates, median_speedup
 from pipeline.model.device import pick_device, use_all_cores
 from pipeline.model.encode import Encoder, sharing_weights

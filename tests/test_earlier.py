@@ -1,7 +1,6 @@
 """What earlier code wrote is read, resumed, verified, searched and applied; see tests/earlier/README.md."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -134,4 +133,4 @@ def test_a_half_done_training_is_finished(copy):
     assert "step 4:" not in done.stdout  # it was done before
     assert [f"step {step}:" in done.stdout for step in (8, 12)] == [True, True]
     assert [entry["step"] for entry in json.loads((folder / "adapter.json").read_text())["log"]] == [4, 8, 12]
-    assert not os.path.exists(folder / "training")
+    assert not (folder / "training").exists()

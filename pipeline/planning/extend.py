@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pipeline.errors import InputError, StoreError
 from pipeline.planning.changes import Differences, key_of
 from pipeline.planning.compare import Comparison
-from pipeline.planning.cut import cut_entries, cut_files
+from pipeline.planning.shards import cut_entries, cut_files
 from pipeline.settings.embed import OnChange
 from pipeline.source.entry import Source
 from pipeline.source.listing import Listing

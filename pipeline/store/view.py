@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UnfinishedStore
+from pipeline.store.commit_markers import committed_markers
 from pipeline.store.layout import Store
-from pipeline.store.markers import committed_markers
 from pipeline.store.parts import read_part
 from pipeline.store.records import CommitMarker, Shard, StoreRecord
 from pipeline.store.tombstones import read_tombstones

@@ -16,8 +16,8 @@ from pipeline.model.encode import Encoder
 from pipeline.pixels.batch import DecodedBatch
 from pipeline.planning.batches import batches_of
 from pipeline.source.entry import ImageEntry, ImageResult
+from pipeline.store.commit_markers import commit_shard
 from pipeline.store.layout import Store
-from pipeline.store.markers import commit_shard
 from pipeline.store.parts import part_table
 from pipeline.store.records import CommitMarker, Shard, StoreRecord, Timings
 from pipeline.workers.canary import Canary

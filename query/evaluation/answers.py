@@ -14,7 +14,7 @@ from pipeline.store.parts import embeddings_of
 from query.text import text_encoder
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
     """What became of the queries. `ranks` are of the first hit, by condition and task."""
 

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 
 from pipeline.durable.seal import sha256_of, write_sealed_json
 from pipeline.settings.store import VerifySettings
-from pipeline.store.markers import read_marker
+from pipeline.store.commit_markers import read_marker
 from pipeline.store.parts import read_part
 from pipeline.verify import verify
 

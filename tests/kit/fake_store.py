@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from pipeline.model.spec import spec_metadata
-from pipeline.store.markers import commit_shard
+from pipeline.store.commit_markers import commit_shard
 from pipeline.store.parts import part_table
 from pipeline.store.records import StoreRecord
 

@@ -3,14 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.measure.recall import (
-    first_hit_ranks,
-    neighbour_overlap,
-    paired_difference,
-    recall_at,
-    recall_metrics,
-    recovered_share,
-)
+from pipeline.measure.bootstrap import paired_difference, recovered_share
+from pipeline.measure.recall import first_hit_ranks, neighbour_overlap, recall_at, recall_metrics
 
 # rows are queries; with unit gallery vectors the scores are the query's coordinates
 SCORES = np.array(

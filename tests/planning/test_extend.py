@@ -5,8 +5,8 @@ import os
 import pytest
 
 from pipeline.errors import InputError, StoreError
-from pipeline.planning.cut import listing_hash
 from pipeline.planning.extend import extend_plan
+from pipeline.planning.shards import listing_hash
 from pipeline.source.entry import Source
 from pipeline.source.listing import list_source
 from pipeline.store.tombstones import DELETED, add_tombstones, read_tombstones

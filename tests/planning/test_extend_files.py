@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError, StoreError
-from pipeline.store.markers import committed_markers
+from pipeline.store.commit_markers import committed_markers
 from pipeline.store.tombstones import DELETED, add_tombstones, read_tombstones
 from tests.kit.jobs import KILLS, Job, Killed, hashed, kill_before_planning
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.planning.cut import cut_files
+from pipeline.planning.shards import cut_files
 from pipeline.source import reading
 from pipeline.source.reading import read_file, read_image
 from pipeline.workers.shard import _check

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import pipeline.store.markers
+import pipeline.store.commit_markers
 from indexer.build import build_index
 from indexer.settings import IndexSettings
 from pipeline.compact import compact
@@ -14,8 +14,8 @@ from pipeline.delete import delete
 from pipeline.durable.lock import store_lock
 from pipeline.errors import InputError, StoreError, StoreLocked, UnfinishedStore
 from pipeline.settings.store import CompactSettings, DeleteSettings, VerifySettings
+from pipeline.store.commit_markers import committed_markers, read_marker
 from pipeline.store.layout import Store
-from pipeline.store.markers import committed_markers, read_marker
 from pipeline.store.parts import read_part
 from pipeline.store.tombstones import REPLACED, add_tombstones, read_tombstones
 from pipeline.verify import verify
@@ -241,7 +241,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_store(store, remove, monkeypatch, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path if moment == "unlink" else pipeline.store.markers, moment, die)
+        patch.setattr(Path if moment == "unlink" else pipeline.store.commit_markers, moment, die)
         with pytest.raises(KeyboardInterrupt):
             compact(CompactSettings(store=store.root))
     (store.root / "lock.json").unlink(missing_ok=True)  # a killed process's lock is stale, but this process is alive

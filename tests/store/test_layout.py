@@ -8,8 +8,8 @@ from pipeline.durable.seal import sha256_of
 from pipeline.errors import ConfigError, FingerprintMismatch, StoreError, UnfinishedStore
 from pipeline.model.pruning.policy import choose_policy
 from pipeline.source.entry import ImageEntry, ImageResult, Source, Status
+from pipeline.store.commit_markers import committed_markers
 from pipeline.store.layout import Store
-from pipeline.store.markers import committed_markers
 from pipeline.store.records import Shard
 from pipeline.store.view import StoreView
 from tests.kit.fake_store import commit_fake, fake_record
@@ -75,7 +75,9 @@ def test_a_marker_is_never_written_before_its_part(store, record):
 def test_the_old_marker_does_not_count_for_a_replaced_part(store, record, monkeypatch):
     commit(store, record, 0)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.store.markers.sha256_of", lambda path: 1 / 0)  # like a kill between part and marker
+        patch.setattr(
+            "pipeline.store.commit_markers.sha256_of", lambda path: 1 / 0
+        )  # like a kill between part and marker
         with pytest.raises(ZeroDivisionError):
             commit(store, record, 0)
     assert committed_markers(store, record) == {}

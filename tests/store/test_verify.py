@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.durable.seal import UNSEALED, check_seal, sealed, sha256_of, unsealed_json
 from pipeline.errors import StoreError
-from pipeline.store.markers import committed_markers, read_marker
+from pipeline.store.commit_markers import committed_markers, read_marker
 from pipeline.store.tombstones import DELETED, add_tombstones, read_tombstones
 from pipeline.store.view import StoreView
 from query.cli.main import main

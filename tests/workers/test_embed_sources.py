@@ -20,8 +20,8 @@ from pipeline.embed import embed
 from pipeline.errors import ConfigError, InputError, StoreError
 from pipeline.pixels.decode import open_rgb
 from pipeline.settings.embed import EmbedSettings
+from pipeline.store.commit_markers import committed_markers
 from pipeline.store.layout import Store
-from pipeline.store.markers import committed_markers
 from pipeline.store.parts import read_part
 from pipeline.store.tombstones import read_tombstones
 from pipeline.workers.pool import WorkerPool

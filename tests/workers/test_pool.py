@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+import torch
 
-from pipeline.errors import WorkerError
+from pipeline.errors import ConfigError, WorkerError
 from pipeline.machine import num_cores
+from pipeline.model.device import pick_precision
 from pipeline.model.spec import ModelSource
 from pipeline.store.records import Shard
 from pipeline.workers import pool as pools
@@ -94,6 +96,26 @@ def test_spare_cores_limit_decoding():
     encode, decode = cpus_reserved(3, 2, 1)
     assert (3 - 2 * encode) / decode == 6
     assert cpus_reserved(8, 2, 4) == (3, 0.25)
+
+
+def test_with_device_cpu_workers_take_no_gpu_and_see_none(monkeypatch):
+    found = ray.cluster_resources()
+    monkeypatch.setattr(ray, "cluster_resources", lambda: found | {"GPU": 4.0})
+    pool = WorkerPool(1, device="cpu")
+    try:
+        assert pool.resources["gpus"] == 0
+        assert "num_gpus" not in pool._options  # Ray places the worker on any node with cores
+        worker = pool._workers[0]
+        assert ray.get(worker.identify.remote()).preferred_precision == pick_precision("auto", torch.device("cpu"))
+    finally:
+        pool.stop()
+
+
+def test_a_gpu_that_is_not_there_is_refused():
+    if ray.cluster_resources().get("GPU"):
+        pytest.skip("Ray sees a GPU")
+    with pytest.raises(ConfigError, match="'cuda'.*give --device cpu"):
+        WorkerPool(1, device="cuda")
 
 
 @pytest.mark.parametrize("delay_s", [0.002, 0.004, 0.006, 0.008])

@@ -22,7 +22,7 @@ from pipeline.model.adapter.config import FusionConfig
 from pipeline.model.towers.families import view_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """A matrix to update: a range of rows of a weight."""
 
@@ -189,7 +189,15 @@ def _heads(clip: nn.Module) -> Iterator[Site]:
         is_transposed = not name.endswith(".weight")
         shape = parameters[name].shape
         rows, columns = reversed(shape) if is_transposed else shape
-        yield Site(f"{tower}-head", None, name, 0, rows, columns, is_transposed)
+        yield Site(
+            key=f"{tower}-head",
+            core=None,
+            weight=name,
+            start=0,
+            rows=rows,
+            columns=columns,
+            is_transposed=is_transposed,
+        )
 
 
 def _matrix(clip: nn.Module, site: Site) -> Tensor:

@@ -55,7 +55,9 @@ def attach(
     if policy is None:
         return lambda: None
     tower = view_of(module)
-    return _Pruner(tower, policy, counts or patches_per_block(tower, policy), on_cut, summary_offsets_LD).detach
+    counts = counts or patches_per_block(tower, policy)
+    pruner = _Pruner(tower, policy, counts, on_cut=on_cut, summary_offsets_LD=summary_offsets_LD)
+    return pruner.detach
 
 
 class _Pruner:
@@ -66,6 +68,7 @@ class _Pruner:
         tower: Tower,
         policy: PruningPolicy,
         counts: list[int],
+        *,
         on_cut: OnCut | None,
         summary_offsets_LD: Tensor | None,
     ) -> None:

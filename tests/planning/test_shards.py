@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.planning.cut import cut_entries, cut_files, shard_capacity
+from pipeline.planning.shards import cut_entries, cut_files, shard_capacity
 from pipeline.source.entry import ImageEntry, Source, SourceFile
 
 ENTRIES = [ImageEntry(f"{number}.jpg", f"file:///{number}.jpg", 10, 20) for number in range(10)]
