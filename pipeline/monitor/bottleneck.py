@@ -85,7 +85,7 @@ def _sentence(bound_by: str, rates: dict[str, float | None], num_cpus: int, num_
             )
         more = "a sharper policy or more GPUs will help" if has_policy else "pruning or more GPUs will help"
         return f"encode-bound: the encoder can do {encode} images/s, {cores} could decode {decode}; {more}"
-    both = f"{cores} could decode {decode} images/s or encode {encode} images/s, but decoding and encoding share them"
+    both = f"{cores} could decode {decode} images/s or encode {encode} images/s, but not both at once"
     if bound_by == "decode":
         return f"decode-bound: {both}; more pruning will save little, more cores or smaller images will help"
     return f"encode-bound: {both}; {'a sharper policy' if has_policy else 'pruning'}, more cores or a GPU will help"

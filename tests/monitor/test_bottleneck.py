@@ -30,7 +30,7 @@ def test_decoding_and_encoding_share_the_cores():
     assert summary["seconds"]["decode_cpu_s"] == 2
     assert summary["bound_by"] == "encode"
     assert summary["sentence"] == (
-        "encode-bound: 2 cores could decode 200 images/s or encode 67 images/s, but decoding and encoding share them; "
+        "encode-bound: 2 cores could decode 200 images/s or encode 67 images/s, but not both at once; "
         "pruning, more cores or a GPU will help"
     )
 
