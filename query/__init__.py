@@ -1,4 +1,4 @@
-"""An index to answers: search, evaluation, inspection, the demo, the command line.
+"""From an index to answers: search, evaluation, inspection, the demo and the command line.
 
-The whole story of an answer is `searcher.search`, that of a measurement `evaluate.evaluate`.
+Start reading at `searcher.search` for a search, and at `evaluate.evaluate` for a measurement.
 """

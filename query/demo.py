@@ -1,4 +1,4 @@
-"""`clipsieve demo`: the main job on the drawn collection and the built-in model, end to end, without a network."""
+"""`clipsieve demo`: the whole chain on drawn scenes with the built-in model, without a network."""
 
 import shutil
 from collections.abc import Callable
@@ -25,13 +25,13 @@ _MARKER = ".clipsieve-demo"
 def run_demo(
     settings: DemoSettings, on_tick: Callable[[str, Tick], None] = lambda name, tick: None
 ) -> tuple[dict[str, Any], list[tuple[str, list[Hit]]], Path]:
-    """Draw a collection, embed it unpruned, pruned and pruned with an adapter, index, search, measure.
+    """Draw scenes and embed them unpruned, pruned, and pruned with an adapter; then index, search and measure.
 
     Returns:
-        The results of `evaluate`, a few queries with their hits, and where the contact sheet is.
+        The results of `evaluate`, a few queries with their hits, and the path of the contact sheet.
 
     Raises:
-        InputError: If `out` holds something that is not a demo's.
+        InputError: If `out` holds files but no demo made it, or if it cannot be written.
     """
     out = settings.out
     _clear(out)
@@ -63,11 +63,11 @@ def run_demo(
 
 
 def _clear(out: Path) -> None:
-    """Make `out` an empty demo folder; what is deleted there was written by an earlier demo, as its marker says."""
+    """Make `out` an empty demo folder. Its marker file guards against deleting anything that no demo wrote."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         if any(out.iterdir()) and not (out / _MARKER).exists():
-            raise InputError(f"{out} is not empty, and no demo's; choose another --out")
+            raise InputError(f"{out} is not empty and was not made by `clipsieve demo`; choose another --out")
         (out / _MARKER).touch()
         for name in ("scenes", "stores"):
             shutil.rmtree(out / name, ignore_errors=True)

@@ -14,10 +14,10 @@ _FAISS_PACKAGES = ("faiss-gpu", "faiss-gpu-cuvs", "faiss-cpu", "faiss-gpu-cu12")
 
 
 def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
-    """Collect the facts, by section. Loads torch, FAISS and the model; starts no Ray.
+    """Collect the facts by section. Loads torch, FAISS and the model, but does not start Ray.
 
     Raises:
-        ConfigError: If the device is not there.
+        ConfigError: If the device is not available.
     """
     import torch
 
@@ -65,7 +65,7 @@ def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
         "model": {settings.model: loading},
         "pixels against open_clip's own": {f"--decoder {name}": found for name, found in preprocessing.items()},
         "what will run where": {
-            "decode": f"CPU, Ray tasks on {num_cores()} cores; by --decoder torchvision some on {device.type}",
+            "decode": f"CPU, Ray tasks on {num_cores()} cores; with --decoder torchvision, some on {device.type}",
             "encode": f"{device.type}, {precision}, Ray workers: {workers}",
             "index and search": "GPU" if faiss["gpus"] and settings.device != "cpu" else "CPU",
         },
@@ -82,12 +82,12 @@ def _version(name: str) -> str:
 def _faiss_packages() -> str:
     found = [name for name in _FAISS_PACKAGES if _version(name) != "missing"]
     if len(found) > 1:
-        return f"{', '.join(found)}: these overwrite each other, uninstall all but one"
-    return ", ".join(found) or "from no known package"
+        return f"{', '.join(found)}: they overwrite each other; uninstall all but one"
+    return ", ".join(found) or "unknown package"
 
 
 def _free(path: str) -> str:
     try:
         return f"{shutil.disk_usage(path).free / 2**30:.1f} GiB"
     except OSError:
-        return "not there"
+        return "not available"

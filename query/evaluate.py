@@ -1,15 +1,15 @@
-"""`clipsieve evaluate`: the whole story from photos with captions to recall and speed, pruned against unpruned.
+"""`clipsieve evaluate`: from captioned photos to recall and speed, pruned against unpruned.
 
-What is measured, here and everywhere in this project:
+Definitions, here and throughout this project:
 
-- Condition `none` is open_clip's own forward in its fastest own settings (see `pipeline.model.encode`). It is the
+- Condition `none` is open_clip's own forward pass in its fastest settings (see `pipeline.model.encode`). It is the
   baseline of every difference, speed-up and cost ratio.
-- `images_per_second`: the image tower alone on uint8 in memory, median of interleaved rounds, warm-up thrown away.
-- `images_per_second_end_to_end`: files to committed Parquet on all Ray workers, their start excluded.
-- Metrics are fractions; differences are paired, with a bootstrap 95 % interval clustered by image.
-- `recovery` of an adapter: of the text->image R@1 + R@5 + R@10 that a policy costs, the share that is given back;
-  measured against the unpruned model, and against `none+control`, an adapter trained alike without pruning: on captions
-  of the same kind of data training alone lifts recall, which is not recovery.
+- `images_per_second`: the image tower alone on uint8 in memory, median of interleaved rounds without the warm-up.
+- `images_per_second_end_to_end`: from files to committed Parquet on all Ray workers, without their start-up.
+- Metrics are fractions. Differences are paired, with a bootstrap 95 % interval clustered by image.
+- `recovery` of an adapter: the share of the text->image R@1 + R@5 + R@10 lost to a policy that the adapter recovers.
+  It is measured against the unpruned model, and against `none+control`, an adapter trained the same way without
+  pruning: training on captions of the same kind of data raises recall by itself, which is not recovery.
 """
 
 import math
@@ -45,17 +45,17 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
     """Embed the same images unpruned and under each policy, and compare recall, speed and cost.
 
     Args:
-        settings: Images, captions, encoder.
-        on_tick: Called with the condition and the progress of its embedding.
+        settings: Images, captions and encoder.
+        on_tick: Called with a condition's name and the progress of its embedding.
 
     Returns:
-        The results, as they are written to JSON; metrics have CLIP_benchmark's names and are fractions.
+        The results as written to JSON. Metrics have CLIP_benchmark's names and are fractions.
 
     Raises:
-        ConfigError: If the device is not there.
-        InputError: If captions and images do not fit.
+        ConfigError: If the device is not available.
+        InputError: If captions and images do not match.
     """
-    pick_device(settings.device)  # refused before anything is embedded
+    pick_device(settings.device)  # fail before anything is embedded
     captions = read_captions(settings.captions)
     entries = with_captions(list_images(settings.images)[0], captions)
     conditions = conditions_of(settings)
@@ -72,7 +72,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
                 for condition in conditions
             }
         warning = next((report.warnings[0] for report in reports.values() if report.warnings), None)
-        if warning:  # nobody asked for a policy, and this tower takes none
+        if warning:  # no policy was asked for, and this tower cannot be pruned
             conditions, reports = conditions[:1], {UNPRUNED: reports[UNPRUNED]}
         bench_entries = entries[: settings.bench_images]
         rates = _tower_rates(bench_entries, conditions, reports[UNPRUNED].record, settings.device)
@@ -130,7 +130,7 @@ def _condition_results(
         "fingerprint": report.record.fingerprint,
         "metrics": recall_metrics(answers.ranks[name]),
         "images_per_second": rate["images_per_second"],
-        # a store that was found finished says nothing about speed
+        # None for a store that was already finished
         "images_per_second_end_to_end": report.images_per_second_end_to_end,
         "gmacs": rate["gmacs"],
         "cosine_to_unpruned": answers.cosines[name],
@@ -150,7 +150,7 @@ def _condition_results(
 
 
 def _recovery(condition: Condition, answers: Answers) -> dict[str, Any]:
-    """Share of what the policy costs that the adapter gives back, in text->image R@1 + R@5 + R@10."""
+    """Share of the text->image R@1 + R@5 + R@10 lost to the policy that the adapter recovers."""
     task = "image_retrieval"
     hits = {name: sum(ranks[task] < k for k in KS) for name, ranks in answers.ranks.items()}
     pruned = condition.policy.name

@@ -1,4 +1,4 @@
-"""`clipsieve inspect`: what a policy does to a model, block by block, and to a photograph, patch by patch."""
+"""`clipsieve inspect`: what a policy does to a model, block by block, and to a photo, patch by patch."""
 
 from typing import Any
 
@@ -18,14 +18,14 @@ from query.settings import InspectSettings
 
 
 def inspect(settings: InspectSettings) -> dict[str, Any]:
-    """Account for a policy on a model; draw what it keeps of an image, if one is given.
+    """Break down what a policy costs on a model; draw the patches it keeps if an image is given.
 
     Returns:
-        Tokens and multiply-adds of each block, of all together, and of the unpruned tower.
+        Tokens and multiply-adds of each block, their total, and those of the unpruned tower.
 
     Raises:
         InputError: If the model cannot be loaded, its tower cannot be pruned, or the image cannot be decoded.
-        ConfigError: If the device is not there, or the policy does not fit the tower.
+        ConfigError: If the device is not available, or the policy does not fit the tower.
     """
     policy = settings.pruning_policy()
     source = settings.model_source() if settings.image else settings.any_weights()
@@ -71,7 +71,7 @@ def _pixels(settings: InspectSettings, loaded: LoadedModel) -> np.ndarray:
 
 
 def _kept(loaded: LoadedModel, policy: PruningPolicy | None, pixels_HWC: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """For each cut, the block before which it is and the places of the patches that go on."""
+    """For each cut: the block that follows it, and the positions of the patches it keeps."""
     kept: list[tuple[int, np.ndarray]] = []
     encoder = Encoder(
         sharing_weights(loaded), policy, lambda number, places_BK: kept.append((number, places_BK[0].cpu().numpy()))

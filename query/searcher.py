@@ -1,4 +1,4 @@
-"""`clipsieve search`: the whole story from a text to ranked images."""
+"""`clipsieve search`: from a text to ranked images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from query.text import text_encoder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """One answer; `score` is the inner product of unit vectors, larger is better, `rank` starts at 1."""
+    """One answer. `score` is the inner product of unit vectors (larger is better); `rank` starts at 1."""
 
     rank: int
     id: int
@@ -28,22 +28,22 @@ class Hit:
 def search(
     root: Path, queries: list[str], k: int, partial: bool = False, device: DeviceChoice = "auto"
 ) -> list[list[Hit]]:
-    """Find the `k` images of a store that each query describes best.
+    """Find the `k` images of a store that best match each query.
 
     Args:
         root: An indexed store.
         queries: Texts.
-        k: Hits per query; fewer where the index is smaller.
+        k: Hits per query; fewer if the index is smaller.
         partial: Accept an unfinished store, or an index older than its store.
-        device: Where to embed the texts and to search; `auto` embeds on the CPU.
+        device: Where to embed the texts and search; `auto` embeds on the CPU.
 
     Raises:
-        ConfigError: If the device is not there.
-        StoreError: If store or index cannot be used.
+        ConfigError: If the device is not available.
+        StoreError: If the store or its index cannot be used.
         InputError: If a query is empty.
     """
     if not all(query.strip() for query in queries):
-        raise InputError("the query is empty; say in words what to look for")
+        raise InputError("the query is empty; describe what to look for")
     view = StoreView.open(root, partial)
     read_manifest(view, partial)
     searcher = FlatSearcher(index_path(view.store), device)
@@ -66,7 +66,7 @@ class _Found:
 
 
 def _search_live(searcher: FlatSearcher, queries_QE: np.ndarray, k: int, deleted: np.ndarray) -> _Found:
-    """The `k` best of each query that are not deleted: the index may be older than the tombstones."""
+    """The `k` best hits of each query that are not deleted; the index may be older than the tombstones."""
     more = min(k, len(deleted))
     while True:
         scores_QK, ids_QK = searcher.search(queries_QE, k + more)

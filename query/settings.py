@@ -1,4 +1,4 @@
-"""Settings of the verbs that answer and measure, and of `completion`."""
+"""Settings of the verbs that search and measure, and of `completion`."""
 
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -13,7 +13,7 @@ from pipeline.settings.workers import WorkerSettings
 
 
 class SearchSettings(OutputSettings):
-    """Find the images of a store that a text describes best."""
+    """Find the images of a store that best match a text."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("store", "query", "k"),
@@ -26,14 +26,13 @@ class SearchSettings(OutputSettings):
     """Indexed store."""
 
     query: CliPositionalArg[str]
-    """Text that says what to look for."""
+    """Text that describes what to look for."""
 
     k: int = Field(default=10, ge=1)
     """Number of hits."""
 
     device: DeviceChoice = "auto"
-    """Where to embed the text, in fp32, and to search. auto embeds on the CPU, and searches on a GPU if FAISS sees
-    one."""
+    """Where to embed the text (in fp32) and search. auto embeds on the CPU, and searches on a GPU if FAISS sees one."""
 
     partial: bool = False
     """Search an index that does not cover the whole store."""
@@ -58,21 +57,21 @@ class EvaluateSettings(WorkerSettings, PoliciesSettings, OutputSettings):
     """TSV of `key TAB caption`. An image may have several captions."""
 
     out: Path | None = None
-    """Folder to keep the stores in. Unless given, they are temporary."""
+    """Folder to keep the stores in. By default, they are temporary."""
 
     control: str | None = None
-    """Adapter trained alike without pruning: the unpruned model with it shows what training alone gives."""
+    """Adapter trained the same way without pruning. The unpruned model with it shows what training alone gains."""
 
     device: DeviceChoice = "auto"
-    """Where workers encode and the image tower is timed. auto takes GPUs if there are any; with cpu, workers take no
+    """Where workers encode and the image tower is timed. auto uses GPUs if there are any; with cpu, workers use no
     GPU."""
 
     bench_images: int = Field(default=128, ge=1)
-    """Number of images to time the bare image tower on."""
+    """Number of images to time the image tower alone on."""
 
 
 class BenchPoliciesSettings(ModelSettings, OutputSettings):
-    """Measure recall against speed of every policy of a grid, on your own images and captions, in one process."""
+    """Measure recall and speed of every policy in a grid, on your own images and captions, in one process."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("grid", "images", "captions", "num_images", "seed"),
@@ -82,37 +81,37 @@ class BenchPoliciesSettings(ModelSettings, OutputSettings):
     }
 
     grid: CliPositionalArg[Path]
-    """YAML list of series of policies; see configs/bench/grids/."""
+    """YAML file that lists series of policies; see configs/bench/grids/."""
 
     images: Path
-    """Folder of images. Those with captions are the gallery."""
+    """Folder of images. Those with captions form the gallery."""
 
     captions: Path
     """TSV of `key TAB caption`. An image may have several captions."""
 
     num_images: int | None = Field(default=None, ge=1)
-    """Size of a random sample of the captioned images. Unless given, all of them."""
+    """Use a random sample of this many captioned images. By default, all of them are used."""
 
     seed: int = 1
     """Seed of the random sample."""
 
     precision: PrecisionChoice = "auto"
-    """Number format of weights and activations. auto takes what the device computes fastest."""
+    """Number format of weights and activations. auto picks the fastest for the device."""
 
     device: DeviceChoice = "auto"
-    """Where to run. auto takes a GPU if there is one."""
+    """Where to run. auto uses a GPU if there is one."""
 
     batch_size: int | None = Field(default=None, ge=1)
-    """Images per forward pass. Unless given, 32 on a CPU and 256 on a GPU."""
+    """Images per forward pass. By default, 32 on a CPU and 256 on a GPU."""
 
     bench_images: int = Field(default=64, ge=1)
-    """Number of images to time each policy on in a round."""
+    """Number of images to time each policy on, per round."""
 
     rounds: int = Field(default=7, ge=1)
-    """Number of rounds that count. Each runs every policy; a first one is thrown away."""
+    """Number of timed rounds, after a warm-up round. Each round runs every policy."""
 
     plot: Path | None = None
-    """Draw recall against measured speed-up to this PNG. Needs matplotlib: pip install "clipsieve[plot]"."""
+    """Plot recall against measured speed-up to this PNG. Needs matplotlib: pip install "clipsieve[plot]"."""
 
 
 class InspectSettings(PolicySettings, OutputSettings):
@@ -125,21 +124,21 @@ class InspectSettings(PolicySettings, OutputSettings):
     }
 
     image: Path | None = None
-    """Photograph to show the kept patches on."""
+    """Photo to show the kept patches on."""
 
     picture: Path = Path("kept.png")
-    """PNG to draw the kept patches to, if --image is given."""
+    """PNG to write the kept patches to, if --image is given."""
 
     precision: PrecisionChoice = "fp32"
-    """Number format of weights and activations. The table does not depend on it; the kept patches may. auto takes what
-    the device computes fastest."""
+    """Number format of weights and activations. The table does not depend on it; the kept patches may. auto picks the
+    fastest for the device."""
 
     device: DeviceChoice = "auto"
-    """Where to run. auto takes a GPU if there is one."""
+    """Where to run. auto uses a GPU if there is one."""
 
 
 class BenchModelSettings(PoliciesSettings, OutputSettings):
-    """Time the image tower under policies, side by side with the unpruned tower and with open_clip's own call."""
+    """Time the image tower under policies, side by side with the unpruned tower and open_clip's own call."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "how good": ("precision",),
@@ -147,26 +146,26 @@ class BenchModelSettings(PoliciesSettings, OutputSettings):
     }
 
     precision: PrecisionChoice = "auto"
-    """Number format of weights and activations. auto takes what the device computes fastest."""
+    """Number format of weights and activations. auto picks the fastest for the device."""
 
     device: DeviceChoice = "auto"
-    """Where to run. auto takes a GPU if there is one."""
+    """Where to run. auto uses a GPU if there is one."""
 
     compile_tower: bool = Field(default=False, alias="compile")
-    """Compile every tower with torch.compile, at static shapes; on a GPU with CUDA graphs."""
+    """Compile every tower with torch.compile and static shapes; on a GPU, also with CUDA graphs."""
 
     batch_size: int | None = Field(default=None, ge=1)
-    """Images per forward pass. Unless given, 32 on a CPU and 256 on a GPU."""
+    """Images per forward pass. By default, 32 on a CPU and 256 on a GPU."""
 
     rounds: int = Field(default=7, ge=1)
-    """Number of rounds that count. Each runs every condition; a first one is thrown away."""
+    """Number of timed rounds, after a warm-up round. Each round runs every condition."""
 
     batches: int = Field(default=2, ge=1)
     """Forward passes per condition and round."""
 
 
 class DemoSettings(OutputSettings):
-    """Run the main job on the built-in model and a drawn collection: embed, index, search, measure. No network."""
+    """Embed, index, search and measure drawn scenes with the built-in model. Needs no network."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("out", "num_images"),
@@ -175,19 +174,20 @@ class DemoSettings(OutputSettings):
     }
 
     out: Path = Path("clipsieve-demo")
-    """Folder for the collection, the stores and the contact sheet."""
+    """Folder for the scenes, the stores and the contact sheet."""
 
     num_images: int = Field(default=1000, ge=20)
-    """Number of images to draw."""
+    """Number of scenes to draw."""
 
     keep_ratio: float | None = Field(default=None, gt=0.0, le=1.0)
-    """Keep this share of the patch tokens, above 0 and up to 1, by the reference policy. Unless given, `balanced`."""
+    """Keep this share of the patch tokens, above 0 and up to 1, with the reference policy. By default, the policy is
+    `balanced`."""
 
     precision: PrecisionChoice = "auto"
-    """Number format of weights and activations. auto takes what the workers' hardware computes fastest."""
+    """Number format of weights and activations. auto picks the fastest for the workers' hardware."""
 
     device: DeviceChoice = "auto"
-    """Where workers encode. auto takes GPUs if there are any; with cpu, workers take no GPU."""
+    """Where workers encode. auto uses GPUs if there are any; with cpu, workers use no GPU."""
 
     ray_address: str | None = None
     """Ray cluster to join. Unless this or RAY_ADDRESS is given, Ray starts on this machine."""
@@ -206,19 +206,17 @@ class DoctorSettings(OutputSettings):
     """Model to try to load."""
 
     images: Path | None = None
-    """Folder of photographs on which to compare the preprocessing with open_clip's own. Unless given, a few are
-    generated."""
+    """Folder of photos to compare the preprocessing with open_clip's own on. By default, a few are generated."""
 
     precision: PrecisionChoice = "auto"
-    """Number format to report on, and to load the model in. auto reports what the device computes fastest, and loads
-    in fp32."""
+    """Number format to report, and to load the model in. auto reports the fastest for the device, and loads in fp32."""
 
     device: DeviceChoice = "auto"
-    """Where to load the model. auto takes a GPU if there is one."""
+    """Where to load the model. auto uses a GPU if there is one."""
 
 
 class CompletionSettings(Settings):
-    """Print a script that completes verbs, flags and choices when TAB is pressed."""
+    """Print a shell script that completes verbs, flags and choices on TAB."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"what": ("shell",)}
 

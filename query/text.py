@@ -1,4 +1,4 @@
-"""The text tower of a store: loaded by what the store says, and checked against it."""
+"""The text tower of a store: loaded as the store's record says, and checked against it."""
 
 from pipeline.errors import FingerprintMismatch
 from pipeline.model.device import pick_device
@@ -10,20 +10,20 @@ from pipeline.model.spec import DeviceChoice, EncoderSpec
 def text_encoder(spec: EncoderSpec, device: DeviceChoice = "auto") -> Encoder:
     """Load the encoder whose text vectors live in the same space as `spec`'s images.
 
-    Texts are embedded in float32, and by `auto` on the CPU: they are few, and their space does not depend on the image
-    side's precision.
+    Texts are embedded in float32, with `auto` on the CPU: they are few, and the text space does not depend on the
+    precision of the images.
 
     Raises:
-        ConfigError: If the device is not there.
-        FingerprintMismatch: If the weights found under the store's model name are not the ones it was made with.
+        ConfigError: If the device is not available.
+        FingerprintMismatch: If the model named by the store no longer has the weights the store was made with.
     """
     source = spec.source
-    if spec.text_adapter is None:  # the adapter is of the images alone, and may lie elsewhere
+    if spec.text_adapter is None:  # the adapter changes only the image tower, and may have moved
         source = source.model_copy(update={"adapter": None})
     encoder = Encoder(load_model(source, "fp32", pick_device("cpu" if device == "auto" else device)), policy=None)
     if encoder.spec.text_space != spec.text_space:
         raise FingerprintMismatch(
-            f"the store's images are in text space {spec.text_space[:16]}, model {spec.source.model} found here has "
+            f"the store's images are in text space {spec.text_space[:16]}, but model {spec.source.model} has "
             f"{encoder.spec.text_space[:16]}: its weights changed; restore them, or embed again"
         )
     return encoder

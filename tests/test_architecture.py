@@ -1,4 +1,4 @@
-"""The house rules, read from the source: who imports whom, where heavy libraries live, how large things are."""
+"""The house rules, checked on the source: who imports what, where heavy libraries live, how large things get."""
 
 import ast
 import subprocess
@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What each room holds, lowest level first: a file or room imports from lower levels only, never from its own.
-# Rooms that are not listed here hold files alone, which may import each other without a circle.
+# The contents of each room, lowest level first: a file or room imports only from lower levels, never from its own.
+# Rooms that are not listed hold only files, which may import each other but not in a cycle.
 LEVELS = {
     "": [["pipeline"], ["indexer"], ["query"]],
     "pipeline": [
@@ -43,8 +43,8 @@ LEVELS = {
 }
 INDEXER_USES = ["pipeline.errors", "pipeline.durable", "pipeline.store", "pipeline.settings", "pipeline.measure.recall"]
 
-# Where a heavy library may be imported at the top of a file, and where inside a function (so: only when needed).
-# A room stands for all files in it.
+# Where each heavy library may be imported at the top of a file, and where inside a function (only when needed).
+# A room stands for all its files.
 HOMES = {
     "ray": (["pipeline.workers"], []),
     "torch": (
@@ -86,7 +86,7 @@ ROOMS = sorted(module for module, path in FILES.items() if path.name == "__init_
 
 
 def statements_of(path):
-    """(node, whether at the top level) of every import statement of a file."""
+    """Every import statement of a file, as (node, whether at the top level)."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inner = {
         id(node)
@@ -98,7 +98,7 @@ def statements_of(path):
 
 
 def for_type_checkers(path):
-    """The imports that nothing but a type checker runs."""
+    """Everything imported only for type checkers."""
     blocks = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.If)]
     blocks = [block for block in blocks if ast.unparse(block.test) == "TYPE_CHECKING"]
     return {node.module or "" for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)} | {
@@ -107,7 +107,7 @@ def for_type_checkers(path):
 
 
 def imports_of(module):
-    """(module, whether at the top level) of all that a module imports; submodules by their own names."""
+    """Everything a module imports, as (module, whether at the top level); submodules by their own names."""
     for node, is_at_top in statements_of(FILES[module]):
         if isinstance(node, ast.Import):
             yield from ((alias.name, is_at_top) for alias in node.names)
@@ -123,7 +123,7 @@ def is_in(module, rooms):
 
 
 def branches(one, other):
-    """The room that holds both modules, and what of it each of them is, or is in."""
+    """The innermost room that holds both modules, and the child of that room that leads to each."""
     first, second = one.split("."), other.split(".")
     depth = next((n for n, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), None)
     return None if depth is None else (".".join(first[:depth]), first[depth], second[depth])
@@ -133,7 +133,7 @@ def level_in(room, child):
     return next((number for number, children in enumerate(LEVELS[room]) if child in children), None)
 
 
-def test_the_levels_name_what_is_there():
+def test_the_levels_match_the_files():
     for room, levels in LEVELS.items():
         found = {
             name.removeprefix(f"{room}.") for name in FILES if name != room and is_in(name, [room] if room else [])
@@ -158,42 +158,42 @@ def test_imports_run_downwards(module):
             assert level_in(room, other) < level_in(room, own), f"{module} imports {imported}"
 
 
-def test_no_imports_run_in_a_circle():
-    done, under_way = set(), []
+def test_there_are_no_import_cycles():
+    done, active = set(), []
 
     def visit(module):
         if module in done:
             return
-        assert module not in under_way, [*under_way[under_way.index(module) :], module]
-        under_way.append(module)
+        assert module not in active, [*active[active.index(module) :], module]
+        active.append(module)
         for imported, _ in imports_of(module):
             if imported in FILES:
                 visit(imported)
-        done.add(under_way.pop())
+        done.add(active.pop())
 
     for module in FILES:
         visit(module)
 
 
 @pytest.mark.parametrize("module", [module for module in FILES if is_in(module, ["indexer"])])
-def test_the_indexer_knows_little_of_the_pipeline(module):
+def test_the_indexer_imports_little_of_the_pipeline(module):
     wrong = [name for name, _ in imports_of(module) if is_in(name, ["pipeline"]) and not is_in(name, INDEXER_USES)]
     assert not wrong
 
 
 @pytest.mark.parametrize("module", FILES)
 def test_heavy_libraries_stay_at_home(module):
-    unread = for_type_checkers(FILES[module])
+    not_run = for_type_checkers(FILES[module])
     for imported, is_at_top in imports_of(module):
         library = imported.split(".")[0]
-        if library in HOMES and imported not in unread:
+        if library in HOMES and imported not in not_run:
             always, inside_functions = HOMES[library]
             allowed = is_in(module, always) or (not is_at_top and is_in(module, inside_functions))
             assert allowed, f"{library} is imported {'at the top' if is_at_top else 'inside a function'}"
 
 
-def test_every_home_is_lived_in():
-    # a home that no file uses is a rule that guards nothing
+def test_every_home_is_used():
+    # a home that no file uses is a rule that checks nothing
     for library, (always, inside_functions) in HOMES.items():
         for home in [*always, *inside_functions]:
             users = [module for module in FILES if is_in(module, [home])]

@@ -1,4 +1,4 @@
-"""The documents are true: the README's tree is the tree, its commands parse, and links lead somewhere."""
+"""The documents are correct: the README's tree matches the code, commands parse, and links have targets."""
 
 import re
 import shlex
@@ -16,12 +16,12 @@ ROOMS = ("pipeline", "indexer", "query")
 
 
 def blocks_of(text):
-    """The fenced blocks of a document, each with its language."""
+    """The fenced blocks of a document, as (language, text)."""
     return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def commands_of(text):
-    """The clipsieve commands of a document's blocks and of YAML comments, as lists of words."""
+    """The clipsieve commands in the fenced blocks of a document, as lists of words."""
     lines = "\n".join(block for _, block in blocks_of(text)).replace("\\\n", " ").splitlines()
     for line in lines:
         for part in line.split("&&"):
@@ -31,7 +31,7 @@ def commands_of(text):
 
 
 def tree_of_readme():
-    """Paths that the README's tree names, and only those of its first two levels."""
+    """The paths in the README's tree, which has two levels."""
     [tree] = [block for _, block in blocks_of(README) if block.startswith("pipeline/")]
     parent = ""
     for line in tree.splitlines():
@@ -44,7 +44,7 @@ def tree_of_readme():
                 yield parent
 
 
-def test_the_tree_of_the_readme_is_the_tree():
+def test_the_tree_of_the_readme_matches_the_code():
     named = list(tree_of_readme())
     assert len(named) == len(set(named))
     assert [path for path in named if not (ROOT / path).exists()] == []
@@ -56,7 +56,7 @@ def test_the_tree_of_the_readme_is_the_tree():
         }
 
 
-def test_the_readme_is_short_and_has_the_two_lines_that_do_all():
+def test_the_readme_is_short_and_has_the_two_main_commands():
     lines = README.splitlines()
     assert len(lines) <= 200
     assert "pip install . && clipsieve demo" in lines
@@ -66,12 +66,12 @@ def test_the_readme_is_short_and_has_the_two_lines_that_do_all():
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_command_parses(path, monkeypatch):
     monkeypatch.setenv("CLIPSIEVE_SHARED", "/shared")
-    monkeypatch.chdir(ROOT)  # configuration files are named from here
+    monkeypatch.chdir(ROOT)  # paths of config files are relative to the root
     for words in commands_of(path.read_text(encoding="utf-8")):
         verb = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in VERBS), None)
         assert verb, words
         argv = words[len(verb.split()) :]
-        if any("$" in word or word == "..." for word in argv):  # the shell fills them in
+        if any("$" in word or word == "..." for word in argv):  # placeholders
             continue
         load_settings(settings_class(verb), verb, argv, module_of(verb).EXAMPLES)
 
@@ -81,14 +81,14 @@ def test_the_readme_has_commands():
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_links_lead_somewhere(path):
+def test_links_have_targets(path):
     for target in re.findall(r"\]\(([^)#][^)]*)\)", path.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (path.parent / target.partition("#")[0]).exists(), target
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_headings_that_are_linked_to_are_there(path):
+def test_linked_headings_exist(path):
     text = path.read_text(encoding="utf-8")
     anchors = {
         re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
@@ -101,7 +101,7 @@ def test_the_glossary_is_short():
     glossary = (
         (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Glossary\n")[2].partition("\n## ")[0]
     )
-    assert 5 < len([line for line in glossary.splitlines() if line.strip()]) <= 17  # 15, and the head of a table
+    assert 5 < len([line for line in glossary.splitlines() if line.strip()]) <= 17  # 15 terms and a table header
 
 
 @pytest.mark.ray

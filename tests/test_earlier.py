@@ -1,4 +1,4 @@
-"""What earlier code wrote is read, resumed, verified, searched and applied; see tests/earlier/README.md."""
+"""Reads, resumes, verifies, searches and applies what earlier code wrote; see tests/earlier/README.md."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from pipeline.verify import verify
 from query.searcher import search
 
 ARCHIVE = Path(__file__).parent / "earlier" / "2026-11-26.tar.xz"
-HOME = Path("/tmp/clipsieve-earlier")  # the stores name their images by their absolute paths
+HOME = Path("/tmp/clipsieve-earlier")  # the stores hold absolute paths of their images
 FINISHED = ["finished", "from-tar", "deleted", "adapted"]
 MORE = {"source": str(HOME / "photos" / "more"), "captions": HOME / "captions-more.tsv"}
 COMMANDS = {
@@ -35,7 +35,7 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def home():
-    """The archive, unpacked where it was made, every file with the time it had."""
+    """The archive, unpacked where it was made, with the original file times."""
     shutil.rmtree(HOME, ignore_errors=True)
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(HOME.parent, filter="data")
@@ -50,7 +50,7 @@ def expected(home):
 
 @pytest.fixture
 def copy(home, tmp_path):
-    """Copies a store, for a test to write to."""
+    """Copies a store, so that a test can write to it."""
     return lambda name: shutil.copytree(home / name, tmp_path / name)
 
 
@@ -59,7 +59,7 @@ def embed_again(name, store):
 
 
 @pytest.mark.parametrize("name", [*FINISHED, "unfinished"])
-def test_its_record_and_fingerprints_are_read(home, expected, name):
+def test_records_and_fingerprints_are_read(home, expected, name):
     view = StoreView.open(home / name, partial=True)
     record, found = view.record, expected[name]
     assert (record.fingerprint, record.encoder.fingerprint) == (found["fingerprint"],) * 2
@@ -72,7 +72,7 @@ def test_its_record_and_fingerprints_are_read(home, expected, name):
 
 
 @pytest.mark.parametrize("name", FINISHED)
-def test_it_is_whole_and_found_by_the_same_text(home, expected, name):
+def test_stores_are_whole_and_give_the_same_hits(home, expected, name):
     report = verify(VerifySettings(store=home / name))
     assert (report.findings, report.num_whole) == ([], len(expected[name]["shard_ids"]))
     [hits] = search(home / name, ["a large red star in the center"], 5)
@@ -81,7 +81,7 @@ def test_it_is_whole_and_found_by_the_same_text(home, expected, name):
     assert [hit.score for hit in hits] == pytest.approx([score for _, _, score in wanted], abs=1e-4)
 
 
-def test_its_images_give_the_same_embeddings(home):
+def test_images_give_the_same_embeddings(home):
     resample = verify(VerifySettings(store=home / "finished", resample=20)).resample
     assert (resample.num_compared, resample.changed, resample.findings) == (20, [], [])
 
@@ -106,31 +106,31 @@ def test_an_unfinished_store_is_finished(copy):
     assert verify(VerifySettings(store=store)).findings == []
 
 
-def test_deleted_rows_are_taken_out_and_an_index_is_built_again(copy):
+def test_deleted_rows_are_removed_and_the_index_is_rebuilt(copy):
     store = copy("deleted")
     assert compact(CompactSettings(store=store)).num_rows == 2
     assert build_index(IndexSettings(store=store)).num_vectors == 5
     assert verify(VerifySettings(store=store)).findings == []
 
 
-def test_its_adapter_is_read(home, expected):
+def test_the_adapter_is_read(home, expected):
     assert read_adapter(str(home / "adapter")).sha256 == expected["adapter"]["sha256"]
 
 
 @pytest.mark.train
-def test_a_half_done_training_is_finished(copy):
+def test_an_unfinished_training_is_finished(copy):
     folder = copy("half-trained")
     command = [
         *("adapt", "--data", HOME / "photos", "--label-free", "--policy", "fast", "--targets", "q", "--rank", "1"),
         *("--factors", "singular", "--steps", "12", "--costs", "1,2", "--batch-size", "8", "--evaluate-every", "4"),
         *("--precision", "fp32", "--device", "cpu", "--out", folder),
     ]
-    # on one core, as it was begun: the order of sums depends on it
+    # on one core, as it was started: the order of summation depends on it
     program = "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
     program += "from query.cli.main import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "step 4:" not in done.stdout  # it was done before
+    assert "step 4:" not in done.stdout  # it was done before the kill
     assert [f"step {step}:" in done.stdout for step in (8, 12)] == [True, True]
     assert [entry["step"] for entry in json.loads((folder / "adapter.json").read_text())["log"]] == [4, 8, 12]
     assert not (folder / "training").exists()

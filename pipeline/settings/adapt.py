@@ -1,4 +1,4 @@
-"""Settings of `adapt`."""
+"""Settings of `clipsieve adapt`."""
 
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -12,7 +12,7 @@ from pipeline.settings.model import PolicySettings
 
 
 class AdaptSettings(PolicySettings, OutputSettings):
-    """Train a low-rank adapter that gives back the recall which pruning costs; or export one to an open_clip model."""
+    """Train a low-rank adapter that recovers the recall lost to pruning, or export one to an open_clip model."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("data", "captions", "label_free", "out", "export", "adapter"),
@@ -32,20 +32,20 @@ class AdaptSettings(PolicySettings, OutputSettings):
     """TSV of `key TAB caption`. Images without captions are left out."""
 
     label_free: bool = False
-    """Train on images alone: update only the image tower, so that it embeds pruned as it did unpruned."""
+    """Train on images alone: update only the image tower, so that its pruned embeddings match the unpruned ones."""
 
     out: Path | None = None
-    """Adapter to write, or to finish."""
+    """Adapter to write, or to resume."""
 
     export: Path | None = None
-    """Directory to write the model with the adapter merged to; open_clip loads it as `local-dir:`."""
+    """Directory for the model with the adapter merged in; open_clip loads it as `local-dir:`."""
 
     adapter: str | None = Field(default=None, validation_alias=AliasChoices("from", "adapter"))
-    """Finished adapter to export; nothing is trained."""
+    """Finished adapter to export. Nothing is trained."""
 
     variant: Variant | None = None
     """What the towers share: shared (cores), shared+head (also a basis of the output projections), independent
-    (nothing), or image-only (only the image tower is updated). Unless given, shared; with --label-free, image-only."""
+    (nothing), or image-only (only the image tower is updated). By default, shared; with --label-free, image-only."""
 
     factors: Factors = "free"
     """How updates are factored: free learns A and B; singular fixes them to the weights' singular vectors, and learns
@@ -61,10 +61,11 @@ class AdaptSettings(PolicySettings, OutputSettings):
     """Updates are scaled by alpha / sqrt(rank)."""
 
     costs: str = "1,1.25,1.5,2,2.5"
-    """How many times fewer multiply-adds. Half of the steps draw one of these, half take the policy as it is."""
+    """How many times fewer multiply-adds to train for. Half of the steps draw one of these; the other half use the
+    policy as it is."""
 
     crop_area: float = Field(default=0.5, gt=0.0, le=1.0)
-    """Smallest share of an image's area that a random crop shows; 1 shows whole images."""
+    """Smallest share of an image's area that a random crop keeps; 1 keeps whole images."""
 
     steps: int = Field(default=1000, ge=1)
     """Number of training steps."""
@@ -73,7 +74,7 @@ class AdaptSettings(PolicySettings, OutputSettings):
     """Images per step."""
 
     learning_rate: float = Field(default=2e-3, gt=0.0)
-    """Peak learning rate of AdamW, after a warm-up over the first 5 % of steps, followed by a cosine to zero."""
+    """Peak learning rate of AdamW: warm-up over the first 5 % of steps, then cosine decay to zero."""
 
     weight_decay: float = Field(default=0.01, ge=0.0)
     """Weight decay of the factors A and B. Cores, diagonals and offsets do not decay."""
@@ -98,23 +99,23 @@ class AdaptSettings(PolicySettings, OutputSettings):
     """Steps between validations. The best state is kept."""
 
     patience: int = Field(default=5, ge=1)
-    """Number of validations without a better state before training stops early."""
+    """Number of validations without improvement before training stops early."""
 
     seed: int = 0
     """Seed of the factors, the order of the images and the drawn costs."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of weights and activations. auto takes bf16 if the device computes it natively."""
+    """Number format of weights and activations. auto uses bf16 if the device supports it natively."""
 
     device: DeviceChoice = "auto"
-    """Where to train. auto takes a GPU if there is one."""
+    """Where to train. auto uses a GPU if there is one."""
 
     @model_validator(mode="after")
     def _check(self) -> "AdaptSettings":
         self.pruning_policy()
         if self.adapter:
             if self.export is None or self.out is not None:
-                raise ValueError("--from ADAPTER exports a finished adapter: give --export, and no --out")
+                raise ValueError("--from ADAPTER exports a finished adapter: give --export, and leave out --out")
             return self
         if self.out is None:
             raise ValueError("out is missing; give --out, the adapter to write")
@@ -123,9 +124,9 @@ class AdaptSettings(PolicySettings, OutputSettings):
         if self.data is not None and (self.captions is None) != self.label_free:
             raise ValueError("give either --captions, or --label-free to train on images alone")
         if self.label_free and self.variant not in (None, "image-only"):
-            raise ValueError(f"variant = {self.variant!r}: label-free training sees no text; expected 'image-only'")
+            raise ValueError(f"variant = {self.variant!r}: label-free training uses no text; expected 'image-only'")
         if not self.target_names() or set(self.target_names()) - set(TARGETS):
-            raise ValueError(f"targets = {self.targets!r}: expected some of {', '.join(TARGETS)}, separated by commas")
+            raise ValueError(f"targets = {self.targets!r}: expected any of {', '.join(TARGETS)}, separated by commas")
         self.cost_ratios()
         return self
 
@@ -140,5 +141,5 @@ class AdaptSettings(PolicySettings, OutputSettings):
         except ValueError:
             ratios = []
         if not ratios or not all(1 <= ratio < 100 for ratio in ratios):
-            raise ValueError(f"costs = {self.costs!r}: expected numbers from 1 on, separated by commas")
+            raise ValueError(f"costs = {self.costs!r}: expected numbers from 1 to below 100, separated by commas")
         return ratios

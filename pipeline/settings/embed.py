@@ -15,33 +15,35 @@ OnChange = Literal["stop", "keep", "embed"]
 
 
 class SourceSettings(WorkerSettings):
-    """Where images come from, and which of its columns are used."""
+    """Where the images come from, and which columns of the source to use."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("input_format", "image_column", "key_column", "caption_column", "columns", "key_prefix"),
     }
 
     input_format: Literal["auto", "folder", "webdataset", "parquet", "list"] = "auto"
-    """Kind of source. auto goes by the name: .tar, .parquet, .csv .tsv .jsonl, else a folder."""
+    """Kind of source. auto goes by the file extension (.tar, .parquet, .csv, .tsv or .jsonl); anything else is a
+    folder."""
 
     image_column: str | None = None
-    """Column of image bytes, paths or URLs, in Parquet files and lists. Unless given, found by usual names."""
+    """Column of image bytes, paths or URLs, in Parquet files and lists. By default, common names are tried."""
 
     key_column: str | None = None
-    """Column of unique keys. Unless given, file and row number (Parquet), or the path (lists)."""
+    """Column of unique keys. By default, keys are file and row number (Parquet) or the path (lists)."""
 
     caption_column: str | None = None
-    """Column of captions; in tars, a field of the .json member. Unless given, found by usual names."""
+    """Column of captions; in tars, a field of the .json member. By default, common names are
+    tried."""
 
     columns: str | None = None
-    """More columns to carry along into every row, separated by commas."""
+    """Additional columns to copy into every row, separated by commas."""
 
     key_prefix: str = ""
-    """Text to put before every key, so that sources with equal names fit into one store."""
+    """Prefix of every key, so that sources with the same file names fit into one store."""
 
 
 class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
-    """Embed images into a store of Parquet shards, on Ray workers. The same command resumes, and adds new images."""
+    """Embed images into a store of Parquet shards, on Ray workers. Run it again to resume, or to add images."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("source", "out", "captions"),
@@ -61,31 +63,31 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
     """TSV of `key TAB caption` for a folder. The first caption of an image goes into its row."""
 
     shard_size: int | None = Field(default=None, ge=1)
-    """Images per shard. Unless given, 10,000, or fewer if workers would idle. A tar is always one shard."""
+    """Images per shard. By default, 10,000, or fewer if workers would idle. A tar is always one shard."""
 
     min_workers: int | None = Field(default=None, ge=1)
-    """Number of workers to start with, on a cluster that grows on demand; more join, up to --workers."""
+    """Number of workers to start with on a cluster that grows on demand. More join later, up to --workers."""
 
     image_timeout: float = Field(default=60.0, gt=0)
     """Seconds after which an image whose decoder hangs becomes a row with status timeout."""
 
     max_bad_fraction: float | None = Field(default=None, ge=0.0, lt=1.0)
-    """Stop if more than this share of the images failed."""
+    """Stop if more than this share of the images fails."""
 
     on_change: OnChange = "stop"
-    """If images changed since they were planned: stop, keep the old rows, or embed the images again."""
+    """What to do if images changed since they were planned: stop, keep the old rows, or embed the images again."""
 
     check_content: bool = False
-    """Find changed images by their bytes, not only by size and time. Reads everything again."""
+    """Detect changed images by their bytes, not only by size and modification time. Reads everything again."""
 
     canary: float | None = Field(default=None, gt=0.0, le=1.0)
-    """Share of the images to embed unpruned as well, such as 0.01, to watch what pruning does to them."""
+    """Share of the images to embed unpruned as well, such as 0.01, to monitor the effect of pruning."""
 
     canary_floor: float = Field(default=0.8, ge=-1.0, le=1.0)
     """Warn if a shard's median cosine between pruned and unpruned falls below this."""
 
     dry_run: bool = False
-    """Plan, measure a sample, print what the run would take, and write nothing."""
+    """Plan, measure a sample, and print what the run would take. Writes nothing."""
 
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     """Serve Prometheus metrics on this port during the run. Needs prometheus_client."""
@@ -102,11 +104,11 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
     def _check(self) -> "EmbedSettings":
         self.pruning_policy()
         if self.min_workers and self.min_workers > (self.workers or 0):
-            raise ValueError(f"min_workers = {self.min_workers}: give --workers, the most there may be, as well")
+            raise ValueError(f"min_workers = {self.min_workers}: also give --workers, the maximum, at least as many")
         return self
 
     def image_source(self) -> Source:
-        """The source that these settings name."""
+        """The source that these settings describe."""
         names = [name for text in (self.columns or "").split(",") if (name := text.strip())]
         return Source(
             location=self.source,

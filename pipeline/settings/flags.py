@@ -1,4 +1,4 @@
-"""How a settings class looks on the command line: flags in groups, short metavars, choices, defaults, and old names."""
+"""How a settings class looks on the command line: grouped flags, metavars, choices, defaults and renamed flags."""
 
 import argparse
 import textwrap
@@ -14,13 +14,13 @@ from pydantic_settings import CliPositionalArg
 from pipeline.errors import ConfigError
 
 GROUPS = ("what", "how good", "how fast", "safety", "watching", "other")
-"""Titles in the order of `--help`; each settings class says in its `GROUPS` which of its fields belong where."""
+"""Group titles in the order of `--help`. Each settings class assigns its fields to them in its own `GROUPS`."""
 
 WIDTH = 100
-"""Columns of `--help`."""
+"""Width of `--help` in columns."""
 
 RENAMED = {"dtype": "precision", "plan": "grid"}
-"""Settings that had another name, for errors that name the new one."""
+"""New names of renamed settings, for the error messages that point to them."""
 
 _POSITIONAL = CliPositionalArg[str].__metadata__[0]
 _METAVARS = {Path: "PATH", int: "N", float: "X", str: "NAME"}
@@ -38,17 +38,17 @@ _METAVARS_OF_FIELDS = {
 
 
 class FlagParser(argparse.ArgumentParser):
-    """Raises our error for a wrong command line, and leaves the values to pydantic, wherever they come from."""
+    """Raises our own error for a bad command line. Leaves all values to pydantic, wherever they come from."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"formatter_class": _Formatter, "allow_abbrev": False, "add_help": False, **kwargs})
 
     def error(self, message: str) -> NoReturn:
-        """Raise the error as one line."""
+        """Raise the message as a ConfigError of one line."""
         raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Accept any value: choices are for help and completion."""
+        """Accept any value: choices are only for help and completion."""
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -61,12 +61,12 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return super()._format_action_invocation(action)
 
     def _split_lines(self, text: str, width: int) -> list[str]:
-        text = text.replace("[default: ", "[default:\0")  # nothing breaks here
+        text = text.replace("[default: ", "[default:\0")  # do not break the line here
         return [line.replace("\0", " ") for line in textwrap.wrap(text, width, break_on_hyphens=False)]
 
 
 def grouped_fields(model: type[BaseModel]) -> dict[str, list[str]]:
-    """The fields of a settings class by the title of their group; the most derived class that names one decides."""
+    """The fields of a settings class by group title. The most derived class that lists a field decides."""
     places: dict[str, str] = {}
     for kind in model.__mro__:
         for title, names in vars(kind).get("GROUPS", {}).items():
@@ -81,13 +81,13 @@ def add_flags(
     flags: Mapping[str, tuple[Sequence[str], dict[str, Any]]],
     given: Collection[str] = (),
 ) -> None:
-    """Fill a parser with the flags of a settings class, group by group.
+    """Add the flags of a settings class to a parser, group by group.
 
     Args:
         parser: An empty parser.
         model: The settings class.
-        flags: Arguments of `add_argument` by setting, as pydantic-settings makes them.
-        given: Settings that the file or the environment gives: positional ones may be left out then.
+        flags: Arguments of `add_argument` for each setting, as pydantic-settings makes them.
+        given: Settings given by the file or the environment; positional ones may then be left out.
     """
     for title, names in grouped_fields(model).items():
         group = parser.add_argument_group(title)
@@ -106,13 +106,13 @@ def add_flags(
 
 
 def key_of(name: str, field: FieldInfo) -> str:
-    """What a setting is called outside: its alias, where it has one."""
+    """The public name of a setting: its alias if it has one."""
     aliases = getattr(field.validation_alias, "choices", None)
     return str(aliases[0]) if aliases else field.alias or name
 
 
 def usage_of(prog: str, model: type[BaseModel]) -> str:
-    """One line: what must be given, and that there are options."""
+    """The usage line: the required arguments, then `[options]`."""
     required = [name for name, field in model.model_fields.items() if field.is_required()]
     positional = [name.upper() for name in required if is_positional(model.model_fields[name])]
     options = [name for name in required if not is_positional(model.model_fields[name])]
@@ -121,21 +121,21 @@ def usage_of(prog: str, model: type[BaseModel]) -> str:
 
 
 def is_positional(field: FieldInfo) -> bool:
-    """Whether a setting is given by its place, not by a flag."""
+    """Whether a setting is a positional argument, not a flag."""
     return _POSITIONAL in field.metadata
 
 
 def choices_of(annotation: Any) -> tuple[str, ...]:
-    """The values of a Literal, optional or not; none of another type."""
+    """The values of a Literal, optional or not; empty for any other type."""
     annotation = _without_none(annotation)
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def refuse_old_flags(prog: str, argv: Sequence[str], model: type[BaseModel]) -> None:
-    """Name the new flag to who uses an old one; before argparse, which would take the value for something else.
+    """Refuse renamed flags. Runs before argparse, which would misread their values.
 
     Raises:
-        ConfigError: Naming both.
+        ConfigError: If an old flag is used; names the old and the new one.
     """
     for token, following in zip(argv, [*argv[1:], ""], strict=False):
         if token == "--":
@@ -143,23 +143,23 @@ def refuse_old_flags(prog: str, argv: Sequence[str], model: type[BaseModel]) -> 
         flag, _, value = token.partition("=")
         new = RENAMED.get(flag.removeprefix("--")) if flag.startswith("--") else None
         if new in model.model_fields and not is_positional(model.model_fields[new]):
-            raise ConfigError(f"{prog}: {flag} is called --{new} now; give --{new} {value or following}")
+            raise ConfigError(f"{prog}: {flag} was renamed; use --{new} {value or following}")
         path = value or (following if following.endswith(".json") and not following.startswith("-") else "")
         if flag == "--json" and path and "json_file" in model.model_fields:
-            raise ConfigError(f"{prog}: --json is a switch now; give --json-file {path} to write the results to a file")
+            raise ConfigError(f"{prog}: --json takes no value; use --json-file {path} to write the results to a file")
 
 
 def refuse_unknown_keys(keys: Iterable[str], model: type[BaseModel], describe: Any) -> None:
-    """Refuse keys of a file, or of the environment, that are no settings.
+    """Refuse keys of a file or of the environment that are not settings.
 
     Raises:
-        ConfigError: Naming the key, and the new one where it was renamed.
+        ConfigError: If a key is unknown; names it, and its new name if it was renamed.
     """
     known = sorted(field.alias or name for name, field in model.model_fields.items())
     for key in keys:
         name = str(key).replace("-", "_")
         if RENAMED.get(name) in known:
-            raise ConfigError(f"{describe(key)}; it is called {RENAMED[name]} now")
+            raise ConfigError(f"{describe(key)}; it was renamed to {RENAMED[name]}")
         if name not in known:
             raise ConfigError(f"{describe(key)}; known: {', '.join(known)}")
 

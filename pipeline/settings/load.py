@@ -1,7 +1,7 @@
-"""The typed settings tree: how flags, environment and YAML become one frozen model; what several verbs share.
+"""How flags, environment and YAML become one frozen settings model, and the settings that verbs share.
 
 Precedence: flags, then environment (`CLIPSIEVE_<VERB>_<FIELD>`), then the YAML file of `--config`, then the defaults
-written here. Unknown keys are errors in all three. A part's settings live with the part: see also
+of the classes. Unknown keys are errors in all three. Settings live next to what they configure: see also
 `pipeline.settings.embed`, `pipeline.settings.adapt`, `indexer.settings` and `query.settings`.
 """
 
@@ -29,14 +29,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"other": ("config",)}
-    """Where `--help` shows the fields of this class, see `pipeline.settings.flags`."""
+    """The `--help` group of each field of this class; see `pipeline.settings.flags`."""
 
     config: Path | None = None
-    """YAML file with any of these settings. Flags and environment variables win over it."""
+    """YAML file with any of these settings. Flags and environment variables override it."""
 
 
 class OutputSettings(Settings):
-    """How a verb gives its results: shared by every verb that prints some."""
+    """How a verb outputs its results: shared by every verb that prints any."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"watching": ("as_json", "json_file")}
 
@@ -52,7 +52,7 @@ class OutputSettings(Settings):
         try:
             return as_bool(value)
         except ValidationError as error:
-            raise ValueError("it is a switch now; name a file by json_file, or --json-file") from error
+            raise ValueError("expected true or false; to write a file, use json_file or --json-file") from error
 
 
 def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> S:
@@ -60,12 +60,12 @@ def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> 
 
     Args:
         model: The verb's settings class; its docstring is the help text.
-        verb: As typed; also names the environment variables.
+        verb: The verb as typed; also the prefix of its environment variables.
         argv: Arguments after the verb.
         examples: Shown at the end of `--help`.
 
     Raises:
-        ConfigError: Naming the key, the value and what was expected.
+        ConfigError: If a setting is invalid; names the key, the value and what was expected.
     """
     prefix = f"{ENV_PREFIX}{verb.upper().replace(' ', '_')}_"
     parser = FlagParser(
@@ -73,8 +73,8 @@ def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> 
         usage=usage_of(f"clipsieve {verb}", model),
         description=textwrap.fill(model.__doc__ or "", WIDTH),
         epilog=(
-            f"examples:\n{examples}\n\nenvironment: {prefix}<SETTING>, as in {prefix}CONFIG\n"
-            "A switch has a --no- form, which overrules the environment and the file."
+            f"examples:\n{examples}\n\nenvironment: {prefix}<SETTING>, for example {prefix}CONFIG\n"
+            "Every switch has a --no- form, which overrides the environment and the file."
         ),
     )
     refuse_old_flags(parser.prog, argv, model)
@@ -84,7 +84,7 @@ def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> 
         source = fill_parser(parser, model, values)
         found = CliApp.run(source.settings_cls, cli_args=argv, cli_settings_source=source, **values)
         return model(**found.model_dump(by_alias=True))
-    except ConfigError as error:  # a validator of ours that met a policy file, say
+    except ConfigError as error:  # from one of our validators, for example of a policy file
         raise ConfigError(f"clipsieve {verb}: {error}") from error
     except ValidationError as error:
         raise ConfigError(explain(error, f"clipsieve {verb}")) from error
@@ -93,18 +93,18 @@ def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> 
 def fill_parser(
     parser: FlagParser, model: type[Settings], given: Collection[str] = ()
 ) -> CliSettingsSource[BaseSettings]:
-    """Give a parser the flags of a settings class.
+    """Add the flags of a settings class to a parser.
 
     Args:
         parser: An empty parser.
         model: The settings class.
-        given: Settings that need not be given as flags any more.
+        given: Settings that already have a value, and need no flag.
 
     Returns:
-        What reads the parsed flags.
+        The source that reads the parsed flags.
     """
 
-    class Sources(BaseSettings, model):  # the same tree, read from outside
+    class Sources(BaseSettings, model):  # the same model, filled from the command line
         model_config = SettingsConfigDict(
             cli_prog_name=parser.prog,
             cli_kebab_case=True,
@@ -115,7 +115,7 @@ def fill_parser(
 
         @classmethod
         def settings_customise_sources(cls, settings_cls, init_settings, **_):  # noqa: ANN001, ANN003, ANN206
-            return (init_settings,)  # file and environment; pydantic-settings knows no prefix where there is an alias
+            return (init_settings,)  # file and environment: pydantic-settings applies no prefix to aliases
 
     flags: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {}
 
@@ -143,7 +143,7 @@ def explain(error: ValidationError, where: str) -> str:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Plain YAML would let the last of two equal keys win in silence."""
+    """Refuses duplicate keys. Plain YAML would silently keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
@@ -170,12 +170,12 @@ def _read_yaml(path: Path | None, model: type[Settings]) -> dict[str, Any]:
         raise ConfigError(f"cannot read --config {path}: {error.strerror}; give a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = re.sub(r"\s+", " ", str(error))
-        raise ConfigError(f"{path} is not YAML: {reason}") from error
+        raise ConfigError(f"{path} is not valid YAML: {reason}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, found a {type(values).__name__}")
     refuse_unknown_keys(values, model, lambda key: f"{path}: unknown key {key!r}")
     if "config" in values:
-        raise ConfigError(f"{path}: a file cannot name another one with `config`; put all settings into one")
+        raise ConfigError(f"{path}: a config file cannot name another one with `config`; use a single file")
     named = {key.replace("-", "_"): value for key, value in values.items()}
     if len(named) < len(values):
         twice = next(key for key in values if "-" in key and key.replace("-", "_") in values)

@@ -1,4 +1,4 @@
-"""Settings of the model and its pruning policies: shared by every verb that loads one."""
+"""Settings of the model and its pruning policies, shared by several verbs."""
 
 from typing import ClassVar
 
@@ -27,35 +27,36 @@ class ModelSettings(Settings):
     """Use random weights, to measure speed only."""
 
     image_size: int | None = Field(default=None, ge=1)
-    """Side of the image tower's input in pixels. Unless given, the model's own; else positions are interpolated."""
+    """Side of the image tower's input in pixels. By default, the model's own; for any other, position
+    embeddings are interpolated."""
 
     adapter: str | None = None
-    """Adapter to merge into the weights: a directory, or `scenes`, the built-in model's."""
+    """Adapter to merge into the weights: a directory, or `scenes` for the built-in one."""
 
     def model_source(self) -> ModelSource:
-        """Where the weights come from."""
+        """The model and adapter that these settings name, with absolute paths."""
         source = ModelSource(**{name: getattr(self, name) for name in ModelSource.model_fields if hasattr(self, name)})
-        return source.absolute()  # here, not on a worker: its working directory may be another
+        return source.absolute()  # here, because a worker may have another working directory
 
     def any_weights(self) -> ModelSource:
-        """The same, or random weights where a name comes without a tag: for what does not depend on them."""
+        """`model_source`, with random weights for a name without a tag: for results that do not depend on weights."""
         needs_none = not self.pretrained and ":" not in self.model and self.model != EMBEDDED
         return self.model_source().model_copy(update={"random_weights": self.random_weights or needs_none})
 
 
 class PolicySettings(ModelSettings):
-    """How the model's image tower is made cheaper: shared by every verb that prunes by one policy."""
+    """How the model's image tower is made cheaper: shared by every verb that prunes with one policy."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"how good": ("policy", "keep_ratio", "gmac_ratio")}
 
     policy: str | None = None
-    """Pruning policy: a name, or FILE.yaml. `none` is the unpruned model; unless given, `balanced`."""
+    """Pruning policy: a name or FILE.yaml. `none` is the unpruned model. By default, `balanced`."""
 
     keep_ratio: float | None = Field(default=None, gt=0.0, le=1.0)
-    """Keep this share of the patch tokens, above 0 and up to 1, by the reference policy."""
+    """Keep this share of the patch tokens, above 0 and up to 1, with the reference policy."""
 
     gmac_ratio: float | None = Field(default=None, gt=1.0)
-    """Sharpen the policy until the image tower needs this many times fewer multiply-adds than unpruned."""
+    """Sharpen the policy until the image tower needs this many times fewer multiply-adds than the unpruned one."""
 
     def pruning_policy(self) -> PruningPolicy | None:
         """The policy these settings name; None for the unpruned tower."""
@@ -63,7 +64,7 @@ class PolicySettings(ModelSettings):
 
     @property
     def policy_is_default(self) -> bool:
-        """Whether nobody asked for a policy, so that a tower that cannot be pruned may go without."""
+        """Whether no policy was asked for, so that a tower that cannot be pruned may run unpruned."""
         return self.policy is None and self.keep_ratio is None and self.gmac_ratio is None
 
 
@@ -71,7 +72,7 @@ class PoliciesSettings(PolicySettings):
     """Policies to compare with the unpruned model: shared by the verbs that measure several."""
 
     policy: str | None = Field(default=None, validation_alias=AliasChoices("policy", "policies"))
-    """Pruning policies to compare with the unpruned model, separated by commas. Unless given, `balanced`."""
+    """Pruning policies to compare with the unpruned model, separated by commas. By default, `balanced`."""
 
     @model_validator(mode="after")
     def _check_policies(self) -> "PoliciesSettings":
@@ -84,12 +85,12 @@ class PoliciesSettings(PolicySettings):
         return UNPRUNED in self._names()
 
     def pruning_policies(self) -> dict[str | None, PruningPolicy]:
-        """The policies to compare with the unpruned tower, by what `--policy` calls them (None: the default)."""
+        """The policies to compare with the unpruned tower, by their `--policy` value (None: the default)."""
         asked = [name for name in self._names() if name != UNPRUNED]
         policies = {name: choose_policy(name, self.keep_ratio, self.gmac_ratio) for name in asked}
         names = [policy.name for policy in policies.values()]
         if len(set(names)) < len(names):
-            raise ValueError(f"policy = {self.policy!r}: two policies of one name, {', '.join(names)}; rename one")
+            raise ValueError(f"policy = {self.policy!r}: two policies share a name ({', '.join(names)}); rename one")
         return policies
 
     def _names(self) -> list[str | None]:

@@ -1,4 +1,4 @@
-"""Settings of the verbs that look after a store: `verify`, `delete` and `compact`."""
+"""Settings of the verbs that maintain a store: `verify`, `delete` and `compact`."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +11,7 @@ from pipeline.settings.load import OutputSettings
 
 
 class VerifySettings(OutputSettings):
-    """Prove that a store is whole: every planned image has its row, and no byte changed since it was written."""
+    """Prove that a store is whole: every planned image has its row, and no byte has changed since it was written."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("store",),
@@ -23,17 +23,17 @@ class VerifySettings(OutputSettings):
     """Store written by `clipsieve embed`."""
 
     resample: int = Field(default=0, ge=0)
-    """Number of rows to embed again from their sources, to compare with what is stored. Loads the model."""
+    """Number of random rows to embed again from their sources and compare with the stored ones. Loads the model."""
 
     seed: int = Field(default=1, ge=0)
-    """Seed of the random sample that --resample takes."""
+    """Seed of the random sample of --resample."""
 
     device: DeviceChoice = "auto"
-    """Where --resample embeds. auto takes a GPU if there is one; the store fixes the precision."""
+    """Where --resample embeds. auto uses a GPU if there is one. The store determines the precision."""
 
 
 class DeleteSettings(OutputSettings):
-    """Delete images from a store by their keys: no search finds them any more, and no embed brings them back."""
+    """Delete images from a store by their keys: search no longer finds them, and embed does not bring them back."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"what": ("store", "keys")}
 
@@ -45,7 +45,7 @@ class DeleteSettings(OutputSettings):
 
 
 class CompactSettings(OutputSettings):
-    """Take the rows that were deleted or replaced out of the parts of a store; ids stay as they are."""
+    """Remove deleted and replaced rows from the parts of a store. Ids do not change."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"what": ("store",)}
 

@@ -1,4 +1,4 @@
-"""Settings of the workers on Ray: shared by `embed` and `evaluate`."""
+"""Settings of the Ray workers, shared by `embed` and `evaluate`."""
 
 from typing import ClassVar
 
@@ -19,16 +19,16 @@ class WorkerSettings(Settings):
     }
 
     precision: PrecisionChoice = "auto"
-    """Number format of weights and activations. auto takes what the workers' hardware computes fastest."""
+    """Number format of weights and activations. auto picks the fastest for the workers' hardware."""
 
     device: DeviceChoice = "auto"
-    """Where workers encode. auto takes GPUs if there are any; with cpu, workers take no GPU."""
+    """Where workers encode. auto uses GPUs if there are any; with cpu, workers use no GPU."""
 
     batch_size: int | None = Field(default=None, ge=1)
-    """Images per forward pass. Unless given, 32 on a CPU and 256 on a GPU."""
+    """Images per forward pass. By default, 32 on a CPU and 256 on a GPU."""
 
     workers: int | None = Field(default=None, ge=1)
-    """Number of encode workers. Unless given, one per GPU, or one per CPU core if there is no GPU."""
+    """Number of encode workers. By default, one per GPU, or one per CPU core if there is no GPU."""
 
     decoder: DecoderName = "pillow"
     """JPEG decoder: pillow (CPU), or torchvision (nvJPEG on the GPU, only where it matches Pillow)."""

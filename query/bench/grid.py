@@ -1,4 +1,4 @@
-"""The grid of `bench policies`: a YAML list of series of policies, and the points that it comes to."""
+"""The grid of `bench policies`: a YAML list of series of policies, and the points it expands to."""
 
 import itertools
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from pipeline.settings.load import explain
 class Series(BaseModel):
     """Points that belong together: named policies, input sizes, or all combinations of scores, depths and keep ratios.
 
-    With depths and keep ratios, each combination is one cut, `options` the other fields of its policy. Other input
-    sizes run under the policy `lossless`: what costs no recall is given to the rivals too.
+    Each combination of score, depth and keep ratio is a policy with one cut; `options` holds its other fields. Input
+    sizes run under the policy `lossless`: the rivals, too, get every saving that costs no recall.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,26 +44,26 @@ class Point:
 
 
 def read_grid(path: Path) -> list[Point]:
-    """The points of a grid, a YAML list of `Series`.
+    """Read the points of a grid, a YAML list of `Series`.
 
     Raises:
-        ConfigError: Naming the file, the series and the field.
+        ConfigError: If the grid is invalid; names the file and the field.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         series = [Series(**value) for value in values]
         points = [point for each in series for point in _points(each)]
     except OSError as error:
-        raise ConfigError(f"cannot read grid {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot read grid {path}: {error.strerror}; give a YAML file") from error
     except ValidationError as error:
         raise ConfigError(explain(error, f"grid {path}")) from error
     except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"grid {path} is no YAML list of series: {first_line(error)}") from error
+        raise ConfigError(f"grid {path} is not a YAML list of series: {first_line(error)}") from error
     names = [(point.series, point.name) for point in points]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice or not points:
         raise ConfigError(
-            f"grid {path}: " + (f"{twice[1]!r} is twice in series {twice[0]!r}" if twice else "no points")
+            f"grid {path}: " + (f"{twice[1]!r} appears twice in series {twice[0]!r}" if twice else "no points")
         )
     return points
 

@@ -1,8 +1,8 @@
-"""`clipsieve bench model`: image towers under policies, side by side with the unpruned one and with open_clip's call.
+"""`clipsieve bench model`: times the image tower under policies, next to the unpruned tower and open_clip's call.
 
 Condition `open_clip` is the model as a user would call it: images already normalised, `encode_image` in inference
-mode. Condition `none` is ours without a policy, normalisation of uint8 pixels included; it is the baseline of every
-ratio. Weights do not change speed, so a name without a tag gets random ones.
+mode. Condition `none` is our tower without a policy, including the normalisation of uint8 pixels; it is the baseline of
+every ratio. Weights do not affect speed, so an open_clip name without a tag gets random ones.
 """
 
 from typing import Any
@@ -31,11 +31,11 @@ def bench_model(settings: BenchModelSettings) -> dict[str, Any]:
     """Time the tower under each policy.
 
     Returns:
-        The results, as they are written to JSON: one entry per condition with median and range of images per second,
-        peak bytes, GMACs, and speed-ups against `none`, measured and theoretical.
+        The results as written to JSON: one entry per condition, with the median and range of images per second, peak
+        bytes, GMACs, and measured and theoretical speed-up over `none`.
 
     Raises:
-        ConfigError: If the device is not there, or a policy does not fit the tower.
+        ConfigError: If the device is not available, or a policy does not fit the tower.
         InputError: If the model cannot be loaded, or its tower cannot be pruned.
     """
     use_all_cores()

@@ -1,8 +1,8 @@
-"""`clipsieve bench policies`: recall against speed of many policies on your own captioned images, in one process.
+"""`clipsieve bench policies`: recall against speed for many policies on your own captioned images, in one process.
 
-A grid (YAML) lists series of policies. Every point is embedded once for its recall and timed side by side with all
-others, so that policies can be compared at equal measured speed. `evaluate` measures a few policies through the whole
-chain; this measures many, through the tower alone.
+A grid (YAML) lists series of policies. Every point is embedded once for its recall, and timed side by side with all
+others, so that policies can be compared at equal measured speed. `evaluate` runs the whole chain for a few policies;
+this runs only the towers, for many.
 """
 
 import random
@@ -37,11 +37,11 @@ def bench_policies(
     """Measure every point of a grid.
 
     Returns:
-        The results, as they are written to JSON: one entry per point, the unpruned tower first.
+        The results as written to JSON: one entry per point, the unpruned tower first.
 
     Raises:
-        ConfigError: If the grid is none, the device is not there, or a policy of it does not fit the tower.
-        InputError: If captions and images do not fit, or an image cannot be decoded.
+        ConfigError: If the grid is invalid, the device is not available, or a policy does not fit the tower.
+        InputError: If captions and images do not match, or an image cannot be decoded.
     """
     points = [Point(UNPRUNED, UNPRUNED, None), *read_grid(settings.grid)]
     captions = read_captions(settings.captions)
@@ -91,9 +91,9 @@ def bench_policies(
 
 
 def at_equal_speed(points: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """The sum of text->image R@1, R@5 and R@10 of each series at the same measured speed-ups, a fraction of 3.
+    """Sum of text->image R@1, R@5 and R@10 of each series at the same measured speed-ups; at most 3.
 
-    Linear between a series' points, from the unpruned tower on; None beyond the fastest of them.
+    Interpolates linearly between the unpruned tower and the points of a series; None beyond its fastest point.
     """
     first, *others = [(point["series"], point["measured"], recall_sum(point["metrics"])) for point in points]
     table = {}
@@ -108,7 +108,7 @@ def at_equal_speed(points: list[dict[str, Any]]) -> dict[str, dict[str, float | 
 
 
 class _Models:
-    """The model and the pixels at each input size, loaded when they are first asked for."""
+    """The model and the pixels at each input size, loaded on first use."""
 
     def __init__(self, settings: BenchPoliciesSettings, entries: list[ImageEntry]) -> None:
         self._settings, self._entries = settings, entries
@@ -131,7 +131,7 @@ class _Models:
             batch = decode_batch(self._entries, self.loaded(image_size).spec.preprocess)
             failed = batch.first_failed()
             if failed:
-                raise InputError(f"cannot decode {failed.key}: {failed.error}; leave it out of the captions")
+                raise InputError(f"cannot decode {failed.key}: {failed.error}; remove it from the captions")
             self._pixels[image_size] = batch.pixels
         return self._pixels[image_size]
 

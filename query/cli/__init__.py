@@ -1,1 +1,1 @@
-"""The command line: one file per verb, with its summary, its examples, its settings, what it runs and its table."""
+"""The command line: one file per verb, with its summary, examples, settings, `run` function and table."""

@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from pipeline.adapt import AdaptReport
     from pipeline.settings.adapt import AdaptSettings
 
-SUMMARY = "train a low-rank adapter that gives back the recall which pruning costs"
+SUMMARY = "train a low-rank adapter that recovers the recall lost to pruning"
 EXAMPLES = (
     "  clipsieve adapt --out scenes-adapter\n"
     "  clipsieve adapt --model ViT-B-16 --pretrained laion2b_s34b_b88k --policy fast \\\n"
@@ -18,7 +18,7 @@ SETTINGS = "pipeline.settings.adapt:AdaptSettings"
 
 
 def run(settings: "AdaptSettings") -> None:
-    """Train an adapter, or export one that is finished."""
+    """Train an adapter, or export a finished one."""
     from pipeline.adapt import adapt, export
     from query.cli.console import Lines, note, show
 
@@ -42,14 +42,14 @@ def run(settings: "AdaptSettings") -> None:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    """A line of a training's log."""
+    """One line of the training log."""
     losses = ", ".join(f"{name} {value:.4f}" for name, value in entry.items() if name not in ("step", "held_out"))
     held_out = ", ".join(f"{_heading(name)} {_measure(name, value)}" for name, value in entry["held_out"].items())
     return f"step {entry['step']}: {losses}; held-out {held_out}"
 
 
 def print_adapter(report: "AdaptReport") -> None:
-    """Print what an adapter reaches on its held-out images: under each policy, before and after."""
+    """Print the recall on an adapter's held-out images under each policy, before and after training."""
     from query.cli.console import console, table
 
     results = report.results
@@ -63,7 +63,7 @@ def print_adapter(report: "AdaptReport") -> None:
         found.add_row(name, *[f"{_measure(key, before[key])} -> {_measure(key, after[key])}" for key in measures])
     console().print(found)
     if report.was_there:
-        console().print("the adapter was there already; nothing was trained")
+        console().print("the adapter was already finished; nothing was trained")
 
 
 def _heading(measure: str) -> str:

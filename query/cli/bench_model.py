@@ -14,7 +14,7 @@ SETTINGS = "query.settings:BenchModelSettings"
 
 
 def run(settings: "BenchModelSettings") -> None:
-    """Time the towers, and show the results."""
+    """Time the towers and show the results."""
     from query.bench.model import bench_model
     from query.cli.console import show
 

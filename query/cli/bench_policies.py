@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from query.settings import BenchPoliciesSettings
 
-SUMMARY = "measure recall against speed of many policies, side by side"
+SUMMARY = "measure recall against speed for many policies, side by side"
 EXAMPLES = (
     "  clipsieve bench policies configs/bench/grids/rivals.yaml --images photos --captions captions.tsv \\\n"
     "      --model ViT-B-16 --pretrained laion2b_s34b_b88k --json-file rivals.json --plot rivals.png"
@@ -14,7 +14,7 @@ SETTINGS = "query.settings:BenchPoliciesSettings"
 
 
 def run(settings: "BenchPoliciesSettings") -> None:
-    """Measure every point of a grid, show the results, and draw them if asked to."""
+    """Measure every point of a grid, show the results, and plot them if --plot is given."""
     from query.bench.policies import bench_policies
     from query.cli.console import Lines, show
 
@@ -28,7 +28,7 @@ def run(settings: "BenchPoliciesSettings") -> None:
 
 
 def print_points(results: dict[str, Any]) -> None:
-    """Print recall and speed of many policies, series by series."""
+    """Print the recall and speed of every policy, series by series."""
     from pipeline.measure.recall import KS, recall_sum
     from query.cli.console import console, table, timed
 

@@ -1,4 +1,4 @@
-"""`clipsieve completion`: a static script, so that TAB starts no Python."""
+"""`clipsieve completion`: a static script, so that TAB does not start Python."""
 
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ def run(settings: "CompletionSettings") -> None:
 
 
 def command_line() -> "ArgumentParser":
-    """A parser of all verbs; it only describes them."""
+    """A parser that describes all verbs, for completion only."""
     import shtab
 
     from pipeline.settings.flags import FlagParser

@@ -1,4 +1,4 @@
-"""What the verbs share to show results: JSON or a table, progress lines, plain tables. Home of `rich` in `query`."""
+"""Output shared by the verbs: results as JSON or tables, and progress lines. Home of `rich` in `query`."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from pipeline.settings.load import OutputSettings
 
 
 def show(settings: OutputSettings, results: dict[str, Any], print_table: Callable[[], None]) -> None:
-    """Give a verb's results: as JSON on standard output, or as a table; and to a file, if one is named.
+    """Print a verb's results as JSON or as a table, and write them to a file if one is given.
 
     Raises:
         StoreError: If the file cannot be written.
@@ -28,12 +28,12 @@ def show(settings: OutputSettings, results: dict[str, Any], print_table: Callabl
 
 
 def note(text: str) -> None:
-    """Say something beside the results, on standard error."""
+    """Print a message that is not part of the results, on standard error."""
     print(text, file=sys.stderr)
 
 
 class Lines:
-    """A progress line per condition, one after the other, on standard error."""
+    """One progress line per condition, one after another, on standard error."""
 
     def __init__(self) -> None:
         self._open: dict[str, ProgressLine] = {}
@@ -46,7 +46,7 @@ class Lines:
             line.__exit__()
 
     def __call__(self, name: str, tick: Tick) -> None:
-        """Show a new state of a condition."""
+        """Update the line of a condition."""
         if name not in self._open:
             self.__exit__()
             self._open = {name: ProgressLine(name).__enter__()}
@@ -54,18 +54,18 @@ class Lines:
 
 
 def console() -> Console:
-    """Standard output: as wide as the terminal is, or wide enough to cut nothing."""
+    """Standard output: as wide as the terminal, or else wide enough not to truncate tables."""
     found = Console(highlight=False, markup=True)
     return found if found.is_terminal else Console(highlight=False, width=160)
 
 
 def table(title: str, caption: str | None = None, **options: Any) -> Table:
-    """An empty table with its title and its caption to the left."""
+    """An empty table with a left-aligned title and caption."""
     return Table(title=title, title_justify="left", caption=caption, caption_justify="left", **options)
 
 
 def print_sections(sections: dict[str, dict[str, Any]]) -> None:
-    """Print nested facts, a heading and `name value` lines each."""
+    """Print each section as a heading and `name value` lines."""
     to = console()
     for title, facts in sections.items():
         to.print(f"[bold]{title}[/bold]")
@@ -74,7 +74,7 @@ def print_sections(sections: dict[str, dict[str, Any]]) -> None:
 
 
 def timed(environment: dict[str, Any], precision: str = "") -> str:
-    """Where and how timings were taken: the caption of their table."""
+    """Where and how the timings were taken, for the caption of their table."""
     place = environment["cpu"] if environment["device"] == "cpu" else environment["device"]
     return (
         f"{place}, {environment['cores']} cores, {precision}torch {environment['torch']}, {environment['date']}; "

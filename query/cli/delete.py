@@ -12,7 +12,7 @@ SETTINGS = "pipeline.settings.store:DeleteSettings"
 
 
 def run(settings: "DeleteSettings") -> None:
-    """Delete, and say how many images that were."""
+    """Delete images and report how many."""
     from dataclasses import asdict
 
     from pipeline.delete import delete
@@ -23,6 +23,6 @@ def run(settings: "DeleteSettings") -> None:
 
 
 def _print_report(report: "DeleteReport") -> None:
-    before = f"; {report.num_before} of the keys were deleted before" if report.num_before else ""
-    print(f"{report.num_rows} images of {report.num_keys} keys deleted{before}")
-    print("search leaves them out from now on, without a new index; `clipsieve compact` frees the space")
+    before = f"; {report.num_before} keys were already deleted" if report.num_before else ""
+    print(f"{report.num_rows} images deleted for {report.num_keys} keys{before}")
+    print("search skips them from now on and needs no new index; `clipsieve compact` frees the space")

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from query.settings import DemoSettings
 
-SUMMARY = "run the whole chain on a drawn collection and the built-in model, without a network"
+SUMMARY = "run the whole chain on drawn scenes with the built-in model, without a network"
 EXAMPLES = "  clipsieve demo\n  clipsieve demo --out /tmp/demo --keep-ratio 0.5 --json-file results.json"
 SETTINGS = "query.settings:DemoSettings"
 
 
 def run(settings: "DemoSettings") -> None:
-    """Run the demo, and show a query with its hits, recall and speed, and where the contact sheet is."""
+    """Run the demo, and show one query with its hits, recall and speed, and the path of the contact sheet."""
     from query.cli.console import Lines, show
     from query.cli.evaluate import print_results
     from query.cli.search import print_hits

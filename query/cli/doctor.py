@@ -11,7 +11,7 @@ SETTINGS = "query.settings:DoctorSettings"
 
 
 def run(settings: "DoctorSettings") -> None:
-    """Examine the machine, and show what was found."""
+    """Examine the machine and show the findings."""
     from query.cli.console import print_sections, show
     from query.doctor import examine
 

@@ -17,7 +17,7 @@ SETTINGS = "pipeline.settings.embed:EmbedSettings"
 
 
 def run(settings: "EmbedSettings") -> None:
-    """Embed, or say what it would take."""
+    """Embed, or with --dry-run estimate what it would take."""
     from query.cli.console import Lines, note, print_sections, show
 
     if settings.dry_run:

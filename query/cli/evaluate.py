@@ -15,7 +15,7 @@ SETTINGS = "query.settings:EvaluateSettings"
 
 
 def run(settings: "EvaluateSettings") -> None:
-    """Evaluate, and show the results."""
+    """Evaluate and show the results."""
     from query.cli.console import Lines, note, show
     from query.evaluate import evaluate
 
@@ -27,7 +27,7 @@ def run(settings: "EvaluateSettings") -> None:
 
 
 def print_results(results: dict[str, Any]) -> None:
-    """Print an evaluation: one row per condition, and under each pruned one the paired difference."""
+    """Print an evaluation: one row per condition, followed by its paired difference to the unpruned model."""
     from query.cli.console import console, table
 
     found = table(_title(results), _caption(results))
@@ -63,15 +63,15 @@ def print_results(results: dict[str, Any]) -> None:
     console().print(found)
     for recovery in results.get("recovery", []):
         goals = {"of_none": "the unpruned model", "of_none+control": "the unpruned control"}
-        shares = [f"{_share(recovery[key])} towards {goal}" for key, goal in goals.items() if key in recovery]
-        console().print(f"{recovery['policy']}: the adapter gives back {', '.join(shares)} (t2i R@1 + R@5 + R@10)")
+        shares = [f"{_share(recovery[key])} against {goal}" for key, goal in goals.items() if key in recovery]
+        console().print(f"{recovery['policy']}: the adapter recovers {', '.join(shares)} (t2i R@1 + R@5 + R@10)")
 
 
 def _share(share: dict[str, Any]) -> str:
     if share["value"] is None:
-        return "nothing, for nothing was lost,"
+        return "nothing (no loss)"
     low, high = share["ci95"]
-    return f"{100 * share['value']:.0f} % (95 %: {100 * low:.0f}..{100 * high:.0f})"
+    return f"{100 * share['value']:.0f} % (95 %: {100 * low:.0f}..{100 * high:.0f}) of the loss"
 
 
 def _title(results: dict[str, Any]) -> str:

@@ -11,13 +11,11 @@ SETTINGS = "indexer.settings:IndexSettings"
 
 
 def run(settings: "IndexSettings") -> None:
-    """Build the index, and say how large it is."""
+    """Build the index and report its size."""
     from indexer.build import build_index
     from query.cli.console import show
 
     manifest = build_index(settings)
     results = {"store": str(settings.store), **manifest.model_dump(mode="json", exclude={"parts"})}
-    size = f"{manifest.num_bytes / 1e6:.1f} MB"
-    show(
-        settings, results, lambda: print(f"{manifest.num_vectors} vectors of {manifest.embedding_dim} indexed, {size}")
-    )
+    size = f"{manifest.embedding_dim} dimensions, {manifest.num_bytes / 1e6:.1f} MB"
+    show(settings, results, lambda: print(f"{manifest.num_vectors} vectors indexed, {size}"))

@@ -15,7 +15,7 @@ SETTINGS = "query.settings:InspectSettings"
 
 
 def run(settings: "InspectSettings") -> None:
-    """Account for a policy, and say where the picture of the kept patches is."""
+    """Break down what a policy costs, and report where the picture of the kept patches is."""
     from query.cli.console import note, show
     from query.inspect import inspect
 
@@ -26,7 +26,7 @@ def run(settings: "InspectSettings") -> None:
 
 
 def print_inspection(inspection: dict[str, Any]) -> None:
-    """Print a policy's account: one row per block, and the total."""
+    """Print what a policy costs: one row per block, and the total."""
     from query.cli.console import console, table
 
     height, width = inspection["image_size"]

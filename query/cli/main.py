@@ -1,4 +1,4 @@
-"""The command line: finds the verb, reads its settings, runs it. Nothing heavy is imported before a verb runs."""
+"""The command line: finds the verb, reads its settings and runs it. Imports nothing heavy before the verb runs."""
 
 import difflib
 import sys
@@ -11,7 +11,7 @@ EXIT_CODES = "0 done, 1 other error, 2 settings, 3 input, 4 store or index, 5 wo
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; every error a user can meet becomes one line and an exit code."""
+    """Run one verb. Every error a user can meet becomes one line and an exit code."""
     verb, argv = _split_verb(sys.argv[1:] if argv is None else argv)
     try:
         return _run(verb, argv)
@@ -19,18 +19,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; what was committed stays: run the same command to resume", file=sys.stderr)
+        print("interrupted; committed work is kept: run the same command to resume", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output went away
+    except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return 1
-    except OSError as error:  # what no part of ours has put into words
-        print(f"error: {error.strerror or error}: {error.filename or 'no file named'}", file=sys.stderr)
+    except OSError as error:  # not handled closer to its cause
+        print(f"error: {error.strerror or error}: {error.filename or 'unknown file'}", file=sys.stderr)
         return 1
 
 
 def _split_verb(argv: list[str]) -> tuple[str, list[str]]:
-    """The verb, of one word or two, and what comes after it."""
+    """Split the command line into the verb, of one or two words, and its arguments."""
     for length in (2, 1):
         if " ".join(argv[:length]) in VERBS:
             return " ".join(argv[:length]), argv[length:]
@@ -65,7 +65,7 @@ def _run_verb(verb: str, argv: list[str]) -> None:
 
 
 def _family(word: str) -> list[str]:
-    """The verbs that begin with a word."""
+    """The verbs of two words that start with `word`."""
     return [verb for verb in VERBS if verb.startswith(f"{word} ")]
 
 
@@ -73,9 +73,9 @@ def _usage() -> str:
     groups = "\n\n".join(f"{title}:\n{_summaries(verbs)}" for title, verbs in GROUPS.items())
     return (
         "usage: clipsieve VERB [options]\n\n"
-        "Find images with words: embed them with a pruned CLIP, index, search, measure.\n\n"
+        "Find images with words: embed them with a pruned CLIP, then index, search and measure.\n\n"
         f"{groups}\n\n"
-        "clipsieve VERB --help shows the options of a verb, and examples.\n"
+        "clipsieve VERB --help shows the options of a verb and examples.\n"
         "clipsieve completion bash|zsh|fish prints a script for TAB completion.\n\n"
         f"exit codes: {EXIT_CODES}"
     )

@@ -16,7 +16,7 @@ SETTINGS = "query.settings:SearchSettings"
 
 
 def run(settings: "SearchSettings") -> None:
-    """Search, and show the hits."""
+    """Search and show the hits."""
     from dataclasses import asdict
 
     from query.cli.console import show
@@ -31,7 +31,7 @@ def run(settings: "SearchSettings") -> None:
 
 
 def print_hits(query: str, hits: list["Hit"]) -> None:
-    """Print the answers to one query."""
+    """Print the hits of one query."""
     from query.cli.console import console, table
 
     found = table(query)

@@ -1,4 +1,4 @@
-"""The verbs, by group, and the module of each. A verb's module is imported when it is asked for."""
+"""The verbs by group, and the module of each. A verb's module is imported on demand."""
 
 import importlib
 from typing import Any, Protocol, cast
@@ -13,7 +13,7 @@ VERBS = (*(verb for verbs in GROUPS.values() for verb in verbs), "completion")
 
 
 class Verb(Protocol):
-    """What the module of a verb holds. It imports nothing heavy at its top, so that `--help` is quick."""
+    """What a verb's module holds. It imports nothing heavy at the top of the file, so that `--help` is quick."""
 
     SUMMARY: str
     EXAMPLES: str
@@ -22,11 +22,11 @@ class Verb(Protocol):
 
     @staticmethod
     def run(settings: Any) -> None:
-        """Do what the verb is for, and show the results."""
+        """Run the verb and show the results."""
 
 
 def module_of(verb: str) -> Verb:
-    """The module of a verb: `bench model` is in bench_model.py."""
+    """Import the module of a verb; `bench model` is in bench_model.py."""
     return cast(Verb, importlib.import_module(f"query.cli.{verb.replace(' ', '_')}"))
 
 

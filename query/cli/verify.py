@@ -13,10 +13,10 @@ SETTINGS = "pipeline.settings.store:VerifySettings"
 
 
 def run(settings: "VerifySettings") -> None:
-    """Verify a store, and show what it holds.
+    """Verify a store and show what it holds.
 
     Raises:
-        StoreError: If it is not whole.
+        StoreError: If the store is not whole.
     """
     from dataclasses import asdict
 
@@ -32,26 +32,26 @@ def run(settings: "VerifySettings") -> None:
 
 
 def print_verification(report: "VerifyReport") -> None:
-    """Print what a store holds, and all that is wrong with it."""
+    """Print what a store holds, and everything that is wrong with it."""
     from query.cli.console import print_sections
 
     failed = "".join(f", {count} {status}" for status, count in sorted(report.failed.items()))
     facts = {
         "whole shards": f"{report.num_whole} of {report.num_shards}, {report.num_bytes / 1e6:.1f} MB",
         "rows": f"{report.num_images}: {report.num_ok} ok{failed}",
-        "deleted or replaced": f"{report.num_tombstones}, {report.num_removed} of them taken out of their parts",
+        "deleted or replaced": f"{report.num_tombstones}, {report.num_removed} of them removed from their parts",
     }
     if report.resample:
         facts |= _resampled(report.resample)
     print_sections({"store": {"place": report.store, **facts}})
     for path in report.leftovers:
-        print(f"left over, harmless, of a job that was killed: {path}")
+        print(f"left over from a killed job, harmless: {path}")
     for finding in report.findings:
         print(f"not whole: {finding}")
 
 
 def _resampled(resample: "Resample") -> dict[str, str]:
     lowest = f"lowest cosine {resample.min_cosine:.6f}"
-    equal = f"{resample.num_equal} of {resample.num_compared} equal to the bit, {lowest}, on {resample.device}"
+    equal = f"{resample.num_equal} of {resample.num_compared} bit-identical, {lowest}, on {resample.device}"
     changed = f"{len(resample.changed)}, first {resample.changed[0]}" if resample.changed else "none"
     return {"embedded again": equal, "sources that changed": changed}

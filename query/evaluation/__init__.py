@@ -1,1 +1,1 @@
-"""What `clipsieve evaluate` is made of: the conditions that it compares, and the answers under each."""
+"""The parts of `clipsieve evaluate`: the conditions it compares, and the answers under each."""

@@ -1,4 +1,4 @@
-"""What becomes of the queries under each condition: ranks of the first hit, cosines to the unpruned images."""
+"""The answers to the queries under each condition: ranks of first hits, and cosines to the unpruned images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ from query.text import text_encoder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What became of the queries. `ranks` are of the first hit, by condition and task."""
+    """The answers to the queries. `ranks` holds the rank of each query's first hit, by condition and task."""
 
     ranks: dict[str, dict[str, np.ndarray]]
     bare_ranks: dict[str, dict[str, np.ndarray]]
-    """The same with texts embedded without the adapter, where it changes the text tower."""
+    """Ranks with texts embedded without the adapter, for conditions whose adapter changes the text tower."""
 
     clusters: dict[str, np.ndarray]
-    """Image that each query belongs to, by task."""
+    """The image that each query belongs to, by task."""
 
     cosines: dict[str, float]
-    """Mean cosine of the images' embeddings to the unpruned ones."""
+    """Mean cosine between the image embeddings and the unpruned ones, by condition."""
 
     counts: dict[str, int]
 
 
 def answer(reports: dict[str, EmbedReport], captions: dict[str, list[str]]) -> Answers:
-    """Ask the captions of the images, and the images of the captions, under every condition.
+    """Search images by caption, and captions by image, under every condition.
 
     Raises:
         InputError: If no image with captions could be embedded.
@@ -41,7 +41,7 @@ def answer(reports: dict[str, EmbedReport], captions: dict[str, list[str]]) -> A
     failed = sorted(captions.keys() - images[UNPRUNED].keys())
     keys = [key for key in captions if key in images[UNPRUNED]]
     if not keys:
-        raise InputError(f"none of the {len(captions)} captioned images could be embedded, first {failed[0]!r}")
+        raise InputError(f"none of the {len(captions)} captioned images could be embedded; the first is {failed[0]!r}")
     gallery = keys + sorted(images[UNPRUNED].keys() - captions.keys())
     texts = [text for key in keys for text in captions[key]]
     text_labels = np.array([number for number, key in enumerate(keys) for _ in captions[key]])

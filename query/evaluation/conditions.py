@@ -1,4 +1,4 @@
-"""The conditions that `evaluate` compares, and what `embed` is told for each."""
+"""The conditions that `evaluate` compares, and the `embed` settings of each."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ CONTROL = f"{UNPRUNED}+control"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One way to embed the images: its name in the results, what `--policy` calls it, the policy, the adapter."""
+    """One way to embed the images: its name in the results, its `--policy` value, the policy and the adapter."""
 
     name: str
     asked: str | None
@@ -23,12 +23,12 @@ class Condition:
 
     @property
     def is_repaired(self) -> bool:
-        """Whether an adapter makes up for pruning."""
+        """Whether the images are pruned, and an adapter makes up for it."""
         return self.policy is not None and self.adapter is not None
 
 
 def conditions_of(settings: EvaluateSettings) -> list[Condition]:
-    """The unpruned model first, then each policy; and the same with the adapter where there is one."""
+    """The unpruned model, then each policy, each followed by its adapted version if an adapter is given."""
     conditions = [Condition(UNPRUNED, UNPRUNED, None)]
     if settings.control:
         conditions.append(Condition(CONTROL, UNPRUNED, None, settings.control))
@@ -42,7 +42,7 @@ def conditions_of(settings: EvaluateSettings) -> list[Condition]:
 
 
 def embed_settings(settings: EvaluateSettings, condition: Condition, out: Path) -> EmbedSettings:
-    """What `embed` is told for a condition; its store is in `out`, by the condition's name."""
+    """The `embed` settings of a condition. Its store is in `out`, under the condition's name."""
     fields = set(EmbedSettings.model_fields) - {"out", "captions", "policy", "source", *OutputSettings.model_fields}
     shared = settings.model_dump(include=fields)
     shared |= {"policy": condition.asked, "adapter": condition.adapter}

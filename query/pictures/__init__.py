@@ -1,1 +1,1 @@
-"""Pictures for people to look at: contact sheets, kept patches, recall against speed."""
+"""Pictures for people to look at: contact sheets, kept patches, plots of recall against speed."""

@@ -1,4 +1,4 @@
-"""Which patches of a photograph a policy keeps, as one PNG: the photograph, then one picture a cut."""
+"""Which patches of a photo a policy keeps, as one PNG: the photo, then one picture per cut."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,20 +13,20 @@ _COLUMNS = 4
 _GAP = 14
 _LABEL = 26
 _INK = (28, 30, 36)
-_DIMMED = 0.18  # of the photograph shines through where a patch is gone
+_DIMMED = 0.18  # opacity of the photo where a patch is dropped
 _PAPER = np.array([236, 237, 240])
 
 
 def write_overlay(
     path: Path, pixels_HWC: np.ndarray, grid: tuple[int, int], cuts: Sequence[tuple[int, np.ndarray]]
 ) -> None:
-    """Draw the tower's input and, for each cut, the patches that go on.
+    """Draw the tower's input and, for each cut, the patches it keeps.
 
     Args:
         path: PNG to write.
         pixels_HWC: The input, uint8.
         grid: Rows and columns of patches.
-        cuts: For each cut, the block before which it is, and the places of the kept patches, row by row.
+        cuts: For each cut, the block that follows it, and the positions of the kept patches, row by row.
 
     Raises:
         StoreError: If the file cannot be written.

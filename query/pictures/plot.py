@@ -1,4 +1,4 @@
-"""Recall against measured speed, one line per series. Home of matplotlib, which is optional."""
+"""Plots of recall against measured speed, one line per series. Home of matplotlib, which is optional."""
 
 from pathlib import Path
 from typing import Any
@@ -8,17 +8,17 @@ from pipeline.errors import ConfigError
 from pipeline.measure.recall import recall_sum
 
 _MARKERS = "oDs^vP<>Xh*p"
-_LOWEST = 0.6  # of the unpruned recall; worse points would leave no room to tell the good ones apart
+_LOWEST = 0.6  # bottom of the plot as a share of the unpruned recall; lower points would squeeze the good ones
 
 
 def plot_points(path: Path, results: dict[str, Any]) -> None:
-    """Draw the results of `bench policies`: the sum of text->image R@1, R@5 and R@10 over the measured speed-up.
+    """Plot the results of `bench policies`: the sum of text->image R@1, R@5 and R@10 against the measured speed-up.
 
-    A line joins the points of a series that no other of it beats.
+    A line joins the points of a series that no other point of it beats.
 
     Args:
         path: PNG to write.
-        results: As `bench_policies` returns them.
+        results: As returned by `bench_policies`.
 
     Raises:
         ConfigError: If matplotlib is not installed.
@@ -28,7 +28,7 @@ def plot_points(path: Path, results: dict[str, Any]) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError('--plot needs matplotlib, which is missing; run pip install "clipsieve[plot]"') from error
+        raise ConfigError('--plot needs matplotlib; run pip install "clipsieve[plot]" to install it') from error
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.add_subplot()
     series: dict[str, list[tuple[float, float]]] = {}
@@ -57,7 +57,7 @@ def plot_points(path: Path, results: dict[str, Any]) -> None:
 
 
 def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points that no other of the series beats in both speed and recall, slowest first."""
+    """The points that no other point of the series beats in both speed and recall, slowest first."""
     front: list[tuple[float, float]] = []
     for speed, total in sorted(points, reverse=True):
         if not front or total > front[-1][1]:

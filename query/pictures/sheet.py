@@ -1,4 +1,4 @@
-"""Contact sheets: queries and their top hits as one PNG, for people to look at. Home of Pillow in `query`."""
+"""Contact sheets: queries and their top hits as one PNG, for people to look at."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +23,12 @@ _MISSING = (225, 226, 230)
 def write_sheet(
     path: Path, answers: Sequence[tuple[str, Sequence[Hit]]], right_keys: Sequence[str | None] | None = None
 ) -> None:
-    """Draw each query's words, then its hits, six a row, with score and key.
+    """Draw each query's text, then its hits, six per row, with score and key.
 
     Args:
         path: PNG to write.
         answers: Queries with their hits; images that cannot be opened become grey squares.
-        right_keys: Key of the image each query was written for, framed in green where it is found.
+        right_keys: Key of the image that each query was written for; it is framed in green if found.
 
     Raises:
         StoreError: If the file cannot be written.
@@ -58,7 +58,7 @@ def write_sheet(
 def _thumbnail(hit: Hit) -> Image.Image:
     try:
         return ImageOps.fit(open_rgb(hit.uri), (_THUMB, _THUMB))
-    except Exception:  # moved or changed since it was indexed: the other hits are worth a sheet
+    except Exception:  # moved or changed since it was indexed; still show the other hits
         return Image.new("RGB", (_THUMB, _THUMB), _MISSING)
 
 

@@ -1,4 +1,4 @@
-"""An indexed store, as the verbs make it: what answers and measures is tested on it."""
+"""An indexed store made with the command line, for the tests of searching and measuring."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: errors, exit codes, and the chain embed - index - search - evaluate."""
+"""The command line as users see it: errors, exit codes, and the chain embed - index - search - evaluate."""
 
 import json
 import shutil
@@ -83,7 +83,7 @@ def test_a_tower_that_cannot_be_pruned_is_evaluated_unpruned(store, resnet_model
 
 def test_wrong_policies_name_field_value_and_range(tmp_path, capsys):
     path = tmp_path / "mine.yaml"
-    for text, says in [
+    for text, message in [
         (
             "schedule: {kind: stages, cuts: [{depth: 0.2, keep: 1.5}]}",
             "keep = 1.5: Input should be less than or equal to 1",
@@ -97,7 +97,7 @@ def test_wrong_policies_name_field_value_and_range(tmp_path, capsys):
         path.write_text(text)
         assert main(["inspect", "--policy", str(path)]) == 2
         error = capsys.readouterr().err
-        assert says in error
+        assert message in error
         assert error.count("\n") == 1
 
 
@@ -121,7 +121,7 @@ def _change_text_weights(path):
 
 
 @pytest.mark.parametrize(
-    ("argv", "code", "says"),
+    ("argv", "code", "message"),
     [
         (["bogus"], 2, "unknown verb 'bogus': expected one of demo, embed"),
         (["serach", "store"], 2, "unknown verb 'serach': did you mean search?"),
@@ -139,30 +139,30 @@ def _change_text_weights(path):
         (["demo", "--out", "/proc/no-such"], 3, "cannot write /proc/no-such"),
     ],
 )
-def test_errors_are_one_line_with_an_exit_code(argv, code, says, tmp_path, monkeypatch, capsys):
+def test_errors_are_one_line_with_an_exit_code(argv, code, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(argv) == code
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert captured.err.startswith("error: ")
-    assert says in captured.err
+    assert message in captured.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_demo_deletes_nothing_that_is_not_its_own(tmp_path, capsys):
+def test_demo_deletes_only_its_own_files(tmp_path, capsys):
     (tmp_path / "scenes").mkdir()
-    (tmp_path / "scenes" / "photo.jpg").write_text("dear to someone")
+    (tmp_path / "scenes" / "photo.jpg").write_text("not made by a demo")
     assert main(["demo", "--out", str(tmp_path)]) == 3
-    assert "no demo's" in capsys.readouterr().err
+    assert "not made by `clipsieve demo`; choose another --out" in capsys.readouterr().err
     assert (tmp_path / "scenes" / "photo.jpg").exists()
 
 
-def test_cluster_that_does_not_answer(photos, tmp_path, monkeypatch):
-    # in a process of its own: this one may be connected to Ray already
+def test_a_cluster_that_does_not_answer(photos, tmp_path, monkeypatch):
+    # in a separate process, because this one may already be connected to Ray
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{listener.getsockname()[1]}"  # bound, but nobody listens
+        address = f"127.0.0.1:{listener.getsockname()[1]}"  # bound, but not listening
         command = ["embed", str(photos), "--out", str(tmp_path / "store"), "--ray-address", address]
         code = f"import sys; from query.cli.main import main; sys.exit(main({command!r}))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
@@ -172,7 +172,7 @@ def test_cluster_that_does_not_answer(photos, tmp_path, monkeypatch):
     assert not (tmp_path / "store").exists()
 
 
-def test_config_file_gives_what_flags_give(store, tmp_path, capsys):
+def test_a_config_file_works_like_flags(store, tmp_path, capsys):
     config = tmp_path / "search.yaml"
     config.write_text(f"store: {store}\nquery: a cat\nk: 2\njson: true\n")
     assert main(["search", "--config", str(config)]) == 0

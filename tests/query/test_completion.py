@@ -1,4 +1,4 @@
-"""TAB in bash, zsh and fish: the scripts are sourced, and complete verbs, flags, choices and files."""
+"""TAB in bash, zsh and fish: the scripts complete verbs, flags, choices and files."""
 
 import shutil
 import subprocess
@@ -21,11 +21,11 @@ LINES = [
 
 @pytest.fixture
 def script(tmp_path, capsys):
-    """Writes the script of a shell, next to a file `some-store`; skips where there is no such shell."""
+    """Writes the script of a shell next to a file `some-store`; skips the test if the shell is not installed."""
 
     def write(shell):
         if shutil.which(shell) is None:
-            pytest.skip(f"no {shell} here")
+            pytest.skip(f"{shell} is not installed")
         assert main(["completion", shell]) == 0
         path = tmp_path / f"clipsieve.{shell}"
         path.write_text(capsys.readouterr().out)
@@ -56,7 +56,7 @@ def test_fish(script, line, expected, tmp_path):
     assert {answer.split("\t")[0] for answer in answers.splitlines()} == expected
 
 
-# zsh completes at a terminal only: one is made, with a key that shows the line as it was completed
+# zsh completes only at a terminal: this opens one, and binds a key that prints the completed line
 ZSH = """
 zmodload zsh/zpty
 zpty terminal zsh -f -i

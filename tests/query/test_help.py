@@ -34,7 +34,7 @@ def help_of(verb, capsys):
     return capsys.readouterr().out
 
 
-def test_the_verbs_stand_in_four_groups_with_their_summaries(capsys):
+def test_the_verbs_are_listed_in_four_groups_with_their_summaries(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert re.findall(r"^(\w+):$", text, re.MULTILINE) == ["make", "find", "measure", "keep"]
@@ -85,7 +85,7 @@ def test_every_setting_has_one_group_and_a_help_text(verb):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_help_of_a_verb_is_for_people(verb, capsys):
+def test_the_help_of_a_verb_is_readable(verb, capsys):
     text = help_of(verb, capsys)
     assert f"  clipsieve {verb}" in text or f"clipsieve {verb} " in text.split("examples:")[1]
     for wrong in ("(default:", "None", "{bool", "(required)", "Path", "bool", " int ", " str ", " float "):
@@ -114,7 +114,7 @@ def test_choices_and_defaults_are_shown_and_switches_are_plain(capsys):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_same_flags_where_they_make_sense(verb):
+def test_shared_flags_are_where_they_make_sense(verb):
     fields = settings_class(verb).model_fields
     assert ("device" in fields) == (verb in DEVICE)
     assert ("precision" in fields) == (verb in PRECISION)

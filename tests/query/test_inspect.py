@@ -1,4 +1,4 @@
-"""`clipsieve inspect`: the table adds up, and the picture shows the patches that are kept."""
+"""`clipsieve inspect`: the table adds up, and the picture shows the kept patches."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def test_a_name_without_weights_is_enough_for_the_table(capsys):
     assert found["unpruned_gmacs"] == pytest.approx(4.41, abs=0.01)  # as published
 
 
-def test_picture_of_kept_patches(tiny_model, photos, tmp_path, capsys):
+def test_the_picture_of_kept_patches(tiny_model, photos, tmp_path, capsys):
     picture = tmp_path / "kept.png"
     argv = ["inspect", "--model", tiny_model, "--keep-ratio", "0.5"]
     assert main([*argv, "--image", str(photos / "photo-01.png"), "--picture", str(picture)]) == 0
@@ -40,7 +40,7 @@ def test_picture_of_kept_patches(tiny_model, photos, tmp_path, capsys):
         assert image.size == (14 + 2 * (336 + 14), 14 + 336 + 26 + 14)
 
 
-def test_faded_is_what_is_not_kept(tmp_path):
+def test_dropped_patches_are_faded(tmp_path):
     pixels = np.zeros((32, 32, 3), np.uint8)
     write_overlay(tmp_path / "kept.png", pixels, (2, 2), [(1, np.array([0, 3]))])
     with Image.open(tmp_path / "kept.png") as image:

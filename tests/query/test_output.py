@@ -9,7 +9,7 @@ from query.cli.main import main
 
 @pytest.fixture
 def run(capsys):
-    """Runs a verb with `--json`; returns what it printed, read as JSON."""
+    """Runs a verb with `--json`, and returns the parsed output."""
 
     def run_json(*argv, code=0):
         capsys.readouterr()
@@ -46,13 +46,13 @@ def test_a_dry_run(photos, tiny_model, tmp_path, run):
     assert not (tmp_path / "store").exists()
 
 
-def test_search_and_its_file(store, tmp_path, run):
+def test_search_and_its_json_file(store, tmp_path, run):
     found = run("search", store, "a cat", "-k", "2", "--device", "cpu", "--json-file", tmp_path / "r.json")
     assert len(found["hits"]) == 2
     assert json.loads((tmp_path / "r.json").read_text()) == found
 
 
-def test_a_file_goes_with_the_table(store, tmp_path, capsys):
+def test_a_json_file_is_written_next_to_the_table(store, tmp_path, capsys):
     assert main(["search", str(store), "a cat", "-k", "2", "--json-file", str(tmp_path / "r.json")]) == 0
     assert "photo-" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "r.json").read_text())["hits"]) == 2
@@ -126,7 +126,7 @@ def test_findings_are_printed_before_the_error(photos, tiny_model, tmp_path, ray
     assert len(run("verify", store, code=4)["findings"]) == 1
 
 
-def test_a_gpu_that_is_not_there(store, captioned, tiny_model, tmp_path, monkeypatch, capsys):
+def test_a_missing_gpu(store, captioned, tiny_model, tmp_path, monkeypatch, capsys):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -1,4 +1,4 @@
-"""The real model on real photographs: the numbers that the project promises."""
+"""The real model on real photos: the numbers that the project promises."""
 
 import json
 
@@ -11,7 +11,7 @@ from query.cli.main import main
 def reference(shared):
     folder = shared / "models" / "lit-vit-ti-16"
     if not folder.is_dir():
-        pytest.skip(f"no reference model at {folder}")
+        pytest.skip(f"no reference model in {folder}")
     return f"local-dir:{folder}"
 
 
@@ -27,7 +27,7 @@ def test_unpruned_recall_on_flickr8k(shared, reference, tmp_path, ray_session):
         assert metrics[f"text_retrieval_recall@{k}"] == pytest.approx(expected, abs=0.004)
 
 
-def test_native_photographs_are_all_there_and_found(shared, reference, tmp_path, ray_session, capsys):
+def test_native_photos_are_all_embedded_and_found(shared, reference, tmp_path, ray_session, capsys):
     store = str(tmp_path / "store")
     assert main(["embed", str(shared / "data" / "photos-native"), "--out", store, "--model", reference]) == 0
     assert "300 of 300 images embedded" in capsys.readouterr().out

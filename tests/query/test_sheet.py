@@ -1,4 +1,4 @@
-"""Contact sheets: every hit has its place, and an image that is gone costs only its own."""
+"""Contact sheets: every hit has its tile, and a missing image loses only its own."""
 
 from PIL import Image
 
@@ -25,7 +25,7 @@ def test_rows_wrap(tmp_path):
     assert reds == [6 * 160 * 160, 8 * 160 * 160]
 
 
-def test_image_that_is_gone_is_a_grey_square(tmp_path):
+def test_a_missing_image_is_a_grey_square(tmp_path):
     Image.new("RGB", (30, 20), (200, 0, 0)).save(tmp_path / "0.png")
     (tmp_path / "1.png").write_text("no image")
     write_sheet(tmp_path / "sheet.png", [("red \n query", hits_of(tmp_path, 3)), ("none", [])])

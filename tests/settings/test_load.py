@@ -1,4 +1,4 @@
-"""Settings from flags, environment, YAML and defaults: who wins, and what is refused."""
+"""Settings from flags, environment, YAML and defaults: which one wins, and what is refused."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ def clean_environment(monkeypatch):
 
 @pytest.fixture
 def load(tmp_path):
-    """Loads the settings of `embed photos --out store` with more flags and a YAML text."""
+    """Loads the settings of `embed photos --out store` with additional flags and a YAML text."""
 
     def run(*flags, text=None, given=("photos", "--out", "store")):
         argv = [*given, *flags]
@@ -62,7 +62,7 @@ def test_every_settings_class_here_is_tested():
 def test_every_setting_is_described_and_has_a_default_within_its_range(model):
     for name, field in model.model_fields.items():
         assert field.description, name
-    model(source="a", out="b")  # defaults are checked, too
+    model(source="a", out="b")  # also validates the defaults
 
 
 def test_defaults(load):
@@ -92,7 +92,7 @@ def test_a_flag_wins_even_with_the_value_of_the_default(load, monkeypatch):
     assert load("--no-random-weights", text="random_weights: true").random_weights is False
 
 
-def test_config_file_named_by_the_environment(load, tmp_path, monkeypatch):
+def test_a_config_file_named_by_the_environment(load, tmp_path, monkeypatch):
     (tmp_path / "other.yaml").write_text("workers: 3")
     monkeypatch.setenv("CLIPSIEVE_EMBED_CONFIG", str(tmp_path / "other.yaml"))
     assert load().workers == 3
@@ -109,7 +109,7 @@ def test_yaml_takes_both_spellings(load):
     assert load(text="keep-ratio: 0.4").keep_ratio == load(text="keep_ratio: 0.4").keep_ratio == 0.4
 
 
-def test_a_whole_settings_tree_goes_through_yaml(load):
+def test_a_whole_settings_tree_survives_yaml(load):
     settings = load("--keep-ratio", "0.4", "--shard-size", "7", "--captions", "c.tsv", "--precision", "bf16")
     text = yaml.safe_dump(settings.model_dump(mode="json", exclude={"config"}, exclude_none=True, by_alias=True))
     again = load(given=(), text=text)
@@ -128,8 +128,8 @@ def test_unknown_keys_are_named(load, monkeypatch):
     refuse(load, message="unknown environment variable CLIPSIEVE_EMBED_KEEP_RATION; known: .*keep_ratio")
 
 
-def test_variables_of_settings_with_another_name(monkeypatch):
-    # a bare POLICY or FROM in the environment is somebody else's
+def test_variables_of_settings_with_an_alias(monkeypatch):
+    # a bare POLICY or FROM in the environment belongs to another program
     monkeypatch.setenv("POLICY", "magic")
     monkeypatch.setenv("FROM", "someone")
     monkeypatch.setenv("CLIPSIEVE_BENCH_MODEL_COMPILE", "true")
@@ -141,7 +141,7 @@ def test_variables_of_settings_with_another_name(monkeypatch):
     assert load_settings(BenchModelSettings, "bench model", [], "").policy == "fast"
 
 
-def test_variables_of_other_verbs_and_programs_are_not_ours(load, monkeypatch):
+def test_variables_of_other_verbs_and_programs_are_ignored(load, monkeypatch):
     monkeypatch.setenv("CLIPSIEVE_SHARED", "x")
     monkeypatch.setenv("CLIPSIEVE_SEARCH_K", "10")
     assert load() == EmbedSettings(source="photos", out="store")
@@ -177,7 +177,7 @@ def test_bad_flags(load, flags, message):
     refuse(load, *flags, message=rf"^clipsieve embed: .*{message}")
 
 
-def test_bad_values_elsewhere_are_told_alike(load, monkeypatch):
+def test_bad_values_elsewhere_give_the_same_errors(load, monkeypatch):
     refuse(load, text="keep_ratio: 1.5", message=r"keep_ratio = 1.5: input should be less than or equal to 1")
     refuse(load, text="keep_ratio: [1]", message=r"keep_ratio = \[1\]: input should be a valid number")
     monkeypatch.setenv("CLIPSIEVE_EMBED_MAX_PIXELS", "-1")
@@ -192,7 +192,7 @@ def test_missing_settings_are_named(load):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("workers: [", r"config.yaml is not YAML: "),
+        ("workers: [", r"config.yaml is not valid YAML: "),
         ("- workers", r"config.yaml must hold `key: value` lines, found a list"),
         ("just text", r"must hold `key: value` lines, found a str"),
         ("config: other.yaml", r"cannot name another one"),
@@ -205,7 +205,7 @@ def test_bad_yaml(load, text, message):
 def test_unreadable_config(load, tmp_path):
     refuse(load, "--config", str(tmp_path / "none.yaml"), message=r"cannot read --config .*none.yaml: No such file")
     (tmp_path / "bytes.yaml").write_bytes(b"model: \xff")
-    refuse(load, "--config", str(tmp_path / "bytes.yaml"), message="is not YAML")
+    refuse(load, "--config", str(tmp_path / "bytes.yaml"), message="is not valid YAML")
 
 
 def test_help_has_every_flag_and_the_examples(load, capsys):
@@ -219,7 +219,7 @@ def test_help_has_every_flag_and_the_examples(load, capsys):
     assert "CLIPSIEVE_EMBED_<SETTING>" in text
 
 
-def test_model_paths_are_made_absolute_here(load, tmp_path, monkeypatch):
+def test_model_paths_are_made_absolute(load, tmp_path, monkeypatch):
     # a worker may have another working directory
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
