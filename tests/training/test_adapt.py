@@ -18,7 +18,7 @@ from PIL import Image
 from pipeline.adapt import _RECIPE_FIELDS, adapt
 from pipeline.durable.lock import store_lock
 from pipeline.errors import ClipsieveError, ConfigError, InputError, StoreError, StoreLocked
-from pipeline.model.adapter.files import read_adapter, read_record
+from pipeline.model.adapter.files import read_adapter, read_card
 from pipeline.model.spec import Preprocess
 from pipeline.settings.adapt import AdaptSettings
 from pipeline.training.examples import Batch, Decoder, Examples, gather
@@ -345,5 +345,5 @@ def test_scenes_are_drawn_if_there_is_no_data(tmp_path, monkeypatch):
 
 def test_settings_that_decide_no_result_are_not_in_the_recipe():
     # a finished adapter is known by its recipe: the built-in one's must stay as it is
-    recipe = read_record(files("pipeline.scenes") / "adapter")["recipe"]
+    recipe = read_card(files("pipeline.scenes") / "adapter")["recipe"]
     assert set(recipe) == _RECIPE_FIELDS | {"policy", "precision", "threads", "weights_sha256", "data_sha256"}

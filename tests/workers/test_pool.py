@@ -114,7 +114,7 @@ def test_with_device_cpu_workers_take_no_gpu_and_see_none(monkeypatch):
 def test_a_gpu_that_is_not_there_is_refused():
     if ray.cluster_resources().get("GPU"):
         pytest.skip("Ray sees a GPU")
-    with pytest.raises(ConfigError, match="'cuda'.*give --device cpu"):
+    with pytest.raises(ConfigError, match=r"'cuda'.*give --device cpu"):
         WorkerPool(1, device="cuda")
 
 
