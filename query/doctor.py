@@ -43,6 +43,7 @@ def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
     except ClipsieveError as error:
         loading = f"failed: {error}"
     workers = f"{num_gpus}, one per GPU" if device.type == "cuda" else f"{num_cores()}, one per core"
+    decoded_on_device = "; with --decoder torchvision, some on the GPU" if device.type == "cuda" else ""
     return {
         "versions": {
             "clipsieve": metadata.version("clipsieve"),
@@ -65,7 +66,7 @@ def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
         "model": {settings.model: loading},
         "pixels against open_clip's own": {f"--decoder {name}": found for name, found in preprocessing.items()},
         "what will run where": {
-            "decode": f"CPU, Ray tasks on {num_cores()} cores; with --decoder torchvision, some on {device.type}",
+            "decode": f"CPU, Ray tasks on {num_cores()} cores{decoded_on_device}",
             "encode": f"{device.type}, {precision}, Ray workers: {workers}",
             "index and search": "GPU" if faiss["gpus"] and settings.device != "cpu" else "CPU",
         },
