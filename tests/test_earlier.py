@@ -130,7 +130,7 @@ def test_an_unfinished_training_is_finished(copy):
     program += "from query.cli.main import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "step 4:" not in done.stdout  # it was done before the kill
-    assert [f"step {step}:" in done.stdout for step in (8, 12)] == [True, True]
+    assert "step 4:" not in done.stderr  # it was done before the kill
+    assert [f"step {step}:" in done.stderr for step in (8, 12)] == [True, True]
     assert [entry["step"] for entry in json.loads((folder / "adapter.json").read_text())["log"]] == [4, 8, 12]
     assert not (folder / "training").exists()

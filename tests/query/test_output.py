@@ -133,7 +133,7 @@ def test_a_missing_gpu(store, captioned, tiny_model, tmp_path, monkeypatch, caps
     model = ["--model", tiny_model]
     for argv in (["inspect", *model], ["doctor", *model], ["evaluate", *captioned, *model]):
         assert main([*map(str, argv), "--device", "cuda"]) == 2
-        assert "device = 'cuda': torch sees no GPU" in capsys.readouterr().err
+        assert "device = 'cuda': torch finds no GPU" in capsys.readouterr().err
 
 
 def test_search_on_a_gpu_that_faiss_does_not_see(store, monkeypatch, capsys):

@@ -266,7 +266,7 @@ def test_repeated_keys_are_found_when_a_shard_is_read(write):
     path = write({"image": [b"a"] * 3, "id": ["x", "y", "x"]})
     listing = listed(path, key_column="id")
     [shard] = cut_files(listing.files, listing.source, 10, 0, 0)
-    with pytest.raises(InputError, match=rf"{path.as_uri()} names the key 'x' twice; .*--key-column"):
+    with pytest.raises(InputError, match=rf"{path.as_uri()} contains the key 'x' twice; .*--key-column"):
         _check(shard, read_all(path, key_column="id"))
 
 
