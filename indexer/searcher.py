@@ -1,4 +1,4 @@
-"""Exact inner-product search. Home of `faiss`; the file on disk is always the CPU form.
+"""Exact inner-product search over an index file, which is always in its CPU form.
 
 Shapes: Q queries, N vectors, E embedding width, K results.
 """
@@ -23,7 +23,7 @@ class FlatSearcher:
             StoreError: If the file is missing or damaged.
         """
         if device == "cuda" and faiss.get_num_gpus() == 0:
-            raise ConfigError("device = 'cuda': FAISS sees no GPU; give --device cpu, or see `clipsieve doctor`")
+            raise ConfigError("device = 'cuda': FAISS finds no GPU; give --device cpu, or run `clipsieve doctor`")
         try:
             self._owner = faiss.read_index(str(path))  # must stay alive: it owns the wrapped index
             self._ids = faiss.vector_to_array(self._owner.id_map)

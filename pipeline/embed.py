@@ -96,7 +96,8 @@ def embed(
     Args:
         settings: What to embed, where to store it, and with which encoder.
         on_tick: Called about twice a second with the progress.
-        pool: Workers to use, for callers that embed several times. If None, a pool is started and stopped here.
+        pool: Workers to use, for callers that embed several times; their number and device are then the pool's. If
+            None, a pool is started and stopped here.
         is_baseline: Run the unpruned model exactly as open_clip does, as a baseline for measurements.
 
     Raises:
@@ -144,29 +145,29 @@ def embed(
 
 def _begin(settings: EmbedSettings, store: Store, listing: Listing, pool: WorkerPool, is_baseline: bool) -> StoreView:
     """Load the model, create or open the store, and plan new images."""
-    begun = store.read_record() if store.record_path.exists() else None
-    _refuse_other_units(settings, begun)
-    pool.load(encoder_request(settings, begun, is_baseline))
-    view = StoreView.now(store, store.begin(_record(settings, listing, pool, begun)))
+    existing = store.read_record() if store.record_path.exists() else None
+    _refuse_other_units(settings, existing)
+    pool.load(encoder_request(settings, existing, is_baseline))
+    view = StoreView.now(store, store.begin(_record(settings, listing, pool, existing)))
     # a store created with few images has small shards; new shards need not be as small
     usual = max(view.record.shard_capacity, shard_capacity(listing.num_images, pool.num_workers))
     capacity = settings.shard_size or usual
     return extend_plan(view, listing, settings.on_change, settings.check_content, capacity)
 
 
-def encoder_request(settings: EmbedSettings, begun: StoreRecord | None, is_baseline: bool) -> EncoderRequest:
+def encoder_request(settings: EmbedSettings, existing: StoreRecord | None, is_baseline: bool) -> EncoderRequest:
     """What the workers must load. An existing store keeps the choices of its first run."""
     precision = None if settings.precision == "auto" else settings.precision
-    if precision is None and begun:
-        precision = begun.encoder.precision
+    if precision is None and existing:
+        precision = existing.encoder.precision
     return EncoderRequest(
         source=settings.model_source(),
         policy=settings.pruning_policy(),
         precision=precision,
         max_pixels=settings.max_pixels,
         # the order of summation, and so the last bits, depends on the number of threads
-        threads=begun.threads_per_worker if begun else None,
-        batch_size=begun.batch_size if begun else settings.batch_size,
+        threads=existing.threads_per_worker if existing else None,
+        batch_size=existing.batch_size if existing else settings.batch_size,
         policy_is_default=settings.policy_is_default,
         image_timeout_s=settings.image_timeout,
         canary=settings.canary,
@@ -174,15 +175,15 @@ def encoder_request(settings: EmbedSettings, begun: StoreRecord | None, is_basel
     )
 
 
-def _refuse_other_units(settings: EmbedSettings, begun: StoreRecord | None) -> None:
-    if begun is None:
+def _refuse_other_units(settings: EmbedSettings, existing: StoreRecord | None) -> None:
+    if existing is None:
         return
     asked = (
-        settings.shard_size or begun.shard_capacity,
-        settings.batch_size or begun.batch_size,
+        settings.shard_size or existing.shard_capacity,
+        settings.batch_size or existing.batch_size,
         settings.max_pixels,
     )
-    found = (begun.shard_capacity, begun.batch_size, begun.max_pixels)
+    found = (existing.shard_capacity, existing.batch_size, existing.max_pixels)
     if asked != found:
         raise ConfigError(
             "the store was created with --shard-size {} --batch-size {} --max-pixels {}, ".format(*found)
@@ -190,14 +191,14 @@ def _refuse_other_units(settings: EmbedSettings, begun: StoreRecord | None) -> N
         )
 
 
-def _record(settings: EmbedSettings, listing: Listing, pool: WorkerPool, begun: StoreRecord | None) -> StoreRecord:
+def _record(settings: EmbedSettings, listing: Listing, pool: WorkerPool, existing: StoreRecord | None) -> StoreRecord:
     capacity = settings.shard_size or shard_capacity(listing.num_images, pool.num_workers)
     return StoreRecord(
         clipsieve_version=__version__,
         **spec_metadata(pool.report.spec),
         columns=listing.source.columns,
-        shard_capacity=begun.shard_capacity if begun else capacity,
-        batch_size=begun.batch_size if begun else pool.report.batch_size,
+        shard_capacity=existing.shard_capacity if existing else capacity,
+        batch_size=existing.batch_size if existing else pool.report.batch_size,
         max_pixels=settings.max_pixels,
         threads_per_worker=pool.report.threads,
         environment={

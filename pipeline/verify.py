@@ -238,9 +238,11 @@ def _read_whole(store: Store, marker: CommitMarker, report: VerifyReport) -> pa.
 
 def _live_rows(table: pa.Table, deleted: np.ndarray | None) -> Iterator[tuple[int, str]]:
     """Ids and keys of the rows without a tombstone."""
-    ids = set() if deleted is None else set(deleted.tolist())
-    pairs = zip(table["id"].to_pylist(), table["key"].to_pylist(), strict=True)
-    return ((number, key) for number, key in pairs if number not in ids)
+    ids, is_deleted = table["id"].to_numpy(), set()
+    if deleted is not None and len(ids):
+        is_deleted = set(tombstones_between(deleted, range(ids.min(), ids.max() + 1)).tolist())
+    pairs = zip(ids.tolist(), table["key"].to_pylist(), strict=True)
+    return ((number, key) for number, key in pairs if number not in is_deleted)
 
 
 def _check_keys(view: StoreView, deleted: np.ndarray, hashes: array, report: VerifyReport) -> None:

@@ -54,7 +54,8 @@ def run_demo(
         build_index(IndexSettings(store=store))
     asked = dict(list(read_captions(captions).items())[:: settings.num_images // NUM_QUERIES][:NUM_QUERIES])
     queries = [texts[0] for texts in asked.values()]
-    answers = list(zip(queries, search(stores[-1], queries, HITS_PER_QUERY), strict=True))
+    device = "cpu" if settings.device == "cpu" else "auto"  # FAISS may see no GPU where torch does
+    answers = list(zip(queries, search(stores[-1], queries, HITS_PER_QUERY, device=device), strict=True))
     sheet = out / "sheet.png"
     write_sheet(sheet, answers, right_keys=list(asked))
     for condition, name in zip(results["conditions"], ("none", "pruned", "pruned+adapter"), strict=True):

@@ -32,7 +32,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         reason = error.strerror or error
-        raise StoreError(f"cannot write {path}: {reason}; free space or choose another location") from error
+        raise StoreError(f"cannot write {path}: {reason}; free up space or choose another location") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

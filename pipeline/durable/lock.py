@@ -54,7 +54,7 @@ def _acquire(path: Path, owner: dict) -> None:
             except OSError as error:
                 path.unlink(missing_ok=True)  # an empty lock would look like another job's
                 raise StoreError(
-                    f"cannot write {path}: {error.strerror}; free space or choose another --out"
+                    f"cannot write {path}: {error.strerror}; free up space or choose another --out"
                 ) from error
             return
         if _is_stale(path) and _took_over(path, owner):

@@ -6,6 +6,8 @@ from typing import Any
 
 from pipeline.store.records import CommitMarker, Timings
 
+STAGES = tuple(field.name for field in fields(Timings))
+
 
 def summarize(
     markers: Sequence[CommitMarker], elapsed_s: float, num_workers: int, num_cpus: int, num_gpus: int, has_policy: bool
@@ -53,9 +55,6 @@ def summarize(
     }
 
 
-STAGES = tuple(field.name for field in fields(Timings))
-
-
 def _rate(num_images: int, seconds: float) -> float | None:
     return num_images / seconds if seconds else None
 
@@ -75,8 +74,8 @@ def _sentence(bound_by: str, rates: dict[str, float | None], num_cpus: int, num_
     decode, encode = (_shown(rates[name]) for name in ("decode", "encode"))
     cores = f"{num_cpus} core{'s' if num_cpus > 1 else ''}"
     if bound_by in ("transfer", "write"):
-        what = "bringing pixels to the device" if bound_by == "transfer" else "writing the store"
-        return f"{bound_by}-bound: most of the time goes into {what}; look at the bus or the disk, not at pruning"
+        what = "copying pixels to the device" if bound_by == "transfer" else "writing the store"
+        return f"{bound_by}-bound: most of the time goes into {what}; check the bus or the disk, not at pruning"
     if num_gpus:
         if bound_by == "decode":
             return (

@@ -62,7 +62,7 @@ class Reporting:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line | details, ensure_ascii=False) + "\n")
         except OSError as error:
-            raise StoreError(f"cannot write {self._log}: {error.strerror}; free space or move the store") from error
+            raise StoreError(f"cannot write {self._log}: {error.strerror}; free up space or move the store") from error
         if self._metrics:
             self._metrics.count(event)
 

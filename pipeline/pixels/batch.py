@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class DecodedBatch:
     """Images as pixels, or as JPEGs that a device will decode. B slots, one per entry."""
 
-    entries: Sequence[ImageEntry]
+    entries: Sequence[ImageEntry] = ()
+    """The entries, while there are `jpegs`: the device may refuse one. They can hold the bytes of whole files."""
+
     pixels: "np.ndarray | Tensor"
     """uint8 [B, H, W, 3], zeros where an image failed. While there are `jpegs`, only the other slots, in order."""
 

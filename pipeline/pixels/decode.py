@@ -1,4 +1,4 @@
-"""From files to uint8 pixels at the model's size. Home of Pillow in the pipeline; no torch.
+"""From files to uint8 pixels at the model's size. With Pillow; no torch.
 
 An image that fails becomes a result with a reason and a slot of zeros, so batches keep their shape. On RGB images,
 resizing and cropping match open_clip to the pixel. Other modes are converted to RGB first: alpha is dropped, 16-bit

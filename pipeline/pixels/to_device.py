@@ -58,7 +58,7 @@ class DeviceLoader:
             if self._stream:
                 # from here on, only the encoder's stream reads it, and is done when `encode` returns
                 self._stream.synchronize()
-        return replace(batch, pixels=pixels, results=results, jpegs={})
+        return replace(batch, entries=(), pixels=pixels, results=results, jpegs={})
 
     def _with_jpegs(self, batch: DecodedBatch, others: Tensor, results: list[ImageResult]) -> Tensor:
         started = time.perf_counter()

@@ -84,8 +84,9 @@ def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> 
         source = fill_parser(parser, model, values)
         found = CliApp.run(source.settings_cls, cli_args=argv, cli_settings_source=source, **values)
         return model(**found.model_dump(by_alias=True))
-    except ConfigError as error:  # from one of our validators, for example of a policy file
-        raise ConfigError(f"clipsieve {verb}: {error}") from error
+    except ConfigError as error:  # from the parser, or one of our validators, for example of a policy file
+        prefix = "" if str(error).startswith(f"clipsieve {verb}: ") else f"clipsieve {verb}: "
+        raise ConfigError(f"{prefix}{error}") from error
     except ValidationError as error:
         raise ConfigError(explain(error, f"clipsieve {verb}")) from error
 

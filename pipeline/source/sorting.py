@@ -50,8 +50,8 @@ class Sorted(Generic[T]):
             self._file.flush()
         except OSError as error:
             raise StoreError(
-                f"cannot sort {self._count} items in {tempfile.gettempdir()}: {error.strerror}; free space there, or "
-                "set TMPDIR to a larger disk"
+                f"cannot sort {self._count} items in {tempfile.gettempdir()}: {error.strerror}; free up space "
+                "there, or set TMPDIR to a larger disk"
             ) from error
         self._runs.append((start, self._file.tell()))
 

@@ -30,7 +30,7 @@ from pipeline.store.records import CommitMarker, Plan, Shard, StoreRecord
 
 
 class Store:
-    """Paths and commit protocol of one store."""
+    """Paths, record and plans of one store."""
 
     def __init__(self, root: Path) -> None:
         """Refer to a store at `root`. Nothing is read or created."""

@@ -1,4 +1,4 @@
-"""The Parquet contract: columns, statuses, file metadata. Home of pyarrow's writing side.
+"""The Parquet contract of a part: its columns and file metadata, written and read.
 
 Every image is one row, including failures. A part contains nothing that varies with time: the same images, encoder and
 library versions give the same bytes.

@@ -93,27 +93,27 @@ class DecodeTasks:
 
     def _decoded(self, batch: Sequence[ImageEntry], ref: Any) -> DecodedBatch:
         try:
-            return replace(get(ref), entries=batch)
+            return _with_entries(get(ref), batch)
         except _DECODER_LOST:
             return self._one_by_one(batch)
 
     def _one_by_one(self, batch: Sequence[ImageEntry]) -> DecodedBatch:
         """Decode each image in its own task, because one of them crashes its decoder."""
         alone = [self._alone(entry) for entry in batch]
-        return DecodedBatch(
-            entries=batch,
+        decoded = DecodedBatch(
             pixels=np.concatenate([one.pixels for one in alone]),
             results=[result for one in alone for result in one.results],
             jpegs={slot: one.jpegs[0] for slot, one in enumerate(alone) if one.jpegs},
             cpu_s=sum(one.cpu_s for one in alone),
         )
+        return _with_entries(decoded, batch)
 
     def _alone(self, entry: ImageEntry, preprocess: Preprocess | None = None) -> DecodedBatch:
         num_timeouts = 0
         for _ in range(CRASHES_PER_IMAGE):
             started = time.perf_counter()
             try:
-                return replace(get(self._start([entry], preprocess)), entries=[entry])
+                return _with_entries(get(self._start([entry], preprocess)), [entry])
             except _DECODER_LOST:
                 elapsed_s = time.perf_counter() - started
                 num_timeouts += bool(self._timeout_s and elapsed_s >= self._timeout_s)
@@ -123,7 +123,12 @@ class DecodeTasks:
 
     def _failed(self, entry: ImageEntry, status: Status, reason: str) -> DecodedBatch:
         pixels = np.zeros((1, self._preprocess.height, self._preprocess.width, 3), np.uint8)
-        return DecodedBatch(entries=[entry], pixels=pixels, results=[ImageResult.of(entry, status, reason)])
+        return DecodedBatch(pixels=pixels, results=[ImageResult.of(entry, status, reason)])
+
+
+def _with_entries(decoded: DecodedBatch, entries: Sequence[ImageEntry]) -> DecodedBatch:
+    """The batch with its entries, if it still needs them: those of tars hold the bytes of their files."""
+    return replace(decoded, entries=entries) if decoded.jpegs else decoded
 
 
 def batches_ahead(num_cpus: int, num_workers: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 
 from pipeline import __version__
@@ -51,7 +52,6 @@ class EncodeWorker:
 
     def load(self, request: EncoderRequest, weights: Any = None) -> WorkerReport:
         """Load the model, from its source or from weights packed by another worker, and warm it up."""
-        import numpy as np
         import open_clip
         import torch
 
@@ -128,7 +128,6 @@ class EncodeWorker:
 
 
 def _pack(loaded: Any) -> Any:
-    import numpy as np
     import torch
 
     buffer = io.BytesIO()

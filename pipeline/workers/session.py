@@ -20,6 +20,9 @@ _OBJECT_STORE_BYTES = 2 * 2**30
 LIVENESS_S = 5.0
 """How often to check Ray's processes while waiting for results."""
 
+WORKERS_GONE_S = 600.0
+"""How long a run without workers waits for one."""
+
 
 @contextmanager
 def ray_session(address: str | None) -> Iterator[None]:
@@ -138,7 +141,3 @@ def node_is_alive() -> bool:
         return False
     here = ray.get_runtime_context().get_node_id()
     return any(node["NodeID"] == here and node["Alive"] for node in ray.nodes())
-
-
-WORKERS_GONE_S = 600.0
-"""How long a run without workers waits for one."""

@@ -19,12 +19,12 @@ def show(settings: OutputSettings, results: dict[str, Any], print_table: Callabl
     Raises:
         StoreError: If the file cannot be written.
     """
-    if settings.json_file:
-        write_json(settings.json_file, results)
     if settings.as_json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
     else:
         print_table()
+    if settings.json_file:  # last: if it cannot be written, the results are not lost
+        write_json(settings.json_file, results)
 
 
 def note(text: str) -> None:

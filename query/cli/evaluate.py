@@ -69,7 +69,7 @@ def print_results(results: dict[str, Any]) -> None:
 
 def _share(share: dict[str, Any]) -> str:
     if share["value"] is None:
-        return "nothing (no loss)"
+        return "nothing, because nothing was lost,"
     low, high = share["ci95"]
     return f"{100 * share['value']:.0f} % (95 %: {100 * low:.0f}..{100 * high:.0f}) of the loss"
 

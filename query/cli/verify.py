@@ -43,7 +43,7 @@ def print_verification(report: "VerifyReport") -> None:
     }
     if report.resample:
         facts |= _resampled(report.resample)
-    print_sections({"store": {"place": report.store, **facts}})
+    print_sections({"store": {"path": report.store, **facts}})
     for path in report.leftovers:
         print(f"left over from a killed job, harmless: {path}")
     for finding in report.findings:

@@ -59,7 +59,9 @@ def small_files_only():
 def test_no_space(tmp_path):
     # the kernel stops the write half-way, as on a full disk
     with (
-        pytest.raises(StoreError, match=r"cannot write .*file: File too large; free space or choose another location"),
+        pytest.raises(
+            StoreError, match=r"cannot write .*file: File too large; free up space or choose another location"
+        ),
         small_files_only(),
     ):
         write_atomically(tmp_path / "file", lambda temporary: temporary.write_bytes(bytes(5000)))

@@ -10,8 +10,9 @@ from pipeline.errors import ClipsieveError
 from pipeline.measure.timing import images_per_second
 from pipeline.model.encode import Encoder, fastest_encoder, sharing_weights
 from pipeline.model.load import load_model
+from pipeline.model.pruning import cost
 from pipeline.model.pruning.cost import gmacs_per_image
-from pipeline.model.pruning.policy import choose_policy
+from pipeline.model.pruning.policy import choose_policy, named_policy, sharpened
 from pipeline.model.spec import ModelSource
 
 POLICY = choose_policy("reference", 0.5)
@@ -153,3 +154,15 @@ def test_memory_too_small_for_one_image_is_an_error(loaded, pixels):
     out_of_memory_beyond(encoder, 0)
     with pytest.raises(ClipsieveError, match=r"one image does not fit .*; choose a smaller --model or --image-size"):
         encoder.encode(pixels)
+
+
+def test_the_schedule_of_a_policy_is_solved_once(tiny_model, monkeypatch):
+    solve, calls = cost._feasible_power, []
+    monkeypatch.setattr(cost, "_feasible_power", lambda *arguments: calls.append(arguments) or solve(*arguments))
+    Encoder(load_model(ModelSource(model=tiny_model), "fp32", "cpu"), named_policy("balanced"))
+    assert calls == []  # nothing to solve without a wanted cost
+    encoder = Encoder(
+        load_model(ModelSource(model=tiny_model), "fp32", "cpu"), sharpened(named_policy("balanced"), 1.3)
+    )
+    assert len(calls) == 1
+    assert encoder.tokens_kept < 16

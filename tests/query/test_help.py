@@ -160,3 +160,10 @@ def test_old_keys_name_the_new_ones(verb, key, value, advice, tmp_path, monkeypa
     for error in (from_file, from_environment):
         assert error.count("\n") == 1
         assert advice in error
+
+
+def test_the_verb_is_named_once(capsys):
+    assert main(["embed", "--out", "store"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("clipsieve embed:") == 1
+    assert "SOURCE" in error

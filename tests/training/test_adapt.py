@@ -273,7 +273,7 @@ def test_a_disk_that_fills_leaves_no_adapter(settings, tmp_path):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
     try:
-        with pytest.raises(StoreError, match=r"cannot write .*free space"):
+        with pytest.raises(StoreError, match=r"cannot write .*free up space"):
             adapt(settings(steps=2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

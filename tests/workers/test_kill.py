@@ -57,7 +57,7 @@ def test_a_full_or_read_only_disk_loses_nothing(tmp_path, tiny_model, monkeypatc
     filler.write_bytes(bytes(340_000))
     full = embed()
     assert full.returncode == 4, full.stderr
-    assert "No space left on device; free space" in full.stderr
+    assert "No space left on device; free up space" in full.stderr
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     read_only = embed()
