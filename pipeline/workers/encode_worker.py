@@ -41,6 +41,8 @@ class EncodeWorker:
 
     def identify(self) -> WorkerIdentity:
         """Report where this worker runs, the version of its code, and the fastest precision of its hardware."""
+        # importing the model's code takes seconds: here all workers do it at once, in `load` one after another
+        import pipeline.model.load  # noqa: F401
         from pipeline.model.device import pick_device, pick_precision
 
         return WorkerIdentity(
