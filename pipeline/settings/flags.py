@@ -37,6 +37,10 @@ _METAVARS_OF_FIELDS = {
 }
 
 
+class UsageError(ConfigError):
+    """A wrong command line. Its message already names the verb."""
+
+
 class FlagParser(argparse.ArgumentParser):
     """Raises our own error for a bad command line. Leaves all values to pydantic, wherever they come from."""
 
@@ -44,8 +48,8 @@ class FlagParser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": _Formatter, "allow_abbrev": False, "add_help": False, **kwargs})
 
     def error(self, message: str) -> NoReturn:
-        """Raise the message as a ConfigError of one line."""
-        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
+        """Raise the message as an error of one line."""
+        raise UsageError(f"{self.prog}: {message}; see {self.prog} --help")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Accept any value: choices are only for help and completion."""

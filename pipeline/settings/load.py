@@ -17,7 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFun
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
 
 from pipeline.errors import ConfigError
-from pipeline.settings.flags import WIDTH, FlagParser, add_flags, refuse_old_flags, refuse_unknown_keys, usage_of
+from pipeline.settings.flags import (
+    WIDTH,
+    FlagParser,
+    UsageError,
+    add_flags,
+    refuse_old_flags,
+    refuse_unknown_keys,
+    usage_of,
+)
 
 S = TypeVar("S", bound="Settings")
 ENV_PREFIX = "CLIPSIEVE_"
@@ -84,9 +92,10 @@ def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> 
         source = fill_parser(parser, model, values)
         found = CliApp.run(source.settings_cls, cli_args=argv, cli_settings_source=source, **values)
         return model(**found.model_dump(by_alias=True))
-    except ConfigError as error:  # from the parser, or one of our validators, for example of a policy file
-        prefix = "" if str(error).startswith(f"clipsieve {verb}: ") else f"clipsieve {verb}: "
-        raise ConfigError(f"{prefix}{error}") from error
+    except UsageError:
+        raise
+    except ConfigError as error:  # from one of our validators, for example of a policy file
+        raise ConfigError(f"clipsieve {verb}: {error}") from error
     except ValidationError as error:
         raise ConfigError(explain(error, f"clipsieve {verb}")) from error
 
