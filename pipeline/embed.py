@@ -19,6 +19,7 @@ from pipeline.monitor.progress import Progress, Tick
 from pipeline.planning.extend import extend_plan
 from pipeline.planning.shards import shard_capacity
 from pipeline.settings.embed import EmbedSettings
+from pipeline.source.left_out import Kind, LeftOut
 from pipeline.source.listing import Listing, list_source
 from pipeline.store.layout import Store
 from pipeline.store.parts import refuse_taken_names
@@ -36,7 +37,9 @@ class EmbedReport:
     view: StoreView
     """The store after the run."""
 
-    num_ignored_files: int
+    left_out: LeftOut
+    """What the source holds that became no row: found while listing, and in the files of the store's shards."""
+
     summary: dict[str, Any]
     """Where this run's time went; see `bottleneck.summarize`."""
 
@@ -73,6 +76,11 @@ class EmbedReport:
     def failed(self) -> dict[str, int]:
         """Number of rows without an embedding, by status."""
         return sum_failed(self.markers)
+
+    @property
+    def num_ignored_files(self) -> int:
+        """Number of files without an image suffix."""
+        return self.left_out.counts.get(Kind.OTHER_SUFFIX, 0)
 
     @property
     def num_embedded(self) -> int:
@@ -126,7 +134,7 @@ def embed(
             meter.check_failures(progress, is_over=True)
             report = EmbedReport(
                 view=StoreView(store, view.record, view.committed | {m.ordinal: m for m in progress.finished}),
-                num_ignored_files=listing.num_ignored,
+                left_out=_left_out(listing, view, progress),
                 summary=_summary(view.record, progress, pool, elapsed_s),
                 start_s=start_s,
                 device=pool.report.device,
@@ -215,6 +223,13 @@ def _summary(record: StoreRecord, progress: Progress, pool: WorkerPool, elapsed_
     return summarize(progress.finished, elapsed_s, progress.num_workers, cpus, gpus, has_policy)
 
 
+def _left_out(listing: Listing, view: StoreView, progress: Progress) -> LeftOut:
+    left_out = LeftOut()
+    for part in (listing, *view.committed.values(), *progress.finished):
+        left_out.add_all(part.left_out)
+    return left_out
+
+
 def _warnings(pool: WorkerPool, progress: Progress, canary_floor: float) -> list[str]:
     warnings = [pool.report.warning] if pool.report.warning else []
     low = [marker for marker in progress.finished if marker.canary and marker.canary["median"] < canary_floor]
@@ -232,7 +247,12 @@ def _write_summary(report: EmbedReport, reporting: Reporting) -> None:
         return
     for warning in report.warnings:
         reporting.event("warning", text=warning)
-    totals = {"num_images": report.num_images, "num_ok": report.num_ok, "failed": report.failed}
+    totals = {
+        "num_images": report.num_images,
+        "num_ok": report.num_ok,
+        "failed": report.failed,
+        "left_out": report.left_out.model_dump(),
+    }
     last_run = {**report.summary, "start_s": report.start_s, "device": report.device, "warnings": report.warnings}
     write_sealed_json(report.store.summary_path, {"store": totals, "last_run": last_run})
     reporting.event("run_finished", num_images=report.num_embedded, elapsed_s=round(report.summary["elapsed_s"], 3))

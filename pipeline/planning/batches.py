@@ -4,13 +4,17 @@ from collections.abc import Iterator
 from itertools import islice
 
 from pipeline.source.entry import ImageEntry
-from pipeline.source.reading import read_file
+from pipeline.source.reading import ReadNotes, read_file
 from pipeline.store.layout import Store
 from pipeline.store.records import Shard, StoreRecord
 
 
-def batches_of(shard: Shard, record: StoreRecord, store: Store) -> Iterator[list[ImageEntry]]:
+def batches_of(
+    shard: Shard, record: StoreRecord, store: Store, notes: ReadNotes | None = None
+) -> Iterator[list[ImageEntry]]:
     """Yield the images of a shard in the batches they are encoded in.
+
+    `notes`, if given, are those of the shard's file, complete once the last batch is yielded.
 
     Raises:
         InputError: If the shard's file changed or is damaged.
@@ -20,6 +24,6 @@ def batches_of(shard: Shard, record: StoreRecord, store: Store) -> Iterator[list
     if shard.file is None:
         entries = store.entries_of(plan, shard)
     else:
-        entries = read_file(shard.file, plan.source, shard.start, shard.start + (shard.num_images or 0))
+        entries = read_file(shard.file, plan.source, shard.start, shard.start + (shard.num_images or 0), notes)
     while batch := list(islice(entries, record.batch_size)):
         yield batch

@@ -17,6 +17,7 @@ from pipeline.source.formats.captions import iterate_captions, join_captions
 from pipeline.source.formats.folder import no_image, walk_folder
 from pipeline.source.formats.table import LIST_SUFFIXES, read_list
 from pipeline.source.formats.text import as_text
+from pipeline.source.left_out import LeftOut
 from pipeline.source.sorting import Sorted
 
 Format = Literal["folder", "webdataset", "parquet", "list"]
@@ -32,7 +33,7 @@ class Listing:
     entries: Sorted[ImageEntry] | None = None
     captions: Sorted[tuple[str, str]] | None = None
     files: list[SourceFile] = field(default_factory=list)
-    num_ignored: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
     num_bytes: int = 0
 
     @property
@@ -87,29 +88,26 @@ def _list(source: Source, captions: Path | None) -> Listing:
     if source.format == "list":
         count = _Count(read_list(source))
         return Listing(source, entries=Sorted(count, _key), num_bytes=count.num_bytes)
-    count = _Count(walk_folder(location))
+    left_out = LeftOut()
+    count = _Count(walk_folder(location, left_out))
     listing = Sorted(count, _key)
     if not len(listing):
-        raise no_image(location, count.num_ignored)
+        raise no_image(location, left_out)
     pairs = Sorted(iterate_captions(captions), lambda pair: pair[0]) if captions else None
     if pairs is not None and not len(pairs):
         raise InputError(f"captions file {captions} is empty; expected one `key TAB caption` per line")
-    return Listing(source, listing, pairs, [], count.num_ignored, count.num_bytes)
+    return Listing(source, listing, pairs, [], left_out, count.num_bytes)
 
 
 class _Count:
-    """Iterates over entries and counts them."""
+    """Iterates over entries and adds up their bytes."""
 
-    def __init__(self, entries: Iterator[ImageEntry | None]) -> None:
+    def __init__(self, entries: Iterator[ImageEntry]) -> None:
         self._entries = entries
-        self.num_ignored = 0
         self.num_bytes = 0
 
     def __iter__(self) -> Iterator[ImageEntry]:
         for entry in self._entries:
-            if entry is None:
-                self.num_ignored += 1
-                continue
             self.num_bytes += entry.num_bytes
             yield entry
 

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from urllib.parse import unquote, unquote_to_bytes
 
 from pipeline.errors import InputError
@@ -10,13 +11,25 @@ from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import TooLarge, examine, read_bytes
 from pipeline.source.entry import ImageEntry, Source, SourceFile
 from pipeline.source.formats import parquet, webdataset
+from pipeline.source.left_out import LeftOut
 from pipeline.source.limits import MAX_FILE_BYTES
 
 _INSIDE = re.compile(r"#(?:member=(?P<member>[^#]+)|column=(?P<column>[^#&]+)&row=(?P<row>\d+))$")
 
 
-def read_file(file: SourceFile, source: Source, start: int, stop: int) -> Iterator[ImageEntry]:
+@dataclass(slots=True)
+class ReadNotes:
+    """What is known of a file besides its images, once it has been read."""
+
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+
+def read_file(
+    file: SourceFile, source: Source, start: int, stop: int, notes: ReadNotes | None = None
+) -> Iterator[ImageEntry]:
     """Yield the images of a tar, or of rows `start` to `stop` of a Parquet file, with their bytes.
+
+    `notes`, if given, are complete once the last image is yielded.
 
     Raises:
         InputError: If the file changed since it was planned, is damaged, or cannot be read.

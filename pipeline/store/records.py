@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.model.spec import EncoderSpec
 from pipeline.source.entry import Source, SourceFile
+from pipeline.source.left_out import LeftOut
 from pipeline.store.parts import SCHEMA_VERSION
 
 
@@ -131,6 +132,8 @@ class CommitMarker(BaseModel):
     """How often the device ran out of memory in this shard."""
     canary: dict[str, float] | None = None
     """Quantiles of the cosine between pruned and unpruned embeddings for a sample of its images."""
+    left_out: LeftOut = LeftOut()
+    """What the shard's file holds that became no row."""
     compaction: int = 0
     """How often its part was compacted."""
     num_removed: int = 0

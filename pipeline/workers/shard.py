@@ -16,6 +16,7 @@ from pipeline.model.encode import Encoder
 from pipeline.pixels.batch import DecodedBatch
 from pipeline.planning.batches import batches_of
 from pipeline.source.entry import ImageEntry, ImageResult
+from pipeline.source.reading import ReadNotes
 from pipeline.store.commit_markers import commit_shard
 from pipeline.store.layout import Store
 from pipeline.store.parts import part_table
@@ -55,7 +56,8 @@ def embed_shard(
     embeddings = [np.empty((0, record.encoder.embedding_dim), np.float32)]
     if canary:
         canary.summary()  # discard what an earlier, unfinished shard left
-    for batch in decode(batches_of(shard, record, store)):
+    notes = ReadNotes()
+    for batch in decode(batches_of(shard, record, store, notes)):
         account.lap("decode_wait_s")
         account.timings.decode_cpu_s += batch.cpu_s
         embeddings.append(encoder.encode(batch.pixels))
@@ -77,7 +79,8 @@ def embed_shard(
     )
     account.lap("write_s")
     fields = _identity(shard, record) | _counts(results) | account.fields()
-    return commit_shard(store, table, fields | {"canary": canary.summary() if canary else None})
+    found = {"canary": canary.summary() if canary else None, "left_out": notes.left_out}
+    return commit_shard(store, table, fields | found)
 
 
 def _identity(shard: Shard, record: StoreRecord) -> dict[str, Any]:

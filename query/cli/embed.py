@@ -41,6 +41,7 @@ def _results(report: "EmbedReport") -> dict[str, Any]:
         "store": str(report.store.root),
         "fingerprint": report.record.fingerprint,
         **{name: getattr(report, name) for name in names},
+        "left_out": report.left_out.model_dump(),
         "start_s": report.start_s,
         "device": report.device,
         "summary": report.summary,
@@ -50,8 +51,9 @@ def _results(report: "EmbedReport") -> dict[str, Any]:
 
 def _print_report(report: "EmbedReport") -> None:
     failed = ", ".join(f"{count} {status}" for status, count in report.failed.items())
-    ignored = f"; {report.num_ignored_files} other files ignored" if report.num_ignored_files else ""
-    print(f"{report.num_ok} of {report.num_images} images embedded{f', {failed}' if failed else ''}{ignored}")
+    print(f"{report.num_ok} of {report.num_images} images embedded{f', {failed}' if failed else ''}")
+    if report.left_out:
+        print(f"left out: {report.left_out.describe()}")
     if report.num_embedded:
         rate = report.images_per_second_end_to_end
         print(f"{rate:.1f} images/s end to end on {report.device}, after {report.start_s:.1f} s to start")

@@ -36,9 +36,9 @@ def test_the_same_stem_can_occur_twice(tmp_path):
 
 def test_other_files_are_counted_and_hidden_files_skipped(tmp_path):
     touch(tmp_path, "a.jpg", "notes.txt", "x/README", ".hidden.jpg", ".cache/b.jpg")
-    entries, num_ignored = list_images(tmp_path)
+    entries, left_out = list_images(tmp_path)
     assert [entry.key for entry in entries] == ["a.jpg"]
-    assert num_ignored == 2
+    assert left_out.counts == {"other_suffix": 2}
 
 
 def test_an_entry_has_uri_size_and_time(tmp_path, monkeypatch):

@@ -189,7 +189,7 @@ def test_sizes_are_counted(write, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"12345")
     os.mkfifo(tmp_path / "pipe.jpg")  # examined, never opened
     listing = list_source(Source(location=str(write("path\na.jpg\npipe.jpg\nnone.jpg\n")), format="auto"))
-    assert (listing.num_images, listing.num_bytes, listing.num_ignored) == (3, 5, 0)
+    assert (listing.num_images, listing.num_bytes, listing.left_out.counts) == (3, 5, {})
 
 
 @pytest.mark.parametrize(

@@ -321,7 +321,8 @@ def test_events_and_stats(run, folder):
     assert names == ["run_started", *["shard_committed"] * 3, "run_finished"]
     assert {event["shard"] for event in events if event["event"] == "shard_committed"} == {0, 1, 2}
     stats = json.loads((report.store.root / "stats.json").read_text())
-    assert stats["store"] == {"num_images": 6, "num_ok": 6, "failed": {}}
+    nothing = {"counts": {}, "names": {}}
+    assert stats["store"] == {"num_images": 6, "num_ok": 6, "failed": {}, "left_out": nothing}
     last = stats["last_run"]
     assert set(last["images_per_second"]) == {"end_to_end", "decode", "encode"}
     assert last["bound_by"] in ("decode", "transfer", "encode", "write")

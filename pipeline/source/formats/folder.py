@@ -15,6 +15,7 @@ from pipeline.source.access.location import walk
 from pipeline.source.access.naming import is_url, path_of, uri_of
 from pipeline.source.entry import ImageEntry
 from pipeline.source.formats.text import as_text
+from pipeline.source.left_out import Kind, LeftOut
 
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .avif .heic .heif .jp2".split()
@@ -26,46 +27,51 @@ def has_image_suffix(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def walk_folder(location: str) -> Iterator[ImageEntry | None]:
-    """Yield the images of a folder in no order, and None for each file ignored because of its suffix.
+def walk_folder(location: str, left_out: LeftOut) -> Iterator[ImageEntry]:
+    """Yield the images of a folder in no order, and count in `left_out` what is not an image.
 
     Raises:
         InputError: If the folder is missing or cannot be read.
     """
     if not is_url(location):
-        return _walk_disk(path_of(uri_of(location)))
-    root = location.rstrip("/")
-    return (
-        ImageEntry(name, f"{root}/{name}", found.num_bytes, found.mtime_ns) if has_image_suffix(name) else None
-        for name, found in walk(root)
-    )
+        return _walk_disk(path_of(uri_of(location)), left_out)
+    return _walk_remote(location.rstrip("/"), left_out)
 
 
-def list_images(folder: Path) -> tuple[list[ImageEntry], int]:
+def list_images(folder: Path) -> tuple[list[ImageEntry], LeftOut]:
     """List a local folder's images, sorted by key.
 
     Returns:
-        The entries, and the number of files ignored because of their suffix.
+        The entries, and what the folder holds besides them.
 
     Raises:
         InputError: If the folder is missing, cannot be read, or contains no images.
     """
-    found = list(_walk_disk(os.fspath(folder.absolute())))
-    entries = [entry for entry in found if entry]
+    left_out = LeftOut()
+    entries = sorted(_walk_disk(os.fspath(folder.absolute()), left_out), key=lambda entry: entry.key)
     if not entries:
-        raise no_image(str(folder), len(found))
-    return sorted(entries, key=lambda entry: entry.key), len(found) - len(entries)
+        raise no_image(str(folder), left_out)
+    return entries, left_out
 
 
-def no_image(location: str, num_ignored: int) -> InputError:
+def no_image(location: str, left_out: LeftOut) -> InputError:
     """The error for a folder without images."""
+    num_others = left_out.counts.get(Kind.OTHER_SUFFIX, 0)
     return InputError(
-        f"source {location} contains no images: none of its {num_ignored} files has a suffix of "
+        f"source {location} contains no images: none of its {num_others} files has a suffix of "
         f"{' '.join(sorted(IMAGE_SUFFIXES))}; pass a folder of images, or its tar, Parquet or list files"
     )
 
 
-def _walk_disk(root: str) -> Iterator[ImageEntry | None]:
+def _walk_remote(root: str, left_out: LeftOut) -> Iterator[ImageEntry]:
+    for name, found in walk(root):
+        if has_image_suffix(name):
+            yield ImageEntry(name, f"{root}/{name}", found.num_bytes, found.mtime_ns)
+        else:
+            left_out.add(Kind.OTHER_SUFFIX, name)
+
+
+def _walk_disk(root: str, left_out: LeftOut) -> Iterator[ImageEntry]:
     if not os.path.isdir(root):
         what = "is not a folder" if os.path.lexists(root) else "does not exist"
         raise InputError(f"source {root} {what}; pass a folder of images")
@@ -85,8 +91,10 @@ def _walk_disk(root: str) -> Iterator[ImageEntry | None]:
                         folders.append(f"{relative}{name}/")
                     elif item.is_symlink() and os.path.isdir(item.path):
                         continue
+                    elif has_image_suffix(name):
+                        yield _entry(item, key, uri)
                     else:
-                        yield _entry(item, key, uri) if has_image_suffix(name) else None
+                        left_out.add(Kind.OTHER_SUFFIX, key + as_text(name))
         except OSError as error:
             raise InputError(
                 f"cannot list {path.rstrip('/')}: {error.strerror}; fix its permissions or move it away"
