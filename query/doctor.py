@@ -5,6 +5,7 @@ import shutil
 from importlib import metadata
 from typing import Any, get_args
 
+from pipeline import __version__
 from pipeline.errors import ClipsieveError
 from pipeline.machine import cpu_features, cpu_name, num_cores
 from query.settings import DoctorSettings
@@ -21,14 +22,13 @@ def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
     """
     import torch
 
-    from indexer.files import faiss_build
     from pipeline.measure.parity import describe, generated_photos, parity_cosines
     from pipeline.model.device import pick_device, pick_precision
     from pipeline.model.load import load_model
     from pipeline.model.spec import DecoderName, ModelSource
     from pipeline.source.formats.folder import list_images
 
-    faiss = faiss_build()
+    faiss = _faiss()
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = pick_device(settings.device)
     precision = pick_precision(settings.precision, device)
@@ -46,7 +46,7 @@ def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
     decoded_on_device = "; with --decoder torchvision, some on the GPU" if device.type == "cuda" else ""
     return {
         "versions": {
-            "clipsieve": metadata.version("clipsieve"),
+            "clipsieve": __version__,
             "python": platform.python_version(),
             **{name: _version(name) for name in _PACKAGES},
             "faiss": f"{faiss['version']} ({_faiss_packages()})",
@@ -71,6 +71,14 @@ def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
             "index and search": "GPU" if faiss["gpus"] and settings.device != "cpu" else "CPU",
         },
     }
+
+
+def _faiss() -> dict[str, str | int]:
+    try:
+        from indexer.files import faiss_build
+    except ModuleNotFoundError:
+        return {"version": "missing", "compile_options": "none", "gpus": 0}
+    return faiss_build()
 
 
 def _version(name: str) -> str:

@@ -3,13 +3,27 @@
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
 from pipeline.model.spec import DeviceChoice, PrecisionChoice
 from pipeline.settings.load import OutputSettings, Settings
 from pipeline.settings.model import ModelSettings, PoliciesSettings, PolicySettings
 from pipeline.settings.workers import WorkerSettings
+
+BENCH_GPU_STEPS = (
+    "doctor",
+    "decoders",
+    "towers",
+    "kernels",
+    "attention",
+    "transfer",
+    "memory",
+    "faiss",
+    "end-to-end",
+    "tests",
+)
+"""The steps of `bench gpu`, in the order in which they run."""
 
 
 class SearchSettings(OutputSettings):
@@ -162,6 +176,58 @@ class BenchModelSettings(PoliciesSettings, OutputSettings):
 
     batches: int = Field(default=2, ge=1)
     """Forward passes per condition and round."""
+
+
+class BenchGpuSettings(OutputSettings):
+    """Measure everything that depends on a GPU: towers, decoders, transfers, memory, FAISS, embedding, tests."""
+
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("only",),
+        "how fast": ("device", "quick", "minutes"),
+        "safety": ("resume",),
+        "watching": ("markdown_file",),
+    }
+
+    only: str | None = None
+    """Steps to run, separated by commas. By default, all of them run: doctor, decoders, towers, kernels, attention,
+    transfer, memory, faiss, end-to-end, tests."""
+
+    device: DeviceChoice = "auto"
+    """Where to measure. auto uses a GPU if there is one."""
+
+    quick: bool = False
+    """Try every step on as little data as possible. The numbers then mean nothing."""
+
+    minutes: float | None = Field(default=None, gt=0.0)
+    """Stop after this many minutes. What does not fit into the time left is not started."""
+
+    resume: bool = False
+    """Continue the file of --json-file: keep what it measured, and run the rest."""
+
+    markdown_file: Path | None = None
+    """Write the tables to this Markdown file as well."""
+
+    @field_validator("only")
+    @classmethod
+    def _check_steps(cls, value: str | None) -> str | None:
+        for name in cls._names(value):
+            if name not in BENCH_GPU_STEPS:
+                raise ValueError(f"expected steps among {', '.join(BENCH_GPU_STEPS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_resume(self) -> "BenchGpuSettings":
+        if self.resume and self.json_file is None:
+            raise ValueError("resume = True: there is no file to continue; also give --json-file")
+        return self
+
+    def steps(self) -> list[str]:
+        """The steps to run."""
+        return self._names(self.only) or list(BENCH_GPU_STEPS)
+
+    @staticmethod
+    def _names(text: str | None) -> list[str]:
+        return [name for part in (text or "").split(",") if (name := part.strip())]
 
 
 class DemoSettings(OutputSettings):

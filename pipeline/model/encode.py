@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.errors import ClipsieveError
 from pipeline.model.device import device_name
+from pipeline.model.graphs import ReplayedForward
 from pipeline.model.load import DTYPES, LoadedModel, with_policy
 from pipeline.model.pruning.attach import OnCut, attach
 from pipeline.model.pruning.cost import gmacs_per_image, patches_per_block
@@ -77,6 +78,11 @@ class Encoder:
         self.tokens_kept = counts[-1] if counts else 0
         self.detach = attach(visual, policy, on_cut, loaded.summary_offsets_LD, counts)
         self._scaling = PixelScaling(preprocess, self.device, DTYPES[loaded.spec.precision])
+        self._replayed: ReplayedForward | None = None
+
+    def replay_graphs(self) -> None:
+        """Run batches of a shape that returns as a CUDA graph from now on. The encoder must be on a GPU."""
+        self._replayed = ReplayedForward(self._run)
 
     @torch.inference_mode()
     def encode(self, pixels_BHWC: np.ndarray | Tensor) -> np.ndarray:
@@ -113,6 +119,8 @@ class Encoder:
             ) from error
         self.micro_batch = (size + 1) // 2
         self.num_halvings += 1
+        if self._replayed:
+            self._replayed.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -129,6 +137,9 @@ class Encoder:
     @torch.inference_mode()
     def features(self, pixels_BHWC: Tensor) -> Tensor:
         """Run the image tower alone: uint8 pixels on the device to features [B, E] on the device, not normalised."""
+        return (self._replayed or self._run)(pixels_BHWC)
+
+    def _run(self, pixels_BHWC: Tensor) -> Tensor:
         return self._clip.encode_image(self._scaling(pixels_BHWC))
 
     @torch.inference_mode()

@@ -30,6 +30,7 @@ _METAVARS_OF_FIELDS = {
     "control": "PATH",
     "costs": "LIST",
     "key_prefix": "TEXT",
+    "only": "LIST",
     "pretrained": "TAG",
     "ray_address": "ADDRESS",
     "targets": "LIST",

@@ -6,7 +6,7 @@ from typing import Any, Protocol, cast
 GROUPS = {
     "make": ("demo", "embed", "adapt", "index"),
     "find": ("search", "inspect"),
-    "measure": ("evaluate", "bench model", "bench policies", "doctor"),
+    "measure": ("evaluate", "bench model", "bench policies", "bench gpu", "doctor"),
     "keep": ("verify", "delete", "compact"),
 }
 VERBS = (*(verb for verbs in GROUPS.values() for verb in verbs), "completion")

@@ -89,6 +89,15 @@ def test_search_is_exact_and_returns_row_ids(indexed):
     np.testing.assert_allclose(scores, np.take_along_axis(exact, order, axis=1), rtol=1e-5)
 
 
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same_as_the_cpu(indexed):
+    queries = np.random.default_rng(3).normal(size=(4, 8)).astype(np.float32)
+    on_cpu, on_gpu = (FlatSearcher(index_path(indexed), device) for device in ("cpu", "cuda"))
+    assert on_gpu.device == "gpu"
+    for found, expected in zip(on_gpu.search(queries, 6), on_cpu.search(queries, 6), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_failed_rows_are_not_in_the_index(indexed):
     ids, _ = _all_rows(indexed)
     assert len(ids) == 12

@@ -28,10 +28,7 @@ from tests.kit.pixels import encoded, pixels_and_results, preprocess
 
 ROTATED = Image.Exif()
 ROTATED[0x0112] = 6
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")),
-]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 FULL = {"subsampling": 0, "quality": 95}
 
 

@@ -1,0 +1,132 @@
+"""What the image towers compute on a GPU: the same as on a CPU, replayed as a graph or compiled, for every family."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.model.device import pick_device, pick_precision
+from pipeline.model.encode import Encoder, compile_tower, fastest_encoder, sharing_weights
+from pipeline.model.graphs import MAX_GRAPHS, ReplayedForward
+from pipeline.model.load import load_model
+from pipeline.model.pruning.attach import attach
+from pipeline.model.pruning.policy import named_policy
+from pipeline.model.spec import ModelSource
+from pipeline.model.towers.attention import attend
+from tests.kit.families import FAMILIES
+
+POLICIES = ["none", "lossless", "balanced", "fast", "reference"]
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def on_gpu():
+    return load_model(ModelSource(model="scenes"), "fp32", "cuda")
+
+
+@pytest.fixture(scope="module")
+def on_cpu():
+    return load_model(ModelSource(model="scenes"), "fp32", "cpu")
+
+
+@pytest.fixture(scope="module")
+def pixels(on_cpu):
+    size = on_cpu.spec.preprocess
+    shape = (24, size.height, size.width, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def features(tower, images):
+    output = tower(images)
+    return output[0] if isinstance(output, tuple) else output
+
+
+def cosines(some, others):
+    return (some * others).sum(axis=1)
+
+
+@pytest.mark.parametrize("policy", ["balanced", "reference"])
+@pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES.keys())
+@torch.no_grad()
+def test_every_family_computes_the_same_as_on_a_cpu(make, policy):
+    torch.manual_seed(5)
+    tower = make().eval()
+    images = torch.randn(3, 3, 32, 32)
+    attach(tower, named_policy(policy))
+    expected = features(tower, images)
+    torch.testing.assert_close(features(tower.cuda(), images.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_embeddings_equal_those_of_a_cpu(on_cpu, on_gpu, pixels, policy):
+    some, others = (
+        fastest_encoder(sharing_weights(loaded), named_policy(policy)).encode(pixels) for loaded in (on_cpu, on_gpu)
+    )
+    assert cosines(some, others).min() > 0.9999
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_precision_of_auto_is_near_full_precision(on_gpu, pixels, policy):
+    precision = pick_precision("auto", pick_device("cuda"))
+    assert precision in ("bf16", "fp16")
+    low = fastest_encoder(load_model(ModelSource(model="scenes"), precision, "cuda"), named_policy(policy))
+    full = fastest_encoder(sharing_weights(on_gpu), named_policy(policy))
+    assert cosines(low.encode(pixels), full.encode(pixels)).mean() > 0.98
+
+
+def test_texts_equal_those_of_a_cpu(on_cpu, on_gpu):
+    some, others = (
+        Encoder(sharing_weights(loaded), None).encode_texts(["a red circle"]) for loaded in (on_cpu, on_gpu)
+    )
+    assert cosines(some, others).min() > 0.9999
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_replayed_graph_gives_the_same_features_for_every_batch(on_gpu, pixels, policy):
+    plain, replayed = (Encoder(sharing_weights(on_gpu), named_policy(policy)) for _ in range(2))
+    replayed.replay_graphs()
+    for batch in (pixels[:8], pixels[8:16], pixels[16:], pixels[:5], pixels[:8]):
+        np.testing.assert_allclose(replayed.encode(batch), plain.encode(batch), atol=1e-5)
+
+
+def test_a_replayed_result_is_not_overwritten_by_the_next_one():
+    double = ReplayedForward(lambda x: 2 * x)
+    results = [double(torch.full((4,), float(value), device="cuda")) for value in range(5)]
+    assert [result[0].item() for result in results] == [0, 2, 4, 6, 8]
+    for size in range(1, 5 + MAX_GRAPHS):
+        assert [double(torch.ones(size, device="cuda")).sum().item() for _ in range(3)] == [2 * size] * 3
+
+
+@pytest.mark.parametrize("policy", ["none", "balanced"])
+def test_a_compiled_tower_gives_the_same_embeddings(on_gpu, pixels, policy):
+    plain, compiled = (sharing_weights(on_gpu) for _ in range(2))
+    compile_tower(compiled)
+    expected = Encoder(plain, named_policy(policy)).encode(pixels)
+    encoder = Encoder(compiled, named_policy(policy))
+    for _ in range(3):
+        np.testing.assert_allclose(encoder.encode(pixels), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [64, 72, 80])
+def test_weighted_attention_equals_that_of_a_cpu(dtype, width):
+    query, key, value = torch.randn(3, 2, 4, 50, width, generator=torch.Generator().manual_seed(0))
+    log_sizes = torch.rand(2, 50, generator=torch.Generator().manual_seed(1)) * 3
+    expected = attend(query, key, value, log_sizes)
+    found = attend(*(part.to("cuda", dtype) for part in (query, key, value)), log_sizes.cuda()).float().cpu()
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=1e-4 if dtype == torch.float32 else 0.05)
+
+
+def test_a_batch_that_does_not_fit_is_halved(on_gpu, pixels):
+    encoder = Encoder(sharing_weights(on_gpu), None)
+    expected = encoder.encode(pixels)
+    many = np.concatenate([pixels] * 40)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**28) / total)
+    try:
+        found = encoder.encode(many)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert encoder.num_halvings > 0
+    assert cosines(found, np.concatenate([expected] * 40)).min() > 0.9999
