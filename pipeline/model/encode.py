@@ -7,6 +7,7 @@ frozen: frozen parameters keep torch's matmul off its folded path), `torch.infer
 import copy
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,9 +81,9 @@ class Encoder:
         self._scaling = PixelScaling(preprocess, self.device, DTYPES[loaded.spec.precision])
         self._replayed: ReplayedForward | None = None
 
-    def replay_graphs(self) -> None:
-        """Run batches of a shape that returns as a CUDA graph from now on. The encoder must be on a GPU."""
-        self._replayed = ReplayedForward(self._run)
+    def replay_graphs(self, pool: Any = None) -> None:
+        """Run batches of a shape that returns as a CUDA graph from now on; see `ReplayedForward`. Needs a GPU."""
+        self._replayed = ReplayedForward(self._run, pool)
 
     @torch.inference_mode()
     def encode(self, pixels_BHWC: np.ndarray | Tensor) -> np.ndarray:

@@ -4,6 +4,7 @@ A pruned tower runs many small kernels. On a fast GPU, the CPU cannot launch the
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +20,16 @@ class ReplayedForward:
     The last batch of a collection has a shape of its own, which is not worth a capture.
     """
 
-    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
-        """Wrap `forward`, which must run on the GPU only and without reading values back."""
+    def __init__(self, forward: Callable[[Tensor], Tensor], pool: Any = None) -> None:
+        """Wrap a forward pass.
+
+        Args:
+            forward: Must run on the GPU only, without reading values back.
+            pool: Memory of the activations, from `torch.cuda.graph_pool_handle`. Several forward passes can share one
+                if they never run at the same time. By default, there is one for this forward pass.
+        """
         self._forward = forward
+        self._pool = pool
         self._seen: set[torch.Size] = set()
         self._graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
 
@@ -40,6 +48,7 @@ class ReplayedForward:
     def clear(self) -> None:
         """Forget all graphs, and free their memory."""
         self._graphs.clear()
+        self._pool = None
 
     def _capture(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         own_input = x.clone()
@@ -50,7 +59,9 @@ class ReplayedForward:
                 self._forward(own_input)
         torch.cuda.current_stream(x.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
+        # a result is copied before the next replay, so graphs may use each other's memory
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
         # thread_local: another thread loads the next batch meanwhile
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
             output = self._forward(own_input)
         return graph, own_input, output

@@ -10,7 +10,7 @@ from pipeline.errors import InputError
 from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import TooLarge, examine, read_bytes
 from pipeline.source.entry import ImageEntry, Source, SourceFile
-from pipeline.source.formats import parquet, webdataset
+from pipeline.source.formats import webdataset
 from pipeline.source.left_out import LeftOut
 from pipeline.source.limits import MAX_FILE_BYTES
 
@@ -44,6 +44,8 @@ def read_file(
         if source.format == "webdataset":
             yield from webdataset.read_tar(file, source)
         else:
+            from pipeline.source.formats import parquet  # brings pyarrow, which other sources do not need
+
             yield from parquet.read_rows(file, source, start, stop)
     except OSError as error:
         raise InputError(
@@ -66,6 +68,8 @@ def read_image(uri: str) -> bytes:
     file = uri[: inside.start()]
     if inside["member"]:
         return webdataset.read_member(file, os.fsdecode(unquote_to_bytes(inside["member"])))
+    from pipeline.source.formats import parquet
+
     data = parquet.read_cell(file, unquote(inside["column"]), int(inside["row"]))
     if len(data) > MAX_FILE_BYTES:
         raise TooLarge(f"{len(data)} bytes, the limit is {MAX_FILE_BYTES}")

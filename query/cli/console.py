@@ -3,14 +3,16 @@
 import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.durable.atomic import write_json
-from pipeline.monitor.progress import ProgressLine, Tick
 from pipeline.settings.load import OutputSettings
+
+if TYPE_CHECKING:
+    from pipeline.monitor.progress import ProgressLine, Tick
 
 
 def show(settings: OutputSettings, results: dict[str, Any], print_table: Callable[[], None]) -> None:
@@ -45,8 +47,10 @@ class Lines:
         for line in self._open.values():
             line.__exit__()
 
-    def __call__(self, name: str, tick: Tick) -> None:
+    def __call__(self, name: str, tick: "Tick") -> None:
         """Update the line of a condition."""
+        from pipeline.monitor.progress import ProgressLine  # brings pyarrow, which not every verb needs
+
         if name not in self._open:
             self.__exit__()
             self._open = {name: ProgressLine(name).__enter__()}

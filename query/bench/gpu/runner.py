@@ -76,8 +76,10 @@ class _Run:
         asked = self._settings.steps()
         deadline = started + 60 * self._settings.minutes if self._settings.minutes else float("inf")
         todo = [step for step in BENCH_GPU_STEPS if step in asked]
-        while todo:
+        while todo and time.time() < deadline:
             todo = self._in_one_process(todo, deadline)
+        for step in todo:
+            self._keep(step, step, [{"name": step, "status": "not run", "reason": "no time was left"}])
 
     def _in_one_process(self, steps: list[str], deadline: float) -> list[str]:
         """Run steps until all are done or the process ends; return those that are left."""
@@ -114,7 +116,8 @@ class _Run:
         if time.time() < deadline + _GRACE_S:
             reason = f"its process ended with exit code {process.exitcode}"
         self._keep(step, task, [{"name": task, "status": "failed", "reason": reason}])
-        return steps[steps.index(step) :]
+        steps = steps[steps.index(step) :]
+        return steps if is_heard else steps[1:]
 
     def _receive(self, connection: Connection, deadline: float) -> tuple[Any, ...] | None:
         """The next message; None if the process has ended, or has overrun the time limit."""

@@ -81,6 +81,7 @@ class _Tower:
         self._setup, self._model = setup, model
         self._batch_size = setup.scaled(256, 2)
         self._loaded: Any = None
+        self._pool: Any = None
         self._calls: dict[tuple[str, str], Callable[[], object]] = {}
         self._gmacs: dict[str, float] = {}
 
@@ -105,7 +106,7 @@ class _Tower:
 
     def release(self) -> None:
         """Free the memory of the model."""
-        self._loaded = None
+        self._loaded = self._pool = None
         self._calls.clear()
         torch._dynamo.reset()
 
@@ -142,7 +143,8 @@ class _Tower:
             encoder = Encoder(loaded, named_policy(name))
             self._gmacs[name] = encoder.gmacs
             if mode == "graph":
-                encoder.replay_graphs()
+                self._pool = self._pool or torch.cuda.graph_pool_handle()
+                encoder.replay_graphs(self._pool)
             on_device = torch.from_numpy(pixels).to(self._setup.device)
 
             def call() -> object:
