@@ -9,7 +9,7 @@ from query.cli.main import main
 
 LINES = [
     ("clipsieve em", {"embed"}),
-    ("clipsieve bench ", {"model", "policies"}),
+    ("clipsieve bench ", {"model", "policies", "gpu"}),
     ("clipsieve embed photos --precis", {"--precision"}),
     ("clipsieve embed photos --precision ", {"auto", "fp32", "bf16", "fp16"}),
     ("clipsieve bench model --device cu", {"cuda"}),

@@ -20,10 +20,11 @@ DEVICE = {
     "doctor",
     "bench model",
     "bench policies",
+    "bench gpu",
     "search",
     "verify",
 }
-PRECISION = DEVICE - {"search", "verify"}
+PRECISION = DEVICE - {"search", "verify", "bench gpu"}
 SHOWN = set(VERBS) - {"completion"}
 
 
