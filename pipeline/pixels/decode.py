@@ -2,23 +2,31 @@
 
 An image that fails becomes a result with a reason and a slot of zeros, so batches keep their shape. On RGB images,
 resizing and cropping match open_clip to the pixel. Other modes are converted to RGB first: alpha is dropped, 16-bit
-grey is scaled (not clipped), animations give their first frame, and EXIF rotation is applied.
+grey is scaled (not clipped), animations give their first frame, and EXIF rotation is applied. Only the pixels of a
+file must be undamaged: see `opening`.
 """
 
 import faulthandler
 import hashlib
-import io
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from pipeline.errors import SourceUnavailable, first_line
 from pipeline.model.spec import Preprocess
 from pipeline.pixels.batch import DecodedBatch
+from pipeline.pixels.formats import jpeg
+from pipeline.pixels.opening import (
+    load_if_pixels_are_whole,
+    open_image,
+    refusing_inner_images_above,
+    to_rgb,
+    why_undecodable,
+)
 from pipeline.pixels.resize import downscale_factor, fit
 from pipeline.source.access.location import TooLarge, reason_of
 from pipeline.source.entry import ImageEntry, ImageResult, Status
@@ -28,7 +36,6 @@ from pipeline.source.reading import read_image
 _DRAFT_MARGIN = 2
 _CHROMA_MARGIN = 8
 _MAX_DEVICE_PIXELS = 2**26
-_END_OF_JPEG = b"\xff\xd9"
 
 
 class _Rejected(Exception):
@@ -97,40 +104,58 @@ def _decode_into(
     is_left: Callable[[Image.Image, bytes, Preprocess], bool],
 ) -> tuple[ImageResult, bytes | None]:
     """Decode one image, or return its bytes for the device to decode."""
-    width = height = digest = left = None
+    known: dict[str, Any] = {}
+    data, left = b"", None
+
+    def load(version: bytes) -> Image.Image:
+        nonlocal left
+        image = open_image(version)
+        _refuse_large(image, preprocess, max_pixels, known)
+        if version is data and is_left(image, data, preprocess):
+            left = data
+            return image
+        return _loaded(image, preprocess, max_pixels, known)
+
     status, reason = Status.OK, None
     try:
         data = _bytes_of(entry)
-        digest = hashlib.sha256(data).hexdigest()
+        known["sha256"] = hashlib.sha256(data).hexdigest()
         with ending_this_process_after(timeout_s):
-            image = _open(data)
-            if max(image.size) >= 2**31:  # does not fit the int32 columns
-                raise _Rejected(Status.TOO_LARGE, _too_many_pixels(image, max_pixels))
-            width, height = image.size
-            if width * height > max_pixels:
-                raise _Rejected(Status.TOO_LARGE, _too_many_pixels(image, max_pixels))
-            _refuse_extreme_shape(image, preprocess)
-            if is_left(image, data, preprocess):
-                left = data
-            else:
-                draft_size = _draft(image, preprocess)
-                image = to_rgb(image)
-                if image.size != draft_size:  # rotated
-                    width, height = height, width
-                slot[:] = np.asarray(fit(image, preprocess, (width, height)))
+            image = load_if_pixels_are_whole(data, load)
+            if left is None:
+                slot[:] = np.asarray(fit(image, preprocess, (known["width"], known["height"])))
     except _Rejected as rejected:
         status, reason = rejected.args
     except SourceUnavailable:
         raise
+    except Image.DecompressionBombError as error:
+        status, reason = Status.TOO_LARGE, first_line(error)
     except Exception as error:  # Pillow's decoders raise many types; each fails only this image
-        status, reason = Status.UNDECODABLE, first_line(error)
+        status, reason = Status.UNDECODABLE, why_undecodable(data, error)
     if status != Status.OK:
         slot[:] = 0
-    return ImageResult.of(entry, status, reason, width=width, height=height, sha256=digest), left
+    return ImageResult.of(entry, status, reason, **known), left
 
 
-def _too_many_pixels(image: Image.Image, max_pixels: int) -> str:
-    return f"{image.width} x {image.height} pixels, the limit is {max_pixels}"
+def _refuse_large(image: Image.Image, preprocess: Preprocess, max_pixels: int, known: dict[str, Any]) -> None:
+    """Note the size of an opened image, if it fits the int32 columns. Refuse it if it is too large."""
+    if max(image.size) < 2**31:
+        known.update(width=image.width, height=image.height)
+    if max(image.size) >= 2**31 or image.width * image.height > max_pixels:
+        raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, the limit is {max_pixels}")
+    _refuse_extreme_shape(image, preprocess)
+
+
+def _loaded(image: Image.Image, preprocess: Preprocess, max_pixels: int, known: dict[str, Any]) -> Image.Image:
+    """Load an opened image, or a draft of it, as upright RGB, and correct its known size."""
+    draft_size = _draft(image, preprocess)
+    with refusing_inner_images_above(max_pixels):
+        image = to_rgb(image)
+    if image.size == draft_size[::-1] != draft_size:  # rotated
+        known.update(width=known["height"], height=known["width"])
+    elif image.size != draft_size:  # an icon whose directory was wrong
+        _refuse_large(image, preprocess, max_pixels, known)
+    return image
 
 
 def _suits_a_device(image: Image.Image, data: bytes, preprocess: Preprocess) -> bool:
@@ -141,7 +166,7 @@ def _suits_a_device(image: Image.Image, data: bytes, preprocess: Preprocess) -> 
     """
     if image.format != "JPEG" or image.mode != "RGB" or image.info.get("adobe_transform", 1) != 1:
         return False
-    if not data.endswith(_END_OF_JPEG) or image.width * image.height > _MAX_DEVICE_PIXELS:
+    if not data.endswith(jpeg.END) or image.width * image.height > _MAX_DEVICE_PIXELS:
         return False
     try:
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
@@ -165,56 +190,18 @@ def _draft(image: Image.Image, preprocess: Preprocess) -> tuple[int, int]:
     return image.size
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Load an opened image as upright RGB, whatever its mode."""
-    image.load()
-    with suppress(Exception):  # damaged EXIF data has no usable rotation, but the pixels are good
-        ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float32)
-        image = Image.fromarray((values / 257).clip(0, 255).round().astype(np.uint8))
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image))
-        scale = 255 if values.max() <= 1 else 1  # floats in [0, 1], or 8-bit values as floats
-        image = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")
-    return image if image.mode == "RGB" else image.convert("RGB")  # convert() copies
-
-
-def _open(data: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data), formats=_formats())
-    except Exception as error:
-        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else first_line(error)
-        raise _Rejected(Status.UNDECODABLE, f"{reason} ({len(data)} bytes)") from error
-
-
-@cache
-def _formats() -> list[str]:
-    """Formats that Pillow may open. The first call in a process configures Pillow."""
-    Image.MAX_IMAGE_PIXELS = None  # replaced by our own limit, which reports the image and its size
-    Image.init()
-    with suppress(ImportError):  # HEIC needs a plugin
-        from pillow_heif import register_heif_opener
-
-        register_heif_opener()
-    # PostScript is code, which Pillow would run in Ghostscript
-    return [name for name in Image.ID if name != "EPS"]
-
-
 def _refuse_extreme_shape(image: Image.Image, preprocess: Preprocess) -> None:
     # Scaling the short side of a 1 x 60,000 strip up to the target would give an image of gigabytes. The limit is not
     # --max-pixels, because a low value must not refuse small images that are scaled up to the tower's size.
     limit = DEFAULT_MAX_PIXELS
     scale = max(preprocess.height, preprocess.width) / min(image.size)
     if preprocess.resize_mode == "shortest" and image.width * image.height * scale**2 > limit:
-        raise _Rejected(Status.TOO_LARGE, f"{image.width} x {image.height} would exceed {limit} pixels when resized")
+        raise Image.DecompressionBombError(f"{image.width} x {image.height} would exceed {limit} pixels when resized")
 
 
 def open_rgb(uri: str) -> Image.Image:
     """Read, open and load one image as upright RGB. Raises whatever reading and Pillow raise."""
-    return to_rgb(_open(read_image(uri)))
+    return load_if_pixels_are_whole(read_image(uri), lambda data: to_rgb(open_image(data)))
 
 
 def _bytes_of(entry: ImageEntry) -> bytes:
