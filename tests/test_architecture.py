@@ -23,7 +23,13 @@ LEVELS = {
         ["embed", "dry_run", "adapt", "verify", "delete", "compact"],
     ],
     "pipeline.source": [["entry", "left_out", "limits"], ["access", "sorting"], ["formats"], ["listing", "reading"]],
-    "pipeline.pixels": [["formats", "batch", "read_ahead", "resize"], ["opening"], ["decode", "nvjpeg"], ["to_device"]],
+    "pipeline.pixels": [
+        ["formats", "batch", "read_ahead", "resize"],
+        ["missing_decoder"],
+        ["opening"],
+        ["decode", "nvjpeg"],
+        ["to_device"],
+    ],
     "pipeline.model": [
         ["towers"],
         ["pruning"],

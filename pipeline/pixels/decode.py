@@ -109,7 +109,7 @@ def _decode_into(
 
     def load(version: bytes) -> Image.Image:
         nonlocal left
-        image = open_image(version)
+        image = open_image(version, max_pixels)
         _refuse_large(image, preprocess, max_pixels, known)
         if version is data and is_left(image, data, preprocess):
             left = data

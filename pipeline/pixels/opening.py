@@ -2,22 +2,19 @@
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from warnings import filterwarnings
 
 import numpy as np
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageOps
 
 from pipeline.errors import first_line
 from pipeline.pixels.formats import boxes, gif, jpeg, jpeg_end, png, tiff, webp
+from pipeline.pixels.missing_decoder import has_pillow_heif, missing_decoder
+from pipeline.source.limits import DEFAULT_MAX_PIXELS
 
-_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
-_AVIF_BRANDS = {b"avif", b"avis"}
-_HEIF_BRANDS = {b"mif1", b"msf1"}
-_JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
-_OFFICIAL_PILLOW = "pip install --force-reinstall --only-binary :all: pillow"
-_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+_ICON = b"\0\0\1\0"
 
 
 def load_if_pixels_are_whole(data: bytes, load: Callable[[bytes], Image.Image]) -> Image.Image:
@@ -36,7 +33,7 @@ def load_if_pixels_are_whole(data: bytes, load: Callable[[bytes], Image.Image]) 
     """
     if data.startswith(png.SIGNATURE):
         return load(png.without_metadata(data))
-    if data.startswith(b"GIF8"):
+    if data.startswith(gif.SIGNATURE):
         return load(gif.without_damaged_extensions(data) or data)
     try:
         return _load_to_the_end(data, load)
@@ -66,23 +63,27 @@ def _load_to_the_end(data: bytes, load: Callable[[bytes], Image.Image]) -> Image
 
 
 def _without_metadata(data: bytes) -> bytes | None:
-    with suppress(IndexError):  # the file ends too early
-        if data.startswith(jpeg.START):
-            return jpeg.without_metadata(data)
-        if data.startswith(b"RIFF"):
-            return webp.without_metadata(data)
-        if data.startswith((b"II", b"MM")):
-            return tiff.without_metadata(data)
-        if data[4:8] == b"ftyp":
-            return boxes.without_items(data)
-        if data.startswith(_JPEG_2000):
-            return boxes.without_metadata(data)
-    return None
+    if data.startswith(jpeg.START):
+        return jpeg.without_metadata(data)
+    if data.startswith(webp.SIGNATURE):
+        return webp.without_metadata(data)
+    if data.startswith(tiff.SIGNATURES):
+        return tiff.without_metadata(data)
+    if data.startswith(boxes.JPEG_2000):
+        return boxes.without_metadata(data)
+    return boxes.without_items(data) if data.startswith(b"ftyp", 4) else None
 
 
-def open_image(data: bytes) -> Image.Image:
-    """Open a file without decoding its pixels. Raises whatever Pillow raises."""
-    return Image.open(io.BytesIO(data), formats=_formats())
+def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+    """Open a file without decoding its pixels; but Pillow decodes icons at once, so their images are limited here.
+
+    Raises:
+        Image.DecompressionBombError: If the image in an icon has more than `max_pixels`.
+        Exception: Whatever Pillow raises.
+    """
+    formats = _formats()
+    with refusing_inner_images_above(max_pixels) if data.startswith(_ICON) else nullcontext():
+        return Image.open(io.BytesIO(data), formats=formats)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -104,7 +105,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def refusing_inner_images_above(max_pixels: int) -> Iterator[None]:
-    """Raise DecompressionBombError if loading meets an image of more pixels than its file said (in icons)."""
+    """Raise DecompressionBombError if Pillow meets a larger image inside a file, as in an icon."""
     Image.MAX_IMAGE_PIXELS = max_pixels / 2  # Pillow warns above this, and refuses above twice this
     try:
         yield
@@ -120,7 +121,7 @@ def _formats() -> list[str]:
     Image.MAX_IMAGE_PIXELS = None  # replaced by our own limit, which reports the image and its size
     filterwarnings("ignore", module=r"PIL\.")  # about metadata; an image that fails says so in its row
     Image.init()
-    if _has_pillow_heif():
+    if has_pillow_heif():
         from pillow_heif import register_heif_opener
 
         register_heif_opener()
@@ -128,46 +129,10 @@ def _formats() -> list[str]:
     return [name for name in Image.ID if name != "EPS"]
 
 
-@cache
-def _has_pillow_heif() -> bool:
-    try:
-        import pillow_heif  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
 def why_undecodable(data: bytes, error: Exception) -> str:
     """The reason in the row of an image that could not be loaded, in one line."""
-    if missing := _missing_decoder(data, error):
+    if missing := missing_decoder(data, error):
         return missing
     if isinstance(error, Image.UnidentifiedImageError):
         return f"not an image ({len(data)} bytes)"
     return first_line(error)
-
-
-def _missing_decoder(data: bytes, error: Exception) -> str | None:
-    """What to install to read this kind of file, None if its decoder is there or the kind is unknown."""
-    known = set(features.get_supported())
-    brands = _brands_of(data)
-    if brands & _AVIF_BRANDS:
-        return None if "avif" in known else 'AVIF image, and this Pillow has no AVIF: pip install "pillow>=11.3"'
-    if brands & (_HEIC_BRANDS | _HEIF_BRANDS):
-        return None if _has_pillow_heif() else "HEIC image, and pillow-heif is missing: pip install pillow-heif"
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP" and "webp" not in known:
-        return f"WebP image, and this Pillow has no WebP: {_OFFICIAL_PILLOW}"
-    if data.startswith(_JPEG_2000) and "jpg_2000" not in known:
-        return f"JPEG 2000 image, and this Pillow has no JPEG 2000: {_OFFICIAL_PILLOW}"
-    if "decoder libtiff not available" in str(error):
-        return f"compressed TIFF, and this Pillow has no libtiff: {_OFFICIAL_PILLOW}"
-    if data.startswith(_JPEG_XL):
-        return "JPEG XL image, a format that is not supported; convert it to PNG or JPEG"
-    return None
-
-
-def _brands_of(data: bytes) -> set[bytes]:
-    """What a HEIF or AVIF says it is; empty for other files."""
-    if data[4:8] != b"ftyp":
-        return set()
-    end = min(int.from_bytes(data[:4], "big"), 1024)
-    return {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}

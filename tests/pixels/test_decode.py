@@ -16,7 +16,8 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.model.spec import Preprocess
-from pipeline.pixels.decode import decode_batch, to_rgb
+from pipeline.pixels.decode import decode_batch
+from pipeline.pixels.opening import to_rgb
 from pipeline.pixels.resize import fit
 from pipeline.source.entry import ImageEntry
 from pipeline.source.formats.folder import list_images
@@ -213,6 +214,33 @@ def test_a_low_pixel_limit_does_not_refuse_images_smaller_than_the_tower(decode,
 def test_a_side_that_does_not_fit_the_columns(decode, side):
     pixels, record = decode("x.ppm", b"P6\n%d 1\n255\n" % side)
     assert_failed(pixels, record, "too_large", f"{side} x 1 pixels, the limit is")
+    assert (record.width, record.height) == (None, None)
+
+
+def icon(image, width, height):
+    """A file of one icon, whose directory has the given size."""
+    data = encoded(image, "PNG")
+    return struct.pack("<3H4B2H2I", 0, 1, 1, width, height, 0, 0, 1, 32, len(data), 22) + data
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")  # as in a decode task
+def test_an_icon_whose_directory_is_wrong(decode, make_image):
+    pixels, record = decode("x.ico", icon(make_image(60, 40), 16, 32))
+    assert (record.status, record.width, record.height) == ("ok", 60, 40)
+    np.testing.assert_array_equal(pixels, np.asarray(fit(make_image(60, 40), preprocess())))
+    data = icon(make_image(60, 40), 16, 16)
+    assert decode("x.ico", data, max_pixels=2400)[1].status == "ok"
+    pixels, record = decode("x.ico", data, max_pixels=2399)
+    assert_failed(pixels, record, "too_large", "an image inside it has more than 2399 pixels")
+
+
+@pytest.mark.parametrize(("width", "height"), [(2**40, 5), (2**63, 2**63), (2**64 - 1, 1)])
+def test_a_size_that_fits_no_column(decode, width, height):
+    values = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 279: 8}
+    tags = b"".join(struct.pack("<HHQQ", tag, 16, 1, value) for tag, value in values.items())
+    data = b"II" + struct.pack("<HHHQQ", 43, 8, 0, 16, len(values)) + tags + bytes(8)  # a BigTIFF
+    pixels, record = decode("x.tif", data)
+    assert_failed(pixels, record, "too_large", f"{width} x {height} pixels, the limit is")
     assert (record.width, record.height) == (None, None)
 
 

@@ -4,9 +4,10 @@ import re
 
 from pipeline.pixels.formats.spans import joined
 
+JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _ITEM_KINDS = re.compile(rb"infe(?:\x02...(?:..)|\x03...(?:....))..(Exif|mime|uri )", re.DOTALL)
 _UNUSED = b"skip"
-_PIXELS_2000 = (b"jP  ", b"ftyp", b"jp2h", b"jp2c")
+_HEADERS_2000 = (b"jP  ", b"ftyp", b"jp2h")
 _CODESTREAM = b"jp2c\xff\x4f\xff\x51"
 _RESOLUTION = b"res "
 
@@ -26,8 +27,8 @@ def without_metadata(data: bytes) -> bytes | None:
     parts, position = [], 0
     while position < len(data):
         name, content, end = _box_at(data, position)
-        if name == b"jp2c" or name not in _PIXELS_2000:
-            # go straight to the pixels; a damaged length of the box before them does not matter
+        if name not in _HEADERS_2000:
+            # go straight to the pixels, past boxes whose length may be wrong
             found = data.find(_CODESTREAM, position)
             return None if found < 4 else b"".join([*parts, joined(data, [(found - 4, len(data))])])
         parts.append(_without_resolution(data, position, content, end) if name == b"jp2h" else data[position:end])

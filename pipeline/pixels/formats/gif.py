@@ -1,5 +1,6 @@
 """GIF: a screen, then blocks: images and extensions, each with data in sub-blocks of up to 255 bytes."""
 
+SIGNATURE = b"GIF8"
 _SCREEN_END = 13
 _IMAGE, _EXTENSION, _END = b",", b"!", b";"
 _CONTROL = 0xF9

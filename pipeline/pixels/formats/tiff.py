@@ -1,5 +1,6 @@
 """TIFF: a header that points to a directory of tags; some tags point to data elsewhere in the file."""
 
+SIGNATURES = (b"II", b"MM")
 _PIXEL_TAGS = frozenset(
     # size, bits, compression, colour, fill order, strips, planes, CCITT options, predictor, palette, tiles
     {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325}
@@ -11,10 +12,8 @@ _ORIENTATION, _SHORT = 274, 3
 
 def without_metadata(data: bytes) -> bytes | None:
     """The TIFF with only the tags of its first image that decide its pixels and rotation. Data stays where it is."""
-    order = {b"II": "little", b"MM": "big"}.get(data[:2])
-    is_big = order is not None and int.from_bytes(data[2:4], order) == 43
-    if order is None:
-        return None
+    order = "little" if data.startswith(b"II") else "big"
+    is_big = int.from_bytes(data[2:4], order) == 43
     pointer_at, pointer_size, count_size, entry_size = (8, 8, 8, 20) if is_big else (4, 4, 2, 12)
 
     def number(at: int, size: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+SIGNATURE = b"RIFF"
 _HEAD = 12  # RIFF, length, WEBP
 _PIXELS = (b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L")
 _METADATA = (b"ICCP", b"EXIF", b"XMP ")
@@ -30,10 +31,17 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         name = data[position : position + 4]
         length = int.from_bytes(data[position + 4 : position + 8], "little")
         end, following = position + 8 + length, position + 8 + length + length % 2
-        is_sound = end <= len(data) and data[following : following + 4] in (*_PIXELS, *_METADATA, b"")
-        if name in _PIXELS or (name == b"EXIF" and is_sound):
+        if name in _PIXELS:
+            if end > len(data):
+                return  # the frame is not whole
             yield name, data[position + 8 : end]
-        position = following if name in _PIXELS or is_sound else _next_pixels(data, position + 4)
+            position = following
+            continue
+        next_pixels = _next_pixels(data, position + 4)
+        is_sound = end <= next_pixels and data[following : following + 4] in (*_PIXELS, *_METADATA, b"")
+        if name == b"EXIF" and is_sound:
+            yield name, data[position + 8 : end]
+        position = following if is_sound else next_pixels
 
 
 def _next_pixels(data: bytes, start: int) -> int:
