@@ -159,14 +159,16 @@ def _loaded(image: Image.Image, preprocess: Preprocess, max_pixels: int, known: 
 
 
 def _suits_a_device(image: Image.Image, data: bytes, preprocess: Preprocess) -> bool:
-    """Whether a device decodes the image to Pillow's pixels: true for upright, complete RGB JPEGs.
+    """Whether a device decodes the image to Pillow's pixels: true for upright, complete, undamaged RGB JPEGs.
 
     Where chroma is stored at half size, nvJPEG as torchvision runs it repeats values, but libjpeg interpolates. That
     shifts embeddings (cosines down to 0.978) unless resizing hides the difference.
     """
     if image.format != "JPEG" or image.mode != "RGB" or image.info.get("adobe_transform", 1) != 1:
         return False
-    if not data.endswith(jpeg.END) or image.width * image.height > _MAX_DEVICE_PIXELS:
+    if not data.endswith(jpeg.END) or not jpeg.has_whole_header(data):
+        return False
+    if image.width * image.height > _MAX_DEVICE_PIXELS:
         return False
     try:
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:

@@ -1,5 +1,6 @@
 """JPEGs decoded on the encoder's device: which ones, to which pixels, and what happens to those it refuses."""
 
+import hashlib
 import io
 import shutil
 from dataclasses import replace
@@ -24,6 +25,7 @@ from pipeline.settings.embed import EmbedSettings
 from pipeline.source.entry import ImageEntry
 from pipeline.source.formats.folder import list_images
 from pipeline.store.parts import embeddings_of, read_part
+from tests.kit.containers import jpeg_segment, jpeg_with
 from tests.kit.pixels import encoded, pixels_and_results, preprocess
 
 ROTATED = Image.Exif()
@@ -154,6 +156,29 @@ def test_a_refused_jpeg_affects_no_other_image(make_image, tiny_model, device):
     for slot in (0, 2, 3, 4):
         alone = decode_for(encoder, entries[slot : slot + 1]).pixels
         assert torch.equal(alone[0], pixels[slot])
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")  # as in a decode task
+@pytest.mark.parametrize("device", DEVICES)
+def test_damaged_metadata_costs_no_image(make_image, tiny_model, device):
+    encoder = Encoder(load_model(ModelSource(model=tiny_model, decoder="torchvision"), "fp32", device), None)
+    image = make_image(50, 40)
+    preview = encoded(make_image(20, 16), "JPEG")
+    segments = [
+        jpeg_segment(0xE2, b"ICC_PROFILE\0"),
+        jpeg_segment(0xE1, b"Exif\0\0MM\0*"),
+        jpeg_segment(0xE5, bytes(60), 40),
+        jpeg_segment(0xE5, bytes(60), 200),
+        jpeg_segment(0xE1, b"Exif\0\0" + bytes(50) + preview, 40),
+        jpeg_segment(0xE1, b"Exif\0\0" + bytes(50) + preview, 80 + len(preview)),
+    ]
+    files = [encoded(image, "JPEG", **FULL), *(jpeg_with(image, segment, **FULL) for segment in segments)]
+    entries = [entry_of(data, str(number)) for number, data in enumerate(files)]
+    batch = decode_for(encoder, entries)
+    assert [record.status for record in batch.results] == ["ok"] * 7
+    assert [record.sha256 for record in batch.results] == [hashlib.sha256(data).hexdigest() for data in files]
+    good, *others = batch.pixels.cpu().numpy().astype(np.int16)
+    assert np.abs(np.stack(others) - good).max() <= 3  # some were decoded by Pillow
 
 
 def test_large_jpegs_are_decoded_a_few_at_a_time(make_image, encoder, monkeypatch):

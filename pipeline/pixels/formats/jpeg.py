@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 
 from pipeline.pixels.formats.spans import Span, joined
 
 START = b"\xff\xd8"
 END = b"\xff\xd9"
 END_MARKER, SCAN = 0xD9, 0xDA
+_START_OF_SCAN = b"\xff\xda"
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD})
 _QUANTIZATION, _ADOBE, _JFIF, _APP1 = 0xDB, 0xEE, 0xE0, 0xE1
@@ -36,14 +38,25 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             position = following.start() if following else None
 
 
+def has_whole_header(data: bytes) -> bool:
+    """Whether all segments up to the first scan are sound, and none that decides the pixels is missing."""
+    header = list(takewhile(lambda segment: segment[0] != SCAN, segments(data)))
+    end = header[-1][2] if header else len(data)
+    return data.startswith(_START_OF_SCAN, end) and _has_tables({marker for marker, _, _ in header})
+
+
 def without_metadata(data: bytes) -> bytes | None:
     """The JPEG with only its tables and scans, what decides its colours (JFIF, Adobe), and its rotation."""
     found = _needed(data, len(START))
-    markers = {data[begin + 1] for begin, _ in found or []}
-    if not (markers & FRAMES and _QUANTIZATION in markers):  # they are inside a segment whose length is wrong
+    if found is None or not _has_tables({data[begin + 1] for begin, _ in found}):
+        # they are inside a segment whose length is wrong
         start = _resume(data, len(START) + 1)
         found = _needed(data, start) if start else None
     return joined(data, [(0, len(START)), *found]) if found else None
+
+
+def _has_tables(markers: set[int]) -> bool:
+    return bool(markers & FRAMES) and _QUANTIZATION in markers
 
 
 def _needed(data: bytes, position: int) -> list[Span] | None:
