@@ -54,7 +54,7 @@ def bench_policies(
     labels = np.array([number for number, entry in enumerate(entries) for _ in captions[entry.key]])
     text_vectors = text_encoder(models.loaded(None).spec).encode_texts(texts)
     images = np.arange(len(entries))
-    encoders, results = {}, []
+    encoders, results = [], []  # known by their places: series and policies may share names
     for number, point in enumerate(points):
         encoder = Encoder(sharing_weights(models.loaded(point.image_size)), point.policy)
         vectors = _encode(encoder, models.pixels(point.image_size), models.batch_size)
@@ -65,13 +65,13 @@ def bench_policies(
         policy = point.policy.model_dump() if point.policy else None
         results.append({"series": point.series, "name": point.name, "policy": policy, "image_size": point.image_size})
         results[-1] |= {"metrics": recall_metrics(ranks), "gmacs": encoder.gmacs}
-        encoders[f"{point.series}: {point.name}"] = (encoder, point.image_size)
+        encoders.append((encoder, point.image_size))
         on_tick("policies", Tick(number + 1, len(points), 0, 0.0))
     rates = _rates(encoders, models, settings)
-    medians, first = median_rates(rates), next(iter(rates))
-    for name, result in zip(rates, results, strict=True):
-        result["images_per_second"] = medians[name]
-        result["measured"] = median_speedup(rates, name, first)
+    medians = median_rates(rates)
+    for place, result in enumerate(results):
+        result["images_per_second"] = medians[place]
+        result["measured"] = median_speedup(rates, place, 0)
         result["theoretical"] = results[0]["gmacs"] / result["gmacs"]
     return {
         "dataset": settings.images.absolute().name,
@@ -142,9 +142,9 @@ def _encode(encoder: Encoder, pixels: np.ndarray, batch_size: int) -> np.ndarray
 
 
 def _rates(
-    encoders: dict[str, tuple[Encoder, int | None]], models: _Models, settings: BenchPoliciesSettings
-) -> dict[str, list[float]]:
+    encoders: list[tuple[Encoder, int | None]], models: _Models, settings: BenchPoliciesSettings
+) -> dict[int, list[float]]:
     timed = {
-        name: (encoder, models.pixels(size)[: settings.bench_images]) for name, (encoder, size) in encoders.items()
+        place: (encoder, models.pixels(size)[: settings.bench_images]) for place, (encoder, size) in enumerate(encoders)
     }
     return images_per_second(timed, models.batch_size, settings.rounds)
