@@ -71,18 +71,20 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
                 )
                 for condition in conditions
             }
-        warning = next((report.warnings[0] for report in reports.values() if report.warnings), None)
-        if warning:  # no policy was asked for, and this tower cannot be pruned
+        warnings = list(dict.fromkeys(text for report in reports.values() for text in report.warnings))
+        if any(condition.policy and not reports[condition.name].record.encoder.policy for condition in conditions):
+            # no policy was asked for, and this tower cannot be pruned
             conditions, reports = conditions[:1], {UNPRUNED: reports[UNPRUNED]}
         bench_entries = entries[: settings.bench_images]
         rates = _tower_rates(bench_entries, conditions, reports[UNPRUNED].record, settings.device)
-        answers = answer(reports, captions)
+        answers = answer(reports, captions, {entry.key for entry in entries}, on_tick)
     results = {
         "dataset": settings.images.absolute().name,
         "model": settings.model,
         "pretrained": settings.pretrained,
         **answers.counts,
-        "warning": warning,
+        "warning": next(iter(warnings), None),
+        "warnings": [*warnings, *answers.warnings],
         "conditions": [_condition_results(condition, reports, rates, answers) for condition in conditions],
         "environment": _environment(reports[UNPRUNED]),
     }

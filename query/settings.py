@@ -1,5 +1,6 @@
 """Settings of the verbs that search and measure, and of `completion`."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -25,6 +26,19 @@ BENCH_GPU_STEPS = (
 )
 """The steps of `bench gpu`, in the order in which they run."""
 
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""Formats of pictures, by suffix, as Pillow calls them."""
+
+PLOTS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".pdf": "pdf", ".svg": "svg"}
+"""Formats of plots, by suffix, as matplotlib calls them."""
+
+
+def _in_format(path: Path | None, formats: Collection[str]) -> Path | None:
+    """Refuse a suffix of an unknown format. A name without one gives a PNG."""
+    if path and path.suffix and path.suffix.lower() not in formats:
+        raise ValueError(f"expected a name that ends in one of {' '.join(formats)}")
+    return path
+
 
 class SearchSettings(OutputSettings):
     """Find the images of a store that best match a text."""
@@ -35,6 +49,8 @@ class SearchSettings(OutputSettings):
         "safety": ("partial",),
         "watching": ("sheet",),
     }
+
+    OUTPUTS: ClassVar[dict[str, str]] = {"sheet": "file"}
 
     store: CliPositionalArg[Path]
     """Indexed store."""
@@ -52,7 +68,12 @@ class SearchSettings(OutputSettings):
     """Search an index that does not cover the whole store."""
 
     sheet: Path | None = None
-    """Write a contact sheet of the hits to this PNG."""
+    """Write a contact sheet of the hits to this picture: .png, .jpg or .webp."""
+
+    @field_validator("sheet")
+    @classmethod
+    def _check_sheet(cls, path: Path | None) -> Path | None:
+        return _in_format(path, PICTURES)
 
 
 class EvaluateSettings(WorkerSettings, PoliciesSettings, OutputSettings):
@@ -63,6 +84,8 @@ class EvaluateSettings(WorkerSettings, PoliciesSettings, OutputSettings):
         "how good": ("control",),
         "how fast": ("bench_images",),
     }
+
+    OUTPUTS: ClassVar[dict[str, str]] = {"out": "folder"}
 
     images: Path
     """Folder of images. All of them are in the gallery."""
@@ -93,6 +116,8 @@ class BenchPoliciesSettings(ModelSettings, OutputSettings):
         "how fast": ("device", "batch_size", "bench_images", "rounds"),
         "watching": ("plot",),
     }
+
+    OUTPUTS: ClassVar[dict[str, str]] = {"plot": "file"}
 
     grid: CliPositionalArg[Path]
     """YAML file that lists series of policies; see configs/bench/grids/."""
@@ -125,7 +150,13 @@ class BenchPoliciesSettings(ModelSettings, OutputSettings):
     """Number of timed rounds, after a warm-up round. Each round runs every policy."""
 
     plot: Path | None = None
-    """Plot recall against measured speed-up to this PNG. Needs matplotlib: pip install "clipsieve[plot]"."""
+    """Plot recall against measured speed-up to this file: .png, .jpg, .webp, .pdf or .svg. Needs matplotlib:
+    pip install "clipsieve[plot]"."""
+
+    @field_validator("plot")
+    @classmethod
+    def _check_plot(cls, path: Path | None) -> Path | None:
+        return _in_format(path, PLOTS)
 
 
 class InspectSettings(PolicySettings, OutputSettings):
@@ -137,11 +168,13 @@ class InspectSettings(PolicySettings, OutputSettings):
         "how fast": ("device",),
     }
 
+    OUTPUTS: ClassVar[dict[str, str]] = {"picture": "file"}
+
     image: Path | None = None
     """Photo to show the kept patches on."""
 
     picture: Path = Path("kept.png")
-    """PNG to write the kept patches to, if --image is given."""
+    """Picture to write the kept patches to, if --image is given: .png, .jpg or .webp."""
 
     precision: PrecisionChoice = "fp32"
     """Number format of weights and activations. The table does not depend on it; the kept patches may. auto picks the
@@ -149,6 +182,15 @@ class InspectSettings(PolicySettings, OutputSettings):
 
     device: DeviceChoice = "auto"
     """Where to run. auto uses a GPU if there is one."""
+
+    @field_validator("picture")
+    @classmethod
+    def _check_picture(cls, path: Path) -> Path | None:
+        return _in_format(path, PICTURES)
+
+    def writes(self, name: str) -> bool:
+        """Whether an output is written: the picture only if there is an image."""
+        return name != "picture" or self.image is not None
 
 
 class BenchModelSettings(PoliciesSettings, OutputSettings):
@@ -259,17 +301,14 @@ class DemoSettings(OutputSettings):
     """Ray cluster to join. Unless this or RAY_ADDRESS is given, Ray starts on this machine."""
 
 
-class DoctorSettings(OutputSettings):
+class DoctorSettings(ModelSettings, OutputSettings):
     """Show versions, hardware, and what will run where."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("model", "images"),
+        "what": ("images",),
         "how good": ("precision",),
         "how fast": ("device",),
     }
-
-    model: str = "scenes"
-    """Model to try to load."""
 
     images: Path | None = None
     """Folder of photos to compare the preprocessing with open_clip's own on. By default, a few are generated."""

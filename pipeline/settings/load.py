@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
 
+from pipeline.durable.outputs import refuse_unwritable_file, refuse_unwritable_folder
 from pipeline.errors import ConfigError
 from pipeline.settings.flags import (
     WIDTH,
@@ -38,14 +39,22 @@ class Settings(BaseModel):
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"other": ("config",)}
     """The `--help` group of each field of this class; see `pipeline.settings.flags`."""
 
+    OUTPUTS: ClassVar[dict[str, str]] = {}
+    """The fields of this class that name a `file` or a `folder` to write. They are checked before the work."""
+
     config: Path | None = None
     """YAML file with any of these settings. Flags and environment variables override it."""
+
+    def writes(self, name: str) -> bool:
+        """Whether an output that has a path is written with these settings."""
+        return True
 
 
 class OutputSettings(Settings):
     """How a verb outputs its results: shared by every verb that prints any."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"watching": ("as_json", "json_file")}
+    OUTPUTS: ClassVar[dict[str, str]] = {"json_file": "file"}
 
     as_json: bool = Field(default=False, alias="json")
     """Print the results as JSON. Nothing else goes to standard output."""
@@ -134,6 +143,28 @@ def fill_parser(
     source = CliSettingsSource(Sources, root_parser=parser, add_argument_method=collect)
     add_flags(parser, model, flags, given)
     return source
+
+
+def refuse_unwritable_outputs(settings: Settings) -> None:
+    """Check that everything a verb will write can be written.
+
+    Raises:
+        StoreError: If an output cannot be written.
+        ConfigError: If two outputs have the same path.
+    """
+    outputs: dict[str, str] = {}
+    for kind in type(settings).__mro__:
+        outputs = {**vars(kind).get("OUTPUTS", {}), **outputs}
+    flags: dict[Path, str] = {}
+    for name in sorted(outputs):
+        path, flag = getattr(settings, name), f"--{name.replace('_', '-')}"
+        if path is None or not settings.writes(name):
+            continue
+        if path.absolute() in flags:
+            raise ConfigError(f"{flags[path.absolute()]} and {flag} are both {path}; give each its own")
+        flags[path.absolute()] = flag
+        check = refuse_unwritable_file if outputs[name] == "file" else refuse_unwritable_folder
+        check(path, flag)
 
 
 def explain(error: ValidationError, where: str, advice: str | None = None) -> str:

@@ -135,6 +135,25 @@ class Decoder:
                 yield waiting.pop(0).result()
         yield from (future.result() for future in waiting)
 
+    def refuse_few(self) -> None:
+        """Decode images until there are enough to train and validate on.
+
+        Raises:
+            InputError: If too few images can be decoded. The message names the first that cannot.
+        """
+        count, bad = 0, None
+        rows_N = np.arange(len(self._examples.entries))
+        batches = (Batch(rows_N[first : first + MIN_IMAGES]) for first in range(0, len(rows_N), MIN_IMAGES))
+        for decoded in self.ahead(batches):
+            count += int(decoded.is_ok_B.sum())
+            bad = bad or decoded.first_failed()
+            if count >= MIN_IMAGES:
+                return
+        raise InputError(
+            f"only {count} of {len(rows_N)} images can be decoded ({bad.key}: {bad.error}): training and validation "
+            f"need at least {MIN_IMAGES}; fix the data, or add more"
+        )
+
     def _decode(self, batch: Batch) -> DecodedBatch:
         decoded = decode_batch([self._examples.entries[row] for row in batch.rows_B], self._preprocess)
         pixels_BHWC = decoded.pixels

@@ -44,15 +44,13 @@ def bench_policies(
         InputError: If captions and images do not match, or an image cannot be decoded.
     """
     points = [Point(UNPRUNED, UNPRUNED, None), *read_grid(settings.grid)]
-    captions = read_captions(settings.captions)
-    entries = with_captions(list_images(settings.images)[0], captions)
-    entries = [entry for entry in entries if entry.key in captions]
-    if settings.num_images and settings.num_images < len(entries):
-        entries = random.Random(settings.seed).sample(entries, settings.num_images)
+    entries, captions = _captioned(settings)
     models = _Models(settings, entries)
     texts = [text for entry in entries for text in captions[entry.key]]
     labels = np.array([number for number, entry in enumerate(entries) for _ in captions[entry.key]])
-    text_vectors = text_encoder(models.loaded(None).spec).encode_texts(texts)
+    reader = text_encoder(models.loaded(None).spec)
+    num_cut, warnings = reader.tokenize.count_cut(texts, "caption", "captions")
+    text_vectors = reader.encode_texts(texts)
     images = np.arange(len(entries))
     encoders, results = [], []  # known by their places: series and policies may share names
     for number, point in enumerate(points):
@@ -78,6 +76,8 @@ def bench_policies(
         "model": settings.model,
         "num_images": len(entries),
         "num_captions": len(texts),
+        "num_cut_captions": num_cut,
+        "warnings": warnings,
         "points": results,
         "at_equal_speed": at_equal_speed(results),
         "environment": {
@@ -88,6 +88,16 @@ def bench_policies(
             "rounds": settings.rounds,
         },
     }
+
+
+def _captioned(settings: BenchPoliciesSettings) -> tuple[list[ImageEntry], dict[str, list[str]]]:
+    """The images that have captions, or a random sample of them; and all captions by key."""
+    captions = read_captions(settings.captions)
+    entries = with_captions(list_images(settings.images)[0], captions)
+    entries = [entry for entry in entries if entry.key in captions]
+    if settings.num_images and settings.num_images < len(entries):
+        entries = random.Random(settings.seed).sample(entries, settings.num_images)
+    return entries, captions
 
 
 def at_equal_speed(points: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:

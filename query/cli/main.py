@@ -56,10 +56,11 @@ def _run(verb: str, argv: list[str]) -> int:
 
 def _run_verb(verb: str, argv: list[str]) -> None:
     from pipeline.machine import prepare_for_torch
-    from pipeline.settings.load import load_settings
+    from pipeline.settings.load import load_settings, refuse_unwritable_outputs
 
     module = module_of(verb)
     settings = load_settings(settings_class(verb), verb, argv, module.EXAMPLES)
+    refuse_unwritable_outputs(settings)
     prepare_for_torch()
     module.run(settings)
 
