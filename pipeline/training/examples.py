@@ -15,7 +15,7 @@ from pipeline.pixels.batch import DecodedBatch
 from pipeline.pixels.decode import decode_batch
 from pipeline.pixels.resize import crop_and_resize
 from pipeline.source.entry import ImageEntry
-from pipeline.source.formats.captions import read_captions, with_captions
+from pipeline.source.formats.captions import captions_of, with_captions
 from pipeline.source.formats.folder import list_images
 
 BATCHES_AHEAD = 4
@@ -103,7 +103,7 @@ def gather(folder: Path, captions_file: Path | None, num_held_out: int, seed: in
     entries, _ = list_images(folder)
     captions: dict[str, list[str]] = {}
     if captions_file:
-        captions = read_captions(captions_file)
+        captions = captions_of(entries, folder, captions_file)
         entries = [entry for entry in with_captions(entries, captions) if entry.caption]
     _refuse_few(len(entries), f"with captions in {captions_file}" if captions_file else f"in {folder}")
     num_held_out = min(num_held_out, len(entries) // 5)
