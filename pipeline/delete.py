@@ -33,7 +33,7 @@ def delete(settings: DeleteSettings) -> DeleteReport:
     wanted = _read_keys(settings.keys)
     store = Store(settings.store)
     store.read_record()  # a folder that is not a store must not be locked
-    with store_lock(store.root):
+    with store_lock(store.root, "make the store writable, or work on a copy of it"):
         view = StoreView.open(settings.store, partial=True)
         rows = {}
         for _, table in view.parts(["id", "key"]):

@@ -6,38 +6,39 @@ from pathlib import Path
 from pipeline.errors import StoreError
 
 
-def refuse_unwritable_file(path: Path, what: str) -> None:
+def refuse_unwritable_file(path: Path, flag: str) -> None:
     """Check that a file can be written at `path`. Leaves nothing behind.
 
     Args:
         path: Where the file will be written.
-        what: What it is, for the message, such as its flag.
+        flag: The flag that names it, for the message.
 
     Raises:
         StoreError: If it cannot be written, or something other than a file is there.
     """
+    folder, advice = path.absolute().parent, f"choose another {flag}"
     if path.exists() and not path.is_file():
         found = "a folder" if path.is_dir() else "not a regular file"
-        raise StoreError(f"cannot write {what} {path}: it is {found}; give the name of a file")
-    if not path.absolute().parent.exists():
-        raise StoreError(f"cannot write {what} {path}: its folder does not exist; create it, or give another name")
-    _try_to_write(path.absolute().parent, f"{what} {path}", "give another place")
+        raise StoreError(f"cannot write {flag} {path}: it is {found}; {advice}")
+    if not folder.exists():
+        raise StoreError(f"cannot write {flag} {path}: its folder does not exist; create it, or {advice}")
+    _try_to_write(folder, f"{flag} {path}", advice)
 
 
-def refuse_unwritable_folder(path: Path, what: str, advice: str = "give another place") -> None:
+def refuse_unwritable_folder(path: Path, what: str, advice: str | None = None) -> None:
     """Check that files can be written in the folder `path`, which need not exist yet. Leaves nothing behind.
 
     Args:
         path: Where the folder is or will be.
-        what: What it is, for the message, such as its flag.
-        advice: What to do if it cannot be written.
+        what: What it is, for the message: its flag, if it has one.
+        advice: What to do if it cannot be written. By default, to choose another.
 
     Raises:
         StoreError: If it cannot be written, or is not a folder.
     """
     places = [path.absolute(), *path.absolute().parents]
     existing = next(place for place in places if place.exists() or place.is_symlink())
-    _try_to_write(existing, f"{what} {path}", advice)
+    _try_to_write(existing, f"{what} {path}", advice or f"choose another {what}")
 
 
 def _try_to_write(folder: Path, what: str, advice: str) -> None:

@@ -118,8 +118,8 @@ class Encoder:
     def _halve(self, size: int, error: Exception) -> None:
         if size == 1:
             raise ClipsieveError(
-                f"one image does not fit in the memory of {device_name(self.device)}; choose a smaller --model or "
-                "--image-size"
+                f"one image does not fit in the memory of {device_name(self.device)}; use a smaller model, a smaller "
+                "image size, or a device with more memory"
             ) from error
         self.micro_batch = (size + 1) // 2
         self.num_halvings += 1
@@ -159,7 +159,7 @@ class Encoder:
         features = torch.nn.functional.normalize(features.float(), dim=-1)
         if not torch.isfinite(features).all():
             raise ClipsieveError(
-                f"the embedding of {what} is not finite ({self.spec.describe()}); try --precision fp32 or other weights"
+                f"the embedding of {what} is not finite ({self.spec.describe()}); use fp32, or other weights"
             )
         return features.cpu().numpy()
 

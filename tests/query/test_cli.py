@@ -78,7 +78,7 @@ def test_a_tower_that_cannot_be_pruned_is_evaluated_unpruned(store, resnet_model
     assert "warning: this image tower cannot be pruned: ModifiedResNet" in capsys.readouterr().err
     assert [c["name"] for c in json.loads((tmp_path / "r.json").read_text())["conditions"]] == ["none"]
     assert main([*argv, "--policy", "fast"]) == 3
-    assert "ModifiedResNet is not a Vision Transformer; use --policy none" in capsys.readouterr().err
+    assert "ModifiedResNet is not a Vision Transformer; use the policy `none`" in capsys.readouterr().err
 
 
 def test_wrong_policies_name_field_value_and_range(tmp_path, capsys):

@@ -4,7 +4,6 @@ A key is an image's path relative to the source folder. One that names no image 
 is absolute, begins with `./`, has backslashes, other case or another Unicode form, and only one image is meant.
 """
 
-import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -136,7 +135,7 @@ def _tidied(path: Path, folder: str) -> Iterator[Pair]:
     if is_url(folder):
         yield from iterate_captions(path)
         return
-    roots = {f"{os.path.abspath(folder).rstrip('/')}/", f"{os.path.realpath(folder).rstrip('/')}/"}
+    roots = [f"{place}/".replace("//", "/") for place in (Path(folder).absolute(), Path(folder).resolve())]
     for key, caption in iterate_captions(path):
         yield _tidy(key, roots), caption
 
