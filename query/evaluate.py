@@ -32,8 +32,7 @@ from pipeline.model.spec import DeviceChoice
 from pipeline.monitor.progress import Tick
 from pipeline.pixels.decode import decode_batch
 from pipeline.source.entry import ImageEntry
-from pipeline.source.formats.captions import captions_of
-from pipeline.source.formats.folder import list_images
+from pipeline.source.formats.captions import list_captioned
 from pipeline.store.records import StoreRecord
 from pipeline.workers.pool import worker_pool
 from query.evaluation.answers import Answers, answer
@@ -56,8 +55,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
         InputError: If captions and images do not match.
     """
     pick_device(settings.device)  # fail before anything is embedded
-    entries, _ = list_images(settings.images)
-    captions = captions_of(entries, settings.images, settings.captions)
+    entries, captions = list_captioned(settings.images, settings.captions)
     conditions = conditions_of(settings)
     with ExitStack() as stack:
         out = settings.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clipsieve-")))

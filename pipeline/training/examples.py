@@ -15,7 +15,7 @@ from pipeline.pixels.batch import DecodedBatch
 from pipeline.pixels.decode import decode_batch
 from pipeline.pixels.resize import crop_and_resize
 from pipeline.source.entry import ImageEntry
-from pipeline.source.formats.captions import captions_of, with_captions
+from pipeline.source.formats.captions import list_captioned
 from pipeline.source.formats.folder import list_images
 
 BATCHES_AHEAD = 4
@@ -100,11 +100,12 @@ def gather(folder: Path, captions_file: Path | None, num_held_out: int, seed: in
     Raises:
         InputError: If captions and images do not match, or there are too few images.
     """
-    entries, _ = list_images(folder)
     captions: dict[str, list[str]] = {}
     if captions_file:
-        captions = captions_of(entries, folder, captions_file)
-        entries = [entry for entry in with_captions(entries, captions) if entry.caption]
+        entries, captions = list_captioned(folder, captions_file)
+        entries = [entry for entry in entries if entry.caption]
+    else:
+        entries, _ = list_images(folder)
     _refuse_few(len(entries), f"with captions in {captions_file}" if captions_file else f"in {folder}")
     num_held_out = min(num_held_out, len(entries) // 5)
     order = np.random.default_rng(seed).permutation(len(entries))

@@ -22,8 +22,7 @@ from pipeline.model.pruning.policy import UNPRUNED
 from pipeline.monitor.progress import Tick
 from pipeline.pixels.decode import decode_batch
 from pipeline.source.entry import ImageEntry
-from pipeline.source.formats.captions import captions_of
-from pipeline.source.formats.folder import list_images
+from pipeline.source.formats.captions import list_captioned
 from query.bench.grid import Point, read_grid
 from query.settings import BenchPoliciesSettings
 from query.text import text_encoder
@@ -92,8 +91,7 @@ def bench_policies(
 
 def _captioned(settings: BenchPoliciesSettings) -> tuple[list[ImageEntry], dict[str, list[str]]]:
     """The images that have captions, or a random sample of them; and all captions by key."""
-    entries, _ = list_images(settings.images)
-    captions = captions_of(entries, settings.images, settings.captions)
+    entries, captions = list_captioned(settings.images, settings.captions)
     entries = [entry for entry in entries if entry.key in captions]
     if settings.num_images and settings.num_images < len(entries):
         entries = random.Random(settings.seed).sample(entries, settings.num_images)

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.source.formats.captions import captions_of
-from pipeline.source.formats.folder import list_images
+from pipeline.source.formats.captions import list_captioned
 from pipeline.store.tombstones import DELETED, add_tombstones
 from pipeline.store.view import StoreView
 from query.evaluation.answers import answer
@@ -37,8 +36,7 @@ def answered(source, tiny_model, tmp_path):
         for name, store in stores.items():
             record = store.read_record()
             reports[name] = SimpleNamespace(record=record, view=StoreView.now(store, record))
-        entries, _ = list_images(source)
-        captions = captions_of(entries, source, source / "captions.tsv")
+        entries, captions = list_captioned(source, source / "captions.tsv")
         ticks = []
         answers = answer(reports, captions, {e.key for e in entries} - set(without), lambda *tick: ticks.append(tick))
         assert [(name, tick.num_done, tick.num_total) for name, tick in ticks] == [("captions", 2, 2)]

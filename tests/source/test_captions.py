@@ -8,8 +8,7 @@ from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.source.entry import ImageEntry, Source
-from pipeline.source.formats.captions import captions_of, read_captions
-from pipeline.source.formats.folder import list_images
+from pipeline.source.formats.captions import list_captioned, read_captions
 from pipeline.source.listing import list_source
 
 
@@ -26,8 +25,8 @@ def captioned(tmp_path):
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         listing = list(list_source(Source(location=str(folder), format="auto"), path))
         first = {entry.key: entry.caption for entry in listing if entry.caption}
-        entries, _ = list_images(folder)
-        found = captions_of(entries, folder, path)
+        entries, found = list_captioned(folder, path)
+        assert {entry.key: entry.caption for entry in entries if entry.caption} == first
         assert {key: texts[0] for key, texts in found.items()} == first
         return found
 

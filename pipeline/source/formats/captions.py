@@ -15,6 +15,7 @@ from posixpath import normpath
 from pipeline.errors import InputError
 from pipeline.source.access.naming import is_url
 from pipeline.source.entry import ImageEntry
+from pipeline.source.formats.folder import list_images
 from pipeline.source.formats.lines import read_lines
 from pipeline.source.sorting import Sorted
 
@@ -45,23 +46,33 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     Raises:
         InputError: If the file is missing, empty or not text, or a line has no tab.
     """
-    return _grouped(path, iterate_captions(path))
+    captions: dict[str, list[str]] = {}
+    for key, caption in iterate_captions(path):
+        captions.setdefault(key, []).append(caption)
+    if not captions:
+        raise _empty(path)
+    return captions
 
 
-def captions_of(entries: list[ImageEntry], folder: Path, path: Path) -> dict[str, list[str]]:
-    """All captions of a folder's images by the images' keys, in the file's order.
+def list_captioned(folder: Path, path: Path) -> tuple[list[ImageEntry], dict[str, list[str]]]:
+    """The images of a folder, each with its first caption if it has one; and all captions by key, in the file's order.
 
     Args:
-        entries: The images, sorted by key.
-        folder: The folder that their keys are relative to.
-        path: The captions file.
+        folder: A local folder.
+        path: Its captions file; read first, because a folder can take long to list.
 
     Raises:
-        InputError: If the file cannot be read, or names an image that is not among the entries.
+        InputError: If either cannot be read, or a caption names an image that is not in the folder.
     """
-    pairs = Sorted(_tidied(path, str(folder)), itemgetter(0))
-    names = _names(pairs, lambda: (entry.key for entry in entries))
-    return _grouped(path, ((names.get(key, key), caption) for key, caption in _tidied(path, str(folder))))
+    pairs = list(_tidied(path, str(folder)))
+    if not pairs:
+        raise _empty(path)
+    entries, _ = list_images(folder)
+    names = _names(Sorted(pairs, itemgetter(0)), lambda: (entry.key for entry in entries))
+    captions: dict[str, list[str]] = {}
+    for key, caption in pairs:
+        captions.setdefault(names.get(key, key), []).append(caption)
+    return with_captions(entries, captions), captions
 
 
 def sorted_captions(entries: Iterable[ImageEntry], folder: str, path: Path) -> Sorted[Pair]:
@@ -119,15 +130,6 @@ def join_captions(entries: Iterable[ImageEntry], captions: Iterable[Pair]) -> It
         first_stranger, num_strangers = first_stranger or caption[0], num_strangers + 1 + sum(1 for _ in firsts)
     if num_strangers:
         raise _strangers(num_strangers, first_stranger)
-
-
-def _grouped(path: Path, pairs: Iterable[Pair]) -> dict[str, list[str]]:
-    captions: dict[str, list[str]] = {}
-    for key, caption in pairs:
-        captions.setdefault(key, []).append(caption)
-    if not captions:
-        raise _empty(path)
-    return captions
 
 
 def _tidied(path: Path, folder: str) -> Iterator[Pair]:
