@@ -129,7 +129,7 @@ class _Comparison:
                 report()
             reason = "its source no longer contains it"
         except InputError as error:
-            reason = str(error)
+            reason = str(error).partition("; ")[0]  # what follows is advice for embedding
         self._result.changed += [f"{keys[number]!r}: {reason}" for number in number_of.values()]
 
     def _embedded_again(self, rows: Collection[int]) -> Iterator[tuple[int, ImageResult, np.ndarray]]:
