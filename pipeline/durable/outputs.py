@@ -1,6 +1,8 @@
 """Outputs that a user names: checked before the work, so that results are not lost after it."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import StoreError
@@ -17,12 +19,13 @@ def refuse_unwritable_file(path: Path, flag: str) -> None:
         StoreError: If it cannot be written, or something other than a file is there.
     """
     folder, advice = path.absolute().parent, f"choose another {flag}"
-    if path.exists() and not path.is_file():
-        found = "a folder" if path.is_dir() else "not a regular file"
-        raise StoreError(f"cannot write {flag} {path}: it is {found}; {advice}")
-    if not folder.exists():
-        raise StoreError(f"cannot write {flag} {path}: its folder does not exist; create it, or {advice}")
-    _try_to_write(folder, f"{flag} {path}", advice)
+    with _explained(f"{flag} {path}", advice):
+        if path.exists() and not path.is_file():
+            found = "a folder" if path.is_dir() else "not a regular file"
+            raise StoreError(f"cannot write {flag} {path}: it is {found}; {advice}")
+        if not folder.exists():
+            raise StoreError(f"cannot write {flag} {path}: its folder does not exist; create it, or {advice}")
+        _try_to_write(folder)
 
 
 def refuse_unwritable_folder(path: Path, what: str, advice: str | None = None) -> None:
@@ -36,15 +39,20 @@ def refuse_unwritable_folder(path: Path, what: str, advice: str | None = None) -
     Raises:
         StoreError: If it cannot be written, or is not a folder.
     """
-    places = [path.absolute(), *path.absolute().parents]
-    existing = next(place for place in places if place.exists() or place.is_symlink())
-    _try_to_write(existing, f"{what} {path}", advice or f"choose another {what}")
+    with _explained(f"{what} {path}", advice or f"choose another {what}"):
+        places = [path.absolute(), *path.absolute().parents]
+        _try_to_write(next(place for place in places if place.exists() or place.is_symlink()))
 
 
-def _try_to_write(folder: Path, what: str, advice: str) -> None:
-    # the only sure way to know: permissions say nothing about read-only disks, quotas and servers
+@contextmanager
+def _explained(what: str, advice: str) -> Iterator[None]:
     try:
-        with tempfile.TemporaryFile(prefix=".", suffix=".tmp", dir=folder):
-            pass
+        yield
     except OSError as error:
         raise StoreError(f"cannot write {what}: {error.strerror}; {advice}") from error
+
+
+def _try_to_write(folder: Path) -> None:
+    # the only sure way to know: permissions say nothing about read-only disks, quotas and servers
+    with tempfile.TemporaryFile(prefix=".", suffix=".tmp", dir=folder):
+        pass

@@ -163,8 +163,13 @@ def refuse_unwritable_outputs(settings: Settings) -> None:
         if path.absolute() in flags:
             raise ConfigError(f"{flags[path.absolute()]} and {flag} are both {path}; give each its own")
         flags[path.absolute()] = flag
-        check = refuse_unwritable_file if outputs[name] == "file" else refuse_unwritable_folder
-        check(path, flag)
+        out = getattr(settings, "out", None)
+        if outputs[name] == "folder":
+            refuse_unwritable_folder(path, flag)
+        elif out and path.absolute().parent == out.absolute() and not out.exists():  # the run will make the folder
+            refuse_unwritable_folder(out, "--out")
+        else:
+            refuse_unwritable_file(path, flag)
 
 
 def explain(error: ValidationError, where: str, advice: str | None = None) -> str:

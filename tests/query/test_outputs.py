@@ -87,6 +87,22 @@ def test_a_file_does_not_replace_something_else(path, found, tmp_path, no_work, 
     assert Path("/dev/null").is_char_device()
 
 
+def test_a_file_may_be_in_the_folder_that_the_run_makes(tmp_path, monkeypatch, capsys):
+    began = []
+    monkeypatch.setattr(command_line, "module_of", lambda verb: SimpleNamespace(EXAMPLES="", run=began.append))
+    out = tmp_path / "out"
+    assert main(["embed", "photos", "--out", str(out), "--json-file", str(out / "r.json")]) == 0
+    assert len(began) == 1
+    assert main(["embed", "photos", "--out", str(out), "--json-file", str(out / "deeper" / "r.json")]) == 4
+    assert "--json-file" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_too_long(tmp_path, no_work, capsys):
+    assert main(["doctor", "--json-file", f"{tmp_path}/{'x' * 300}"]) == 4
+    assert "File name too long; choose another --json-file" in capsys.readouterr().err
+
+
 def test_two_outputs_cannot_be_one_file(tmp_path, no_work, capsys):
     argv = ["search", "store", "a cat", "--sheet", f"{tmp_path}/r.png", "--json-file", f"{tmp_path}/r.png"]
     assert main(argv) == 2
