@@ -1,6 +1,5 @@
 """Settings of the verbs that search and measure, and of `completion`."""
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,33 +10,13 @@ from pipeline.model.spec import DeviceChoice, PrecisionChoice
 from pipeline.settings.load import OutputSettings, Settings
 from pipeline.settings.model import ModelSettings, PoliciesSettings, PolicySettings
 from pipeline.settings.workers import WorkerSettings
+from query.formats import picture_path, plot_path
 
 BENCH_GPU_STEPS = (
-    "doctor",
-    "decoders",
-    "towers",
-    "kernels",
-    "attention",
-    "transfer",
-    "memory",
-    "faiss",
-    "end-to-end",
-    "tests",
+    *("doctor", "decoders", "towers", "kernels", "attention"),
+    *("transfer", "memory", "faiss", "end-to-end", "tests"),
 )
 """The steps of `bench gpu`, in the order in which they run."""
-
-PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-"""Formats of pictures, by suffix, as Pillow calls them."""
-
-PLOTS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".pdf": "pdf", ".svg": "svg"}
-"""Formats of plots, by suffix, as matplotlib calls them."""
-
-
-def _in_format(path: Path | None, formats: Collection[str]) -> Path | None:
-    """Refuse a suffix of an unknown format. A name without one gives a PNG."""
-    if path and path.suffix and path.suffix.lower() not in formats:
-        raise ValueError(f"expected a name that ends in one of {' '.join(formats)}")
-    return path
 
 
 class SearchSettings(OutputSettings):
@@ -49,7 +28,6 @@ class SearchSettings(OutputSettings):
         "safety": ("partial",),
         "watching": ("sheet",),
     }
-
     OUTPUTS: ClassVar[dict[str, str]] = {"sheet": "file"}
 
     store: CliPositionalArg[Path]
@@ -70,10 +48,7 @@ class SearchSettings(OutputSettings):
     sheet: Path | None = None
     """Write a contact sheet of the hits to this picture: .png, .jpg or .webp."""
 
-    @field_validator("sheet")
-    @classmethod
-    def _check_sheet(cls, path: Path | None) -> Path | None:
-        return _in_format(path, PICTURES)
+    _check_sheet = field_validator("sheet")(picture_path)
 
 
 class EvaluateSettings(WorkerSettings, PoliciesSettings, OutputSettings):
@@ -84,7 +59,6 @@ class EvaluateSettings(WorkerSettings, PoliciesSettings, OutputSettings):
         "how good": ("control",),
         "how fast": ("bench_images",),
     }
-
     OUTPUTS: ClassVar[dict[str, str]] = {"out": "folder"}
 
     images: Path
@@ -116,7 +90,6 @@ class BenchPoliciesSettings(ModelSettings, OutputSettings):
         "how fast": ("device", "batch_size", "bench_images", "rounds"),
         "watching": ("plot",),
     }
-
     OUTPUTS: ClassVar[dict[str, str]] = {"plot": "file"}
 
     grid: CliPositionalArg[Path]
@@ -153,10 +126,7 @@ class BenchPoliciesSettings(ModelSettings, OutputSettings):
     """Plot recall against measured speed-up to this file: .png, .jpg, .webp, .pdf or .svg. Needs matplotlib:
     pip install "clipsieve[plot]"."""
 
-    @field_validator("plot")
-    @classmethod
-    def _check_plot(cls, path: Path | None) -> Path | None:
-        return _in_format(path, PLOTS)
+    _check_plot = field_validator("plot")(plot_path)
 
 
 class InspectSettings(PolicySettings, OutputSettings):
@@ -167,7 +137,6 @@ class InspectSettings(PolicySettings, OutputSettings):
         "how good": ("precision",),
         "how fast": ("device",),
     }
-
     OUTPUTS: ClassVar[dict[str, str]] = {"picture": "file"}
 
     image: Path | None = None
@@ -183,10 +152,7 @@ class InspectSettings(PolicySettings, OutputSettings):
     device: DeviceChoice = "auto"
     """Where to run. auto uses a GPU if there is one."""
 
-    @field_validator("picture")
-    @classmethod
-    def _check_picture(cls, path: Path) -> Path | None:
-        return _in_format(path, PICTURES)
+    _check_picture = field_validator("picture")(picture_path)
 
     def writes(self, name: str) -> bool:
         """Whether an output is written: the picture only if there is an image."""
@@ -229,6 +195,7 @@ class BenchGpuSettings(OutputSettings):
         "safety": ("resume",),
         "watching": ("markdown_file",),
     }
+    OUTPUTS: ClassVar[dict[str, str]] = {"markdown_file": "file"}
 
     only: str | None = None
     """Steps to run, separated by commas. By default, all of them run: doctor, decoders, towers, kernels, attention,

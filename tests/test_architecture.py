@@ -36,6 +36,7 @@ LEVELS = {
     "query.bench.gpu": [["setup"], ["steps", "machine"], ["worker"], ["runner"], ["report"]],
     "indexer": [["settings", "manifest", "files", "vectors"], ["recipes", "searcher"], ["build"]],
     "query": [
+        ["formats"],
         ["settings", "text"],
         ["searcher"],
         ["pictures", "evaluation", "bench"],

@@ -6,7 +6,7 @@ from PIL import Image
 
 from pipeline.durable.atomic import write_atomically
 from pipeline.errors import ConfigError
-from query.settings import PICTURES
+from query.formats import PICTURES
 
 _LONGEST_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
 

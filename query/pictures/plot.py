@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.durable.atomic import write_atomically
 from pipeline.errors import ConfigError
 from pipeline.measure.recall import recall_sum
-from query.settings import PLOTS
+from query.formats import PLOTS
 
 _MARKERS = "oDs^vP<>Xh*p"
 _LOWEST = 0.6  # bottom of the plot as a share of the unpruned recall; lower points would squeeze the good ones

@@ -54,6 +54,7 @@ OUTPUTS = [
     (["evaluate", *MEASURE], "--out", "stores"),
     (["bench", "model"], "--json-file", "r.json"),
     (["bench", "policies", "grid.yaml", *MEASURE], "--plot", "p.png"),
+    (["bench", "gpu"], "--markdown-file", "gpu.md"),
     (["inspect", "--image", "x.jpg"], "--picture", "p.png"),
     (["embed", "photos"], "--out", "store"),
     (["adapt", "--from", "x"], "--export", "model"),
