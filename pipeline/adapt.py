@@ -8,7 +8,7 @@ if there are captions, to tell them apart.
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +17,8 @@ import torch
 
 from pipeline import __version__
 from pipeline.durable.lock import store_lock
-from pipeline.errors import ConfigError, StoreError
+from pipeline.durable.outputs import refuse_unwritable_folder
+from pipeline.errors import ConfigError, InputError, StoreError
 from pipeline.measure.provenance import provenance
 from pipeline.model.adapter.config import FusionConfig
 from pipeline.model.adapter.files import CARD_FILE, read_card, write_adapter
@@ -26,6 +27,7 @@ from pipeline.model.export import export_checkpoint, refuse_used
 from pipeline.model.load import LoadedModel, load_model
 from pipeline.model.pruning.policy import PruningPolicy, named_policy, sharpened
 from pipeline.model.spec import ModelSource, Precision
+from pipeline.model.towers.families import unprunable_reason
 from pipeline.monitor.progress import Tick
 from pipeline.scenes import collection
 from pipeline.settings.adapt import AdaptSettings
@@ -50,6 +52,7 @@ class AdaptReport:
     adapter: Path
     results: dict[str, Any]
     was_there: bool
+    warnings: list[str] = field(default_factory=list)
 
 
 def adapt(
@@ -57,7 +60,7 @@ def adapt(
     on_tick: Callable[[str, Tick], None] = lambda name, tick: None,
     on_entry: Callable[[dict[str, Any]], None] = lambda entry: None,
 ) -> AdaptReport:
-    """Train an adapter, or resume an unfinished training run.
+    """Train an adapter, or resume an unfinished training run. Does not export it: see `export`.
 
     Args:
         settings: Model, data, recipe.
@@ -74,50 +77,54 @@ def adapt(
         refuse_used(settings.export)
     if (settings.out / CARD_FILE).exists():
         return _found(settings)
+    refuse_unwritable_folder(settings.out, "--out")
     with _data(settings) as (folder, captions):
         examples = gather(folder, captions, settings.held_out, settings.seed)
         use_all_cores()
         device = pick_device(settings.device)
         source, precision = settings.model_source(), _precision(settings, device)
         loaded, reference = load_model(source, precision, device), load_model(source, "fp32", "cpu")
+        _refuse_unprunable(loaded)
         policies = _policies(settings)
         student = _student(settings, loaded, reference, policies)
         recipe = _recipe(settings, precision, reference.spec.weights_sha256, examples.fingerprint())
+        texts = [text for captions in examples.captions for text in captions]
+        num_cut, warnings = loaded.tokenize.count_cut(texts, "caption", "captions") if texts else (0, [])
         work = settings.out / "training"
-        with _locked(work), Decoder(examples, loaded.spec.preprocess) as decoder:
-            training = Training(
-                settings=settings,
-                student=student,
-                teacher=Teacher(loaded),
-                examples=examples,
-                decoder=decoder,
-                checkpoint=Checkpoint(work / "state.pt", recipe),
-            )
-            measured = training.run(on_tick, on_entry)
+        with Decoder(examples, loaded.spec.preprocess) as decoder:
+            decoder.refuse_few()
+            with _locked(work):
+                training = Training(
+                    settings=settings,
+                    student=student,
+                    teacher=Teacher(loaded),
+                    examples=examples,
+                    decoder=decoder,
+                    checkpoint=Checkpoint(work / "state.pt", recipe),
+                )
+                measured = training.run(on_tick, on_entry)
     results = {name: dict(zip(policies, rows, strict=True)) for name, rows in measured.items()}
-    base = {"model": settings.model, "pretrained": settings.pretrained, "weights_sha256": recipe["weights_sha256"]}
+    data = {"num_training": examples.num_training, "num_held_out": examples.num_held_out}
+    data |= {"num_failed_held_out": training.num_failed_held_out, "num_cut_captions": num_cut}
+    account = {"recipe": recipe, "data": data, "results": results, "log": training.log}
+    _write(settings, student, account, device)
+    shutil.rmtree(work, ignore_errors=True)
+    return AdaptReport(settings.out, results, was_there=False, warnings=warnings)
+
+
+def _write(settings: AdaptSettings, student: Student, account: dict[str, Any], device: torch.device) -> None:
+    weights_sha256 = account["recipe"]["weights_sha256"]
     write_adapter(
         settings.out,
         student.fusion,
         student.summary_offsets_LD,
-        base=base,
+        base={"model": settings.model, "pretrained": settings.pretrained, "weights_sha256": weights_sha256},
         account={
             "clipsieve_version": __version__,
-            "recipe": recipe,
-            "data": {"num_training": examples.num_training, "num_held_out": examples.num_held_out},
-            "results": results,
+            **account,
             "environment": {**provenance(), "device": device_name(device)},
-            "log": training.log,
         },
     )
-    shutil.rmtree(work, ignore_errors=True)
-    return _finished(settings, results, was_there=False)
-
-
-def _finished(settings: AdaptSettings, results: dict[str, Any], was_there: bool) -> AdaptReport:
-    if settings.export:
-        export(settings.model_source(), str(settings.out), settings.export)
-    return AdaptReport(settings.out, results, was_there)
 
 
 def export(source: ModelSource, adapter: str, folder: Path) -> None:
@@ -141,7 +148,13 @@ def _found(settings: AdaptSettings) -> AdaptReport:
             f"{settings.out} contains an adapter trained with {other} = {card['recipe'].get(other)!r}, not "
             f"{asked[other]!r}; choose another --out"
         )
-    return _finished(settings, card["results"], was_there=True)
+    return AdaptReport(settings.out, card["results"], was_there=True)
+
+
+def _refuse_unprunable(loaded: LoadedModel) -> None:
+    reason = unprunable_reason(loaded.clip.visual)
+    if reason:
+        raise InputError(f"an adapter needs an image tower that can be pruned, but {reason}; choose another model")
 
 
 @contextmanager

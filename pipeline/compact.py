@@ -39,7 +39,7 @@ def compact(settings: CompactSettings) -> CompactReport:
     store = Store(settings.store)
     store.read_record()  # a folder that is not a store must not be locked
     num_rows = num_parts = num_bytes = 0
-    with store_lock(store.root):
+    with store_lock(store.root, "make the store writable, or work on a copy of it"):
         view = StoreView.open(settings.store)
         markers = dict(view.committed)
         for shard in view.record.shards:

@@ -8,6 +8,7 @@ import numpy as np
 from pipeline.durable.lock import store_lock
 from pipeline.errors import InputError
 from pipeline.settings.store import DeleteSettings
+from pipeline.source.formats.lines import read_lines
 from pipeline.store.layout import Store
 from pipeline.store.tombstones import DELETED, add_tombstones, deleted_keys
 from pipeline.store.view import StoreView
@@ -32,7 +33,7 @@ def delete(settings: DeleteSettings) -> DeleteReport:
     wanted = _read_keys(settings.keys)
     store = Store(settings.store)
     store.read_record()  # a folder that is not a store must not be locked
-    with store_lock(store.root):
+    with store_lock(store.root, "make the store writable, or work on a copy of it"):
         view = StoreView.open(settings.store, partial=True)
         rows = {}
         for _, table in view.parts(["id", "key"]):
@@ -51,13 +52,7 @@ def delete(settings: DeleteSettings) -> DeleteReport:
 
 
 def _read_keys(path: Path) -> set[str]:
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except OSError as error:
-        raise InputError(f"cannot read --keys {path}: {error.strerror}; pass a file with one key per line") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"--keys {path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    keys = {line.removesuffix("\r") for line in lines} - {""}
+    keys = {line for _, line in read_lines(path, "--keys", "a file with one key per line")}
     if not keys:
         raise InputError(f"--keys {path} is empty; pass a file with one key per line")
     return keys

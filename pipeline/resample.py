@@ -1,6 +1,7 @@
 """Embed some rows of a store again, in their original batches, and compare. Loads the model."""
 
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +12,7 @@ from pipeline.model.device import device_name, pick_device, use_all_cores
 from pipeline.model.encode import Encoder, fastest_encoder
 from pipeline.model.load import load_model
 from pipeline.model.spec import DeviceChoice
+from pipeline.monitor.progress import Tick
 from pipeline.pixels.to_device import decode_for
 from pipeline.planning.batches import batches_of
 from pipeline.source.entry import ImageResult, Status
@@ -25,18 +27,25 @@ MIN_COSINE = 0.9999
 class Resample:
     """Result of a comparison: `num_equal` of `num_compared` rows are bit-identical.
 
-    `changed` lists rows whose source is gone or has changed. That says nothing about the store.
+    `min_cosine` is None if no row was compared. `changed` lists rows whose source is gone or has changed. That says
+    nothing about the store.
     """
 
     device: str
     num_compared: int = 0
     num_equal: int = 0
-    min_cosine: float = 1.0
+    min_cosine: float | None = None
     changed: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
 
 
-def resample(view: StoreView, num_rows: int, seed: int, device: DeviceChoice = "auto") -> Resample:
+def resample(
+    view: StoreView,
+    num_rows: int,
+    seed: int,
+    device: DeviceChoice = "auto",
+    on_tick: Callable[[str, Tick], None] = lambda name, tick: None,
+) -> Resample:
     """Embed ok rows again and compare them with the stored ones.
 
     Args:
@@ -44,6 +53,7 @@ def resample(view: StoreView, num_rows: int, seed: int, device: DeviceChoice = "
         num_rows: Maximum number of rows, drawn without replacement.
         seed: Seed of the draw.
         device: Where to embed them.
+        on_tick: Called after each row with the progress.
 
     Raises:
         InputError: If the model cannot be loaded, or is not the one that the store was made with.
@@ -61,9 +71,16 @@ def resample(view: StoreView, num_rows: int, seed: int, device: DeviceChoice = "
         )
     result = Resample(device_name(on))
     chosen = _choose(view, num_rows, seed)
+    num_chosen, started = sum(map(len, chosen.values())), time.perf_counter()
+
+    def report() -> None:
+        num_done = result.num_compared + len(result.changed)
+        rate = num_done / (time.perf_counter() - started)
+        on_tick("embed again", Tick(num_done, num_chosen, len(result.changed), rate))
+
     for shard in record.shards:
         if shard.ordinal in chosen:
-            _Comparison(view, shard, encoder, result).run(chosen[shard.ordinal])
+            _Comparison(view, shard, encoder, result).run(chosen[shard.ordinal], report)
     return result
 
 
@@ -88,8 +105,8 @@ class _Comparison:
         self._path = self._store.part_of(self._marker)
         self._encoder, self._result = encoder, result
 
-    def run(self, places: np.ndarray) -> None:
-        """Compare the ok rows at these positions among the ok rows."""
+    def run(self, places: np.ndarray, report: Callable[[], None]) -> None:
+        """Compare the ok rows at these positions among the ok rows. Calls `report` after each."""
         table = read_part(self._path, ["id", "key", "status", "sha256", "embedding"])
         table = table.filter(pc.equal(table["status"], Status.OK)).take(places)
         ids, stored_NE = embeddings_of(table)
@@ -109,9 +126,10 @@ class _Comparison:
                     )
                 else:
                     self._judge(keys[number], embedding_E, stored_NE[number])
+                report()
             reason = "its source no longer contains it"
         except InputError as error:
-            reason = str(error)
+            reason = str(error).partition("; ")[0]  # what follows is advice for embedding
         self._result.changed += [f"{keys[number]!r}: {reason}" for number in number_of.values()]
 
     def _embedded_again(self, rows: Collection[int]) -> Iterator[tuple[int, ImageResult, np.ndarray]]:
@@ -133,7 +151,8 @@ class _Comparison:
         written_E = embedding_E if is_whole else embedding_E.astype(np.float16)
         self._result.num_compared += 1
         self._result.num_equal += bool((written_E == stored_E).all())
-        self._result.min_cosine = min(cosine, self._result.min_cosine)
+        lowest = self._result.min_cosine
+        self._result.min_cosine = cosine if lowest is None else min(cosine, lowest)
         if not cosine >= MIN_COSINE:
             then = self._record.environment.get("device", "an unknown device")
             self._result.findings.append(

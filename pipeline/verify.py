@@ -72,14 +72,14 @@ class VerifyReport:
             self.failed[status] = self.failed.get(status, 0) + count
 
 
-def verify(settings: VerifySettings, on_tick: Callable[[Tick], None] = lambda tick: None) -> VerifyReport:
+def verify(settings: VerifySettings, on_tick: Callable[[str, Tick], None] = lambda name, tick: None) -> VerifyReport:
     """Check every byte of a store except its event log, its lock and its index. Changes nothing and takes no lock.
 
     Memory holds one part at a time, plus 8 bytes per row of the store.
 
     Args:
         settings: Which store to check, and how many rows to embed again.
-        on_tick: Called after each shard with the progress.
+        on_tick: Called with the name of a step and its progress: after each shard, and after each row embedded again.
 
     Raises:
         StoreError: If there is no store.
@@ -114,7 +114,8 @@ def verify(settings: VerifySettings, on_tick: Callable[[Tick], None] = lambda ti
             report.count(marker)
             hashes.extend(hash(key) for _, key in _live_rows(table, ids))
         rate = report.num_images / (time.perf_counter() - started)
-        on_tick(Tick(report.num_images + report.num_removed, record.num_images, sum(report.failed.values()), rate))
+        num_done, num_failed = report.num_images + report.num_removed, sum(report.failed.values())
+        on_tick("verify", Tick(num_done, record.num_images, num_failed, rate))
     view = StoreView(store, record, whole)
     if deleted is not None and len(hashes):
         _check_keys(view, deleted, hashes, report)
@@ -122,7 +123,7 @@ def verify(settings: VerifySettings, on_tick: Callable[[Tick], None] = lambda ti
     if settings.resample and whole:
         from pipeline.resample import resample
 
-        report.resample = resample(view, settings.resample, settings.seed, settings.device)
+        report.resample = resample(view, settings.resample, settings.seed, settings.device, on_tick)
         report.findings += report.resample.findings
     return report
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,26 @@ HITS_PER_QUERY = 6
 _MARKER = ".clipsieve-demo"
 
 
-def run_demo(
-    settings: DemoSettings, on_tick: Callable[[str, Tick], None] = lambda name, tick: None
-) -> tuple[dict[str, Any], list[tuple[str, list[Hit]]], Path]:
-    """Draw scenes and embed them unpruned, pruned, and pruned with an adapter; then index, search and measure.
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What a demo found: the results of `evaluate`, and a few queries with their hits and the image each describes."""
 
-    Returns:
-        The results of `evaluate`, a few queries with their hits, and the path of the contact sheet.
+    results: dict[str, Any]
+    answers: list[tuple[str, list[Hit]]]
+    right_keys: list[str]
+    sheet: Path
+
+    def write_sheet(self) -> list[str]:
+        """Write the contact sheet of the queries. Returns warnings: what could not be drawn.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        return write_sheet(self.sheet, self.answers, self.right_keys)
+
+
+def run_demo(settings: DemoSettings, on_tick: Callable[[str, Tick], None] = lambda name, tick: None) -> Demo:
+    """Draw scenes and embed them unpruned, pruned, and pruned with an adapter; then index, search and measure.
 
     Raises:
         InputError: If `out` holds files but no demo made it, or if it cannot be written.
@@ -56,11 +70,9 @@ def run_demo(
     queries = [texts[0] for texts in asked.values()]
     device = "cpu" if settings.device == "cpu" else "auto"  # FAISS may see no GPU where torch does
     answers = list(zip(queries, search(stores[-1], queries, HITS_PER_QUERY, device=device), strict=True))
-    sheet = out / "sheet.png"
-    write_sheet(sheet, answers, right_keys=list(asked))
     for condition, name in zip(results["conditions"], ("none", "pruned", "pruned+adapter"), strict=True):
         condition["name"] = name
-    return results, answers, sheet
+    return Demo(results, answers, list(asked), out / "sheet.png")
 
 
 def _clear(out: Path) -> None:

@@ -25,7 +25,7 @@ def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
     from pipeline.measure.parity import describe, generated_photos, parity_cosines
     from pipeline.model.device import pick_device, pick_precision
     from pipeline.model.load import load_model
-    from pipeline.model.spec import DecoderName, ModelSource
+    from pipeline.model.spec import DecoderName
     from pipeline.source.formats.folder import list_images
 
     faiss = _faiss()
@@ -33,11 +33,12 @@ def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
     device = pick_device(settings.device)
     precision = pick_precision(settings.precision, device)
     exact = "fp32" if settings.precision == "auto" else precision  # rounding would hide differences between pixels
+    source = settings.model_source()
     preprocessing = dict.fromkeys(get_args(DecoderName), "not examined")
     try:
         entries = list_images(settings.images)[0] if settings.images else list(generated_photos())
         for decoder in preprocessing:
-            loaded = load_model(ModelSource(model=settings.model, decoder=decoder), exact, device)
+            loaded = load_model(source.model_copy(update={"decoder": decoder}), exact, device)
             preprocessing[decoder] = describe(parity_cosines(loaded, entries))
         loading = f"ok, {loaded.spec.embedding_dim} dimensions, weights {loaded.spec.weights_sha256[:16]}"
     except ClipsieveError as error:

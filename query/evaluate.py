@@ -32,8 +32,7 @@ from pipeline.model.spec import DeviceChoice
 from pipeline.monitor.progress import Tick
 from pipeline.pixels.decode import decode_batch
 from pipeline.source.entry import ImageEntry
-from pipeline.source.formats.captions import read_captions, with_captions
-from pipeline.source.formats.folder import list_images
+from pipeline.source.formats.captions import list_captioned
 from pipeline.store.records import StoreRecord
 from pipeline.workers.pool import worker_pool
 from query.evaluation.answers import Answers, answer
@@ -56,8 +55,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
         InputError: If captions and images do not match.
     """
     pick_device(settings.device)  # fail before anything is embedded
-    captions = read_captions(settings.captions)
-    entries = with_captions(list_images(settings.images)[0], captions)
+    entries, captions = list_captioned(settings.images, settings.captions)
     conditions = conditions_of(settings)
     with ExitStack() as stack:
         out = settings.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clipsieve-")))
@@ -71,18 +69,20 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
                 )
                 for condition in conditions
             }
-        warning = next((report.warnings[0] for report in reports.values() if report.warnings), None)
-        if warning:  # no policy was asked for, and this tower cannot be pruned
+        warnings = list(dict.fromkeys(text for report in reports.values() for text in report.warnings))
+        if any(condition.policy and not reports[condition.name].record.encoder.policy for condition in conditions):
+            # no policy was asked for, and this tower cannot be pruned
             conditions, reports = conditions[:1], {UNPRUNED: reports[UNPRUNED]}
         bench_entries = entries[: settings.bench_images]
         rates = _tower_rates(bench_entries, conditions, reports[UNPRUNED].record, settings.device)
-        answers = answer(reports, captions)
+        answers = answer(reports, captions, {entry.key for entry in entries}, on_tick)
     results = {
         "dataset": settings.images.absolute().name,
         "model": settings.model,
         "pretrained": settings.pretrained,
         **answers.counts,
-        "warning": warning,
+        "warning": next(iter(warnings), None),
+        "warnings": [*warnings, *answers.warnings],
         "conditions": [_condition_results(condition, reports, rates, answers) for condition in conditions],
         "environment": _environment(reports[UNPRUNED]),
     }

@@ -1,5 +1,7 @@
 """`clipsieve inspect`: what a policy does to a model, block by block, and to a photo, patch by patch."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,12 @@ from query.pictures.overlay import write_overlay
 from query.settings import InspectSettings
 
 
-def inspect(settings: InspectSettings) -> dict[str, Any]:
-    """Break down what a policy costs on a model; draw the patches it keeps if an image is given.
+def inspect(settings: InspectSettings) -> tuple[dict[str, Any], Callable[[], None] | None]:
+    """Break down what a policy costs on a model, and find the patches it keeps if an image is given.
 
     Returns:
-        Tokens and multiply-adds of each block, their total, and those of the unpruned tower.
+        Tokens and multiply-adds of each block, their total, and those of the unpruned tower; and a function that
+        writes the picture of the kept patches, or None without an image.
 
     Raises:
         InputError: If the model cannot be loaded, its tower cannot be pruned, or the image cannot be decoded.
@@ -35,11 +38,12 @@ def inspect(settings: InspectSettings) -> dict[str, Any]:
     tower = view_of(loaded.clip.visual)
     unpruned, encoder = Encoder(sharing_weights(loaded), None), Encoder(sharing_weights(loaded), policy)
     preprocess = loaded.spec.preprocess
+    write = None
     if settings.image:
         pixels = _pixels(settings, loaded)
-        write_overlay(settings.picture, pixels, tower.grid, _kept(loaded, policy, pixels))
+        write = partial(write_overlay, settings.picture, pixels, tower.grid, _kept(loaded, policy, pixels))
     costs = zip(block_costs(tower, policy), block_costs(tower, None), strict=True)
-    return {
+    found = {
         "model": settings.model,
         "policy": policy.model_dump() if policy else {"name": UNPRUNED},
         "image_size": [preprocess.height, preprocess.width],
@@ -59,6 +63,7 @@ def inspect(settings: InspectSettings) -> dict[str, Any]:
         "unpruned_gmacs": unpruned.gmacs,
         "theoretical": unpruned.gmacs / encoder.gmacs,
     }
+    return found, write
 
 
 def _pixels(settings: InspectSettings, loaded: LoadedModel) -> np.ndarray:

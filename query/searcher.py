@@ -1,5 +1,6 @@
 """`clipsieve search`: from a text to ranked images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,12 @@ class Hit:
 
 
 def search(
-    root: Path, queries: list[str], k: int, partial: bool = False, device: DeviceChoice = "auto"
+    root: Path,
+    queries: list[str],
+    k: int,
+    partial: bool = False,
+    device: DeviceChoice = "auto",
+    on_warning: Callable[[str], None] = lambda text: None,
 ) -> list[list[Hit]]:
     """Find the `k` images of a store that best match each query.
 
@@ -36,6 +42,7 @@ def search(
         k: Hits per query; fewer if the index is smaller.
         partial: Accept an unfinished store, or an index older than its store.
         device: Where to embed the texts and search; `auto` embeds on the CPU.
+        on_warning: Called with what a user should know about the queries.
 
     Raises:
         ConfigError: If the device is not available.
@@ -47,7 +54,10 @@ def search(
     view = StoreView.open(root, partial)
     read_manifest(view, partial)
     searcher = FlatSearcher(index_path(view.store), device)
-    texts = text_encoder(view.record.encoder, device).encode_texts(queries)
+    encoder = text_encoder(view.record.encoder, device)
+    texts = encoder.encode_texts(queries)
+    for warning in encoder.tokenize.count_cut(queries, "query", "queries")[1]:
+        on_warning(warning)
     found = _search_live(searcher, texts, k, view.deleted)
     rows = view.rows(np.concatenate(found.ids), ["key", "uri", "caption"])
     return [

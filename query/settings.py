@@ -10,18 +10,11 @@ from pipeline.model.spec import DeviceChoice, PrecisionChoice
 from pipeline.settings.load import OutputSettings, Settings
 from pipeline.settings.model import ModelSettings, PoliciesSettings, PolicySettings
 from pipeline.settings.workers import WorkerSettings
+from query.formats import picture_path, plot_path
 
 BENCH_GPU_STEPS = (
-    "doctor",
-    "decoders",
-    "towers",
-    "kernels",
-    "attention",
-    "transfer",
-    "memory",
-    "faiss",
-    "end-to-end",
-    "tests",
+    *("doctor", "decoders", "towers", "kernels", "attention"),
+    *("transfer", "memory", "faiss", "end-to-end", "tests"),
 )
 """The steps of `bench gpu`, in the order in which they run."""
 
@@ -35,6 +28,7 @@ class SearchSettings(OutputSettings):
         "safety": ("partial",),
         "watching": ("sheet",),
     }
+    OUTPUTS: ClassVar[dict[str, str]] = {"sheet": "file"}
 
     store: CliPositionalArg[Path]
     """Indexed store."""
@@ -52,7 +46,9 @@ class SearchSettings(OutputSettings):
     """Search an index that does not cover the whole store."""
 
     sheet: Path | None = None
-    """Write a contact sheet of the hits to this PNG."""
+    """Write a contact sheet of the hits to this picture: .png, .jpg or .webp."""
+
+    _check_sheet = field_validator("sheet")(picture_path)
 
 
 class EvaluateSettings(WorkerSettings, PoliciesSettings, OutputSettings):
@@ -63,6 +59,7 @@ class EvaluateSettings(WorkerSettings, PoliciesSettings, OutputSettings):
         "how good": ("control",),
         "how fast": ("bench_images",),
     }
+    OUTPUTS: ClassVar[dict[str, str]] = {"out": "folder"}
 
     images: Path
     """Folder of images. All of them are in the gallery."""
@@ -93,6 +90,7 @@ class BenchPoliciesSettings(ModelSettings, OutputSettings):
         "how fast": ("device", "batch_size", "bench_images", "rounds"),
         "watching": ("plot",),
     }
+    OUTPUTS: ClassVar[dict[str, str]] = {"plot": "file"}
 
     grid: CliPositionalArg[Path]
     """YAML file that lists series of policies; see configs/bench/grids/."""
@@ -125,7 +123,10 @@ class BenchPoliciesSettings(ModelSettings, OutputSettings):
     """Number of timed rounds, after a warm-up round. Each round runs every policy."""
 
     plot: Path | None = None
-    """Plot recall against measured speed-up to this PNG. Needs matplotlib: pip install "clipsieve[plot]"."""
+    """Plot recall against measured speed-up to this file: .png, .jpg, .webp, .pdf or .svg. Needs matplotlib:
+    pip install "clipsieve[plot]"."""
+
+    _check_plot = field_validator("plot")(plot_path)
 
 
 class InspectSettings(PolicySettings, OutputSettings):
@@ -136,12 +137,13 @@ class InspectSettings(PolicySettings, OutputSettings):
         "how good": ("precision",),
         "how fast": ("device",),
     }
+    OUTPUTS: ClassVar[dict[str, str]] = {"picture": "file"}
 
     image: Path | None = None
     """Photo to show the kept patches on."""
 
     picture: Path = Path("kept.png")
-    """PNG to write the kept patches to, if --image is given."""
+    """Picture to write the kept patches to, if --image is given: .png, .jpg or .webp."""
 
     precision: PrecisionChoice = "fp32"
     """Number format of weights and activations. The table does not depend on it; the kept patches may. auto picks the
@@ -149,6 +151,12 @@ class InspectSettings(PolicySettings, OutputSettings):
 
     device: DeviceChoice = "auto"
     """Where to run. auto uses a GPU if there is one."""
+
+    _check_picture = field_validator("picture")(picture_path)
+
+    def writes(self, name: str) -> bool:
+        """Whether an output is written: the picture only if there is an image."""
+        return name != "picture" or self.image is not None
 
 
 class BenchModelSettings(PoliciesSettings, OutputSettings):
@@ -187,6 +195,7 @@ class BenchGpuSettings(OutputSettings):
         "safety": ("resume",),
         "watching": ("markdown_file",),
     }
+    OUTPUTS: ClassVar[dict[str, str]] = {"markdown_file": "file"}
 
     only: str | None = None
     """Steps to run, separated by commas. By default, all of them run: doctor, decoders, towers, kernels, attention,
@@ -259,17 +268,14 @@ class DemoSettings(OutputSettings):
     """Ray cluster to join. Unless this or RAY_ADDRESS is given, Ray starts on this machine."""
 
 
-class DoctorSettings(OutputSettings):
+class DoctorSettings(ModelSettings, OutputSettings):
     """Show versions, hardware, and what will run where."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("model", "images"),
+        "what": ("images",),
         "how good": ("precision",),
         "how fast": ("device",),
     }
-
-    model: str = "scenes"
-    """Model to try to load."""
 
     images: Path | None = None
     """Folder of photos to compare the preprocessing with open_clip's own on. By default, a few are generated."""

@@ -15,6 +15,7 @@ LEVELS = {
     "": [["pipeline"], ["indexer"], ["query"]],
     "pipeline": [
         ["errors", "machine"],
+        ["yaml_file"],
         ["durable", "source"],
         ["model"],
         ["settings", "pixels", "store"],
@@ -42,6 +43,7 @@ LEVELS = {
     "query.bench.gpu": [["setup"], ["steps", "machine"], ["worker"], ["runner"], ["report"]],
     "indexer": [["settings", "manifest", "files", "vectors"], ["recipes", "searcher"], ["build"]],
     "query": [
+        ["formats"],
         ["settings", "text"],
         ["searcher"],
         ["pictures", "evaluation", "bench"],
@@ -81,6 +83,7 @@ HOMES = {
     "matplotlib": ([], ["query.pictures.plot"]),
     "prometheus_client": ([], ["pipeline.monitor.events"]),
     "wandb": ([], ["pipeline.monitor.events"]),
+    "yaml": (["pipeline.yaml_file"], []),
     "rich": (["pipeline.monitor.progress", "query.cli.console"], ["query.cli"]),
 }
 BANNED_NAMES = {"utils", "util", "common", "helpers", "misc", "base", "manager"}

@@ -18,19 +18,24 @@ STALE_AFTER_S = 120.0
 
 
 @contextmanager
-def store_lock(root: Path) -> Iterator[None]:
+def store_lock(root: Path, advice: str = "choose another --out") -> Iterator[None]:
     """Hold `root/lock.json` while the block runs.
 
     A lock is taken over if its owner's process is gone (same host), or if its heartbeat is older than
     `STALE_AFTER_S` seconds (any host, because a process id can be reused).
 
+    Args:
+        root: The folder to lock.
+        advice: What the user can do if the lock cannot be written; depends on the verb.
+
     Raises:
         StoreLocked: If another live job holds the store. The message names it.
+        StoreError: If the lock cannot be written.
     """
     path = root / "lock.json"
     owner = {"owner": uuid.uuid4().hex, "host": socket.gethostname(), "place": _place()}
     owner |= {"pid": os.getpid(), "started_at": time.time()}
-    _acquire(path, owner)
+    _acquire(path, owner, advice)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, owner, stop), daemon=True, name="store-lock")
     beat.start()
@@ -44,32 +49,30 @@ def store_lock(root: Path) -> Iterator[None]:
                 path.unlink()
 
 
-def _acquire(path: Path, owner: dict) -> None:
+def _acquire(path: Path, owner: dict, advice: str) -> None:
     for _ in range(3):
-        descriptor = _create(path)
+        descriptor = _create(path, advice)
         if descriptor is not None:
             try:
                 with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                     json.dump({**owner, "heartbeat": time.time()}, file)
             except OSError as error:
                 path.unlink(missing_ok=True)  # an empty lock would look like another job's
-                raise StoreError(
-                    f"cannot write {path}: {error.strerror}; free up space or choose another --out"
-                ) from error
+                raise StoreError(f"cannot write {path}: {error.strerror}; free up space or {advice}") from error
             return
-        if _is_stale(path) and _took_over(path, owner):
+        if _is_stale(path) and _took_over(path, owner, advice):
             return
     raise StoreLocked(f"the store {path.parent} was just locked by another job; wait until that job is done")
 
 
-def _create(path: Path) -> int | None:
+def _create(path: Path, advice: str) -> int | None:
     """Descriptor of the file if this call created it, None if it already existed."""
     try:
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return None
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+        raise StoreError(f"cannot write {path}: {error.strerror}; {advice}") from error
 
 
 def _is_stale(path: Path) -> bool:
@@ -87,11 +90,11 @@ def _is_stale(path: Path) -> bool:
     )
 
 
-def _took_over(path: Path, owner: dict) -> bool:
+def _took_over(path: Path, owner: dict, advice: str) -> bool:
     # Of all jobs that find the lock stale, the one that creates this file checks again and replaces the lock with its
     # own. If they removed the stale lock instead, a slow job could remove the new lock of a fast one.
     guard = path.with_name(".lock.takeover.tmp")
-    descriptor = _create(guard)
+    descriptor = _create(guard, advice)
     if descriptor is None:
         with suppress(FileNotFoundError):
             if time.time() - guard.stat().st_mtime > STALE_AFTER_S:  # its creator died right after creating it

@@ -2,8 +2,9 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +15,13 @@ from pipeline.model.load import DTYPES, LoadedModel
 
 ROUNDS = 7
 
+K = TypeVar("K", bound=Hashable)
+"""What conditions are known by: names, or places in a list."""
+
 
 def images_per_second(
-    towers: Mapping[str, tuple[Encoder, np.ndarray]], batch_size: int, rounds: int = ROUNDS
-) -> dict[str, list[float]]:
+    towers: Mapping[K, tuple[Encoder, np.ndarray]], batch_size: int, rounds: int = ROUNDS
+) -> dict[K, list[float]]:
     """Time the image towers alone on uint8 pixels already in memory, with interleaved conditions.
 
     Args:
@@ -38,14 +42,14 @@ def images_per_second(
 
 
 def interleaved_seconds(
-    calls: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, device: str = "cpu"
-) -> dict[str, list[float]]:
+    calls: Mapping[K, Callable[[], object]], rounds: int = ROUNDS, device: str = "cpu"
+) -> dict[K, list[float]]:
     """Seconds of each call in each round.
 
     A round makes every call once, so that drift in machine speed affects all of them equally; every other round
     reverses the order. A first round is discarded. GPU time is measured between two events on its stream.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[K, list[float]] = {name: [] for name in calls}
     timed = _seconds_on_gpu if device == "cuda" else _seconds_on_cpu
     for number in range(rounds + 1):
         names = list(calls) if number % 2 == 0 else list(reversed(calls))
@@ -93,12 +97,12 @@ def open_clip_call(loaded: LoadedModel, pixels_BHWC: np.ndarray, is_compiled: bo
     return call
 
 
-def median_rates(rates: Mapping[str, list[float]]) -> dict[str, float]:
+def median_rates(rates: Mapping[K, list[float]]) -> dict[K, float]:
     """Median images per second by name."""
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
-def median_speedup(rates: Mapping[str, list[float]], name: str, baseline: str) -> float:
+def median_speedup(rates: Mapping[K, list[float]], name: K, baseline: K) -> float:
     """Median over rounds of the speed ratio to the baseline in the same round."""
     return statistics.median(a / b for a, b in zip(rates[name], rates[baseline], strict=True))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.errors import ClipsieveError
 from pipeline.model.device import device_name
 from pipeline.model.graphs import ReplayedForward
-from pipeline.model.load import DTYPES, LoadedModel, with_policy
+from pipeline.model.load import DTYPES, LoadedModel, Tokenizer, with_policy
 from pipeline.model.pruning.attach import OnCut, attach
 from pipeline.model.pruning.cost import gmacs_per_image, patches_per_block
 from pipeline.model.pruning.policy import PruningPolicy, named_policy
@@ -57,6 +57,9 @@ class Encoder:
     device: torch.device
     """The device it runs on."""
 
+    tokenize: Tokenizer
+    """Turns texts into token ids."""
+
     micro_batch: int | None = None
     """Images per forward pass after the device ran out of memory; None while whole batches fit."""
 
@@ -70,7 +73,7 @@ class Encoder:
         """Attach `policy` to a model that the caller must not use meanwhile; see `attach` for `on_cut`."""
         self.spec = with_policy(loaded.spec, policy)
         self._clip = loaded.clip
-        self._tokenize = loaded.tokenize
+        self.tokenize = loaded.tokenize
         self.device = loaded.device
         visual, preprocess = loaded.clip.visual, loaded.spec.preprocess
         is_foreign = policy is None and unprunable_reason(visual)
@@ -115,8 +118,8 @@ class Encoder:
     def _halve(self, size: int, error: Exception) -> None:
         if size == 1:
             raise ClipsieveError(
-                f"one image does not fit in the memory of {device_name(self.device)}; choose a smaller --model or "
-                "--image-size"
+                f"one image does not fit in the memory of {device_name(self.device)}; use a smaller model, a smaller "
+                "image size, or a device with more memory"
             ) from error
         self.micro_batch = (size + 1) // 2
         self.num_halvings += 1
@@ -148,7 +151,7 @@ class Encoder:
         """Embed texts: float32 [len(texts), E], unit length."""
         parts = []
         for start in range(0, len(texts), batch_size):
-            tokens = self._tokenize(texts[start : start + batch_size]).to(self.device)
+            tokens = self.tokenize(texts[start : start + batch_size]).to(self.device)
             parts.append(self._unit(self._clip.encode_text(tokens), "a text"))
         return np.concatenate(parts)
 
@@ -156,7 +159,7 @@ class Encoder:
         features = torch.nn.functional.normalize(features.float(), dim=-1)
         if not torch.isfinite(features).all():
             raise ClipsieveError(
-                f"the embedding of {what} is not finite ({self.spec.describe()}); try --precision fp32 or other weights"
+                f"the embedding of {what} is not finite ({self.spec.describe()}); use fp32, or other weights"
             )
         return features.cpu().numpy()
 

@@ -8,7 +8,7 @@ import copy
 import difflib
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -29,6 +29,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_IMAGE_SIZE = 4096
 """Largest side of the tower's input in pixels; anything larger is a typo, or would not fit in memory."""
 
+_TEXTS = 256  # texts to tokenize at once
 _SCHEMAS = ("hf-hub:", LOCAL_DIR)
 
 
@@ -37,7 +38,7 @@ class LoadedModel:
     """A CLIP in eval mode on its device, with parameters as loaded by open_clip and its unpruned encoder spec."""
 
     clip: nn.Module
-    tokenize: Callable[[list[str]], Tensor]
+    tokenize: "Tokenizer"
     spec: EncoderSpec
     device: torch.device
     summary_offsets_LD: Tensor | None = None
@@ -82,7 +83,7 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
     device = torch.device(device)
     offsets = adapter.summary_offsets_LD if adapter else None
     offsets = None if offsets is None else offsets.to(device)
-    return LoadedModel(clip.eval().to(device), _Tokenizer(name), spec, device, offsets)
+    return LoadedModel(clip.eval().to(device), Tokenizer(name), spec, device, offsets)
 
 
 def _load_in_float32(
@@ -116,14 +117,48 @@ def _in_precision(clip: nn.Module, name: str, precision: Precision, image_size: 
     return lower
 
 
-class _Tokenizer:
+class Tokenizer:
     """open_clip's tokenizer for a model, loaded on first use: images can be embedded without it."""
 
     def __init__(self, name: str) -> None:
+        """Refer to the tokenizer of the model with this open_clip name."""
         self._name = name
-        self._tokenize: Callable[[list[str]], Tensor] | None = None
+        self._tokenize: Callable[..., Tensor] | None = None
 
     def __call__(self, texts: list[str]) -> Tensor:
+        """Token ids [len(texts), context length]; longer texts are cut."""
+        return self._loaded()(texts)
+
+    @property
+    def context_length(self) -> int:
+        """Number of tokens that the model reads of a text, including those that mark its start and end."""
+        return self._loaded().context_length
+
+    def count_cut(self, texts: Sequence[str], one: str, many: str) -> tuple[int, list[str]]:
+        """How many texts are longer than the model reads, and a warning if there are any.
+
+        Args:
+            texts: The texts.
+            one: What one of them is, for the warning.
+            many: What several of them are.
+        """
+        num_cut = self._num_cut(texts)
+        what = f"the {one} is" if len(texts) == 1 else f"{num_cut} of {len(texts)} {many} are"
+        warning = f"{what} longer than the {self.context_length} tokens that the model reads; the rest is ignored"
+        return num_cut, [warning] if num_cut else []
+
+    def _num_cut(self, texts: Sequence[str]) -> int:
+        length = self.context_length
+        # a token is at least one byte long, and two tokens mark the start and the end
+        long = [text for text in texts if len(text.encode("utf-8", "replace")) + 2 > length]
+        num_cut = 0
+        for first in range(0, len(long), _TEXTS):
+            # with more room, only the texts that are cut reach beyond the context; an empty text shows the padding
+            tokens = self._loaded()(["", *long[first : first + _TEXTS]], context_length=length + 2)
+            num_cut += int((tokens[1:, length:] != tokens[0, -1]).any(dim=1).sum())
+        return num_cut
+
+    def _loaded(self) -> Callable[..., Tensor]:
         if self._tokenize is None:
             try:
                 self._tokenize = open_clip.get_tokenizer(self._name)
@@ -132,7 +167,7 @@ class _Tokenizer:
                     f"cannot load the tokenizer of {self._name}: {first_line(error)}; SigLIP and other Hugging "
                     "Face tokenizers need `pip install transformers`, and network access on first use"
                 ) from error
-        return self._tokenize(texts)
+        return self._tokenize
 
 
 def with_policy(spec: EncoderSpec, policy: PruningPolicy | None) -> EncoderSpec:

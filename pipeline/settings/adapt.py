@@ -25,6 +25,8 @@ class AdaptSettings(PolicySettings, OutputSettings):
         "watching": ("held_out", "evaluate_every"),
     }
 
+    OUTPUTS: ClassVar[dict[str, str]] = {"export": "folder"}  # `out` may be a finished adapter, which is only read
+
     data: Path | None = None
     """Folder of images to train on. The built-in model `scenes` needs none: its scenes are drawn."""
 

@@ -52,6 +52,8 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
         "watching": ("dry_run", "metrics_port", "wandb"),
     }
 
+    OUTPUTS: ClassVar[dict[str, str]] = {"out": "folder"}
+
     source: CliPositionalArg[str]
     """Images: a folder, tars ('shards/{00000..00099}.tar'), Parquet files, or a CSV, TSV or JSONL list; by path, or by
     an s3, gs, hdfs or https URL."""
@@ -106,6 +108,10 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
         if self.min_workers and self.min_workers > (self.workers or 0):
             raise ValueError(f"min_workers = {self.min_workers}: also give --workers, the maximum, at least as many")
         return self
+
+    def writes(self, name: str) -> bool:
+        """Whether an output is written. A store that exists may be finished, and is then only read."""
+        return name != "out" or not (self.out / "run.json").exists()
 
     def image_source(self) -> Source:
         """The source that these settings describe."""

@@ -116,6 +116,15 @@ def key_of(name: str, field: FieldInfo) -> str:
     return str(aliases[0]) if aliases else field.alias or name
 
 
+def flag_names(model: type[BaseModel]) -> set[str]:
+    """The flags of a settings class in every spelling, without the `--no-` forms of switches."""
+    names = {"help"}
+    for name, field in model.model_fields.items():
+        if not is_positional(field):
+            names |= {str(key) for key in getattr(field.validation_alias, "choices", ())} or {key_of(name, field)}
+    return {f"{'--' if len(name) > 1 else '-'}{name.replace('_', '-')}" for name in names}
+
+
 def usage_of(prog: str, model: type[BaseModel]) -> str:
     """The usage line: the required arguments, then `[options]`."""
     required = [name for name, field in model.model_fields.items() if field.is_required()]

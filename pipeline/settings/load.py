@@ -6,16 +6,15 @@ of the classes. Unknown keys are errors in all three. Settings live next to what
 """
 
 import os
-import re
 import textwrap
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
 
+from pipeline.durable.outputs import refuse_unwritable_file, refuse_unwritable_folder
 from pipeline.errors import ConfigError
 from pipeline.settings.flags import (
     WIDTH,
@@ -26,6 +25,7 @@ from pipeline.settings.flags import (
     refuse_unknown_keys,
     usage_of,
 )
+from pipeline.yaml_file import kind_of, read_yaml
 
 S = TypeVar("S", bound="Settings")
 ENV_PREFIX = "CLIPSIEVE_"
@@ -39,14 +39,22 @@ class Settings(BaseModel):
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"other": ("config",)}
     """The `--help` group of each field of this class; see `pipeline.settings.flags`."""
 
+    OUTPUTS: ClassVar[dict[str, str]] = {}
+    """The fields of this class that name a `file` or a `folder` to write. They are checked before the work."""
+
     config: Path | None = None
     """YAML file with any of these settings. Flags and environment variables override it."""
+
+    def writes(self, name: str) -> bool:
+        """Whether an output that has a path is written with these settings."""
+        return True
 
 
 class OutputSettings(Settings):
     """How a verb outputs its results: shared by every verb that prints any."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"watching": ("as_json", "json_file")}
+    OUTPUTS: ClassVar[dict[str, str]] = {"json_file": "file"}
 
     as_json: bool = Field(default=False, alias="json")
     """Print the results as JSON. Nothing else goes to standard output."""
@@ -87,7 +95,7 @@ def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> 
     )
     refuse_old_flags(parser.prog, argv, model)
     environment = _read_environment(model, prefix)
-    values = {**_read_yaml(_config_path(argv, environment), model), **environment}
+    values = {**_read_config(_config_path(argv, environment), model), **environment}
     try:
         source = fill_parser(parser, model, values)
         found = CliApp.run(source.settings_cls, cli_args=argv, cli_settings_source=source, **values)
@@ -137,13 +145,46 @@ def fill_parser(
     return source
 
 
-def explain(error: ValidationError, where: str) -> str:
-    """One line for a validation error: the field, the value found, what was expected."""
+def refuse_unwritable_outputs(settings: Settings) -> None:
+    """Check that everything a verb will write can be written.
+
+    Raises:
+        StoreError: If an output cannot be written.
+        ConfigError: If two outputs have the same path.
+    """
+    outputs: dict[str, str] = {}
+    for kind in type(settings).__mro__:
+        outputs = {**vars(kind).get("OUTPUTS", {}), **outputs}
+    flags: dict[Path, str] = {}
+    for name in sorted(outputs):
+        path, flag = getattr(settings, name), f"--{name.replace('_', '-')}"
+        if path is None or not settings.writes(name):
+            continue
+        if path.absolute() in flags:
+            raise ConfigError(f"{flags[path.absolute()]} and {flag} are both {path}; give each its own")
+        flags[path.absolute()] = flag
+        out = getattr(settings, "out", None)
+        if outputs[name] == "folder":
+            refuse_unwritable_folder(path, flag)
+        elif out and path.absolute().parent == out.absolute() and not out.exists():  # the run will make the folder
+            refuse_unwritable_folder(out, "--out")
+        else:
+            refuse_unwritable_file(path, flag)
+
+
+def explain(error: ValidationError, where: str, advice: str | None = None) -> str:
+    """One line for a validation error: the field, the value found, what was expected.
+
+    Args:
+        error: The error.
+        where: What was validated.
+        advice: What to do about a missing field. By default, to give its flag.
+    """
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
-        text = f"{field} is missing; give --{field.replace('_', '-')} or see --help"
+        text = f"{field} is missing; {advice or _flag_advice(field)}"
     elif not field:
         text = message
     else:
@@ -152,15 +193,8 @@ def explain(error: ValidationError, where: str) -> str:
     return f"{where}: {text}{more}"
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses duplicate keys. Plain YAML would silently keep the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        repeated = next((key for key in keys if keys.count(key) > 1), None)
-        if repeated is not None:
-            raise ConfigError(f"{node.start_mark.name}: key {repeated!r} is given twice; keep one")
-        return super().construct_mapping(node, deep)
+def _flag_advice(field: str) -> str:
+    return f"give --{field.replace('_', '-')} or see --help"
 
 
 def _config_path(argv: list[str], environment: dict[str, str]) -> Path | None:
@@ -170,19 +204,12 @@ def _config_path(argv: list[str], environment: dict[str, str]) -> Path | None:
     return Path(found) if found else None
 
 
-def _read_yaml(path: Path | None, model: type[Settings]) -> dict[str, Any]:
-    if path is None:
+def _read_config(path: Path | None, model: type[Settings]) -> dict[str, Any]:
+    values = read_yaml(path, "--config", "a YAML file of settings") if path else None
+    if values is None:  # no file, or an empty one
         return {}
-    try:
-        with path.open(encoding="utf-8") as file:
-            values = yaml.load(file, Loader=_UniqueKeyLoader) or {}
-    except OSError as error:
-        raise ConfigError(f"cannot read --config {path}: {error.strerror}; give a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = re.sub(r"\s+", " ", str(error))
-        raise ConfigError(f"{path} is not valid YAML: {reason}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold `key: value` lines, found a {type(values).__name__}")
+        raise ConfigError(f"{path} must hold `key: value` lines, found {kind_of(values)}")
     refuse_unknown_keys(values, model, lambda key: f"{path}: unknown key {key!r}")
     if "config" in values:
         raise ConfigError(f"{path}: a config file cannot name another one with `config`; use a single file")

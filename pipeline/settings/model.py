@@ -89,7 +89,7 @@ class PoliciesSettings(PolicySettings):
         asked = [name for name in self._names() if name != UNPRUNED]
         policies = {name: choose_policy(name, self.keep_ratio, self.gmac_ratio) for name in asked}
         names = [policy.name for policy in policies.values()]
-        if len(set(names)) < len(names):
+        if len({name.lower() for name in names}) < len(names):  # stores are named after them, on any file system
             raise ValueError(f"policy = {self.policy!r}: two policies share a name ({', '.join(names)}); rename one")
         return policies
 

@@ -13,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.source.access.location import children, examine, map_concurrently, walk
 from pipeline.source.access.naming import expand_pattern, is_url, path_of, uri_of
 from pipeline.source.entry import ImageEntry, Source, SourceFile
-from pipeline.source.formats.captions import iterate_captions, join_captions
+from pipeline.source.formats.captions import join_captions, sorted_captions
 from pipeline.source.formats.folder import no_image, walk_folder
 from pipeline.source.formats.table import LIST_SUFFIXES, read_list
 from pipeline.source.formats.text import as_text
@@ -93,9 +93,7 @@ def _list(source: Source, captions: Path | None) -> Listing:
     listing = Sorted(count, _key)
     if not len(listing):
         raise no_image(location, left_out)
-    pairs = Sorted(iterate_captions(captions), lambda pair: pair[0]) if captions else None
-    if pairs is not None and not len(pairs):
-        raise InputError(f"captions file {captions} is empty; expected one `key TAB caption` per line")
+    pairs = sorted_captions(listing, location, captions) if captions else None
     return Listing(source, listing, pairs, [], left_out, count.num_bytes)
 
 

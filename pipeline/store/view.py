@@ -28,8 +28,8 @@ class StoreView:
     """Commit markers, by shard ordinal."""
 
     @classmethod
-    def open(cls, root: Path, partial: bool = False) -> "StoreView":
-        """Open a finished store. If `partial`, one committed shard is enough.
+    def open(cls, root: Path, partial: bool | None = None) -> "StoreView":
+        """Open a finished store. If `partial`, one committed shard is enough; None if the user has no such choice.
 
         Raises:
             StoreError: If there is no store, or its record is damaged.
@@ -88,14 +88,14 @@ class StoreView:
                 found[row.pop("id")] = row
         return found
 
-    def _refuse_unfinished(self, partial: bool) -> None:
+    def _refuse_unfinished(self, partial: bool | None) -> None:
         num_missing = len(self.missing)
         if self.committed and (partial or not num_missing):
             return
         done = sum(marker.num_images for marker in self.committed.values())
         total = "an unknown number of" if self.record.num_images is None else self.record.num_images
         advice = "run the same embed command again to finish it"
-        if self.committed:
+        if self.committed and partial is not None:
             advice += ", or pass --partial"
         raise UnfinishedStore(
             f"the store {self.root} is unfinished: {len(self.committed)} of {len(self.record.shards)} shards, "

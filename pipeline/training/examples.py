@@ -15,7 +15,7 @@ from pipeline.pixels.batch import DecodedBatch
 from pipeline.pixels.decode import decode_batch
 from pipeline.pixels.resize import crop_and_resize
 from pipeline.source.entry import ImageEntry
-from pipeline.source.formats.captions import read_captions, with_captions
+from pipeline.source.formats.captions import list_captioned
 from pipeline.source.formats.folder import list_images
 
 BATCHES_AHEAD = 4
@@ -100,11 +100,12 @@ def gather(folder: Path, captions_file: Path | None, num_held_out: int, seed: in
     Raises:
         InputError: If captions and images do not match, or there are too few images.
     """
-    entries, _ = list_images(folder)
     captions: dict[str, list[str]] = {}
     if captions_file:
-        captions = read_captions(captions_file)
-        entries = [entry for entry in with_captions(entries, captions) if entry.caption]
+        entries, captions = list_captioned(folder, captions_file)
+        entries = [entry for entry in entries if entry.caption]
+    else:
+        entries, _ = list_images(folder)
     _refuse_few(len(entries), f"with captions in {captions_file}" if captions_file else f"in {folder}")
     num_held_out = min(num_held_out, len(entries) // 5)
     order = np.random.default_rng(seed).permutation(len(entries))
@@ -134,6 +135,25 @@ class Decoder:
             if len(waiting) > BATCHES_AHEAD:
                 yield waiting.pop(0).result()
         yield from (future.result() for future in waiting)
+
+    def refuse_few(self) -> None:
+        """Decode images until there are enough to train and validate on.
+
+        Raises:
+            InputError: If too few images can be decoded. The message names the first that cannot.
+        """
+        count, bad = 0, None
+        rows_N = np.arange(len(self._examples.entries))
+        batches = (Batch(rows_N[first : first + MIN_IMAGES]) for first in range(0, len(rows_N), MIN_IMAGES))
+        for decoded in self.ahead(batches):
+            count += int(decoded.is_ok_B.sum())
+            bad = bad or decoded.first_failed()
+            if count >= MIN_IMAGES:
+                return
+        raise InputError(
+            f"only {count} of {len(rows_N)} images can be decoded ({bad.key}: {bad.error}): training and validation "
+            f"need at least {MIN_IMAGES}; fix the data, or add more"
+        )
 
     def _decode(self, batch: Batch) -> DecodedBatch:
         decoded = decode_batch([self._examples.entries[row] for row in batch.rows_B], self._preprocess)

@@ -35,6 +35,9 @@ class Training:
     log: list[dict[str, Any]]
     """One entry per validation."""
 
+    num_failed_held_out: int
+    """Number of validation images that cannot be decoded."""
+
     def __init__(
         self,
         *,
@@ -49,6 +52,7 @@ class Training:
         self._settings, self._student, self._teacher = settings, student, teacher
         self._examples, self._decoder, self._checkpoint = examples, decoder, checkpoint
         self._held_out = held_out_images(teacher, examples, decoder)
+        self.num_failed_held_out = examples.num_held_out - len(self._held_out.rows_N)
         self._captions = None if settings.label_free else teacher.embed_captions(examples)
         self._optimizer = _optimizer(student, settings)
         self._step, self._stale, self._best_score, self._num_failed = 0, 0, -math.inf, 0

@@ -6,12 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ConfigError, first_line
-from pipeline.model.pruning.policy import UNPRUNED, CutPoint, PruningPolicy, Stages, named_policy, sharpened
+from pipeline.model.pruning.policy import (
+    UNPRUNED,
+    CutPoint,
+    PruningPolicy,
+    Stages,
+    named_policy,
+    refuse_taken_name,
+    sharpened,
+)
 from pipeline.settings.load import explain
+from pipeline.yaml_file import kind_of, read_yaml
 
 
 class Series(BaseModel):
@@ -49,16 +57,19 @@ def read_grid(path: Path) -> list[Point]:
     Raises:
         ConfigError: If the grid is invalid; names the file and the field.
     """
+    values = read_yaml(path, "grid", "a YAML list of series")
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        found = kind_of(values) if not isinstance(values, list) else "a list of other values"
+        raise ConfigError(f"grid {path} must be a list of series, each with `- name: ...`, found {found}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        series = [Series(**value) for value in values]
-        points = [point for each in series for point in _points(each)]
-    except OSError as error:
-        raise ConfigError(f"cannot read grid {path}: {error.strerror}; give a YAML file") from error
+        series = [Series(**{str(key): field for key, field in value.items()}) for value in values]
+        points = [point for each in series for point in _points(each, path)]
     except ValidationError as error:
-        raise ConfigError(explain(error, f"grid {path}")) from error
-    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"grid {path} is not a YAML list of series: {first_line(error)}") from error
+        raise ConfigError(explain(error, f"grid {path}", "add it to each series and each policy")) from error
+    except TypeError as error:  # a field that is given both by `options` and by the series
+        raise ConfigError(f"grid {path}: {first_line(error)}") from error
+    if any(each.name == UNPRUNED for each in series):
+        raise ConfigError(f"grid {path}: the series {UNPRUNED!r} is the unpruned tower; give the series another name")
     names = [(point.series, point.name) for point in points]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice or not points:
@@ -68,9 +79,11 @@ def read_grid(path: Path) -> list[Point]:
     return points
 
 
-def _points(series: Series) -> Iterator[Point]:
+def _points(series: Series, path: Path) -> Iterator[Point]:
     for named in series.policies:
         policy = named_policy(named) if isinstance(named, str) else PruningPolicy(**{**series.options, **named})
+        if policy and not isinstance(named, str):
+            refuse_taken_name(policy, f"grid {path}, series {series.name!r}")
         for each in [sharpened(policy, ratio) for ratio in series.gmac_ratios] or [policy]:
             yield Point(series.name, each.name if each else UNPRUNED, each)
     for size in series.image_sizes:

@@ -22,8 +22,7 @@ from pipeline.model.pruning.policy import UNPRUNED
 from pipeline.monitor.progress import Tick
 from pipeline.pixels.decode import decode_batch
 from pipeline.source.entry import ImageEntry
-from pipeline.source.formats.captions import read_captions, with_captions
-from pipeline.source.formats.folder import list_images
+from pipeline.source.formats.captions import list_captioned
 from query.bench.grid import Point, read_grid
 from query.settings import BenchPoliciesSettings
 from query.text import text_encoder
@@ -44,17 +43,15 @@ def bench_policies(
         InputError: If captions and images do not match, or an image cannot be decoded.
     """
     points = [Point(UNPRUNED, UNPRUNED, None), *read_grid(settings.grid)]
-    captions = read_captions(settings.captions)
-    entries = with_captions(list_images(settings.images)[0], captions)
-    entries = [entry for entry in entries if entry.key in captions]
-    if settings.num_images and settings.num_images < len(entries):
-        entries = random.Random(settings.seed).sample(entries, settings.num_images)
+    entries, captions = _captioned(settings)
     models = _Models(settings, entries)
     texts = [text for entry in entries for text in captions[entry.key]]
     labels = np.array([number for number, entry in enumerate(entries) for _ in captions[entry.key]])
-    text_vectors = text_encoder(models.loaded(None).spec).encode_texts(texts)
+    reader = text_encoder(models.loaded(None).spec)
+    num_cut, warnings = reader.tokenize.count_cut(texts, "caption", "captions")
+    text_vectors = reader.encode_texts(texts)
     images = np.arange(len(entries))
-    encoders, results = {}, []
+    encoders, results = [], []  # known by their places: series and policies may share names
     for number, point in enumerate(points):
         encoder = Encoder(sharing_weights(models.loaded(point.image_size)), point.policy)
         vectors = _encode(encoder, models.pixels(point.image_size), models.batch_size)
@@ -65,19 +62,21 @@ def bench_policies(
         policy = point.policy.model_dump() if point.policy else None
         results.append({"series": point.series, "name": point.name, "policy": policy, "image_size": point.image_size})
         results[-1] |= {"metrics": recall_metrics(ranks), "gmacs": encoder.gmacs}
-        encoders[f"{point.series}: {point.name}"] = (encoder, point.image_size)
+        encoders.append((encoder, point.image_size))
         on_tick("policies", Tick(number + 1, len(points), 0, 0.0))
     rates = _rates(encoders, models, settings)
-    medians, first = median_rates(rates), next(iter(rates))
-    for name, result in zip(rates, results, strict=True):
-        result["images_per_second"] = medians[name]
-        result["measured"] = median_speedup(rates, name, first)
+    medians = median_rates(rates)
+    for place, result in enumerate(results):
+        result["images_per_second"] = medians[place]
+        result["measured"] = median_speedup(rates, place, 0)
         result["theoretical"] = results[0]["gmacs"] / result["gmacs"]
     return {
         "dataset": settings.images.absolute().name,
         "model": settings.model,
         "num_images": len(entries),
         "num_captions": len(texts),
+        "num_cut_captions": num_cut,
+        "warnings": warnings,
         "points": results,
         "at_equal_speed": at_equal_speed(results),
         "environment": {
@@ -88,6 +87,15 @@ def bench_policies(
             "rounds": settings.rounds,
         },
     }
+
+
+def _captioned(settings: BenchPoliciesSettings) -> tuple[list[ImageEntry], dict[str, list[str]]]:
+    """The images that have captions, or a random sample of them; and all captions by key."""
+    entries, captions = list_captioned(settings.images, settings.captions)
+    entries = [entry for entry in entries if entry.key in captions]
+    if settings.num_images and settings.num_images < len(entries):
+        entries = random.Random(settings.seed).sample(entries, settings.num_images)
+    return entries, captions
 
 
 def at_equal_speed(points: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
@@ -142,9 +150,9 @@ def _encode(encoder: Encoder, pixels: np.ndarray, batch_size: int) -> np.ndarray
 
 
 def _rates(
-    encoders: dict[str, tuple[Encoder, int | None]], models: _Models, settings: BenchPoliciesSettings
-) -> dict[str, list[float]]:
+    encoders: list[tuple[Encoder, int | None]], models: _Models, settings: BenchPoliciesSettings
+) -> dict[int, list[float]]:
     timed = {
-        name: (encoder, models.pixels(size)[: settings.bench_images]) for name, (encoder, size) in encoders.items()
+        place: (encoder, models.pixels(size)[: settings.bench_images]) for place, (encoder, size) in enumerate(encoders)
     }
     return images_per_second(timed, models.batch_size, settings.rounds)

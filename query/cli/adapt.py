@@ -25,20 +25,20 @@ def run(settings: "AdaptSettings") -> None:
     results: dict[str, Any] = {"export": str(settings.export.absolute()) if settings.export else None}
     report = None
     if settings.adapter:
-        export(settings.model_source(), settings.adapter, settings.export)
         results |= {"adapter": settings.adapter}
     else:
-        with Lines() as lines:
+        with Lines("adapt") as lines:
             report = adapt(settings, lines, lambda entry: note(_line(entry)))
+        for warning in report.warnings:
+            note(f"warning: {warning}")
         results |= {"adapter": str(report.adapter), "was_there": report.was_there, "results": report.results}
+        results |= {"warnings": report.warnings}
 
-    def print_report() -> None:
-        if report:
-            print_adapter(report)
-        if settings.export:
-            print(f"open_clip model: local-dir:{settings.export.absolute()}")
+    def write_model() -> None:
+        export(settings.model_source(), results["adapter"], settings.export)
+        note(f"open_clip model: local-dir:{settings.export.absolute()}")
 
-    show(settings, results, print_report)
+    show(settings, results, lambda: print_adapter(report) if report else None, write_model if settings.export else None)
 
 
 def _line(entry: dict[str, Any]) -> str:

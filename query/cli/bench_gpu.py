@@ -23,6 +23,5 @@ def run(settings: "BenchGpuSettings") -> None:
 
     results = bench_gpu(settings, lambda row: note(one_line(row)))
     table = as_markdown(results)
-    show(settings, results, lambda: print(table))
-    if settings.markdown_file:
-        write_text(settings.markdown_file, table)
+    write = (lambda: write_text(settings.markdown_file, table)) if settings.markdown_file else None
+    show(settings, results, lambda: print(table), write)

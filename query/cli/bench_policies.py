@@ -16,15 +16,17 @@ SETTINGS = "query.settings:BenchPoliciesSettings"
 def run(settings: "BenchPoliciesSettings") -> None:
     """Measure every point of a grid, show the results, and plot them if --plot is given."""
     from query.bench.policies import bench_policies
-    from query.cli.console import Lines, show
+    from query.cli.console import Lines, note, show
+    from query.pictures.plot import plot_points, refuse_missing_matplotlib
 
-    with Lines() as lines:
-        results = bench_policies(settings, lines)
-    show(settings, results, lambda: print_points(results))
     if settings.plot:
-        from query.pictures.plot import plot_points
-
-        plot_points(settings.plot, results)
+        refuse_missing_matplotlib()
+    with Lines("bench policies") as lines:
+        results = bench_policies(settings, lines)
+    for warning in results["warnings"]:
+        note(f"warning: {warning}")
+    plot = (lambda: plot_points(settings.plot, results)) if settings.plot else None
+    show(settings, results, lambda: print_points(results), plot)
 
 
 def print_points(results: dict[str, Any]) -> None:

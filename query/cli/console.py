@@ -9,24 +9,53 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.durable.atomic import write_json
+from pipeline.errors import ClipsieveError
 from pipeline.settings.load import OutputSettings
 
 if TYPE_CHECKING:
     from pipeline.monitor.progress import ProgressLine, Tick
 
 
-def show(settings: OutputSettings, results: dict[str, Any], print_table: Callable[[], None]) -> None:
-    """Print a verb's results as JSON or as a table, and write them to a file if one is given.
+def show(
+    settings: OutputSettings,
+    results: dict[str, Any],
+    print_table: Callable[[], None],
+    *writers: Callable[[], None] | None,
+) -> None:
+    """Print a verb's results as JSON or as a table, then write files. If one output fails, the others still follow.
+
+    Args:
+        settings: How to output them; they may name a JSON file.
+        results: The results.
+        print_table: Prints them for people.
+        writers: Write other files; None stands for a file that was not asked for.
 
     Raises:
-        StoreError: If the file cannot be written.
+        ClipsieveError: If an output failed. More than one failure is printed, and the first one raised.
     """
-    if settings.as_json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
-    else:
-        print_table()
-    if settings.json_file:  # last: if it cannot be written, the results are not lost
-        write_json(settings.json_file, results)
+
+    def print_results() -> None:
+        if settings.as_json:
+            print(json.dumps(results, indent=2, ensure_ascii=False))
+        else:
+            print_table()
+        sys.stdout.flush()  # a reader that has gone is noticed here
+
+    def write_results() -> None:
+        if settings.json_file:
+            write_json(settings.json_file, results)
+
+    errors: list[Exception] = []
+    for output in (print_results, write_results, *writers):
+        try:
+            if output:
+                output()
+        except (ClipsieveError, OSError) as error:
+            errors.append(error)
+    for error in errors[1:]:
+        note(f"error: {error}")
+    if errors:
+        raise errors[0]
 
 
 def note(text: str) -> None:
@@ -35,32 +64,45 @@ def note(text: str) -> None:
 
 
 class Lines:
-    """One progress line per condition, one after another, on standard error."""
+    """Progress on standard error: one line per step or condition, one after another."""
 
-    def __init__(self) -> None:
-        self._open: dict[str, ProgressLine] = {}
+    def __init__(self, verb: str) -> None:
+        """Begin with the line of the verb, for what comes before its first step."""
+        self._name, self._line = verb, _progress_line(verb)
 
     def __enter__(self) -> "Lines":
+        self._line.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for line in self._open.values():
-            line.__exit__()
+        self._line.__exit__()
 
     def __call__(self, name: str, tick: "Tick") -> None:
-        """Update the line of a condition."""
-        from pipeline.monitor.progress import ProgressLine  # brings pyarrow, which not every verb needs
+        """Update the line of a step."""
+        if name != self._name:
+            self._line.__exit__()
+            self._name, self._line = name, _progress_line(name).__enter__()
+        self._line(tick)
 
-        if name not in self._open:
-            self.__exit__()
-            self._open = {name: ProgressLine(name).__enter__()}
-        self._open[name](tick)
+
+def _progress_line(title: str) -> "ProgressLine":
+    from pipeline.monitor.progress import ProgressLine  # brings pyarrow, which not every verb needs
+
+    return ProgressLine(title)
 
 
 def console() -> Console:
     """Standard output: as wide as the terminal, or else wide enough not to truncate tables."""
-    found = Console(highlight=False, markup=True)
-    return found if found.is_terminal else Console(highlight=False, width=160)
+    # without markup and emoji codes: names, keys and captions are shown as they are
+    plain = {"highlight": False, "markup": False, "emoji": False}
+    found = _Console(**plain)
+    return found if found.is_terminal else _Console(**plain, width=160)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Raise the error as it is. Rich would end the process, before the results are written to their file."""
+        raise  # rich calls this while it handles the error
 
 
 def table(title: str, caption: str | None = None, **options: Any) -> Table:
@@ -72,9 +114,9 @@ def print_sections(sections: dict[str, dict[str, Any]]) -> None:
     """Print each section as a heading and `name value` lines."""
     to = console()
     for title, facts in sections.items():
-        to.print(f"[bold]{title}[/bold]")
+        to.print(title, style="bold")
         for name, value in facts.items():
-            to.print(f"  {name:<22} {value}", markup=False, highlight=False)
+            to.print(f"  {name:<22} {value}")
 
 
 def timed(environment: dict[str, Any], precision: str = "") -> str:

@@ -12,17 +12,21 @@ SETTINGS = "query.settings:DemoSettings"
 
 def run(settings: "DemoSettings") -> None:
     """Run the demo, and show one query with its hits, recall and speed, and the path of the contact sheet."""
-    from query.cli.console import Lines, show
+    from query.cli.console import Lines, note, show
     from query.cli.evaluate import print_results
     from query.cli.search import print_hits
     from query.demo import run_demo
 
-    with Lines() as lines:
-        results, answers, sheet = run_demo(settings, lines)
+    with Lines("demo") as lines:
+        demo = run_demo(settings, lines)
 
     def print_demo() -> None:
-        print_hits(*answers[0])
-        print_results(results)
-        print(f"contact sheet of {len(answers)} queries: {sheet.absolute()}")
+        print_hits(*demo.answers[0])
+        print_results(demo.results)
 
-    show(settings, results, print_demo)
+    def write_sheet() -> None:
+        for warning in demo.write_sheet():
+            note(f"warning: {warning}")
+        note(f"contact sheet of {len(demo.answers)} queries: {demo.sheet.absolute()}")
+
+    show(settings, demo.results, print_demo, write_sheet)

@@ -28,7 +28,7 @@ def run(settings: "EmbedSettings") -> None:
         return
     from pipeline.embed import embed
 
-    with Lines() as lines:
+    with Lines("embed") as lines:
         report = embed(settings, lambda tick: lines("embed", tick))
     for warning in report.warnings:
         note(f"warning: {warning}")

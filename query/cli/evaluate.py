@@ -19,10 +19,10 @@ def run(settings: "EvaluateSettings") -> None:
     from query.cli.console import Lines, note, show
     from query.evaluate import evaluate
 
-    with Lines() as lines:
+    with Lines("evaluate") as lines:
         results = evaluate(settings, lines)
-    if results["warning"]:
-        note(f"warning: {results['warning']}")
+    for warning in results["warnings"]:
+        note(f"warning: {warning}")
     show(settings, results, lambda: print_results(results))
 
 
@@ -77,7 +77,8 @@ def _share(share: dict[str, Any]) -> str:
 def _title(results: dict[str, Any]) -> str:
     tag = f" / {results['pretrained']}" if results["pretrained"] else ""
     failed = f", {results['num_failed_images']} failed" if results["num_failed_images"] else ""
-    counts = f"{results['num_images']} images{failed}, {results['num_captions']} captions"
+    others = f", {results['num_left_out']} of other runs left out" if results["num_left_out"] else ""
+    counts = f"{results['num_images']} images{failed}{others}, {results['num_captions']} captions"
     return f"{results['model']}{tag} on {results['dataset']}: {counts}; recall in %"
 
 

@@ -19,10 +19,13 @@ def run(settings: "InspectSettings") -> None:
     from query.cli.console import note, show
     from query.inspect import inspect
 
-    inspection = inspect(settings)
-    show(settings, inspection, lambda: print_inspection(inspection))
-    if settings.image:
+    inspection, write = inspect(settings)
+
+    def write_picture() -> None:
+        write()
         note(f"kept patches: {settings.picture.absolute()}")
+
+    show(settings, inspection, lambda: print_inspection(inspection), write_picture if write else None)
 
 
 def print_inspection(inspection: dict[str, Any]) -> None:

@@ -1,11 +1,12 @@
 """The command line: finds the verb, reads its settings and runs it. Imports nothing heavy before the verb runs."""
 
 import difflib
+import re
 import sys
 
 from pipeline import __version__
 from pipeline.errors import ClipsieveError, ConfigError
-from query.cli.verbs import GROUPS, VERBS, module_of, settings_class
+from query.cli.verbs import GROUPS, RESUMING, VERBS, flags_of, module_of, settings_class
 
 EXIT_CODES = "0 done, 1 other error, 2 settings, 3 input, 4 store or index, 5 workers, 130 interrupted"
 
@@ -16,10 +17,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(verb, argv)
     except ClipsieveError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{_strange_flags(verb, str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; committed work is kept: run the same command to resume", file=sys.stderr)
+        kept = "what is done is kept: run the same command to resume"
+        print(f"interrupted; {kept if verb in RESUMING else 'run the same command again'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
@@ -56,12 +58,25 @@ def _run(verb: str, argv: list[str]) -> int:
 
 def _run_verb(verb: str, argv: list[str]) -> None:
     from pipeline.machine import prepare_for_torch
-    from pipeline.settings.load import load_settings
+    from pipeline.settings.load import load_settings, refuse_unwritable_outputs
 
     module = module_of(verb)
     settings = load_settings(settings_class(verb), verb, argv, module.EXAMPLES)
+    refuse_unwritable_outputs(settings)
     prepare_for_torch()
     module.run(settings)
+
+
+def _strange_flags(verb: str, message: str) -> str:
+    """Say whose flags a message names that the verb lacks: verbs share code, and so its messages."""
+    named = dict.fromkeys(re.findall(r"--[a-z][a-z-]+", message))
+    own = flags_of(verb) if named and verb in VERBS else set()
+    strange = []
+    for flag in named.keys() - own:
+        owners = [other for other in VERBS if flag in flags_of(other)]
+        if owners:
+            strange.append(f"{flag} belongs to clipsieve {', '.join(owners)}")
+    return f" ({'; '.join(sorted(strange))})" if strange else ""
 
 
 def _family(word: str) -> list[str]:

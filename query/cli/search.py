@@ -19,15 +19,23 @@ def run(settings: "SearchSettings") -> None:
     """Search and show the hits."""
     from dataclasses import asdict
 
-    from query.cli.console import show
+    from query.cli.console import note, show
     from query.pictures.sheet import write_sheet
     from query.searcher import search
 
-    [hits] = search(settings.store, [settings.query], settings.k, settings.partial, settings.device)
-    results = {"query": settings.query, "hits": [asdict(hit) for hit in hits]}
-    show(settings, results, lambda: print_hits(settings.query, hits))
-    if settings.sheet:
-        write_sheet(settings.sheet, [(settings.query, hits)])
+    warnings: list[str] = []
+    [hits] = search(
+        settings.store, [settings.query], settings.k, settings.partial, settings.device, on_warning=warnings.append
+    )
+    for warning in warnings:
+        note(f"warning: {warning}")
+    results = {"query": settings.query, "hits": [asdict(hit) for hit in hits], "warnings": warnings}
+
+    def write() -> None:
+        for warning in write_sheet(settings.sheet, [(settings.query, hits)]):
+            note(f"warning: {warning}")
+
+    show(settings, results, lambda: print_hits(settings.query, hits), write if settings.sheet else None)
 
 
 def print_hits(query: str, hits: list["Hit"]) -> None:

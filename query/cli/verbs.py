@@ -9,6 +9,9 @@ GROUPS = {
     "measure": ("evaluate", "bench model", "bench policies", "bench gpu", "doctor"),
     "keep": ("verify", "delete", "compact"),
 }
+RESUMING = ("embed", "adapt", "compact")
+"""The verbs that keep what is done when they are interrupted, and go on from there."""
+
 VERBS = (*(verb for verbs in GROUPS.values() for verb in verbs), "completion")
 
 
@@ -34,3 +37,10 @@ def settings_class(verb: str) -> Any:
     """The settings class of a verb."""
     module, _, name = module_of(verb).SETTINGS.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def flags_of(verb: str) -> set[str]:
+    """The flags of a verb, in every spelling."""
+    from pipeline.settings.flags import flag_names
+
+    return flag_names(settings_class(verb))

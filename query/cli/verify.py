@@ -16,7 +16,7 @@ def run(settings: "VerifySettings") -> None:
     """Verify a store and show what it holds.
 
     Raises:
-        StoreError: If the store is not whole.
+        StoreError: If the store is not whole, or no row could be embedded again.
     """
     from dataclasses import asdict
 
@@ -24,11 +24,14 @@ def run(settings: "VerifySettings") -> None:
     from pipeline.verify import verify
     from query.cli.console import Lines, show
 
-    with Lines() as lines:
-        report = verify(settings, lambda tick: lines("verify", tick))
+    with Lines("verify") as lines:
+        report = verify(settings, lines)
     show(settings, asdict(report), lambda: print_verification(report))
     if report.findings:
         raise StoreError(f"the store is not whole, {len(report.findings)} findings, first: {report.findings[0]}")
+    resample = report.resample
+    if resample and not resample.num_compared:
+        raise StoreError(f"nothing could be compared: {_why_nothing(resample)}")
 
 
 def print_verification(report: "VerifyReport") -> None:
@@ -50,8 +53,19 @@ def print_verification(report: "VerifyReport") -> None:
         print(f"not whole: {finding}")
 
 
+def _why_nothing(resample: "Resample") -> str:
+    if not resample.changed:
+        return "the store has no row with an embedding; embed images that can be decoded"
+    return (
+        f"the sources of all {len(resample.changed)} chosen rows are gone or have changed, first "
+        f"{resample.changed[0]}; bring them back, or verify without --resample"
+    )
+
+
 def _resampled(resample: "Resample") -> dict[str, str]:
-    lowest = f"lowest cosine {resample.min_cosine:.6f}"
-    equal = f"{resample.num_equal} of {resample.num_compared} bit-identical, {lowest}, on {resample.device}"
+    equal = "nothing was compared"
+    if resample.min_cosine is not None:
+        lowest = f"lowest cosine {resample.min_cosine:.6f}"
+        equal = f"{resample.num_equal} of {resample.num_compared} bit-identical, {lowest}, on {resample.device}"
     changed = f"{len(resample.changed)}, first {resample.changed[0]}" if resample.changed else "none"
     return {"embedded again": equal, "sources that changed": changed}

@@ -1,15 +1,17 @@
 """The conditions that `evaluate` compares, and the `embed` settings of each."""
 
+import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.model.pruning.policy import UNPRUNED, PruningPolicy
+from pipeline.model.pruning.names import ADAPTED, CONTROL, UNPRUNED
+from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.settings.embed import EmbedSettings
 from pipeline.settings.load import OutputSettings
 from query.settings import EvaluateSettings
 
-ADAPTED = "+adapter"
-CONTROL = f"{UNPRUNED}+control"
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.()+-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,14 @@ class Condition:
     asked: str | None
     policy: PruningPolicy | None
     adapter: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """Name of its store's folder: its own name if it is plain, otherwise made plain, with a hash of the name."""
+        if _PLAIN.fullmatch(self.name):
+            return self.name
+        plain = re.sub(r"[^A-Za-z0-9_()+-]+", "_", self.name)[:60]
+        return f"{plain}-{hashlib.sha256(self.name.encode()).hexdigest()[:12]}"
 
     @property
     def is_repaired(self) -> bool:
@@ -42,10 +52,21 @@ def conditions_of(settings: EvaluateSettings) -> list[Condition]:
 
 
 def embed_settings(settings: EvaluateSettings, condition: Condition, out: Path) -> EmbedSettings:
-    """The `embed` settings of a condition. Its store is in `out`, under the condition's name."""
-    fields = set(EmbedSettings.model_fields) - {"out", "captions", "policy", "source", *OutputSettings.model_fields}
+    """The `embed` settings of a condition. Its store is in `out`, in the condition's own folder.
+
+    Images that changed since an earlier run into `out` are embedded again: what is measured is what is there now.
+    """
+    own = {"out", "captions", "policy", "source", "input_format", "on_change"}
+    fields = set(EmbedSettings.model_fields) - own - set(OutputSettings.model_fields)
     shared = settings.model_dump(include=fields)
     shared |= {"policy": condition.asked, "adapter": condition.adapter}
     if condition.policy is None:
         shared |= {"keep_ratio": None, "gmac_ratio": None}
-    return EmbedSettings(**shared, source=str(settings.images), out=out / condition.name, captions=settings.captions)
+    return EmbedSettings(
+        **shared,
+        source=str(settings.images),
+        out=out / condition.folder,
+        captions=settings.captions,
+        input_format="folder",
+        on_change="embed",
+    )

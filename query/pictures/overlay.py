@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.durable.atomic import write_atomically
+from query.pictures.picture_file import write_picture
 
 _SIDE = 336
 _COLUMNS = 4
@@ -23,7 +23,7 @@ def write_overlay(
     """Draw the tower's input and, for each cut, the patches it keeps.
 
     Args:
-        path: PNG to write.
+        path: Picture to write.
         pixels_HWC: The input, uint8.
         grid: Rows and columns of patches.
         cuts: For each cut, the block that follows it, and the positions of the kept patches, row by row.
@@ -44,7 +44,7 @@ def write_overlay(
         top = _GAP + index // _COLUMNS * (_SIDE + _LABEL + _GAP)
         sheet.paste(Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), (left, top))
         draw.text((left, top + _SIDE + 5), label, fill=_INK, font=font)
-    write_atomically(path, lambda temporary: sheet.save(temporary, format="PNG"))
+    write_picture(path, sheet)
 
 
 def _faded(pixels_HWC: np.ndarray, grid: tuple[int, int], places: np.ndarray) -> np.ndarray:

@@ -1,14 +1,26 @@
 """Plots of recall against measured speed, one line per series. Home of matplotlib, which is optional."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 from pipeline.durable.atomic import write_atomically
 from pipeline.errors import ConfigError
 from pipeline.measure.recall import recall_sum
+from query.formats import PLOTS
 
 _MARKERS = "oDs^vP<>Xh*p"
 _LOWEST = 0.6  # bottom of the plot as a share of the unpruned recall; lower points would squeeze the good ones
+
+
+def refuse_missing_matplotlib() -> None:
+    """Check that plots can be drawn.
+
+    Raises:
+        ConfigError: If matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError('--plot needs matplotlib; run pip install "clipsieve[plot]" to install it')
 
 
 def plot_points(path: Path, results: dict[str, Any]) -> None:
@@ -17,18 +29,14 @@ def plot_points(path: Path, results: dict[str, Any]) -> None:
     A line joins the points of a series that no other point of it beats.
 
     Args:
-        path: PNG to write.
+        path: File to write, in the format of its suffix: one of `PLOTS`, or PNG without a suffix.
         results: As returned by `bench_policies`.
 
     Raises:
-        ConfigError: If matplotlib is not installed.
         StoreError: If the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError('--plot needs matplotlib; run pip install "clipsieve[plot]" to install it') from error
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.add_subplot()
     series: dict[str, list[tuple[float, float]]] = {}
@@ -53,7 +61,8 @@ def plot_points(path: Path, results: dict[str, Any]) -> None:
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    write_atomically(path, lambda temporary: FigureCanvasAgg(figure).print_png(temporary))
+    kind = PLOTS.get(path.suffix.lower(), "png")
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format=kind))
 
 
 def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -191,3 +191,18 @@ def test_deleted_rows_are_left_out_of_a_new_index(make_store):
     assert build_index(IndexSettings(store=store.root)).num_vectors == 10
     _, found = FlatSearcher(index_path(store)).search(np.ones((1, 8), np.float32), 100)
     assert not {0, 104} & set(found[0])
+
+
+def test_progress_is_reported_after_each_part(make_store):
+    reports = []
+    build_index(IndexSettings(store=make_store(num_shards=3, rows=5).root), lambda *report: reports.append(report))
+    assert reports == [(4, 12), (8, 12), (12, 12)]
+
+
+def test_an_index_that_cannot_be_written_is_found_before_the_work(make_store):
+    store = make_store(num_shards=1, rows=5)
+    store.index_dir.write_text("in the way")
+    reports = []
+    with pytest.raises(StoreError, match=r"cannot write the index .*/index: Not a directory; make the store writable"):
+        build_index(IndexSettings(store=store.root), lambda *report: reports.append(report))
+    assert reports == []

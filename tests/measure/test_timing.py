@@ -88,6 +88,8 @@ def test_bench_model(tiny_model, tmp_path, capsys):
     results = json.loads(path.read_text())
     assert [c["name"] for c in results["conditions"]] == ["open_clip", "none", "reference", "balanced"]
     assert (results["precision"], results["batch_size"], results["image_size"]) == ("fp32", 3, [32, 32])
+    policies = [condition["policy"] and condition["policy"]["name"] for condition in results["conditions"]]
+    assert policies == [None, None, "reference", "balanced"]
     for condition in results["conditions"]:
         low, high = condition["range"]
         assert 0 < low <= condition["images_per_second"] <= high

@@ -286,7 +286,7 @@ def test_sizes_without_a_cut_change_nothing(clip, images):
 
 def test_resnet_tower_is_refused_with_the_reason():
     tower = open_clip.modified_resnet.ModifiedResNet([1, 1, 1, 1], output_dim=16, heads=2, image_size=32, width=8)
-    with pytest.raises(InputError, match=r"ModifiedResNet is not a Vision Transformer; use --policy none"):
+    with pytest.raises(InputError, match=r"ModifiedResNet is not a Vision Transformer; use the policy `none`"):
         attach(tower, reference())
     attach(tower, None)
 

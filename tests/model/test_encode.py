@@ -77,7 +77,9 @@ def test_copies_that_share_weights_do_not_affect_each_other(loaded, pixels):
 
 def test_an_embedding_that_is_not_finite_is_an_error(loaded, pixels):
     loaded.clip.visual.proj.data[0, 0] = float("nan")
-    with pytest.raises(ClipsieveError, match=r"the embedding of an image is not finite \(.*fp32\)\); try --precision"):
+    with pytest.raises(
+        ClipsieveError, match=r"the embedding of an image is not finite \(.*fp32\)\); use fp32, or other"
+    ):
         Encoder(loaded, None).encode(pixels)
 
 
@@ -152,7 +154,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_size_is_remembered(loaded, 
 def test_memory_too_small_for_one_image_is_an_error(loaded, pixels):
     encoder = Encoder(loaded, None)
     out_of_memory_beyond(encoder, 0)
-    with pytest.raises(ClipsieveError, match=r"one image does not fit .*; choose a smaller --model or --image-size"):
+    with pytest.raises(ClipsieveError, match=r"one image does not fit .*; use a smaller model, a smaller image size"):
         encoder.encode(pixels)
 
 

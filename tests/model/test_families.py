@@ -239,7 +239,7 @@ def test_towers_of_timm_that_cannot_be_pruned():
     reasons = ["ResNet is not a plain Vision Transformer", "pools by avg, which a cut would bias", "scaled cosine"]
     for tower, reason in zip(wrong, reasons, strict=True):
         assert reason in unprunable_reason(tower)
-        with pytest.raises(InputError, match=f"{reason}.*; use --policy none"):
+        with pytest.raises(InputError, match=f"{reason}.*; use the policy `none`"):
             attach(tower, policy(schedule=ONE_CUT))
     assert gmacs_per_image(wrong[0], None, (32, 32)) > 0
 

@@ -90,22 +90,6 @@ def test_gmac_ratio():
         choose_policy(None, 0.5, 2.0)
 
 
-def test_policy_files(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text("score: cls_attn\nreduce: drop\nschedule: {kind: constant, removed: 0.05}\n")
-    assert choose_policy(str(path), None) == policy(
-        name="mine", score="cls_attn", reduce="drop", schedule={"kind": "constant", "removed": 0.05}
-    )
-    path.write_text("score: magic\n")
-    with pytest.raises(ConfigError, match=r"score = 'magic': .*'l2'"):
-        choose_policy(str(path), None)
-    path.write_text("- not a mapping\n")
-    with pytest.raises(ConfigError, match="not a YAML mapping"):
-        choose_policy(str(path), None)
-    with pytest.raises(ConfigError, match="cannot read policy"):
-        choose_policy(str(tmp_path / "none.yaml"), None)
-
-
 @pytest.mark.parametrize(
     "wrong",
     [

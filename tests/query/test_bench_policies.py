@@ -79,6 +79,19 @@ def test_every_point_is_measured(grid, tmp_path, tiny_model, photos, capsys):
         assert plot.width > 500
 
 
+def test_series_and_policies_that_share_names_are_measured_apart(tmp_path, tiny_model, photos, capsys):
+    grid, captions = tmp_path / "grid.yaml", tmp_path / "captions.tsv"
+    grid.write_text(
+        "- {name: a, policies: [{name: 'b: c', schedule: {kind: constant, removed: 0.1}}]}\n"
+        "- {name: 'a: b', policies: [{name: c, schedule: {kind: constant, removed: 0.2}}]}\n"
+    )
+    captions.write_text("photo-01.png\ta photo\nphoto-02.jpg\tanother\n")
+    argv = ["bench", "policies", str(grid), "--images", str(photos), "--captions", str(captions)]
+    assert main([*argv, "--model", tiny_model, "--rounds", "1", "--precision", "fp32", "--json"]) == 0
+    none, first, second = json.loads(capsys.readouterr().out)["points"]
+    assert none["gmacs"] > first["gmacs"] > second["gmacs"]
+
+
 def test_equal_speed_is_interpolated_between_the_unpruned_tower_and_the_points():
     def point(series, measured, recall):
         metrics = {f"image_retrieval_recall@{k}": recall for k in (1, 5, 10)}
@@ -106,7 +119,16 @@ def test_a_named_policy_keeps_its_own_cost_and_none_is_unpruned(tmp_path):
         ("- name: a\n  policies: [magic]\n", "policy = 'magic': expected one of none, "),
         ("- name: a\n  image_sizes: [24, 24]\n", "'24 px' .* twice in series 'a'"),
         ("[]", "grid .*: no points"),
-        ("7", "YAML list of series"),
+        ("", "grid .* must be a list of series, .*found nothing"),
+        ("name: a\npolicies: [fast]\n", "must be a list of series, .*found `key: value` lines"),
+        ("- fast\n", "must be a list of series, .*found a list of other values"),
+        ("- policies: [fast]\n", "grid .*: name is missing; add it to each series"),
+        ("- {name: a, policies: [{score: l2}]}\n", "grid .*: name is missing; add it to each series and each policy"),
+        ("- {name: a, policies: [{name: none, score: l2}]}\n", "series 'a': name = 'none' is the name of a baseline"),
+        ("- {name: none, policies: [fast]}\n", "the series 'none' is the unpruned tower"),
+        ("- {name: a, name: b, policies: [fast]}\n", "key 'name' is given twice"),
+        ("- {name: a, scores: [l2], depths: [0], keeps: [0.5], options: {score: l2}}\n", "multiple values .*'score'"),
+        ("7", "must be a list of series, .*found a single value"),
     ],
 )
 def test_wrong_grids(tmp_path, text, message):

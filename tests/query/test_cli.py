@@ -65,9 +65,30 @@ def test_evaluate_writes_the_documented_json(store, tiny_model, tmp_path, ray_se
     assert pruned["speedup"]["theoretical"] == pytest.approx(unpruned["gmacs"] / pruned["gmacs"])
     assert pruned["gmacs"] < unpruned["gmacs"]
     assert min(unpruned["images_per_second"], unpruned["images_per_second_end_to_end"]) > 0
-    assert (results["num_images"], results["num_captions"], results["num_failed_images"]) == (12, 3, 0)
+    assert (results["num_images"], results["num_captions"]) == (12, 3)
+    assert (results["num_failed_images"], results["num_left_out"], results["num_cut_captions"]) == (1, 0, 0)
     # unpruned and pruned images share their text space
     assert unpruned["fingerprint"].split("-")[0] == pruned["fingerprint"].split("-")[0]
+
+
+def test_an_evaluation_into_the_same_folder_ranks_the_images_that_are_there_now(
+    photos, tiny_model, make_image, tmp_path, ray_session, capsys
+):
+    source = shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "captions.tsv").write_text(f"photo-01.png\ta cat {'in the snow ' * 40}\n./more/photo-03.png\ta dog\n")
+    argv = ["evaluate", "--images", str(source), "--captions", str(tmp_path / "captions.tsv"), "--policy", "none"]
+    argv += ["--out", str(tmp_path / "out"), "--model", tiny_model, "--bench-images", "2", "--device", "cpu", "--json"]
+    assert main(argv) == 0
+    captured = capsys.readouterr()
+    first = json.loads(captured.out)
+    assert (first["num_images"], first["num_failed_images"], first["num_left_out"]) == (12, 0, 0)
+    assert "warning: 1 of 2 captions are longer than the 77 tokens that the model reads" in captured.err
+    (source / "photo-02.jpg").unlink()
+    make_image(33, 44, 99).save(source / "photo-05.png")
+    (source / "new.jpg").write_text("no image")
+    assert main(argv) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert (second["num_images"], second["num_failed_images"], second["num_left_out"]) == (11, 1, 1)
 
 
 def test_a_tower_that_cannot_be_pruned_is_evaluated_unpruned(store, resnet_model, ray_session, tmp_path, capsys):
@@ -78,7 +99,7 @@ def test_a_tower_that_cannot_be_pruned_is_evaluated_unpruned(store, resnet_model
     assert "warning: this image tower cannot be pruned: ModifiedResNet" in capsys.readouterr().err
     assert [c["name"] for c in json.loads((tmp_path / "r.json").read_text())["conditions"]] == ["none"]
     assert main([*argv, "--policy", "fast"]) == 3
-    assert "ModifiedResNet is not a Vision Transformer; use --policy none" in capsys.readouterr().err
+    assert "ModifiedResNet is not a Vision Transformer; use the policy `none`" in capsys.readouterr().err
 
 
 def test_wrong_policies_name_field_value_and_range(tmp_path, capsys):

@@ -168,3 +168,16 @@ def test_the_verb_is_named_once(capsys):
     error = capsys.readouterr().err
     assert error.count("clipsieve embed:") == 1
     assert "SOURCE" in error
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if "json_file" in settings_class(verb).model_fields])
+def test_the_variables_of_a_verb_can_be_set_by_a_shell(verb, monkeypatch, capsys):
+    [name] = set(re.findall(r"for example (\S+CONFIG)$", help_of(verb, capsys), re.MULTILINE))
+    assert re.fullmatch(r"[A-Z_]+", name)
+    monkeypatch.setenv(name.replace("CONFIG", "JSON_FILE"), "/proc/no-such/r.json")
+    required = [f for n, f in settings_class(verb).model_fields.items() if f.is_required()]
+    flags = {"embed": ["x", "--out", "y"], "evaluate": ["--images", "x", "--captions", "y"], "adapt": ["--out", "x"]}
+    flags["bench policies"] = ["x", *flags["evaluate"]]
+    flags |= {"search": ["x", "y"], "delete": ["x", "--keys", "y"]}
+    assert main([*verb.split(), *flags.get(verb, ["x"] if required else [])]) == 4
+    assert "cannot write --json-file /proc/no-such/r.json" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def test_dropped_patches_are_faded(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--model", "RN50"], "ModifiedResNet is not a Vision Transformer; use --policy none"),
+        (["--model", "RN50"], "ModifiedResNet is not a Vision Transformer; use the policy `none`"),
         (["--policy", "lossless", "--gmac-ratio", "2"], "'lossless' has no schedule to sharpen"),
         (["--policy", "balanced", "--gmac-ratio", "40"], r"gmac_ratio = 40: policy 'balanced\(40x\)' reaches at most"),
         (["--gmac-ratio", "0.5"], "gmac_ratio = '0.5': input should be greater than 1"),

@@ -109,6 +109,16 @@ def test_yaml_takes_both_spellings(load):
     assert load(text="keep-ratio: 0.4").keep_ratio == load(text="keep_ratio: 0.4").keep_ratio == 0.4
 
 
+def test_yaml_can_merge_keys(load):
+    settings = load(text="<<: {workers: 3, batch_size: 4}\nworkers: 2\n")
+    assert (settings.workers, settings.batch_size) == (2, 4)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n"])
+def test_an_empty_config_file_sets_nothing(load, text):
+    assert load(text=text).model_dump(exclude={"config"}) == load().model_dump(exclude={"config"})
+
+
 def test_a_whole_settings_tree_survives_yaml(load):
     settings = load("--keep-ratio", "0.4", "--shard-size", "7", "--captions", "c.tsv", "--precision", "bf16")
     text = yaml.safe_dump(settings.model_dump(mode="json", exclude={"config"}, exclude_none=True, by_alias=True))
@@ -194,7 +204,9 @@ def test_missing_settings_are_named(load):
     [
         ("workers: [", r"config.yaml is not valid YAML: "),
         ("- workers", r"config.yaml must hold `key: value` lines, found a list"),
-        ("just text", r"must hold `key: value` lines, found a str"),
+        ("[]", r"must hold `key: value` lines, found a list"),
+        ("false", r"must hold `key: value` lines, found true or false"),
+        ("just text", r"must hold `key: value` lines, found text"),
         ("config: other.yaml", r"cannot name another one"),
     ],
 )

@@ -157,7 +157,7 @@ def test_unfinished_store_is_refused_with_the_counts(store, record):
     commit(store, record, 0)
     commit(store, record, 2)
     with pytest.raises(UnfinishedStore, match=r"2 of 3 shards, 4 of 6 images; .*or pass --partial"):
-        StoreView.open(store.root)
+        StoreView.open(store.root, partial=False)
     assert set(StoreView.open(store.root, partial=True).committed) == {0, 2}
     commit(store, record, 1)
     assert set(StoreView.open(store.root).committed) == {0, 1, 2}

@@ -1,5 +1,6 @@
 """Rows embedded again and compared with what is stored: `clipsieve verify --resample`."""
 
+import json
 import shutil
 import tarfile
 
@@ -8,6 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.durable.seal import write_sealed_json
 from pipeline.errors import InputError
+from pipeline.settings.store import VerifySettings
+from pipeline.verify import verify
+from query.cli.main import main
 from tests.kit.damage import check, rewrite, with_value
 from tests.kit.plain_embed import embed_plainly
 
@@ -72,3 +76,38 @@ def test_other_weights_cannot_resample(store, tiny_model, tmp_path):
     save_file(tensors, model / "open_clip_model.safetensors")
     with pytest.raises(InputError, match="restore the original weights to resample"):
         check(store, resample=1)
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_if_nothing_can_be_compared_that_is_said_and_not_success(tmp_path, photos, tiny_model, capsys):
+    source = shutil.copytree(photos, tmp_path / "photos")
+    store = embed_plainly(source, tmp_path / "store", tiny_model)
+    shutil.rmtree(source)
+    assert main(["verify", str(store.root), "--resample", "3", "--device", "cpu"]) == 4
+    captured = capsys.readouterr()
+    assert "nothing was compared" in captured.out
+    assert "1.000000" not in captured.out
+    assert "error: nothing could be compared: the sources of all 3 chosen rows are gone or have changed" in captured.err
+    assert "verify without --resample\n" in captured.err
+    assert main(["verify", str(store.root), "--resample", "3", "--device", "cpu", "--json"]) == 4
+    assert json.loads(capsys.readouterr().out)["resample"]["min_cosine"] is None
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_a_store_without_embeddings_has_nothing_to_compare(tmp_path, tiny_model, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("no image")
+    store = embed_plainly(tmp_path / "photos", tmp_path / "store", tiny_model)
+    assert main(["verify", str(store.root), "--resample", "3", "--device", "cpu"]) == 4
+    assert "nothing could be compared: the store has no row with an embedding" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_progress_is_reported_by_step(original):
+    ticks = []
+    verify(VerifySettings(store=original.root, resample=5, device="cpu"), lambda *tick: ticks.append(tick))
+    shards = [tick.num_done for name, tick in ticks if name == "verify"]
+    rows = [(tick.num_done, tick.num_total) for name, tick in ticks if name == "embed again"]
+    assert shards == sorted(shards)
+    assert len(shards) == 4
+    assert rows == [(number, 5) for number in range(1, 6)]

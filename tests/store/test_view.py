@@ -45,7 +45,9 @@ def test_a_view_knows_what_is_committed_and_what_is_missing(store):
 
 def test_an_unfinished_store_is_opened_only_on_request(store, tmp_path):
     with pytest.raises(UnfinishedStore, match=r"2 of 3 shards, 4 of 6 images; .*--partial"):
-        StoreView.open(store.root)
+        StoreView.open(store.root, partial=False)
+    with pytest.raises(UnfinishedStore, match=r"run the same embed command again to finish it$"):
+        StoreView.open(store.root)  # for a verb that has no such flag
     with pytest.raises(StoreError, match="clipsieve embed"):
         StoreView.open(tmp_path / "nowhere", partial=True)
 

@@ -237,8 +237,9 @@ def test_bad_data_is_one_clear_error(settings, album, tmp_path, make_image):
         adapt(settings(data=tmp_path / "one", label_free=True))
     for number in range(60):
         (tmp_path / "one" / f"{number}.jpg").write_text("not an image")
-    with pytest.raises(InputError, match=r"of 12 held-out images can be decoded \(\d+.jpg: .*; fix the data"):
+    with pytest.raises(InputError, match=r"only 1 of 61 images can be decoded \(\d+.jpg: .*at least 20; fix the data"):
         adapt(settings(data=tmp_path / "one", label_free=True))
+    assert not (tmp_path / "adapter").exists()
     with pytest.raises(ConfigError, match="rank = 200"):
         adapt(settings(rank=200))
     assert not (tmp_path / "adapter" / "adapter.json").exists()
@@ -281,7 +282,9 @@ def test_a_disk_that_fills_leaves_no_adapter(settings, tmp_path):
 
 
 def test_an_adapter_is_exported_later(settings, tmp_path, tiny_model, capsys):
-    adapt(settings(steps=4, export=tmp_path / "at-once"))
+    given = settings(steps=4)
+    flags = [f"--{name.replace('_', '-')}={getattr(given, name)}" for name in _given(given)]
+    assert main(["adapt", *flags, "--out", str(tmp_path / "adapter"), "--export", str(tmp_path / "at-once")]) == 0
     argv = ["adapt", "--model", tiny_model, "--from", str(tmp_path / "adapter"), "--export", str(tmp_path / "later")]
     assert main(argv) == 0
     names = ("open_clip_config.json", "open_clip_model.safetensors")
@@ -335,6 +338,22 @@ def test_held_out_images_are_never_used_for_training(album):
     assert not set(rows) & set(examples.held_out)
     other = gather(album, album / "captions.tsv", 5, seed=4)
     assert [e.key for e in other.entries[-5:]] != [e.key for e in examples.entries[-5:]]
+
+
+def test_captions_that_are_cut_are_counted(settings, album, tmp_path):
+    captions = (album / "captions.tsv").read_text() + f"01.png\t{'a very long caption ' * 30}\n"
+    (tmp_path / "captions.tsv").write_text(captions.replace("\n", "\r"))  # as old programs on a Mac end lines
+    report = adapt(settings(captions=tmp_path / "captions.tsv", steps=1))
+    assert [text.partition(" are longer")[0] for text in report.warnings] == ["1 of 81 captions"]
+    assert record(report.adapter)["data"] == {
+        "num_training": 32, "num_held_out": 8, "num_failed_held_out": 0, "num_cut_captions": 1
+    }  # fmt: skip
+
+
+def test_a_tower_that_cannot_be_pruned_has_no_adapter(settings, resnet_model):
+    for policy in (None, "none"):
+        with pytest.raises(InputError, match=r"can be pruned, but ModifiedResNet is not .*; choose another model"):
+            adapt(settings(model=resnet_model, policy=policy))
 
 
 def test_scenes_are_drawn_if_there_is_no_data(tmp_path, monkeypatch):

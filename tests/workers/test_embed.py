@@ -385,6 +385,6 @@ def test_tower_that_cannot_be_pruned_runs_unpruned_by_default(settings, resnet_m
 
 @pytest.mark.parametrize("explicit", [{"policy": "balanced"}, {"keep_ratio": 0.7}, {"gmac_ratio": 2.0}])
 def test_tower_that_cannot_be_pruned_refuses_an_explicit_policy(settings, resnet_model, tmp_path, explicit):
-    with pytest.raises(InputError, match="ModifiedResNet is not a Vision Transformer; use --policy none"):
+    with pytest.raises(InputError, match="ModifiedResNet is not a Vision Transformer; use the policy `none`"):
         embed(with_other(settings, model=resnet_model, out=tmp_path / "store", **explicit))
     assert not (tmp_path / "store").exists()

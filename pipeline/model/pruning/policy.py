@@ -7,15 +7,18 @@ tower. The named policies are YAML files in `policies/`; each starts with the co
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline.errors import ConfigError, first_line
+from pipeline.errors import ConfigError
+from pipeline.model.pruning.names import UNPRUNED, plain_name, refuse_reserved
+from pipeline.yaml_file import kind_of, read_yaml
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 DEFAULT_POLICY = "balanced"
-UNPRUNED = "none"
 _SHIPPED = resources.files("pipeline.model.pruning") / "policies"
 
 Depth = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -219,11 +222,27 @@ def named_policy(name: str) -> PruningPolicy | None:
     """
     if name == UNPRUNED:
         return None
-    if name.endswith((".yaml", ".yml")):
-        return _read_policy(Path(name), Path(name).stem)
+    if name.lower().endswith((".yaml", ".yml")):
+        policy = _read_policy(Path(name), Path(name).stem)
+        refuse_taken_name(policy, f"policy {name}")
+        return policy
     if name not in policy_names():
         raise ConfigError(f"policy = {name!r}: expected one of {', '.join(policy_names())}, or a FILE.yaml")
     return _read_policy(_SHIPPED / f"{name}.yaml", name)
+
+
+def refuse_taken_name(policy: PruningPolicy, where: str) -> None:
+    """Refuse a policy from a file if its name would be mistaken for another one in a table.
+
+    Raises:
+        ConfigError: If the name belongs to a baseline, or to a built-in policy with other fields.
+    """
+    refuse_reserved(policy.name, where)
+    name = plain_name(policy.name)
+    if name in policy_names() and policy.model_copy(update={"name": name}) != named_policy(name):
+        raise ConfigError(
+            f"{where}: name = {policy.name!r} is the name of a built-in policy, which differs; add another `name`"
+        )
 
 
 def _reference_policy(keep_ratio: float) -> PruningPolicy:
@@ -247,14 +266,14 @@ def sharpened(policy: PruningPolicy | None, gmac_ratio: float) -> PruningPolicy:
     return policy.model_copy(update={"name": f"{policy.name}({gmac_ratio:g}x)", "gmac_ratio": gmac_ratio})
 
 
-def _read_policy(path: Path, name: str) -> PruningPolicy:
+def _read_policy(path: "Path | Traversable", name: str) -> PruningPolicy:
+    values = read_yaml(path, "policy", f"one of {', '.join(policy_names())}, or a YAML file of a policy")
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"policy {path} must hold `key: value` lines, found {kind_of(values)}; give at least a `schedule`"
+        )
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return PruningPolicy(**{"name": name, **values})
-    except OSError as error:
-        raise ConfigError(f"cannot read policy {path}: {error.strerror}") from error
-    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"policy {path} is not a YAML mapping: {first_line(error)}") from error
+        return PruningPolicy(**{"name": name, **{str(key): value for key, value in values.items()}})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])

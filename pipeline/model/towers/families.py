@@ -23,7 +23,7 @@ def view_of(module: nn.Module) -> Tower:
     """
     reason = unprunable_reason(module)
     if reason:
-        raise InputError(f"this image tower cannot be pruned: {reason}; use --policy none")
+        raise InputError(f"this image tower cannot be pruned: {reason}; use the policy `none`")
     return _FAMILIES[type(module)](module)
 
 
