@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+from pathlib import Path
 
 from pipeline import __version__
 from pipeline.errors import ClipsieveError, ConfigError
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:  # not handled closer to its cause
-        print(f"error: {error.strerror or error}: {error.filename or 'unknown file'}", file=sys.stderr)
+        print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
         return 1
 
 
@@ -58,10 +59,19 @@ def _run_verb(verb: str, argv: list[str]) -> None:
     from pipeline.machine import prepare_for_torch
     from pipeline.settings.load import load_settings
 
+    _refuse_lost_folder()
     module = module_of(verb)
     settings = load_settings(settings_class(verb), verb, argv, module.EXAMPLES)
     prepare_for_torch()
     module.run(settings)
+
+
+def _refuse_lost_folder() -> None:
+    """Without a current folder no relative path has a meaning, and the libraries below fail in many ways."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ConfigError("the current folder no longer exists; change to one that does, for example `cd ~`") from error
 
 
 def _family(word: str) -> list[str]:
