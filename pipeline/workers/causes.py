@@ -3,19 +3,26 @@
 import re
 
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_PLACE = re.compile(r'^ +File "(?P<path>.+)", line (?P<number>\d+)')
+_PLACE = re.compile(r'^ +File "(.+)", line (\d+)')
 
 
 def cause_of(error: BaseException) -> str:
     """What a worker raised and where, uncut, as one line without terminal codes; else the whole message.
 
-    Ray's message holds the traceback of the worker. What was raised follows the last place in it.
+    Ray's message holds the traceback of the worker, which ends with what was raised.
     """
     lines = _TERMINAL_CODES.sub("", str(error)).splitlines()
-    places = [number for number, line in enumerate(lines) if _PLACE.match(line)]
-    if not places:
-        return " ".join(" ".join(lines).split()) or type(error).__name__
-    after = lines[places[-1] + 1 :]
-    raised = next((number for number, line in enumerate(after) if line and not line[0].isspace()), 0)
-    path, line_number = _PLACE.match(lines[places[-1]]).group("path", "number")
-    return f"{' '.join(' '.join(after[raised:]).split())} ({path}, line {line_number})"
+    raised, place = lines, ""
+    for number, line in enumerate(lines):
+        if found := _PLACE.match(line):
+            place = " ({}, line {})".format(*found.groups())
+            raised = _from_the_margin(lines[number + 1 :])
+    if not raised:  # a traceback without an end
+        raised, place = lines, ""
+    return f"{' '.join(' '.join(raised).split())}{place}" if lines else type(error).__name__
+
+
+def _from_the_margin(lines: list[str]) -> list[str]:
+    """The lines after those that show the code of the last place, which are indented."""
+    first = next((number for number, line in enumerate(lines) if line and not line[0].isspace()), len(lines))
+    return lines[first:]

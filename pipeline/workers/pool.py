@@ -120,13 +120,16 @@ class WorkerPool:
         for worker in self._workers:
             if worker is not first:
                 self._join(worker)
-        num_lost = 0
+        causes: list[str] = []
         while self.num_ready < self._min:
-            num_lost += not self.accept_worker(wait(list(self.joining))[0])
-            if num_lost >= MAX_LOAD_ATTEMPTS * len(self._workers):
+            self.accept_worker(
+                wait(list(self.joining))[0],
+                lambda event, **details: causes.append(details["reason"]) if event == "worker_lost" else None,
+            )
+            if len(causes) >= MAX_LOAD_ATTEMPTS * len(self._workers):
                 raise WorkerError(
-                    f"workers died {num_lost} times while loading the model; if memory is short, give fewer "
-                    f"--workers, otherwise {logs()}"
+                    f"workers died {len(causes)} times while loading the model ({causes[-1]}); if memory is short, "
+                    f"give fewer --workers, otherwise {logs()}"
                 )
 
     def _has_loaded(self, request: EncoderRequest) -> bool:

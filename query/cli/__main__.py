@@ -17,7 +17,7 @@ def _without_current_folder(path: list[str]) -> list[str]:
     home = os.path.realpath(os.path.join(__file__, "..", "..", ".."))
     if here == home:
         return path
-    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    named = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(entry)]  # noqa: PTH117
     return [entry for entry in path if entry in named or os.path.realpath(entry) != here]
 
 

@@ -26,8 +26,16 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:  # not handled closer to its cause
-        print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        print(f"error: {_described(error)}", file=sys.stderr)
         return 1
+
+
+def _described(error: OSError) -> str:
+    text = error.strerror or str(error)
+    if error.filename:
+        return f"{text}: {error.filename}"
+    # how Python's `tempfile` says that it found no folder, not even the current one
+    return f"{text}; set TMPDIR to a folder that you can write" if "temporary directory" in text else text
 
 
 def _split_verb(argv: list[str]) -> tuple[str, list[str]]:
