@@ -19,7 +19,7 @@ from ray.job_config import JobConfig
 from pipeline.errors import ClipsieveError, InputError, WorkerError
 from pipeline.machine import num_cores
 from pipeline.workers.causes import cause_of
-from pipeline.workers.surroundings import RayFolders, environment, ray_folders, search_path
+from pipeline.workers.surroundings import RayFolders, environment, python_environment, ray_folders
 
 _OBJECT_STORE_BYTES = 2 * 2**30
 LIVENESS_S = 5.0
@@ -105,7 +105,7 @@ def _started_here() -> Iterator[None]:
 
 def _start(folders: RayFolders) -> None:
     token = os.environ.get("RAY_AUTH_TOKEN") or _own_token()
-    with environment(PYTHONPATH=os.pathsep.join(search_path()) or None, RAY_AUTH_TOKEN=token):
+    with environment(**python_environment(), RAY_AUTH_TOKEN=token):
         _init(
             address="local",  # otherwise Ray would join an instance left by another job on this machine
             num_cpus=num_cores(),

@@ -127,6 +127,14 @@ def search_path() -> list[str]:
     return list(dict.fromkeys(map(str, [*own, *found])))
 
 
+def python_environment() -> dict[str, str | None]:
+    """Environment variables with which another Python on this machine imports what this one does.
+
+    Without the second, `python -c` and `python -m` look in the current folder, and `multiprocessing` runs the former.
+    """
+    return {"PYTHONPATH": os.pathsep.join(search_path()) or None, "PYTHONSAFEPATH": "1"}
+
+
 @contextmanager
 def environment(**values: str | None) -> Iterator[None]:
     """Set environment variables for the block, or unset those whose value is None."""

@@ -66,12 +66,14 @@ def _run(verb: str, argv: list[str]) -> int:
 def _run_verb(verb: str, argv: list[str]) -> None:
     from pipeline.machine import prepare_for_torch
     from pipeline.settings.load import load_settings
+    from pipeline.workers.surroundings import environment, python_environment
 
     _refuse_lost_folder()
     module = module_of(verb)
     settings = load_settings(settings_class(verb), verb, argv, module.EXAMPLES)
     prepare_for_torch()
-    module.run(settings)
+    with environment(**python_environment()):  # for the processes that the verb starts
+        module.run(settings)
 
 
 def _refuse_lost_folder() -> None:

@@ -14,6 +14,21 @@ from query.cli.verbs import VERBS
 HOME = Path(query.__file__).parent.parent
 SHOW_PATH = "import sys, query.cli.__main__; print(*sys.path, sep='\\n')"
 
+SPAWN = """
+import sys
+from query.cli.__main__ import main
+from query.cli import doctor
+
+def spawn(settings):
+    import multiprocessing
+    process = multiprocessing.get_context("spawn").Process(target=print, args=("spawned",))
+    process.start()
+    process.join()
+
+doctor.run = spawn
+sys.exit(main(["doctor"]))
+"""
+
 
 def search_path(folder, *options, **environment):
     """The search path of the command line when it is started in a folder."""
@@ -46,8 +61,18 @@ def test_the_module_runs_nothing_of_the_current_folder(tmp_path):
     assert "no store at" in run.stderr
 
 
+def test_processes_of_a_verb_run_nothing_of_the_current_folder(tmp_path):
+    for name in ("multiprocessing", "pickle", "pipeline"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('trapped')")
+    environment = os.environ | {"PYTHONPATH": str(HOME)}
+    command = [sys.executable, "-c", SPAWN]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "spawned\n", "")
+
+
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_lost_current_folder_is_one_plain_line(verb, tmp_path, capsys):
+def test_a_lost_current_folder_is_one_plain_line(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONPATH", "relative")
     here = Path.cwd()
     gone = tmp_path / "gone"
     gone.mkdir()

@@ -29,7 +29,8 @@ from pipeline.workers.session import logs, ray_session
 @ray.remote
 def look():
     import os, sys, pipeline
-    return {"path": sys.path, "file": pipeline.__file__, "folder": os.getcwd(), "token": "RAY_AUTH_TOKEN" in os.environ}
+    return {"path": sys.path, "file": pipeline.__file__,
+            "folder": os.getcwd(), "safe": os.environ["PYTHONSAFEPATH"], "token": "RAY_AUTH_TOKEN" in os.environ}
 
 with ray_session(None):
     print(json.dumps(ray.get(look.remote()) | {"logs": logs()}))
@@ -101,7 +102,8 @@ def hostile(tmp_path, photos):
 @pytest.mark.parametrize("command", [[CLIPSIEVE], [sys.executable, "-m", "query.cli"]], ids=["script", "module"])
 def test_embed_runs_nothing_of_the_data_set(hostile, tiny_model, tmp_path, command):
     command = [*command, "embed", ".", "--out", str(tmp_path / "store"), "--model", tiny_model]
-    run = subprocess.run(command, cwd=hostile, env=variables(), capture_output=True, text=True, timeout=300)
+    environment = variables(PYTHONPATH=str(HOME))  # without an empty entry, which only the script itself can drop
+    run = subprocess.run(command, cwd=hostile, env=environment, capture_output=True, text=True, timeout=300)
     assert not (tmp_path / "trapped").exists()
     assert run.returncode == 0, run.stderr
     assert "2 of 2 images embedded" in run.stdout
@@ -117,6 +119,7 @@ def test_workers_see_what_the_driver_sees_and_nothing_of_the_current_folder(host
     assert Path(seen["file"]).parent.parent == HOME
     assert seen["folder"] == str(hostile)  # relative names in the environment mean the same as for the driver
     assert not {"", ".", str(hostile), str(Path(sys.executable).parent)} & set(seen["path"])
+    assert seen["safe"] == "1"
     assert seen["token"]
     logs = Path(seen["logs"].removeprefix("see the logs in "))
     assert temporary not in logs.parents
