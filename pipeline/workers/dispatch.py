@@ -9,11 +9,12 @@ from typing import Any
 
 import ray
 
-from pipeline.errors import InputError, WorkerError, first_line
+from pipeline.errors import InputError, WorkerError
 from pipeline.monitor.progress import Progress
 from pipeline.store.records import Shard, StoreRecord
+from pipeline.workers.causes import cause_of
 from pipeline.workers.pool import WorkerPool
-from pipeline.workers.session import LIVENESS_S, WORKERS_GONE_S, get, refuse_dead_node
+from pipeline.workers.session import LIVENESS_S, WORKERS_GONE_S, get, logs, refuse_dead_node
 
 MAX_SHARD_ATTEMPTS = 3
 MAX_DAMAGED_SHARDS = 10
@@ -159,7 +160,7 @@ class _Run:
                 self._give(shard)
 
     def _handle_lost_worker(self, worker: Any, shard: Shard, error: Exception) -> None:
-        self._on_event("worker_lost", shard=shard.ordinal, reason=first_line(error))
+        self._on_event("worker_lost", shard=shard.ordinal, reason=cause_of(error))
         if all(other.ordinal != shard.ordinal for _, other, _ in self.busy.values()):
             self._try_again(shard, error)
         self._pool.replace(worker)
@@ -167,7 +168,7 @@ class _Run:
     def _try_again(self, shard: Shard, error: Exception) -> None:
         if self._attempts[shard.ordinal] >= MAX_SHARD_ATTEMPTS:
             raise WorkerError(
-                f"shard {shard.ordinal} crashed its worker {MAX_SHARD_ATTEMPTS} times ({first_line(error)}); committed "
+                f"shard {shard.ordinal} crashed its worker {MAX_SHARD_ATTEMPTS} times ({cause_of(error)}); committed "
                 "shards are safe: run the same command to resume"
             ) from error
         self.queue.appendleft(shard)
@@ -185,6 +186,5 @@ class _Run:
         self._alone_since = self._alone_since or time.monotonic()
         if time.monotonic() - self._alone_since > WORKERS_GONE_S:
             raise WorkerError(
-                f"no worker could be started for {WORKERS_GONE_S:.0f} s; check `ray status`, then run the same "
-                "command to resume"
+                f"no worker could be started for {WORKERS_GONE_S:.0f} s; {logs()}, then run the same command to resume"
             )

@@ -9,14 +9,15 @@ from typing import Any
 import ray
 
 from pipeline import __version__
-from pipeline.errors import ConfigError, WorkerError, first_line
+from pipeline.errors import ConfigError, WorkerError
 from pipeline.model.spec import DeviceChoice
 from pipeline.settings.workers import WorkerSettings
+from pipeline.workers.causes import cause_of
 from pipeline.workers.cores import cpus_reserved, threads_that_fit
 from pipeline.workers.decode_task import batches_ahead
 from pipeline.workers.encode_worker import EncodeWorker
 from pipeline.workers.messages import EncoderRequest, WorkerIdentity, WorkerReport, code_sha256
-from pipeline.workers.session import WORKERS_GONE_S, get, node_is_alive, ray_session, wait
+from pipeline.workers.session import CHECK, WORKERS_GONE_S, get, is_ours, logs, node_is_alive, ray_session, wait
 
 MAX_LOAD_ATTEMPTS = 3
 SETTLE_S = 10.0
@@ -91,10 +92,12 @@ class WorkerPool:
                 self._load(request)
                 return
             except ray.exceptions.RayError as error:
-                reason = first_line(error)
+                reason = cause_of(error)
+                if getattr(error, "actor_init_failed", False):  # it would fail again
+                    raise WorkerError(f"a worker cannot start: {reason}; {CHECK}") from error
                 self.stop()
                 self._workers = [self._start() for _ in self._workers]
-        raise WorkerError(f"workers died {MAX_LOAD_ATTEMPTS} times while loading the model ({reason}); see their logs")
+        raise WorkerError(f"workers died {MAX_LOAD_ATTEMPTS} times while loading the model ({reason}); {logs()}")
 
     def _load(self, request: EncoderRequest) -> None:
         self._request, self.joining, self._weights = None, {}, None
@@ -102,8 +105,8 @@ class WorkerPool:
         present = wait(list(identities), self._min, WORKERS_GONE_S)
         if len(present) < self._min:
             raise WorkerError(
-                f"only {len(present)} of {self._min} workers got resources within {WORKERS_GONE_S:.0f} s; check "
-                "`ray status`, give fewer --workers, or give --min-workers to start with fewer"
+                f"only {len(present)} of {self._min} workers got resources within {WORKERS_GONE_S:.0f} s; give fewer "
+                f"--workers, or give --min-workers to start with fewer; otherwise {logs()}"
             )
         for identity in [get(ref) for ref in present]:
             _refuse_other_code(identity)
@@ -117,13 +120,16 @@ class WorkerPool:
         for worker in self._workers:
             if worker is not first:
                 self._join(worker)
-        num_lost = 0
+        causes: list[str] = []
         while self.num_ready < self._min:
-            num_lost += not self.accept_worker(wait(list(self.joining))[0])
-            if num_lost >= MAX_LOAD_ATTEMPTS * len(self._workers):
+            self.accept_worker(
+                wait(list(self.joining))[0],
+                lambda event, **details: causes.append(details["reason"]) if event == "worker_lost" else None,
+            )
+            if len(causes) >= MAX_LOAD_ATTEMPTS * len(self._workers):
                 raise WorkerError(
-                    f"workers died {num_lost} times while loading the model; if memory is short, give fewer "
-                    "--workers, otherwise see their logs"
+                    f"workers died {len(causes)} times while loading the model ({causes[-1]}); if memory is short, "
+                    f"give fewer --workers, otherwise {logs()}"
                 )
 
     def _has_loaded(self, request: EncoderRequest) -> bool:
@@ -191,7 +197,7 @@ class WorkerPool:
         try:
             report, identity = get(ref), get(wait([worker.identify.remote()])[0])
         except ray.exceptions.RayError as error:
-            on_event("worker_lost", reason=first_line(error))
+            on_event("worker_lost", reason=cause_of(error))
             self._weights = None  # their node may be lost: load from the model's source instead
             self.replace(worker)
             return []
@@ -220,6 +226,8 @@ def _end(workers: Sequence[Any]) -> None:
 
 def _refuse_other_code(identity: WorkerIdentity) -> None:
     if identity.code_sha256 != code_sha256():
+        if is_ours():
+            raise WorkerError("the code of clipsieve changed while its workers started; run the same command again")
         raise WorkerError(
             f"node {identity.host} runs clipsieve {identity.version} (code {identity.code_sha256[:12]}), but this is "
             f"{__version__} (code {code_sha256()[:12]}); install the same version on every node"

@@ -3,6 +3,7 @@
 import difflib
 import re
 import sys
+from pathlib import Path
 
 from pipeline import __version__
 from pipeline.errors import ClipsieveError, ConfigError
@@ -27,8 +28,16 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:  # not handled closer to its cause
-        print(f"error: {error.strerror or error}: {error.filename or 'unknown file'}", file=sys.stderr)
+        print(f"error: {_described(error)}", file=sys.stderr)
         return 1
+
+
+def _described(error: OSError) -> str:
+    text = error.strerror or str(error)
+    if error.filename:
+        return f"{text}: {error.filename}"
+    # how Python's `tempfile` says that it found no folder, not even the current one
+    return f"{text}; set TMPDIR to a folder that you can write" if "temporary directory" in text else text
 
 
 def _split_verb(argv: list[str]) -> tuple[str, list[str]]:
@@ -59,12 +68,23 @@ def _run(verb: str, argv: list[str]) -> int:
 def _run_verb(verb: str, argv: list[str]) -> None:
     from pipeline.machine import prepare_for_torch
     from pipeline.settings.load import load_settings, refuse_unwritable_outputs
+    from pipeline.workers.surroundings import environment, python_environment
 
+    _refuse_lost_folder()
     module = module_of(verb)
     settings = load_settings(settings_class(verb), verb, argv, module.EXAMPLES)
     refuse_unwritable_outputs(settings)
     prepare_for_torch()
-    module.run(settings)
+    with environment(**python_environment()):  # for the processes that the verb starts
+        module.run(settings)
+
+
+def _refuse_lost_folder() -> None:
+    """Without a current folder no relative path has a meaning, and the libraries below fail in many ways."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ConfigError("the current folder no longer exists; change to one that does, for example `cd ~`") from error
 
 
 def _strange_flags(verb: str, message: str) -> str:

@@ -134,6 +134,51 @@ def test_workers_stopped_while_starting_free_their_resources(delay_s):
         time.sleep(0.05)
 
 
+class CannotStart:
+    """A worker whose constructor fails, as if its node lacked a library."""
+
+    def __init__(self, *_):
+        raise ImportError(f"libmissing.so: {'x' * 300}\nand more")
+
+    def identify(self):
+        pass
+
+    def images_done(self):
+        pass
+
+
+class CannotImport(CannotStart):
+    """A worker that starts, but whose node lacks a package that it needs."""
+
+    def __init__(self, *_):
+        pass
+
+    def identify(self):
+        import no_such_package  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("worker", "cause"),
+    [
+        (CannotStart, f"ImportError: libmissing.so: {'x' * 300} and more"),
+        (CannotImport, "ModuleNotFoundError: No module named 'no_such_package'"),
+    ],
+)
+def test_a_worker_that_cannot_start_ends_the_run_with_the_whole_cause(worker, cause, tiny_model, monkeypatch):
+    monkeypatch.setattr(pools, "EncodeWorker", ray.remote(worker))
+    pool = WorkerPool(1)
+    try:
+        with pytest.raises(WorkerError) as caught:
+            pool.load(
+                EncoderRequest(source=ModelSource(model=tiny_model), policy=None, precision="fp32", max_pixels=1000)
+            )
+    finally:
+        pool.stop()
+    message = str(caught.value)
+    assert message.startswith(f"a worker cannot start: {cause} ({__file__}, line ")
+    assert message.endswith("; check the installation with `clipsieve doctor`, on a cluster on every node")
+
+
 @pytest.mark.kill
 def test_waiting_for_workers_without_resources_times_out(tiny_model, monkeypatch):
     monkeypatch.setattr(pools, "WORKERS_GONE_S", 3.0)
@@ -179,7 +224,9 @@ def test_workers_that_keep_dying_while_loading_end_the_run(tiny_model, tmp_path,
     monkeypatch.setattr(pools, "EncodeWorker", ray.remote(LoadsOnce))
     pool = WorkerPool(2)
     try:
-        with pytest.raises(WorkerError, match=r"workers died 6 times while loading the model; if memory is short"):
+        with pytest.raises(
+            WorkerError, match=r"workers died 6 times while loading the model \(.+\); if memory is short.+/logs$"
+        ):
             pool.load(
                 EncoderRequest(source=ModelSource(model=tiny_model), policy=None, precision="fp32", max_pixels=1000)
             )
