@@ -20,6 +20,7 @@ LEVELS = {
         ["settings", "pixels", "store"],
         ["planning", "measure", "monitor"],
         ["workers", "training", "scenes", "resample"],
+        ["choices", "embed_report"],
         ["embed", "dry_run", "adapt", "verify", "delete", "compact"],
     ],
     "pipeline.source": [["entry", "left_out", "limits"], ["access", "sorting"], ["formats"], ["listing", "reading"]],

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.embed import EmbedReport
+    from pipeline.embed_report import EmbedReport
     from pipeline.settings.embed import EmbedSettings
 
 SUMMARY = "embed images into a store of Parquet shards; resume, or add new images"
