@@ -96,7 +96,7 @@ def _probe(settings: EmbedSettings, listing: Listing, sample: list[ImageEntry]) 
     encoder = fastest_encoder(loaded, policy)
     batch_size = min(settings.batch_size or default_batch_size(device), len(sample))
     started = time.process_time()
-    batch = decode_for(encoder, sample, settings.max_pixels)
+    batch = decode_for(encoder, sample, settings.pixel_limit)
     decode_s = (time.process_time() - started) / len(sample)
     return _Probe(
         spec=encoder.spec,

@@ -2,30 +2,33 @@
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
 
-from pipeline.choices import encoder_request, record_of, refuse_other_units
+from pipeline.choices import encoder_request, is_up_to_date, record_of, refuse_other_choices
 from pipeline.durable.lock import store_lock
-from pipeline.embed_report import EmbedReport, left_out_of, summary_of, warnings_of, write_report
+from pipeline.embed_report import EmbedReport, Run, write_report
 from pipeline.errors import InputError
 from pipeline.monitor.events import Reporting
 from pipeline.monitor.meter import Meter
-from pipeline.monitor.progress import Tick
-from pipeline.planning.extend import extend_plan
+from pipeline.monitor.progress import Progress, Tick
+from pipeline.planning.changes import Changes
+from pipeline.planning.extend import find_changes, write_changes
 from pipeline.planning.shards import shard_capacity
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.listing import Listing, list_source
 from pipeline.store.layout import Store
 from pipeline.store.parts import refuse_taken_names
 from pipeline.store.view import StoreView
-from pipeline.workers.dispatch import run_shards
-from pipeline.workers.pool import WorkerPool, worker_pool
+
+if TYPE_CHECKING:
+    from pipeline.workers.pool import WorkerPool
 
 
 def embed(
     settings: EmbedSettings,
     on_tick: Callable[[Tick], None] = lambda tick: None,
-    pool: WorkerPool | None = None,
+    pool: "WorkerPool | None" = None,
     is_baseline: bool = False,
 ) -> EmbedReport:
     """Embed images from a source into a store. Resumes an unfinished store and adds images new to its source.
@@ -34,64 +37,78 @@ def embed(
         settings: What to embed, where to store it, and with which encoder.
         on_tick: Called about twice a second with the progress.
         pool: Workers to use, for callers that embed several times; their number and device are then the pool's. If
-            None, a pool is started and stopped here.
+            None, a pool is started and stopped here, unless there is nothing to do.
         is_baseline: Run the unpruned model exactly as open_clip does, as a baseline for measurements.
 
     Raises:
         ClipsieveError: See `pipeline.errors`. Shards committed before the error stay committed.
     """
-    source = settings.image_source()
-    refuse_taken_names(source.columns)
-    listing = list_source(source, settings.captions)
-    store = Store(settings.out)
-    store.create_folders()
-    started = time.perf_counter()
-    workers = nullcontext(pool) if pool else worker_pool(settings, settings.min_workers)
+    listing = _list(settings)
+    store = _prepared(settings)
     try:
-        with (
-            store_lock(store.root),
-            Reporting(store.events_path, on_tick, settings.metrics_port, settings.wandb) as reporting,
-            workers as pool,
-        ):
-            view = _begin(settings, store, listing, pool, is_baseline)
+        with store_lock(store.root), ExitStack() as stack:
+            before = StoreView.now(store, store.read_record()) if store.record_path.exists() else None
+            refuse_other_choices(settings, listing, before)
+            changes = find_changes(before, listing, **settings.comparison())
+            if pool is None and not is_baseline and is_up_to_date(settings, before, changes):
+                store.sweep()
+                return write_report(EmbedReport.of(before, listing, changes, settings))
+
+            # Ray takes seconds to import and to start
+            from pipeline.workers.dispatch import run_shards
+            from pipeline.workers.pool import worker_pool
+
+            reporting = stack.enter_context(
+                Reporting(store.events_path, on_tick, settings.metrics_port, settings.wandb)
+            )
+            started = time.perf_counter()
+            pool = pool or stack.enter_context(worker_pool(settings, settings.min_workers))
+            pool.load(encoder_request(settings, before and before.record, is_baseline))
+            view = _plan(settings, store, listing, changes, pool)
             todo, start_s = view.missing, time.perf_counter() - started
             reporting.event("run_started", num_shards=len(todo), start_s=round(start_s, 3), **pool.resources)
             meter = Meter(view, reporting.tick, settings.max_bad_fraction)
             progress = run_shards(pool, todo, view.record, store.root, meter, reporting.event)
-            elapsed_s = time.perf_counter() - meter.started
+            run = Run(progress, pool.report, pool.resources, start_s, time.perf_counter() - meter.started)
             store.sweep()
             meter.check_failures(progress, is_over=True)
-            view = StoreView(store, view.record, view.committed | {m.ordinal: m for m in progress.finished})
-            report = EmbedReport(
-                view=view,
-                left_out=left_out_of(listing, view),
-                summary=summary_of(progress, view, pool.resources, elapsed_s),
-                start_s=start_s,
-                device=pool.report.device,
-                warnings=warnings_of(pool.report, progress, settings.canary_floor),
-            )
-            write_report(report, reporting)
+            report = write_report(EmbedReport.of(view, listing, changes, settings, run), reporting)
     finally:
         _remove_if_empty(store)
-    if progress.damaged:
-        first = next(iter(progress.damaged.values()))
-        raise InputError(
-            f"{len(progress.damaged)} of {len(todo)} shards could not be read, the others are committed; first: {first}"
-        )
+    _refuse_damaged(progress, len(todo))
     return report
 
 
-def _begin(settings: EmbedSettings, store: Store, listing: Listing, pool: WorkerPool, is_baseline: bool) -> StoreView:
-    """Load the model, create or open the store, and plan new images."""
-    existing = store.read_record() if store.record_path.exists() else None
-    refuse_other_units(settings, existing)
-    pool.load(encoder_request(settings, existing, is_baseline))
+def _list(settings: EmbedSettings) -> Listing:
+    source = settings.image_source()
+    refuse_taken_names(source.columns)
+    return list_source(source, settings.captions)
+
+
+def _prepared(settings: EmbedSettings) -> Store:
+    store = Store(settings.out)
+    if settings.retry:
+        store.read_record()  # without a store nothing has failed yet, and the name may be mistyped
+    store.create_folders()
+    return store
+
+
+def _plan(settings: EmbedSettings, store: Store, listing: Listing, changes: Changes, pool: "WorkerPool") -> StoreView:
+    """Create the store, or check that its encoder is the one that was loaded, and plan what is to be embedded."""
     capacity = settings.shard_size or shard_capacity(listing.num_images, pool.num_workers)
-    record = record_of(settings, listing, pool.report, capacity, existing)
-    view = StoreView.now(store, store.begin(record))
+    record = store.begin(record_of(settings, listing, pool.report, capacity))
     # a store created with few images has small shards; new shards need not be as small
-    capacity = settings.shard_size or max(view.record.shard_capacity, capacity)
-    return extend_plan(view, listing, settings.on_change, settings.check_content, capacity)
+    capacity = settings.shard_size or max(record.shard_capacity, capacity)
+    return write_changes(StoreView.now(store, record), listing, changes, capacity, settings.max_pixels)
+
+
+def _refuse_damaged(progress: Progress, num_shards: int) -> None:
+    if progress.damaged:
+        first = next(iter(progress.damaged.values()))
+        raise InputError(
+            f"{len(progress.damaged)} of {num_shards} shards could not be read, the others are committed; "
+            f"first: {first}"
+        )
 
 
 def _remove_if_empty(store: Store) -> None:

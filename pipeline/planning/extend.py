@@ -85,6 +85,7 @@ def write_changes(
         create_tombstones(store)
     # first finish what a killed job left: its plan counts, the rows that it replaces may still be there
     add_tombstones(store, replaced_by_last_plan(view), REPLACED)
+    max_pixels = None if max_pixels == record.max_pixels else max_pixels
     again = cut_entries(changes.again, capacity, *record.next_numbers)
     record = _add(store, record, listing, again, changes.retried, max_pixels)
     add_tombstones(store, (entry.replaces for entry in changes.again), REPLACED)
@@ -96,7 +97,7 @@ def write_changes(
     record = _add(store, record, listing, entries)
     files = cut_files(changes.files, listing.source, capacity, *record.next_numbers)
     record = _add(store, record, listing, ((shard, None) for shard in files))
-    return StoreView.now(store, record)
+    return StoreView(store, record, view.committed)
 
 
 def extend_plan(
