@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.durable.seal import unsealed_json, write_sealed_json
+from pipeline.errors import InputError
 from pipeline.model.spec import local_files
 from pipeline.monitor.bottleneck import summarize
 from pipeline.monitor.events import Reporting
@@ -16,7 +17,7 @@ from pipeline.source.left_out import Kind, LeftOut
 from pipeline.source.listing import Listing
 from pipeline.store.layout import Store
 from pipeline.store.records import StoreRecord
-from pipeline.store.view import StoreView
+from pipeline.store.view import Counts, StoreView
 from pipeline.workers.messages import WorkerReport
 
 
@@ -40,6 +41,9 @@ class EmbedReport:
 
     left_out: LeftOut
     """What the source holds that became no row: found while listing, and in the files of the store's shards."""
+
+    of_source: Counts
+    """The images of this run's source alone."""
 
     num_gone: int
     """Number of embedded images that this run's source no longer has."""
@@ -80,6 +84,7 @@ class EmbedReport:
         return cls(
             view=view,
             left_out=_left_out(listing, view),
+            of_source=_of_source(listing, view),
             num_gone=changes.differences.num_gone,
             first_gone=changes.differences.first_gone,
             model_files=local_files(settings.model_source()),
@@ -125,6 +130,20 @@ class EmbedReport:
     def images_per_second_end_to_end(self) -> float | None:
         """Rate from the first shard handed out to the last one committed. Ray and model start-up are not counted."""
         return self.summary["images_per_second"]["end_to_end"] if self.num_embedded else None
+
+    def refuse_if_all_failed(self) -> None:
+        """Refuse a source of which no image could be embedded.
+
+        Raises:
+            InputError: If it has images, and none of them has an embedding.
+        """
+        failed = self.of_source.failed
+        if failed and not self.of_source.num_ok:
+            kinds = ", ".join(f"{count} {status}" for status, count in failed.items())
+            raise InputError(
+                f"every image of this source failed ({kinds}); the error column of their rows in {self.store.root} "
+                "says why: correct the source, then run the same command with --retry failed"
+            )
 
 
 def write_report(report: EmbedReport, reporting: Reporting | None = None) -> EmbedReport:
@@ -178,6 +197,11 @@ def _left_out(listing: Listing, view: StoreView) -> LeftOut:
     for part in (listing, *view.committed.values()):
         left_out.add_all(part.left_out)
     return left_out
+
+
+def _of_source(listing: Listing, view: StoreView) -> Counts:
+    plans = [plan for plan in view.record.plans if plan.source.identity == listing.source.identity]
+    return view.count([shard for plan in plans for shard in plan.shards if not shard.is_dropped])
 
 
 def _retried(progress: Progress, record: StoreRecord) -> dict[str, int]:

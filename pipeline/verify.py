@@ -40,8 +40,8 @@ _PART = re.compile(r"part-(\d+)(\.c\d+)?\.parquet")
 class VerifyReport:
     """What a store holds. Each of the `findings` says what is wrong, where, and what to do.
 
-    `num_images` counts rows, `num_removed` the rows that compaction removed, `num_bytes` the size of the parts.
-    `leftovers` are files that no reader uses. Shards that are not whole are not counted.
+    `num_images` counts rows without those that a newer row replaces, `num_removed` the rows that compaction removed,
+    `num_bytes` the size of the parts. `leftovers` are files that no reader uses. Shards that are not whole are not counted.
     """
 
     store: str
@@ -116,6 +116,9 @@ def verify(settings: VerifySettings, on_tick: Callable[[Tick], None] = lambda ti
         rate = report.num_images / (time.perf_counter() - started)
         on_tick(Tick(report.num_images + report.num_removed, record.num_images, sum(report.failed.values()), rate))
     view = StoreView(store, record, whole)
+    if deleted is not None:
+        report.num_images, report.num_ok = view.counts.num_images, view.counts.num_ok
+        report.failed = view.counts.failed
     if deleted is not None and len(hashes):
         _check_keys(view, deleted, hashes, report)
     _check_names(store, record, markers, report)

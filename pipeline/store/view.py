@@ -82,13 +82,17 @@ class StoreView:
 
     @cached_property
     def counts(self) -> Counts:
-        """The images of the committed shards. Reads the parts that hold replaced rows.
+        """The images of all committed shards; see `count`."""
+        return self.count(self.record.shards)
+
+    def count(self, shards: Iterable[Shard]) -> Counts:
+        """The images of some shards, as far as they are committed. Reads the parts that hold replaced rows.
 
         Raises:
             StoreError: If the tombstone file or a part is damaged.
         """
         found: Counter[str] = Counter()
-        for shard in self.record.shards:
+        for shard in shards:
             marker = self.committed.get(shard.ordinal)
             if marker is None:
                 continue
