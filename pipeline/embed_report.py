@@ -103,7 +103,7 @@ class EmbedReport:
 
     @property
     def num_images(self) -> int:
-        """Number of rows, including failed ones. Replaced rows do not count here, nor below."""
+        """Number of rows, including failed ones. Each image counts once, here and below."""
         return self.view.counts.num_images
 
     @property

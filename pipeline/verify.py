@@ -40,8 +40,9 @@ _PART = re.compile(r"part-(\d+)(\.c\d+)?\.parquet")
 class VerifyReport:
     """What a store holds. Each of the `findings` says what is wrong, where, and what to do.
 
-    `num_images` counts rows without those that a newer row replaces, `num_removed` the rows that compaction removed,
-    `num_bytes` the size of the parts. `leftovers` are files that no reader uses. Shards that are not whole are not counted.
+    `num_images` counts rows, each image once (see `Counts`), `num_removed` the rows that compaction removed,
+    `num_bytes` the size of the parts. `leftovers` are files that no reader uses. Shards that are not whole are not
+    counted.
     """
 
     store: str

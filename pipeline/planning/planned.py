@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.planning.changes import Planned, key_of
 from pipeline.source.entry import Source
 from pipeline.store.records import Plan, Shard
-from pipeline.store.tombstones import MISSING, REPLACED, read_tombstones, tombstones_between
+from pipeline.store.tombstones import PASSED_OVER, read_tombstones, tombstones_between
 from pipeline.store.view import StoreView
 
 
@@ -51,7 +51,7 @@ def passed_over(view: StoreView) -> np.ndarray:
     Raises:
         StoreError: If the tombstone file or a plan's list is damaged.
     """
-    tombstones = read_tombstones(view.store, REPLACED, MISSING)
+    tombstones = read_tombstones(view.store, *PASSED_OVER)
     return np.union1d(tombstones, np.fromiter(replaced_by_last_plan(view), np.int64))
 
 

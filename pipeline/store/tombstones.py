@@ -19,6 +19,8 @@ REPLACED = "replaced"
 """Its file changed or it was tried again, and a newer row replaces it."""
 MISSING = "missing"
 """Its image was gone from the source. If it returns, it is embedded again."""
+PASSED_OVER = (REPLACED, MISSING)
+"""Rows that do not count, and that do not keep their image from being embedded again."""
 
 _SCHEMA = pa.schema([("id", pa.int64()), ("reason", pa.string()), ("key", pa.string())])
 

@@ -17,12 +17,12 @@ from pipeline.store.commit_markers import committed_markers
 from pipeline.store.layout import Store
 from pipeline.store.parts import read_part
 from pipeline.store.records import CommitMarker, Shard, StoreRecord
-from pipeline.store.tombstones import REPLACED, read_tombstones, tombstones_between
+from pipeline.store.tombstones import PASSED_OVER, read_tombstones, tombstones_between
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Images by outcome. A replaced row does not count, because the row that replaces it does."""
+    """Images by outcome, each once: a row does not count if a newer one replaces it, or if its image was gone."""
 
     num_ok: int
     failed: dict[str, int]
@@ -86,7 +86,7 @@ class StoreView:
         return self.count(self.record.shards)
 
     def count(self, shards: Iterable[Shard]) -> Counts:
-        """The images of some shards, as far as they are committed. Reads the parts that hold replaced rows.
+        """The images of some shards, as far as they are committed. Reads the parts that hold rows that do not count.
 
         Raises:
             StoreError: If the tombstone file or a part is damaged.
@@ -97,7 +97,7 @@ class StoreView:
             if marker is None:
                 continue
             found.update({Status.OK: marker.num_ok, **marker.failed})
-            ids = self.replaced[shard.ordinal]
+            ids = self.passed_over[shard.ordinal]
             if len(ids) and len(tombstones_between(self.deleted, shard.ids)) > marker.num_removed:  # not yet compacted
                 table = read_part(self.store.part_of(marker), ["id", "status"])
                 found.subtract(table.filter(pc.is_in(table["id"], pa.array(ids)))["status"].to_pylist())
@@ -105,11 +105,11 @@ class StoreView:
         return Counts(found[Status.OK], failed)
 
     @cached_property
-    def replaced(self) -> dict[int, np.ndarray]:
-        """Ids of replaced rows of the committed shards, by ordinal, even if compaction has removed them."""
-        replaced = read_tombstones(self.store, REPLACED)
+    def passed_over(self) -> dict[int, np.ndarray]:
+        """Ids of the rows of committed shards that do not count, by ordinal, even if compaction has removed them."""
+        found = read_tombstones(self.store, *PASSED_OVER)
         shards = [shard for shard in self.record.shards if shard.ordinal in self.committed]
-        return {shard.ordinal: tombstones_between(replaced, shard.ids) for shard in shards}
+        return {shard.ordinal: tombstones_between(found, shard.ids) for shard in shards}
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[CommitMarker, pa.Table]]:
         """Yield the marker and rows of each committed shard in id order, including deleted rows.
