@@ -5,7 +5,7 @@
     STORE/plan/00000.json                   shards of that listing; written after it, before any of their parts
     STORE/embeddings/part-00000.parquet     the rows of one shard
     STORE/embeddings/part-00000.stats.json  commit marker of that shard; written last
-    STORE/tombstones.parquet                ids of rows that were deleted or replaced (see `tombstones`)
+    STORE/tombstones.parquet                ids of deleted, replaced and missing rows (see `tombstones`)
     STORE/stats.json, events.jsonl          summary of the last run, and the event log of all runs
     STORE/index/                            written by `indexer`
     STORE/lock.json                         owner and heartbeat of the running job (see `lock`)
