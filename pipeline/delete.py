@@ -89,7 +89,10 @@ def _listed(source: Source) -> Listing:
     try:
         return list_source(source)
     except InputError as error:
-        raise InputError(f"nothing was deleted, because a source of the store cannot be listed: {error}") from error
+        raise InputError(
+            "nothing was deleted, because a source of the store cannot be listed (if it is gone for good, delete its "
+            f"images with --keys): {error}"
+        ) from error
 
 
 def _read_keys(path: Path) -> set[str]:

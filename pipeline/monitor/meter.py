@@ -18,10 +18,9 @@ class Meter:
     def __init__(self, view: StoreView, on_tick: Callable[[Tick], None], max_bad_fraction: float | None) -> None:
         """Start the clock. `view` is the store before the run."""
         self._before = view.counts
-        num_passed_over = sum(map(len, view.passed_over.values()))
         num_rows = sum(marker.num_images + marker.num_removed for marker in view.committed.values())
-        self._num_before = num_rows - num_passed_over
-        self._num_total = view.record.num_images and view.record.num_images - num_passed_over
+        self._num_before = num_rows - sum(map(len, view.passed_over.values()))
+        self._num_total = view.num_planned
         self._on_tick = on_tick
         self._max_bad_fraction = max_bad_fraction
         self.started = time.perf_counter()

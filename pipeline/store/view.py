@@ -104,6 +104,12 @@ class StoreView:
         failed = {status: count for status, count in sorted(found.items()) if count and status != Status.OK}
         return Counts(found[Status.OK], failed)
 
+    @property
+    def num_planned(self) -> int | None:
+        """Number of planned images, each once. None if a shard is not counted yet."""
+        total = self.record.num_images
+        return None if total is None else total - sum(map(len, self.passed_over.values()))
+
     @cached_property
     def passed_over(self) -> dict[int, np.ndarray]:
         """Ids of the rows of committed shards that do not count, by ordinal, even if compaction has removed them."""

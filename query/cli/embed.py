@@ -63,14 +63,16 @@ def _print_report(report: "EmbedReport", settings: "EmbedSettings") -> None:
     failed = f", {_listed(report.failed)}" if report.failed else ""
     print(f"{report.num_ok} of {report.num_images} images embedded{failed}")
     if report.retried:
-        print(f"{sum(report.retried.values())} failed images were tried again: {_listed(report.retried)}")
+        print(f"tried again: {_listed(report.retried)}")
     elif settings.retry:
         print(f"no image of this source to try again with --retry {settings.retry}")
     if report.left_out:
         print(f"left out: {report.left_out.describe()}")
     if report.num_gone:
-        what = f"{report.num_gone} embedded images are gone from the source, first {report.first_gone!r}"
-        print(f"{what}; to delete them: clipsieve delete {shlex.quote(str(settings.out))} --missing")
+        print(
+            f"gone from the source, but still in the store: {report.num_gone} (first {report.first_gone}); to delete "
+            f"them: clipsieve delete {shlex.quote(str(settings.out))} --missing"
+        )
     if report.num_embedded:
         rate = report.images_per_second_end_to_end
         print(f"{rate:.1f} images/s end to end on {report.device}, after {report.start_s:.1f} s to start")

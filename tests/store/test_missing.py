@@ -90,7 +90,7 @@ def test_every_source_must_be_there(job, folder, tmp_path):
     job.run(tmp_path / "more")
     (folder / "03.jpg").unlink()
     shutil.move(tmp_path / "more", tmp_path / "unmounted")
-    with pytest.raises(InputError, match=r"nothing was deleted, .* cannot be listed: source .*more does not exist"):
+    with pytest.raises(InputError, match=r"nothing was deleted, .* cannot be listed .*: source .*more does not exist"):
         delete_missing(job, yes=True)
     assert "03.jpg" in job.living
 

@@ -196,7 +196,7 @@ def test_images_that_are_gone_are_counted(settings, capsys):
     assert json.loads(capsys.readouterr().out)["num_gone"] == 2
     assert main(argv(settings)) == 0
     text = capsys.readouterr().out
-    assert "2 embedded images are gone from the source, first 'photo-01.png'; to delete them: clipsieve delete " in text
+    assert "gone from the source, but still in the store: 2 (first photo-01.png); to delete them: clipsieve d" in text
     stats = json.loads(Store(settings.out).summary_path.read_text())
     assert stats["gone"] == {"num_images": 2, "first": "photo-01.png"}
     assert main(["delete", str(settings.out), "--missing", "--yes"]) == 0
