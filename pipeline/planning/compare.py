@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.planning.changes import Differences, Planned, key_of
+from pipeline.planning.changes import Differences, Planned
 from pipeline.planning.content import ContentCheck
 from pipeline.planning.planned import PlannedFile, columns_of, planned_entries, planned_files
 from pipeline.planning.retry import failed_rows, images_of
@@ -76,7 +76,7 @@ class Comparison:
         for key, file in planned.items():
             self._note_missing_file(key, file)
         ids = np.sort(np.concatenate(again)) if again else self._retried[:0]
-        return new, Sorted(images_of(self._view, ids), key_of)
+        return new, Sorted(images_of(self._view, ids), _id_before)  # in the order of their files
 
     def _is_image_changed(self, old: Planned, entry: ImageEntry) -> bool:
         return old.state != entry.state or bool(self._check and self._check.is_image_changed(old, entry))
@@ -106,6 +106,10 @@ class Comparison:
         unread = {item.shard.ordinal for item in shards if item.state} - self._view.committed.keys()
         self.differences.unread |= unread
         return unread
+
+
+def _id_before(entry: ImageEntry) -> int:
+    return entry.replaces
 
 
 def is_gone(planned: Planned) -> bool:

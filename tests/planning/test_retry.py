@@ -12,6 +12,7 @@ import pytest
 from pipeline.compact import compact
 from pipeline.errors import StoreError
 from pipeline.planning import extend
+from pipeline.planning.batches import batches_of
 from pipeline.settings.store import CompactSettings, VerifySettings
 from pipeline.source.entry import Source, Status
 from pipeline.source.listing import list_source
@@ -270,3 +271,15 @@ def test_a_limit_on_pixels_goes_with_the_images_that_are_tried_again(tmp_path, s
     again = Store(store.root).read_record()
     assert again.max_pixels == record.max_pixels == 1000
     assert [again.max_pixels_of(shard) for shard in again.shards] == [1000, 1000, 1000, 5000]
+
+
+@pytest.mark.parametrize("make", [make_tar, make_parquet])
+def test_a_file_is_read_in_one_pass(tmp_path, spec, make):
+    case = Case(tmp_path, spec, make)
+    case.plan("timeout", "undecodable")
+    [shard] = case.view.missing
+    entries = [entry for batch in batches_of(shard, case.job.record, case.job.store) for entry in batch]
+    assert [(entry.key, entry.data) for entry in entries] == [(case.keys[n], data_of(n)) for n in FAILED]
+    case.source.write_bytes(case.source.read_bytes()[:700])  # damaged: each image gets its own reason
+    left = [entry.data for batch in batches_of(shard, case.job.record, case.job.store) for entry in batch]
+    assert left == [None] * len(FAILED)
