@@ -9,6 +9,7 @@ from pipeline.choices import encoder_request, is_up_to_date, record_of, refuse_o
 from pipeline.durable.lock import store_lock
 from pipeline.embed_report import EmbedReport, Run, write_report
 from pipeline.errors import InputError
+from pipeline.model.spec import local_files
 from pipeline.monitor.events import Reporting
 from pipeline.monitor.meter import Meter
 from pipeline.monitor.progress import Progress, Tick
@@ -61,7 +62,7 @@ def embed(
             reporting = stack.enter_context(
                 Reporting(store.events_path, on_tick, settings.metrics_port, settings.wandb)
             )
-            started = time.perf_counter()
+            started, files = time.perf_counter(), local_files(settings.model_source())
             pool = pool or stack.enter_context(worker_pool(settings, settings.min_workers))
             pool.load(encoder_request(settings, before and before.record, is_baseline))
             view = _plan(settings, store, listing, changes, pool)
@@ -69,7 +70,7 @@ def embed(
             reporting.event("run_started", num_shards=len(todo), start_s=round(start_s, 3), **pool.resources)
             meter = Meter(view, reporting.tick, settings.max_bad_fraction)
             progress = run_shards(pool, todo, view.record, store.root, meter, reporting.event)
-            run = Run(progress, pool.report, pool.resources, start_s, time.perf_counter() - meter.started)
+            run = Run(progress, pool.report, pool.resources, files, start_s, time.perf_counter() - meter.started)
             store.sweep()
             meter.check_failures(progress, is_over=True)
             report = write_report(EmbedReport.of(view, listing, changes, settings, run), reporting)

@@ -23,11 +23,15 @@ from pipeline.workers.messages import WorkerReport
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the workers did. `resources` are the `cpus` and `gpus` of the cluster."""
+    """What the workers did. `resources` are the `cpus` and `gpus` of the cluster.
+
+    `model_files` were there before the model was loaded; see `local_files`.
+    """
 
     progress: Progress
     loaded: WorkerReport
     resources: dict[str, int]
+    model_files: dict[str, list[int]] | None
     start_s: float
     elapsed_s: float
 
@@ -71,8 +75,9 @@ class EmbedReport:
         cls, view: StoreView, listing: Listing, changes: Changes, settings: EmbedSettings, run: Run | None = None
     ) -> "EmbedReport":
         """The report of a run, or of none because there was nothing to do. `view` is the store before the run."""
-        known: dict[str, Any] = {}
-        if run:
+        if run is None:
+            known: dict[str, Any] = {"model_files": local_files(settings.model_source())}
+        else:
             view = StoreView(view.store, view.record, view.committed | {m.ordinal: m for m in run.progress.finished})
             known = {
                 "retried": _retried(run.progress, view.record),
@@ -80,6 +85,7 @@ class EmbedReport:
                 "start_s": run.start_s,
                 "device": run.loaded.device,
                 "warnings": _warnings(run, settings.canary_floor),
+                "model_files": run.model_files,
             }
         return cls(
             view=view,
@@ -87,7 +93,6 @@ class EmbedReport:
             of_source=_of_source(listing, view),
             num_gone=changes.differences.num_gone,
             first_gone=changes.differences.first_gone,
-            model_files=local_files(settings.model_source()),
             **known,
         )
 
