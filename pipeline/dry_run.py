@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.choices import refuse_other_choices
 from pipeline.errors import InputError
 from pipeline.machine import num_cores
 from pipeline.model.device import default_batch_size, peak_device_bytes, pick_device, pick_precision, use_all_cores
@@ -20,12 +21,15 @@ from pipeline.model.encode import Encoder, fastest_encoder, policy_or_unpruned
 from pipeline.model.load import load_model
 from pipeline.model.spec import EncoderSpec
 from pipeline.pixels.to_device import decode_for
+from pipeline.planning.extend import find_changes
 from pipeline.planning.shards import shard_capacity
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.entry import ImageEntry, ImageResult
 from pipeline.source.listing import Listing, list_source
 from pipeline.source.reading import read_file
+from pipeline.store.layout import Store
 from pipeline.store.parts import part_table, refuse_taken_names, write_part
+from pipeline.store.view import StoreView
 from pipeline.workers.session import cluster_resources
 
 if TYPE_CHECKING:
@@ -40,7 +44,7 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
 
     Decoding and encoding are measured on this machine, one after the other. The sample is spread over the source, or
     taken from the first files if it is tars or Parquet. With `--ray-address`, the rates are scaled to the cluster's
-    cores and GPUs.
+    cores and GPUs. The figures are for the whole source; how much of it the store lacks is said as well.
 
     Returns:
         Names and figures by section, as text.
@@ -51,6 +55,7 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
     source = settings.image_source()
     refuse_taken_names(source.columns)
     listing = list_source(source, settings.captions)
+    news = _news(settings, listing)
     sample = list(islice(_sample(listing), PROBE_IMAGES))
     if not sample:
         raise InputError(f"source {listing.source.location} contains no images; name tars or files that contain some")
@@ -69,10 +74,25 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
             "bytes": _size(listing.num_bytes) if listing.num_bytes else "unknown until they are read",
             "shards": f"{_num_shards(listing, num_images, capacity):,}",
             "failed in the sample": f"{probe.num_failed} of {len(sample)}",
+            **news,
         },
         "run": _run_section(probe, num_images, cpus, gpus),
         "needs": _needs_section(probe, num_images, workers),
     }
+
+
+def _news(settings: EmbedSettings, listing: Listing) -> dict[str, str]:
+    """What a run would add to a store that exists. Refuses what the run would refuse."""
+    store = Store(settings.out)
+    if not (store.record_path.exists() or settings.retry):
+        find_changes(None, listing)
+        return {}
+    view = StoreView.now(store, store.read_record())
+    refuse_other_choices(settings, listing, view)
+    changes = find_changes(view, listing, **settings.comparison())
+    num_new, num_again = (sum(1 for _ in images) for images in (changes.new, changes.again))
+    new = f"{num_new:,} images" if listing.entries is not None else f"{len(changes.files):,} files"
+    return {"not in the store": new} | ({"to try again": f"{num_again:,} images"} if settings.retry else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +116,7 @@ def _probe(settings: EmbedSettings, listing: Listing, sample: list[ImageEntry]) 
     encoder = fastest_encoder(loaded, policy)
     batch_size = min(settings.batch_size or default_batch_size(device), len(sample))
     started = time.process_time()
-    batch = decode_for(encoder, sample, settings.max_pixels)
+    batch = decode_for(encoder, sample, settings.pixel_limit)
     decode_s = (time.process_time() - started) / len(sample)
     return _Probe(
         spec=encoder.spec,

@@ -139,7 +139,7 @@ class _Comparison:
         for number, entries in enumerate(batches_of(self._shard, self._record, self._store)):
             places = [row for row in range(number * size, number * size + len(entries)) if row in wanted]
             if places:
-                batch = decode_for(self._encoder, entries, self._record.max_pixels)
+                batch = decode_for(self._encoder, entries, self._record.max_pixels_of(self._shard))
                 embeddings_BE = self._encoder.encode(batch.pixels)
                 yield from ((row, batch.results[row % size], embeddings_BE[row % size]) for row in places)
             if number == last:

@@ -40,8 +40,9 @@ _PART = re.compile(r"part-(\d+)(\.c\d+)?\.parquet")
 class VerifyReport:
     """What a store holds. Each of the `findings` says what is wrong, where, and what to do.
 
-    `num_images` counts rows, `num_removed` the rows that compaction removed, `num_bytes` the size of the parts.
-    `leftovers` are files that no reader uses. Shards that are not whole are not counted.
+    `num_images` counts rows, each image once (see `Counts`), `num_removed` the rows that compaction removed,
+    `num_bytes` the size of the parts. `leftovers` are files that no reader uses. Shards that are not whole are not
+    counted.
     """
 
     store: str
@@ -117,6 +118,9 @@ def verify(settings: VerifySettings, on_tick: Callable[[str, Tick], None] = lamb
         num_done, num_failed = report.num_images + report.num_removed, sum(report.failed.values())
         on_tick("verify", Tick(num_done, record.num_images, num_failed, rate))
     view = StoreView(store, record, whole)
+    if deleted is not None:
+        report.num_images, report.num_ok = view.counts.num_images, view.counts.num_ok
+        report.failed = view.counts.failed
     if deleted is not None and len(hashes):
         _check_keys(view, deleted, hashes, report)
     _check_names(store, record, markers, report)

@@ -21,6 +21,8 @@ LEVELS = {
         ["settings", "pixels", "store"],
         ["planning", "measure", "monitor"],
         ["workers", "training", "scenes", "resample"],
+        ["embed_report"],
+        ["choices"],
         ["embed", "dry_run", "adapt", "verify", "delete", "compact"],
     ],
     "pipeline.source": [["entry", "left_out", "limits"], ["access", "sorting"], ["formats"], ["listing", "reading"]],
@@ -248,7 +250,7 @@ def test_no_room_is_crowded(room):
         ("indexer.build", {"torch", "ray", "open_clip"}),
         ("query.cli.main", {"torch", "ray", "faiss", "open_clip", "pydantic", "rich"}),
         ("pipeline.workers.pool", {"torch", "open_clip"}),
-        ("pipeline.embed", {"torch", "open_clip", "timm"}),
+        ("pipeline.embed", {"torch", "ray", "open_clip", "timm"}),
     ],
 )
 def test_importing_is_light(module, unwanted):

@@ -6,6 +6,7 @@ there and take no model flags of their own. Settings that only affect speed are 
 
 import hashlib
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,6 +64,37 @@ class ModelSource(BaseModel):
         if adapter and adapter != EMBEDDED:
             adapter = _absolute(adapter)
         return self.model_copy(update={"model": model, "pretrained": pretrained, "adapter": adapter})
+
+
+def local_files(source: ModelSource) -> dict[str, list[int]] | None:
+    """Size and mtime (ns) of the files on this machine that a model is loaded from, by path.
+
+    They show whether the weights may have changed, without reading them. Weights that are named by a tag or by hf-hub
+    have no such files: the name says which they are.
+
+    Returns:
+        None if a file or directory is not here, or cannot be read.
+    """
+    own = resources.files("pipeline.scenes")
+    places = []
+    if source.model == EMBEDDED:
+        places.append(own / "weights")
+    elif source.model.startswith(LOCAL_DIR):
+        places.append(source.model.removeprefix(LOCAL_DIR))
+    if source.pretrained and Path(source.pretrained).is_absolute():
+        places.append(source.pretrained)
+    if source.adapter:
+        places.append(own / "adapter" if source.adapter == EMBEDDED else source.adapter)
+    try:
+        paths = [found for place in places for found in _files_at(Path(str(place)))]
+        return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
+    except OSError:
+        return None
+
+
+def _files_at(place: Path) -> list[Path]:
+    place.stat()  # raises if it is not there
+    return [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
 
 
 class EncoderSpec(BaseModel):

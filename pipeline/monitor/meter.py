@@ -2,11 +2,10 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from pipeline.errors import InputError
 from pipeline.monitor.progress import Progress, Tick
-from pipeline.store.records import CommitMarker
 from pipeline.store.view import StoreView
 
 FEW_IMAGES = 1000
@@ -18,9 +17,10 @@ class Meter:
 
     def __init__(self, view: StoreView, on_tick: Callable[[Tick], None], max_bad_fraction: float | None) -> None:
         """Start the clock. `view` is the store before the run."""
-        self._committed = list(view.committed.values())
-        self._num_before = sum(marker.num_images + marker.num_removed for marker in self._committed)
-        self._num_total = view.record.num_images
+        self._before = view.counts
+        num_rows = sum(marker.num_images + marker.num_removed for marker in view.committed.values())
+        self._num_before = num_rows - sum(map(len, view.passed_over.values()))
+        self._num_total = view.num_planned
         self._on_tick = on_tick
         self._max_bad_fraction = max_bad_fraction
         self.started = time.perf_counter()
@@ -47,13 +47,7 @@ class Meter:
     def _counts(self, progress: Progress) -> tuple[int, dict[str, int], int]:
         """Images done so far in the store, failed ones by status in committed shards, and failed ones in total."""
         num_done = self._num_before + progress.num_under_way + sum(marker.num_images for marker in progress.finished)
-        failed = sum_failed([*self._committed, *progress.finished])
+        failed = Counter(self._before.failed)
+        for marker in progress.finished:
+            failed.update(marker.failed)
         return num_done, failed, sum(failed.values()) + progress.num_failed_under_way
-
-
-def sum_failed(markers: Iterable[CommitMarker]) -> dict[str, int]:
-    """Number of failed images by status, summed over shards."""
-    totals: Counter[str] = Counter()
-    for marker in markers:
-        totals.update(marker.failed)
-    return dict(totals)

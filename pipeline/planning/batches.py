@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from pipeline.source.entry import ImageEntry
-from pipeline.source.reading import ReadNotes, read_file
+from pipeline.source.reading import ReadNotes, read_file, read_listed
 from pipeline.store.layout import Store
 from pipeline.store.records import Shard, StoreRecord
 
@@ -23,6 +23,8 @@ def batches_of(
     plan = record.plan_of(shard)
     if shard.file is None:
         entries = store.entries_of(plan, shard)
+        if plan.has_files:  # its images are tried again
+            entries = read_listed(entries, plan.source)
     else:
         entries = read_file(shard.file, plan.source, shard.start, shard.start + (shard.num_images or 0), notes)
     while batch := list(islice(entries, record.batch_size)):

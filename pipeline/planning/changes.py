@@ -1,10 +1,12 @@
 """Inputs and results of a comparison: planned images and files, and how a listing differs from them."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pipeline.source.entry import ImageEntry
+from pipeline.source.entry import ImageEntry, Source, SourceFile
+from pipeline.source.listing import Listing
+from pipeline.source.sorting import Sorted
 from pipeline.store.records import Shard
 
 
@@ -15,12 +17,14 @@ class Planned:
     key: str
     uri: str
     state: object
-    location: str
+    source: Source
     shard: Shard
     number: int
     """Id of its row, or of its first row."""
     is_deleted: bool = False
     """Deleted on request: it is not embedded again, even if it changes."""
+    is_retried: bool = False
+    """It failed, and is to be tried again."""
 
 
 @dataclass
@@ -32,6 +36,9 @@ class Differences:
     num_lost: int = 0
     """Images and files that disappeared before they were embedded."""
     first_lost: str = ""
+    num_gone: int = 0
+    """Embedded images that the source no longer has."""
+    first_gone: str = ""
     ids: array = field(default_factory=lambda: array("q"))
     """Ids of the rows of changed images and files."""
     unread: set[int] = field(default_factory=set)
@@ -47,6 +54,41 @@ class Differences:
         """Count an image or file that is gone."""
         self.first_lost = self.first_lost or key
         self.num_lost += 1
+
+    def add_gone(self, key: str, num_images: int = 1) -> None:
+        """Count an embedded image, or those of a file, that the source no longer has."""
+        self.first_gone = self.first_gone or key
+        self.num_gone += num_images
+
+
+@dataclass(kw_only=True)
+class Changes:
+    """What is to be done about a listing: nothing has been written yet."""
+
+    entries: Sorted[ImageEntry] | Listing | None = None
+    """Images to embed, sorted by key; those that are tried again name the row that they replace."""
+    files: list[SourceFile] = field(default_factory=list)
+    """Files to embed."""
+    retried: tuple[str, ...] = ()
+    """The statuses of the rows that are tried again."""
+    replaces_changed: bool = False
+    """Whether images that changed are embedded again, and shards whose file changed are dropped."""
+    differences: Differences = field(default_factory=Differences)
+
+    @property
+    def again(self) -> Iterator[ImageEntry]:
+        """The images to try again."""
+        return (entry for entry in self.entries or () if entry.replaces is not None)
+
+    @property
+    def new(self) -> Iterator[ImageEntry]:
+        """The images that are new, or changed."""
+        return (entry for entry in self.entries or () if entry.replaces is None)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to write."""
+        drops = self.replaces_changed and (self.differences.ids or self.differences.unread)
+        return bool(self.files or drops or next(iter(self.entries or ()), None))
 
 
 def key_of(item: ImageEntry | Planned) -> str:

@@ -1,33 +1,39 @@
-"""Compare a listing with the plans of a store: what is new, what changed, what is gone."""
+"""Compare a listing with the plans of a store: what is new, what changed, what is gone, what is tried again."""
 
-import heapq
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.planning.changes import Differences, Planned, key_of
+from pipeline.planning.changes import Differences, Planned
 from pipeline.planning.content import ContentCheck
+from pipeline.planning.planned import PlannedFile, columns_of, planned_entries, planned_files
+from pipeline.planning.retry import failed_rows, images_of
 from pipeline.settings.embed import OnChange
-from pipeline.source.entry import ImageEntry, Source, SourceFile
+from pipeline.source.access.naming import is_url, path_of
+from pipeline.source.entry import ImageEntry, SourceFile
 from pipeline.source.listing import Listing
-from pipeline.store.records import Plan
-from pipeline.store.tombstones import REPLACED, read_tombstones, tombstones_between
+from pipeline.source.sorting import Sorted
 from pipeline.store.view import StoreView
 
 
 class Comparison:
     """Walks a listing and the plans in parallel."""
 
-    def __init__(self, view: StoreView, listing: Listing, on_change: OnChange, checks_content: bool) -> None:
+    def __init__(
+        self, view: StoreView, listing: Listing, on_change: OnChange, checks_content: bool, retried: Collection[str]
+    ) -> None:
         self.differences = Differences()
         self._view, self._listing = view, listing
         self._embeds_changed = on_change == "embed"
         self._check = ContentCheck(view) if checks_content else None
+        self._retried = failed_rows(view, retried) if retried else np.empty(0, np.int64)
 
-    def new_entries(self) -> Iterator[ImageEntry]:
-        """Yield entries that no plan has, and changed ones if they must be embedded again."""
-        planned = self._planned_entries()
+    def entries(self) -> Iterator[ImageEntry]:
+        """Yield entries that no plan has, changed ones if they must be embedded again, and those to try again."""
+        planned = planned_entries(self._view, self._retried)
         old = next(planned, None)
         for entry in self._listing:
             while old and old.key < entry.key:
@@ -37,7 +43,9 @@ class Comparison:
                 yield entry
                 continue
             _refuse_stranger(entry, old)
-            if not old.is_deleted and self._is_image_changed(old, entry):
+            if old.is_retried:  # it is read as it is now, so it does not matter whether it changed
+                yield replace(entry, replaces=old.number)
+            elif not old.is_deleted and self._is_image_changed(old, entry):
                 self.differences.add_changed(entry.key, [old.number])
                 if self._embeds_changed:
                     yield entry
@@ -46,108 +54,69 @@ class Comparison:
             self._note_missing(old)
             old = next(planned, None)
 
-    def new_files(self) -> list[SourceFile]:
-        """The files that no plan has, and changed ones if they must be embedded again."""
-        planned: dict[str, list[Planned]] = {}
-        for plan in self._view.record.plans:
-            planned |= _files_of(plan)  # the newest plan of a file wins
-        replaced = read_tombstones(self._view.store, REPLACED)
-        planned = {key: shards for key, shards in planned.items() if not _is_given_up(shards, replaced)}
-        keys = {shards[0].uri: key for key, shards in planned.items()}
-        new = []
+    def files(self) -> tuple[list[SourceFile], Sorted[ImageEntry]]:
+        """The files that no plan has, and changed ones if they must be embedded again; and the images to try again."""
+        planned = planned_files(self._view)
+        keys = {file.shards[0].uri: key for key, file in planned.items()}
+        new, again = [], []
         for file in self._listing.files:
-            shards = planned.pop(file.key, None)
-            if shards is None:
+            old = planned.pop(file.key, None)
+            if old is None:
                 _refuse_second_key(file, keys.get(file.uri))
                 new.append(file)
                 continue
-            _refuse_stranger(file, shards[0])
-            if self._is_file_changed(shards, file):
-                self.differences.add_changed(file.key, self._ids_of(shards))
-                self._note_unread(shards)
+            _refuse_stranger(file, old.shards[0])
+            if self._is_file_changed(old.shards, file):
+                self.differences.add_changed(file.key, old.row_ids(self._view))
+                self._note_unread(old.shards)
                 if self._embeds_changed:
                     new.append(file)
-        for key, shards in planned.items():
-            if shards[0].location == self._listing.source.location and self._note_unread(shards):
-                self.differences.add_lost(key)
-        return new
-
-    def _planned_entries(self) -> Iterator[Planned]:
-        replaced = read_tombstones(self._view.store, REPLACED)
-        streams = [self._entries_of(plan, replaced) for plan in self._view.record.plans if plan.has_entries]
-        return heapq.merge(*streams, key=key_of)
-
-    def _entries_of(self, plan: Plan, replaced: np.ndarray) -> Iterator[Planned]:
-        location = plan.source.location
-        for shard in plan.shards:
-            passed_over = set(tombstones_between(replaced, shard.ids).tolist())
-            deleted = set(tombstones_between(self._view.deleted, shard.ids).tolist())
-            for number, entry in enumerate(self._view.store.entries_of(plan, shard), shard.first_id):
-                if number not in passed_over:
-                    yield Planned(
-                        key=entry.key,
-                        uri=entry.uri,
-                        state=entry.state,
-                        location=location,
-                        shard=shard,
-                        number=number,
-                        is_deleted=number in deleted,
-                    )
+            elif len(self._retried):
+                again.append(np.intersect1d(np.fromiter(old.row_ids(self._view), np.int64), self._retried))
+        for key, file in planned.items():
+            self._note_missing_file(key, file)
+        ids = np.sort(np.concatenate(again)) if again else self._retried[:0]
+        return new, Sorted(images_of(self._view, ids), _id_before)  # in the order of their files
 
     def _is_image_changed(self, old: Planned, entry: ImageEntry) -> bool:
         return old.state != entry.state or bool(self._check and self._check.is_image_changed(old, entry))
 
     def _is_file_changed(self, shards: list[Planned], file: SourceFile) -> bool:
         source = self._listing.source
-        if any(item.state != (file, _columns(source)) for item in shards):
+        if any(item.state != (file, columns_of(source)) for item in shards):
             return True
         return bool(self._check and any(self._check.is_file_changed(shard, source) for shard in shards))
 
     def _note_missing(self, old: Planned) -> None:
-        is_unread = old.shard.ordinal not in self._view.committed
-        if is_unread and old.location == self._listing.source.location:
+        source = self._listing.source
+        if old.shard.ordinal in self._view.committed:
+            if old.source.identity == source.identity and not old.is_deleted and is_gone(old):
+                self.differences.add_gone(old.key)
+        elif old.source.location == source.location:
             self.differences.add_lost(old.key)
+
+    def _note_missing_file(self, key: str, file: PlannedFile) -> None:
+        source, old = self._listing.source, file.shards[0].source
+        if old.location == source.location and self._note_unread(file.shards):
+            self.differences.add_lost(key)
+        if old.identity == source.identity and (num_rows := len(file.live_ids(self._view))):
+            self.differences.add_gone(key, num_rows)
 
     def _note_unread(self, shards: list[Planned]) -> set[int]:
         unread = {item.shard.ordinal for item in shards if item.state} - self._view.committed.keys()
         self.differences.unread |= unread
         return unread
 
-    def _ids_of(self, shards: list[Planned]) -> Iterator[int]:
-        for item in shards:
-            marker = self._view.committed.get(item.shard.ordinal)
-            if marker:
-                yield from range(item.number, item.number + marker.num_images + marker.num_removed)
+
+def _id_before(entry: ImageEntry) -> int:
+    return entry.replaces
 
 
-def _files_of(plan: Plan) -> dict[str, list[Planned]]:
-    """The shards of each file of a plan, by key. The state of dropped shards is None, which equals no file."""
-    found: dict[str, list[Planned]] = {}
-    for shard in plan.shards:
-        file = shard.file
-        if file:
-            state = None if shard.is_dropped else (file, _columns(plan.source))
-            item = Planned(
-                key=file.key,
-                uri=file.uri,
-                state=state,
-                location=plan.source.location,
-                shard=shard,
-                number=shard.first_id,
-            )
-            found.setdefault(file.key, []).append(item)
-    return found
-
-
-def _is_given_up(shards: list[Planned], replaced: np.ndarray) -> bool:
-    """Whether a file has no live rows and no newer plan: it changed or disappeared, and was given up."""
-    if all(item.state is None for item in shards):
+def is_gone(planned: Planned) -> bool:
+    """Whether an image that its source no longer lists is gone. A folder can also leave out a file that is there."""
+    if planned.source.format != "folder" or is_url(planned.uri):
         return True
-    return any(len(tombstones_between(replaced, item.shard.ids)) for item in shards)
-
-
-def _columns(source: Source) -> tuple[str | None, ...]:
-    return source.image_column, source.key_column, source.caption_column
+    return not os.path.lexists(path_of(planned.uri))
 
 
 def _refuse_stranger(found: ImageEntry | SourceFile, old: Planned) -> None:

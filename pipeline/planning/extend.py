@@ -1,22 +1,103 @@
 """Turn a listing into plans: the first plan of a store, and another one when its source has grown or changed.
 
-The listing and the plans are walked in parallel, sorted by key, so memory does not grow with them.
+`find_changes` compares and writes nothing; `write_changes` writes. The listing and the plans are walked in parallel,
+sorted by key, so memory does not grow with them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Collection, Iterator
+from itertools import chain
 
 from pipeline.errors import InputError, StoreError
-from pipeline.planning.changes import Differences, key_of
+from pipeline.planning.changes import Changes, Differences, key_of
 from pipeline.planning.compare import Comparison
+from pipeline.planning.planned import replaced_by_last_plan
 from pipeline.planning.shards import cut_entries, cut_files
 from pipeline.settings.embed import OnChange
-from pipeline.source.entry import Source
+from pipeline.source.entry import ImageEntry, Source
 from pipeline.source.listing import Listing
 from pipeline.source.sorting import Sorted
 from pipeline.store.layout import Store
-from pipeline.store.records import StoreRecord
+from pipeline.store.records import Shard, StoreRecord
 from pipeline.store.tombstones import REPLACED, add_tombstones, create_tombstones
 from pipeline.store.view import StoreView
+
+
+def find_changes(
+    view: StoreView | None,
+    listing: Listing,
+    on_change: OnChange = "stop",
+    checks_content: bool = False,
+    retried: Collection[str] = (),
+) -> Changes:
+    """Compare a listing with the plans of a store. Writes nothing.
+
+    Args:
+        view: The store, with its plans so far. None if it is new.
+        listing: What the source holds now.
+        on_change: What to do about images that changed since they were planned: `stop` with an error, `keep` them as
+            planned, or `embed` them again and tombstone the old rows.
+        checks_content: Also compare bytes, to find changes that sizes and times do not show.
+        retried: Statuses of failed rows whose images are tried again, if the source still has them.
+
+    Raises:
+        StoreError: If images changed, or disappeared before they were embedded, and `on_change` is `stop`.
+        InputError: If a key occurs twice in the listing, or is already in the store, from another location.
+    """
+    if view is None or not view.record.plans:
+        deque(listing, maxlen=0)  # repeated keys are found before anything else is done
+        return Changes(entries=listing if listing.entries is not None else None, files=listing.files)
+    _refuse_nested(view.record, listing.source)
+    comparison = Comparison(view, listing, on_change, checks_content, retried)
+    if listing.entries is not None:
+        entries, files = Sorted(comparison.entries(), key_of), []
+    else:
+        files, entries = comparison.files()
+    if on_change == "stop":
+        _refuse(view.store, comparison.differences)
+    return Changes(
+        entries=entries,
+        files=files,
+        retried=tuple(retried),
+        replaces_changed=on_change == "embed",
+        differences=comparison.differences,
+    )
+
+
+def write_changes(
+    view: StoreView, listing: Listing, changes: Changes, capacity: int | None = None, max_pixels: int | None = None
+) -> StoreView:
+    """Plan what a comparison found.
+
+    Args:
+        view: The store, as it was compared.
+        listing: What the source holds.
+        changes: What `find_changes` found.
+        capacity: Images per new shard. If None, the store's own capacity.
+        max_pixels: Limit on the pixels of images that are tried again. If None, that of the store.
+
+    Returns:
+        The store, with more plans if there is anything new.
+    """
+    store, record = view.store, view.record
+    capacity = capacity or record.shard_capacity
+    if not record.plans:
+        create_tombstones(store)
+    # first finish what a killed job left: its plan counts, the rows that it replaces may still be there
+    add_tombstones(store, replaced_by_last_plan(view), REPLACED)
+    max_pixels = None if max_pixels == record.max_pixels else max_pixels
+    again = cut_entries(changes.again, capacity, *record.next_numbers)
+    record = _add(store, record, listing, again, changes.retried, max_pixels)
+    add_tombstones(store, (entry.replaces for entry in changes.again), REPLACED)
+    if changes.replaces_changed:
+        # in this order, a kill in between neither loses an image nor shows one twice
+        record = _drop(store, record, changes.differences.unread)
+        add_tombstones(store, changes.differences.ids, REPLACED)
+    entries = cut_entries(changes.new, capacity, *record.next_numbers)
+    record = _add(store, record, listing, entries)
+    files = cut_files(changes.files, listing.source, capacity, *record.next_numbers)
+    record = _add(store, record, listing, ((shard, None) for shard in files))
+    return StoreView(store, record, view.committed)
 
 
 def extend_plan(
@@ -25,59 +106,25 @@ def extend_plan(
     on_change: OnChange = "stop",
     checks_content: bool = False,
     capacity: int | None = None,
+    retried: Collection[str] = (),
 ) -> StoreView:
-    """Plan the part of a listing that no plan has yet.
-
-    Args:
-        view: The store, with its plans so far.
-        listing: What the source holds now.
-        on_change: What to do about images that changed since they were planned: `stop` with an error, `keep` them as
-            planned, or `embed` them again and tombstone the old rows.
-        checks_content: Also compare bytes, to find changes that sizes and times do not show.
-        capacity: Images per new shard. If None, the store's own capacity.
-
-    Returns:
-        The store, with one more plan if there is anything new.
-
-    Raises:
-        StoreError: If images changed, or disappeared before they were embedded, and `on_change` is `stop`.
-        InputError: If a key of the listing is already in the store, from another location.
-    """
-    store, record = view.store, view.record
-    capacity = capacity or record.shard_capacity
-    if not record.plans:
-        create_tombstones(store)
-        new = listing if listing.entries is not None else listing.files
-        return StoreView.now(store, _add(store, record, listing, new, capacity))
-    _refuse_nested(record, listing.source)
-    comparison = Comparison(view, listing, on_change, checks_content)
-    # finish the comparison before anything is written
-    new = comparison.new_files() if listing.entries is None else Sorted(comparison.new_entries(), key_of)
-    differences = comparison.differences
-    if on_change == "stop":
-        _refuse(store, differences)
-    if on_change == "embed":
-        # in this order, a kill in between neither loses an image nor shows one twice
-        record = _drop(store, record, differences.unread)
-        add_tombstones(store, differences.ids, REPLACED)
-    return StoreView.now(store, _add(store, record, listing, new, capacity))
+    """Compare, and plan what was found: see `find_changes` and `write_changes`."""
+    changes = find_changes(view, listing, on_change, checks_content, retried)
+    return write_changes(view, listing, changes, capacity)
 
 
-def _add(store: Store, record: StoreRecord, listing: Listing, new: Iterable, capacity: int) -> StoreRecord:
-    ordinal, first_id = record.next_numbers
-    if listing.entries is not None:
-        shards: Iterator = cut_entries(new, capacity, ordinal, first_id)
-    else:
-        shards = ((shard, None) for shard in cut_files(new, listing.source, capacity, ordinal, first_id))
+def _add(
+    store: Store,
+    record: StoreRecord,
+    listing: Listing,
+    shards: Iterator[tuple[Shard, list[ImageEntry] | None]],
+    retried: Collection[str] = (),
+    max_pixels: int | None = None,
+) -> StoreRecord:
     first = next(shards, None)
     if first is None:
         return record
-
-    def rest() -> Iterator:
-        yield first
-        yield from shards
-
-    return store.add_plan(record, listing.source, rest())
+    return store.add_plan(record, listing.source, chain([first], shards), retried, max_pixels)
 
 
 def _refuse_nested(record: StoreRecord, source: Source) -> None:

@@ -1,7 +1,7 @@
 """Settings of `clipsieve embed`."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
@@ -9,9 +9,10 @@ from pydantic_settings import CliPositionalArg
 from pipeline.settings.load import OutputSettings
 from pipeline.settings.model import PolicySettings
 from pipeline.settings.workers import WorkerSettings
-from pipeline.source.entry import Source
+from pipeline.source.entry import Source, Status
 
 OnChange = Literal["stop", "keep", "embed"]
+FAILED_STATUSES = tuple(str(status) for status in Status if status != Status.OK)
 
 
 class SourceSettings(WorkerSettings):
@@ -48,7 +49,15 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("source", "out", "captions"),
         "how fast": ("shard_size", "min_workers"),
-        "safety": ("image_timeout", "max_bad_fraction", "on_change", "check_content", "canary", "canary_floor"),
+        "safety": (
+            "image_timeout",
+            "max_bad_fraction",
+            "on_change",
+            "check_content",
+            "retry",
+            "canary",
+            "canary_floor",
+        ),
         "watching": ("dry_run", "metrics_port", "wandb"),
     }
 
@@ -82,6 +91,10 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
     check_content: bool = False
     """Detect changed images by their bytes, not only by size and modification time. Reads everything again."""
 
+    retry: str | None = None
+    """Try failed images again: some of timeout, crashed, unreadable, too_large and undecodable, separated by commas,
+    or failed for all of them. --max-pixels and --image-timeout may be higher than before."""
+
     canary: float | None = Field(default=None, gt=0.0, le=1.0)
     """Share of the images to embed unpruned as well, such as 0.01, to monitor the effect of pruning."""
 
@@ -102,6 +115,14 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
     def _take_paths(cls, value: object) -> object:
         return str(value) if isinstance(value, Path) else value
 
+    @field_validator("retry")
+    @classmethod
+    def _check_retry(cls, value: str | None) -> str | None:
+        unknown = sorted(set(_names(value)) - {*FAILED_STATUSES, "failed"})
+        if unknown or (value is not None and not _names(value)):
+            raise ValueError(f"expected failed, or some of {', '.join(FAILED_STATUSES)}, separated by commas")
+        return value
+
     @model_validator(mode="after")
     def _check(self) -> "EmbedSettings":
         self.pruning_policy()
@@ -115,13 +136,22 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
 
     def image_source(self) -> Source:
         """The source that these settings describe."""
-        names = [name for text in (self.columns or "").split(",") if (name := text.strip())]
         return Source(
             location=self.source,
             format=self.input_format,
             image_column=self.image_column,
             key_column=self.key_column,
             caption_column=self.caption_column,
-            columns=dict.fromkeys(names, ""),
+            columns=dict.fromkeys(_names(self.columns), ""),
             key_prefix=self.key_prefix,
         )
+
+    def comparison(self) -> dict[str, Any]:
+        """How to compare the source with the store: the arguments of `find_changes`."""
+        names = _names(self.retry)
+        retried = FAILED_STATUSES if "failed" in names else tuple(names)
+        return {"on_change": self.on_change, "checks_content": self.check_content, "retried": retried}
+
+
+def _names(text: str | None) -> list[str]:
+    return [name for part in (text or "").split(",") if (name := part.strip())]

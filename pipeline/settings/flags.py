@@ -33,6 +33,7 @@ _METAVARS_OF_FIELDS = {
     "only": "LIST",
     "pretrained": "TAG",
     "ray_address": "ADDRESS",
+    "retry": "LIST",
     "targets": "LIST",
     "wandb": "PROJECT",
 }

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg
 
 from pipeline.model.spec import DeviceChoice
@@ -33,15 +33,27 @@ class VerifySettings(OutputSettings):
 
 
 class DeleteSettings(OutputSettings):
-    """Delete images from a store by their keys: search no longer finds them, and embed does not bring them back."""
+    """Delete images from a store, so that search no longer finds them: by key, for good, or because they are gone."""
 
-    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"what": ("store", "keys")}
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"what": ("store", "keys", "missing"), "safety": ("yes",)}
 
     store: CliPositionalArg[Path]
     """Store written by `clipsieve embed`."""
 
-    keys: Path
+    keys: Path | None = None
     """UTF-8 file of keys, one per line."""
+
+    missing: bool = False
+    """Delete the images that are gone from their sources. Lists every source of the store."""
+
+    yes: bool = False
+    """Also if more than 10 % of the images of a source are gone."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DeleteSettings":
+        if (self.keys is not None) == self.missing:
+            raise ValueError("give either --keys FILE or --missing, to say which images to delete")
+        return self
 
 
 class CompactSettings(OutputSettings):

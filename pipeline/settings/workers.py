@@ -36,5 +36,11 @@ class WorkerSettings(Settings):
     ray_address: str | None = None
     """Ray cluster to join. Unless this or RAY_ADDRESS is given, Ray starts on this machine."""
 
-    max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1)
-    """Refuse images with more pixels; they become rows with status too_large."""
+    max_pixels: int | None = Field(default=None, ge=1)
+    """Refuse images with more pixels; they become rows with status too_large. By default, 200,000,000 in a new
+    store."""
+
+    @property
+    def pixel_limit(self) -> int:
+        """The limit on pixels of a new store."""
+        return self.max_pixels or DEFAULT_MAX_PIXELS

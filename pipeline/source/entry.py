@@ -14,7 +14,8 @@ class ImageEntry:
 
     `key` names it within the store. `uri` locates it, with `#member=...` or `#row=...` if one file holds many images.
     `num_bytes` and `mtime_ns` are 0 if unknown. `extra` has the values of carried columns. `data` has the encoded
-    bytes if the source was read, not only listed.
+    bytes if the source was read, not only listed. `replaces` is the id of the failed row that this image had before,
+    if it is tried again.
     """
 
     key: str
@@ -24,10 +25,12 @@ class ImageEntry:
     caption: str | None = field(default=None, kw_only=True)
     extra: dict[str, Any] | None = field(default=None, kw_only=True)
     data: bytes | None = field(default=None, kw_only=True)
+    replaces: int | None = field(default=None, kw_only=True)
 
     def __reduce__(self) -> tuple[Callable[..., "ImageEntry"], tuple[Any, ...]]:
         """Pickle only the values, twice as fast as a dataclass does by default: millions of entries are pickled."""
-        return _entry, (self.key, self.uri, self.num_bytes, self.mtime_ns, self.caption, self.extra, self.data)
+        values = (self.key, self.uri, self.num_bytes, self.mtime_ns, self.caption, self.extra, self.data, self.replaces)
+        return _entry, values
 
     @property
     def state(self) -> tuple[int, int, str | None, dict[str, Any] | None]:
@@ -43,8 +46,9 @@ def _entry(
     caption: str | None,
     extra: dict[str, Any] | None,
     data: bytes | None,
+    replaces: int | None,
 ) -> ImageEntry:
-    return ImageEntry(key, uri, num_bytes, mtime_ns, caption=caption, extra=extra, data=data)
+    return ImageEntry(key, uri, num_bytes, mtime_ns, caption=caption, extra=extra, data=data, replaces=replaces)
 
 
 class SourceFile(BaseModel):
@@ -72,6 +76,11 @@ class Source(BaseModel):
     columns: dict[str, str] = {}
     """Carried columns, with their Arrow types."""
     key_prefix: str = ""
+
+    @property
+    def identity(self) -> tuple[str | None, ...]:
+        """What decides which images it has, and their keys."""
+        return self.location, self.format, self.image_column, self.key_column, self.key_prefix
 
 
 class Status(StrEnum):

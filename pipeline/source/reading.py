@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from urllib.parse import unquote, unquote_to_bytes
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, SourceUnavailable
 from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import TooLarge, examine, read_bytes
 from pipeline.source.entry import ImageEntry, Source, SourceFile
@@ -41,12 +42,7 @@ def read_file(
             "--on-change embed"
         )
     try:
-        if source.format == "webdataset":
-            yield from webdataset.read_tar(file, source)
-        else:
-            from pipeline.source.formats import parquet  # brings pyarrow, which other sources do not need
-
-            yield from parquet.read_rows(file, source, start, stop)
+        yield from _images_of(file, source, start, stop)
     except OSError as error:
         raise InputError(
             f"cannot read {file.uri}: {reason_of(error)}; run the same command again. If the file is damaged, replace "
@@ -74,3 +70,49 @@ def read_image(uri: str) -> bytes:
     if len(data) > MAX_FILE_BYTES:
         raise TooLarge(f"{len(data)} bytes, the limit is {MAX_FILE_BYTES}")
     return data
+
+
+def read_listed(entries: Iterable[ImageEntry], source: Source) -> Iterator[ImageEntry]:
+    """Yield listed images of tars and Parquet files with their bytes, in one pass over each file.
+
+    Looking up each image by its URI would read a file from its start each time. An image that the pass does not meet
+    is yielded without bytes: `read_image` finds it, or says why not.
+
+    Args:
+        entries: Images in the order of their files, and of their members or rows.
+        source: The source of the files.
+
+    Raises:
+        SourceUnavailable: If a server does not respond.
+    """
+    for uri, group in groupby(entries, _file_of):
+        wanted = list(group)
+        found = _pass_over(uri, wanted, source) if uri else iter(())
+        for entry in wanted:
+            match = next((other for other in found if other.uri == entry.uri), None)
+            yield replace(entry, data=match.data, num_bytes=match.num_bytes) if match else entry
+
+
+def _file_of(entry: ImageEntry) -> str | None:
+    inside = _INSIDE.search(entry.uri)
+    return entry.uri[: inside.start()] if inside else None
+
+
+def _pass_over(uri: str, wanted: Sequence[ImageEntry], source: Source) -> Iterator[ImageEntry]:
+    file = SourceFile(key="", uri=uri, num_bytes=0, mtime_ns=0)
+    rows = [int(_INSIDE.search(entry.uri)["row"] or 0) for entry in wanted]  # none in a tar
+    try:
+        yield from _images_of(file, source, min(rows), max(rows) + 1)
+    except SourceUnavailable:
+        raise
+    except (InputError, OSError):
+        return  # changed, damaged or gone: each image gets its own reason
+
+
+def _images_of(file: SourceFile, source: Source, start: int, stop: int) -> Iterator[ImageEntry]:
+    if source.format == "webdataset":
+        yield from webdataset.read_tar(file, source)
+    else:
+        from pipeline.source.formats import parquet  # brings pyarrow, which other sources do not need
+
+        yield from parquet.read_rows(file, source, start, stop)

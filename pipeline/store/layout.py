@@ -1,11 +1,11 @@
 """A store on disk: the paths of its files, its record and its plans. No torch, no Ray.
 
     STORE/run.json                          the encoder and the units of work; written once, before any part
-    STORE/plan/00000.parquet                images of a listing, one row group per shard; folders and lists only
+    STORE/plan/00000.parquet                images of a listing, one row group per shard; not of tars and Parquet
     STORE/plan/00000.json                   shards of that listing; written after it, before any of their parts
     STORE/embeddings/part-00000.parquet     the rows of one shard
     STORE/embeddings/part-00000.stats.json  commit marker of that shard; written last
-    STORE/tombstones.parquet                ids of rows that were deleted or replaced (see `tombstones`)
+    STORE/tombstones.parquet                ids of deleted, replaced and missing rows (see `tombstones`)
     STORE/stats.json, events.jsonl          summary of the last run, and the event log of all runs
     STORE/index/                            written by `indexer`
     STORE/lock.json                         owner and heartbeat of the running job (see `lock`)
@@ -16,7 +16,7 @@ has the hash of its part, and a plan has the hash of its list.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.durable.atomic import write_atomically
@@ -126,15 +126,16 @@ class Store:
             return record
         found = self.read_record()
         self.check_fingerprint(record.encoder, found)
-        if found.columns != record.columns:
-            raise ConfigError(
-                f"the store {self.root} carries the columns {_described(found.columns)}, but this source has "
-                f"{_described(record.columns)}; pass the same --columns, with the same types"
-            )
+        self.check_columns(record.columns, found)
         return found
 
     def add_plan(
-        self, record: StoreRecord, source: Source, shards: Iterable[tuple[Shard, list[ImageEntry] | None]]
+        self,
+        record: StoreRecord,
+        source: Source,
+        shards: Iterable[tuple[Shard, list[ImageEntry] | None]],
+        retried: Sequence[str] = (),
+        max_pixels: int | None = None,
     ) -> StoreRecord:
         """Write a new plan, all of it or nothing.
 
@@ -143,20 +144,25 @@ class Store:
             source: Where the images come from.
             shards: Shards, each with its images, or None if a file holds them. Consumed once, without holding the
                 images in memory.
+            retried: The statuses of the failed rows that the plan tries again, if it does. It lists its images then,
+                whatever the source.
+            max_pixels: Limit on the pixels of its images, if it is not that of the store.
 
         Returns:
             The record with the new plan.
         """
-        plan = Plan(number=len(record.plans), source=source, shards=())
+        plan = Plan(
+            number=len(record.plans), source=source, shards=(), retried=tuple(sorted(retried)), max_pixels=max_pixels
+        )
         planned: list[Shard] = []
 
         def write(temporary: Path) -> None:
-            with EntryWriter(temporary) as writer:
+            with EntryWriter(temporary, names_replaced=bool(retried)) as writer:
                 for shard, entries in shards:
                     planned.append(shard)
                     writer.write(entries)
 
-        if plan.has_entries:
+        if retried or not plan.has_files:
             write_atomically(self.entries_path(plan), write)
             plan = plan.model_copy(update={"entries_sha256": sha256_of(self.entries_path(plan))})
         else:
@@ -193,6 +199,18 @@ class Store:
             raise FingerprintMismatch(
                 f"the store {self.root} has embeddings from {found.encoder.describe()}, but this run would use "
                 f"{spec.describe()}; choose another --out, or the same model, policy and precision"
+            )
+
+    def check_columns(self, columns: dict[str, str], found: StoreRecord) -> None:
+        """Refuse carried columns that are not the store's own.
+
+        Raises:
+            ConfigError: If names or types differ. The message shows both.
+        """
+        if found.columns != columns:
+            raise ConfigError(
+                f"the store {self.root} carries the columns {_described(found.columns)}, but this source has "
+                f"{_described(columns)}; pass the same --columns, with the same types"
             )
 
     def sweep(self) -> None:

@@ -47,11 +47,20 @@ class Plan(BaseModel):
     shards: tuple[Shard, ...]
     entries_sha256: str | None = None
     """Hash of plan/00000.parquet, if there is one."""
+    retried: tuple[str, ...] = ()
+    """The statuses of the failed rows that this plan tries again. Its list names the row that each image replaces."""
+    max_pixels: int | None = None
+    """Limit on the pixels of its images, if it is not that of the store."""
 
     @property
     def has_entries(self) -> bool:
         """Whether its images are listed individually, in plan/00000.parquet."""
-        return self.source.format in ("folder", "list")
+        return self.entries_sha256 is not None
+
+    @property
+    def has_files(self) -> bool:
+        """Whether its source has files that hold many images each."""
+        return self.source.format in ("webdataset", "parquet")
 
 
 class StoreRecord(BaseModel):
@@ -95,6 +104,10 @@ class StoreRecord(BaseModel):
     def plan_of(self, shard: Shard) -> Plan:
         """The plan that a shard belongs to."""
         return next(plan for plan in reversed(self.plans) if plan.shards[0].ordinal <= shard.ordinal)
+
+    def max_pixels_of(self, shard: Shard) -> int:
+        """Limit on the pixels of a shard's images."""
+        return self.plan_of(shard).max_pixels or self.max_pixels
 
 
 @dataclass(slots=True)

@@ -16,20 +16,24 @@ from pipeline.store.layout import Store
 DELETED = "deleted"
 """Deleted on request: the image stays out of the store although its source still has it."""
 REPLACED = "replaced"
-"""Its file changed, and a newer row replaces it."""
+"""Its file changed or it was tried again, and a newer row replaces it."""
+MISSING = "missing"
+"""Its image was gone from the source. If it returns, it is embedded again."""
+PASSED_OVER = (REPLACED, MISSING)
+"""Rows that do not count, and that do not keep their image from being embedded again."""
 
 _SCHEMA = pa.schema([("id", pa.int64()), ("reason", pa.string()), ("key", pa.string())])
 
 
-def read_tombstones(store: Store, reason: str | None = None) -> np.ndarray:
-    """Ids (int64, ascending) of tombstoned rows: all of them, or those with one reason.
+def read_tombstones(store: Store, *reasons: str) -> np.ndarray:
+    """Ids (int64, ascending) of tombstoned rows: all of them, or those with one of the reasons.
 
     Raises:
         StoreError: If the file is damaged.
     """
     table = _read(store)
-    if reason:
-        table = table.filter(pc.equal(table["reason"], reason))
+    if reasons:
+        table = table.filter(pc.is_in(table["reason"], pa.array(reasons)))
     return table["id"].to_numpy()
 
 
@@ -40,7 +44,7 @@ def tombstones_between(tombstones: np.ndarray, ids: range) -> np.ndarray:
 
 
 def deleted_keys(store: Store) -> set[str]:
-    """Keys of the images that were deleted by key, even if compaction has removed their rows.
+    """Keys of the images that were deleted, even if compaction has removed their rows.
 
     Raises:
         StoreError: If the file is damaged.
@@ -60,7 +64,7 @@ def add_tombstones(store: Store, ids: Iterable[int], reason: str, keys: Mapping[
     Args:
         store: The store.
         ids: The rows.
-        reason: `DELETED` or `REPLACED`.
+        reason: `DELETED`, `REPLACED` or `MISSING`.
         keys: Keys to keep with the tombstones, by id.
 
     Returns:

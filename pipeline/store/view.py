@@ -1,5 +1,6 @@
 """A snapshot of a store: opened once, then passed along."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +12,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UnfinishedStore
+from pipeline.source.entry import Status
 from pipeline.store.commit_markers import committed_markers
 from pipeline.store.layout import Store
 from pipeline.store.parts import read_part
 from pipeline.store.records import CommitMarker, Shard, StoreRecord
-from pipeline.store.tombstones import read_tombstones
+from pipeline.store.tombstones import PASSED_OVER, read_tombstones, tombstones_between
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images by outcome, each once: a row does not count if a newer one replaces it, or if its image was gone."""
+
+    num_ok: int
+    failed: dict[str, int]
+    """Number of images without an embedding, by status."""
+
+    @property
+    def num_images(self) -> int:
+        """All of them."""
+        return self.num_ok + sum(self.failed.values())
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,43 @@ class StoreView:
             StoreError: If the tombstone file is damaged.
         """
         return read_tombstones(self.store)
+
+    @cached_property
+    def counts(self) -> Counts:
+        """The images of all committed shards; see `count`."""
+        return self.count(self.record.shards)
+
+    def count(self, shards: Iterable[Shard]) -> Counts:
+        """The images of some shards, as far as they are committed. Reads the parts that hold rows that do not count.
+
+        Raises:
+            StoreError: If the tombstone file or a part is damaged.
+        """
+        found: Counter[str] = Counter()
+        for shard in shards:
+            marker = self.committed.get(shard.ordinal)
+            if marker is None:
+                continue
+            found.update({Status.OK: marker.num_ok, **marker.failed})
+            ids = self.passed_over[shard.ordinal]
+            if len(ids) and len(tombstones_between(self.deleted, shard.ids)) > marker.num_removed:  # not yet compacted
+                table = read_part(self.store.part_of(marker), ["id", "status"])
+                found.subtract(table.filter(pc.is_in(table["id"], pa.array(ids)))["status"].to_pylist())
+        failed = {status: count for status, count in sorted(found.items()) if count and status != Status.OK}
+        return Counts(found[Status.OK], failed)
+
+    @property
+    def num_planned(self) -> int | None:
+        """Number of planned images, each once. None if a shard is not counted yet."""
+        total = self.record.num_images
+        return None if total is None else total - sum(map(len, self.passed_over.values()))
+
+    @cached_property
+    def passed_over(self) -> dict[int, np.ndarray]:
+        """Ids of the rows of committed shards that do not count, by ordinal, even if compaction has removed them."""
+        found = read_tombstones(self.store, *PASSED_OVER)
+        shards = [shard for shard in self.record.shards if shard.ordinal in self.committed]
+        return {shard.ordinal: tombstones_between(found, shard.ids) for shard in shards}
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[CommitMarker, pa.Table]]:
         """Yield the marker and rows of each committed shard in id order, including deleted rows.

@@ -4,6 +4,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -86,6 +87,12 @@ class DecodeTasks:
     def alone_by_pillow(self, entry: ImageEntry) -> DecodedBatch:
         """Decode one image with Pillow, whatever the configured decoder."""
         return self._alone(entry, self._preprocess.model_copy(update={"decoder": "pillow"}))
+
+    def limited_to(self, max_pixels: int) -> "DecodeTasks":
+        """The same tasks with another limit on pixels."""
+        limited = copy(self)
+        limited._max_pixels = max_pixels
+        return limited
 
     def _start(self, batch: Sequence[ImageEntry], preprocess: Preprocess | None = None) -> Any:
         task = self._task.options(**self._options)

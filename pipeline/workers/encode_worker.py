@@ -110,10 +110,11 @@ class EncodeWorker:
         from pipeline.workers.shard import embed_shard
 
         torch.set_num_threads(self._threads)  # the setting is per calling thread
-        loader = DeviceLoader(self._encoder, self._decode_tasks.alone_by_pillow, self._timeout_s)
+        tasks = self._decode_tasks.limited_to(record.max_pixels_of(shard))
+        loader = DeviceLoader(self._encoder, tasks.alone_by_pillow, self._timeout_s)
 
         def decode(batches: Iterable[Sequence[ImageEntry]]) -> Iterator[DecodedBatch]:
-            return loader.batches(self._decode_tasks.ahead(batches))
+            return loader.batches(tasks.ahead(batches))
 
         try:
             return embed_shard(shard, record, Store(root), self._encoder, decode, self._count, self._canary)

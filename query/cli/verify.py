@@ -42,7 +42,7 @@ def print_verification(report: "VerifyReport") -> None:
     facts = {
         "whole shards": f"{report.num_whole} of {report.num_shards}, {report.num_bytes / 1e6:.1f} MB",
         "rows": f"{report.num_images}: {report.num_ok} ok{failed}",
-        "deleted or replaced": f"{report.num_tombstones}, {report.num_removed} of them removed from their parts",
+        "deleted, gone, replaced": f"{report.num_tombstones}, {report.num_removed} of them removed from their parts",
     }
     if report.resample:
         facts |= _resampled(report.resample)

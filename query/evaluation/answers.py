@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.embed import EmbedReport
+from pipeline.embed_report import EmbedReport
 from pipeline.errors import InputError
 from pipeline.measure.recall import first_hit_ranks
 from pipeline.model.encode import Encoder

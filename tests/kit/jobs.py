@@ -27,10 +27,10 @@ class Job:
         """The record as another job would read it."""
         return self.store.read_record()
 
-    def plan(self, source, on_change="stop", captions=None, check=False, source_format="auto", **spec):
+    def plan(self, source, on_change="stop", captions=None, check=False, source_format="auto", retried=(), **spec):
         listing = list_source(Source(location=str(source), format=source_format, **spec), captions)
         record = self.store.begin(fake_record(self._spec, columns=listing.source.columns))
-        view = extend_plan(StoreView.now(self.store, record), listing, on_change, check)
+        view = extend_plan(StoreView.now(self.store, record), listing, on_change, check, retried=retried)
         assert view.record == self.record  # what was returned is what was written
         return view.record
 

@@ -9,7 +9,7 @@ from pipeline.model.load import load_model
 from pipeline.model.pruning.policy import named_policy
 from pipeline.model.spec import ModelSource
 from pipeline.pixels.decode import decode_batch
-from pipeline.planning.extend import extend_plan
+from pipeline.planning.extend import find_changes, write_changes
 from pipeline.source.entry import Source
 from pipeline.source.listing import list_source
 from pipeline.store.layout import Store
@@ -20,7 +20,9 @@ from tests.kit.fake_store import fake_record
 MAX_PIXELS = 5000
 
 
-def embed_plainly(source, root, model, precision="fp32", on_change="stop", source_format="auto", **spec):
+def embed_plainly(
+    source, root, model, precision="fp32", on_change="stop", source_format="auto", retried=(), max_pixels=None, **spec
+):
     """Embed what is in a source but not yet in the store, in batches of 2 and shards of 5."""
     encoder = Encoder(load_model(ModelSource(model=model), precision, "cpu"), named_policy("balanced"))
     listing = list_source(Source(location=str(source), format=source_format, **spec))
@@ -30,14 +32,18 @@ def embed_plainly(source, root, model, precision="fp32", on_change="stop", sourc
         encoder.spec, columns=listing.source.columns, shard_capacity=5, max_pixels=MAX_PIXELS,
         environment={"device": "cpu", "torch": version("torch")},
     )  # fmt: skip
-    view = extend_plan(StoreView.now(store, store.begin(record)), listing, on_change)
-
-    def decode(batches):
-        return (decode_batch(batch, encoder.spec.preprocess, MAX_PIXELS) for batch in batches)
+    view = StoreView.now(store, store.begin(record))
+    changes = find_changes(view, listing, on_change, retried=retried)
+    view = write_changes(view, listing, changes, max_pixels=max_pixels)
 
     num_threads = torch.get_num_threads()
     torch.set_num_threads(view.record.threads_per_worker)
     for shard in view.missing:
+        limit = view.record.max_pixels_of(shard)
+
+        def decode(batches, limit=limit):
+            return (decode_batch(batch, encoder.spec.preprocess, limit) for batch in batches)
+
         embed_shard(shard, view.record, store, encoder, decode)
     torch.set_num_threads(num_threads)
     return store

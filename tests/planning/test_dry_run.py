@@ -1,13 +1,15 @@
 """`embed --dry-run`: estimates a run and writes nothing."""
 
 import io
+import shutil
 import tarfile
 
 import pytest
 
 from pipeline.dry_run import estimate
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.settings.embed import EmbedSettings
+from tests.kit.plain_embed import embed_plainly
 
 
 def settings(source, tmp_path, tiny_model, **more):
@@ -67,3 +69,26 @@ def test_the_first_files_may_be_empty(photos, tmp_path, tiny_model):
     assert found["source"]["failed in the sample"] == "0 of 1"
     with pytest.raises(InputError, match=r"0.tar contains no images; name tars or files"):
         estimate(settings(tmp_path / "0.tar", tmp_path, tiny_model))
+
+
+def test_what_a_store_lacks_and_what_would_be_tried_again(photos, tmp_path, tiny_model, make_image):
+    source = shutil.copytree(photos, tmp_path / "photos")
+    (source / "broken.jpg").write_text("x")
+    embed_plainly(source, tmp_path / "store", tiny_model)
+    before = {path: path.read_bytes() for path in (tmp_path / "store").rglob("*.*")}
+    make_image(30, 30).save(source / "new.png")
+    asked = settings(source, tmp_path, tiny_model, retry="undecodable,timeout")
+    found = estimate(asked)["source"]
+    assert (found["not in the store"], found["to try again"]) == ("1 images", "1 images")
+    (source / "photo-01.png").write_text("changed")
+    with pytest.raises(StoreError, match="1 images or files of the store"):
+        estimate(asked)
+    assert {path: path.read_bytes() for path in (tmp_path / "store").rglob("*.*")} == before
+    with pytest.raises(StoreError, match="no store at"):
+        estimate(asked.model_copy(update={"out": tmp_path / "mistyped"}))
+
+
+def test_repeated_keys_are_found_before_the_model_is_loaded(tmp_path):
+    (tmp_path / "list.csv").write_text("path\na.jpg\na.jpg\n")
+    with pytest.raises(InputError, match=r"has the key 'a.jpg' twice"):
+        estimate(settings(tmp_path / "list.csv", tmp_path, "local-dir:/no/such/model"))

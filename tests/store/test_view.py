@@ -6,8 +6,8 @@ from pipeline.errors import StoreError, UnfinishedStore
 from pipeline.source.entry import ImageEntry, ImageResult, Source, Status
 from pipeline.store.layout import Store
 from pipeline.store.records import Shard
-from pipeline.store.tombstones import DELETED, add_tombstones, create_tombstones
-from pipeline.store.view import StoreView
+from pipeline.store.tombstones import DELETED, MISSING, REPLACED, add_tombstones, create_tombstones
+from pipeline.store.view import Counts, StoreView
 from tests.kit.fake_store import commit_fake, fake_record
 
 
@@ -77,3 +77,13 @@ def test_deleted_rows_are_read_once(store):
     add_tombstones(store, [20], DELETED)
     assert view.deleted.tolist() == [1]  # as it was when it was first asked for
     assert StoreView.open(store.root, partial=True).deleted.tolist() == [1, 20]
+
+
+def test_each_image_counts_once(store):
+    view = StoreView.open(store.root, partial=True)
+    assert (view.counts, view.num_planned) == (Counts(4, {}), 6)
+    for number, reason in ((0, REPLACED), (21, MISSING), (1, DELETED)):
+        add_tombstones(store, [number], reason)
+    view = StoreView.open(store.root, partial=True)
+    assert (view.counts, view.num_planned) == (Counts(2, {}), 4)  # a deleted row counts until it is compacted
+    assert view.count(view.record.shards[:1]) == Counts(1, {})

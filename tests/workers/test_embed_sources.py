@@ -276,6 +276,32 @@ def test_a_decoder_that_hangs_fails_one_image(run, folder):
     failed = {row["key"]: (row["status"], row["error"]) for row in rows(report) if row["status"] != "ok"}
     assert failed == {"slow.png": ("timeout", "decoding did not finish within 0.5 s")}
     assert report.num_images == 7
+    ticks = []
+    report = run(folder, ticks.append, retry="timeout", image_timeout=60, max_bad_fraction=0.1)
+    assert (report.num_images, report.num_ok, report.num_embedded, report.retried) == (7, 7, 1, {"ok": 1})
+    assert (ticks[-1].num_done, ticks[-1].num_total, ticks[-1].num_failed) == (7, 7, 0)
+    assert report.failed == {}
+
+
+def test_images_that_were_too_large_are_tried_again_with_a_higher_limit(run, tars):
+    report = run(tars / "*.tar", max_pixels=2_100)  # of 2,000 to 2,350 pixels
+    failed = report.failed["too_large"]
+    assert 0 < failed < report.num_images == 8
+    before = {row["key"]: row for row in rows(report)}
+    with pytest.raises(ConfigError, match="add --retry too_large to try larger images again"):
+        run(tars / "*.tar", max_pixels=2_200)
+    report = run(tars / "*.tar", max_pixels=2_200, retry="failed")
+    assert report.retried.keys() == {"ok", "too_large"}
+    report = run(tars / "*.tar", max_pixels=10_000, retry="too_large")
+    assert (report.num_images, report.num_ok, report.failed) == (8, 8, {})
+    assert [plan.max_pixels for plan in report.record.plans] == [None, 2_200, 10_000]
+    assert report.record.max_pixels == 2_100
+    dead = set(report.view.deleted.tolist())
+    after = {row["key"]: row for row in rows(report) if row["id"] not in dead}
+    assert after.keys() == before.keys()
+    for key, row in after.items():
+        assert (row["uri"], row["caption"]) == (before[key]["uri"], before[key]["caption"])
+    assert run(tars / "*.tar", max_pixels=2_100).num_embedded == 0  # and the next images have the old limit again
 
 
 def test_canary(run, folder):

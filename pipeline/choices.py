@@ -1,0 +1,99 @@
+"""What a run chooses, and what it takes over from the store that it continues."""
+
+from importlib.metadata import version
+
+from pipeline import __version__
+from pipeline.embed_report import read_summary
+from pipeline.errors import ConfigError
+from pipeline.model.spec import local_files, spec_metadata
+from pipeline.planning.changes import Changes
+from pipeline.settings.embed import EmbedSettings
+from pipeline.source.listing import Listing
+from pipeline.store.records import StoreRecord
+from pipeline.store.view import StoreView
+from pipeline.workers.messages import EncoderRequest, WorkerReport
+
+
+def refuse_other_choices(settings: EmbedSettings, listing: Listing, view: StoreView | None) -> None:
+    """Refuse units of work or carried columns that are not those of the store.
+
+    Images that are tried again may have more pixels.
+
+    Raises:
+        ConfigError: If they differ. The message shows both.
+    """
+    if view is None:
+        return
+    existing = view.record
+    asked = (
+        settings.shard_size or existing.shard_capacity,
+        settings.batch_size or existing.batch_size,
+        settings.max_pixels or existing.max_pixels,
+    )
+    found = (existing.shard_capacity, existing.batch_size, existing.max_pixels)
+    raises_pixels = asked[:2] == found[:2] and asked[2] > found[2]
+    if asked != found and not (raises_pixels and settings.retry):
+        hint = ", or add --retry too_large to try larger images again" if raises_pixels else ""
+        raise ConfigError(
+            "the store was created with --shard-size {} --batch-size {} --max-pixels {}, ".format(*found)
+            + "but this run asks for {}, {} and {}; pass the original values to finish it".format(*asked)
+            + hint
+        )
+    view.store.check_columns(listing.source.columns, existing)
+
+
+def is_up_to_date(settings: EmbedSettings, view: StoreView | None, changes: Changes) -> bool:
+    """Whether a run would embed nothing and refuse nothing, as far as can be told without loading the model.
+
+    The encoder is the store's own if the settings name the same model, policy and precision, and the files that it was
+    loaded from have the size and time that the last run saw. Where this cannot be told, the answer is no.
+    """
+    if view is None or changes or view.missing or not view.committed:
+        return False
+    spec, files = view.record.encoder, local_files(view.record.encoder.source)
+    return (
+        settings.model_source() == spec.source
+        and settings.pruning_policy() == spec.policy
+        and settings.precision in ("auto", spec.precision)
+        and not (settings.canary and spec.policy is None)
+        and files is not None
+        and files == read_summary(view.store).get("model_files")
+    )
+
+
+def encoder_request(settings: EmbedSettings, existing: StoreRecord | None, is_baseline: bool) -> EncoderRequest:
+    """What the workers must load. An existing store keeps the choices of its first run."""
+    precision = None if settings.precision == "auto" else settings.precision
+    if precision is None and existing:
+        precision = existing.encoder.precision
+    return EncoderRequest(
+        source=settings.model_source(),
+        policy=settings.pruning_policy(),
+        precision=precision,
+        max_pixels=existing.max_pixels if existing else settings.pixel_limit,
+        # the order of summation, and so the last bits, depends on the number of threads
+        threads=existing.threads_per_worker if existing else None,
+        batch_size=existing.batch_size if existing else settings.batch_size,
+        policy_is_default=settings.policy_is_default,
+        image_timeout_s=settings.image_timeout,
+        canary=settings.canary,
+        is_baseline=is_baseline,
+    )
+
+
+def record_of(settings: EmbedSettings, listing: Listing, loaded: WorkerReport, capacity: int) -> StoreRecord:
+    """The record of a new store. `capacity` is the number of images per shard."""
+    return StoreRecord(
+        clipsieve_version=__version__,
+        **spec_metadata(loaded.spec),
+        columns=listing.source.columns,
+        shard_capacity=capacity,
+        batch_size=loaded.batch_size,
+        max_pixels=settings.pixel_limit,
+        threads_per_worker=loaded.threads,
+        environment={
+            **loaded.versions,
+            **{name: version(name) for name in ("ray", "pyarrow", "pillow", "numpy")},
+            "device": loaded.device,
+        },
+    )

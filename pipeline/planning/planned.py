@@ -1,0 +1,147 @@
+"""What the plans of a store hold: listed images in the order of their keys, and files with their shards."""
+
+import heapq
+from bisect import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.planning.changes import Planned, key_of
+from pipeline.source.entry import Source
+from pipeline.store.records import Plan, Shard
+from pipeline.store.tombstones import PASSED_OVER, read_tombstones, tombstones_between
+from pipeline.store.view import StoreView
+
+
+@dataclass
+class PlannedFile:
+    """A file of the newest plan that has it."""
+
+    shards: list[Planned]
+    """The state of a dropped shard is None, which equals no file."""
+    replaced_by: dict[int, int] = field(default_factory=dict)
+    """Rows that were tried again, by the ids of the rows that they replace."""
+
+    def row_ids(self, view: StoreView) -> Iterator[int]:
+        """Ids of its rows, also of those that are deleted or replaced."""
+        for item in self.shards:
+            marker = view.committed.get(item.shard.ordinal)
+            if marker:
+                yield from range(item.number, item.number + marker.num_images + marker.num_removed)
+        yield from self.replaced_by.values()
+
+    def live_ids(self, view: StoreView) -> np.ndarray:
+        """Ids (int64, ascending) of its rows that are not tombstoned."""
+        return np.setdiff1d(np.fromiter(self.row_ids(view), np.int64), view.deleted)
+
+    def is_given_up(self, passed_over: np.ndarray) -> bool:
+        """Whether it has no live rows and no newer plan, because it changed or disappeared."""
+        if all(item.state is None for item in self.shards):
+            return True
+        found = [tombstones_between(passed_over, item.shard.ids) for item in self.shards]
+        found.append(_among(np.fromiter(self.replaced_by.values(), np.int64), passed_over))
+        # a row that was tried again is passed over as well, but the file still counts
+        return bool(np.setdiff1d(np.concatenate(found), np.fromiter(self.replaced_by, np.int64)).size)
+
+
+def passed_over(view: StoreView) -> np.ndarray:
+    """Ids (int64, ascending) of rows that do not count as planned: a newer row replaces them, or their image was gone.
+
+    Raises:
+        StoreError: If the tombstone file or a plan's list is damaged.
+    """
+    tombstones = read_tombstones(view.store, *PASSED_OVER)
+    return np.union1d(tombstones, np.fromiter(replaced_by_last_plan(view), np.int64))
+
+
+def replaced_by_last_plan(view: StoreView) -> Iterator[int]:
+    """Yield the ids of the rows that the last plan tries again. If a job was killed, they may lack their tombstones."""
+    plans = view.record.plans
+    if plans and plans[-1].retried:
+        yield from (entry.replaces for entry in view.store.entries_of(plans[-1]))
+
+
+def planned_entries(view: StoreView, retried: np.ndarray | None = None) -> Iterator[Planned]:
+    """Yield the images that plans of folders and lists have, in the order of their keys.
+
+    Args:
+        view: The store.
+        retried: Ids (int64, ascending) of rows to try again.
+    """
+    ignored = passed_over(view)
+    retried = np.empty(0, np.int64) if retried is None else retried
+    streams = [_entries_of(view, plan, ignored, retried) for plan in view.record.plans if not plan.has_files]
+    return heapq.merge(*streams, key=key_of)
+
+
+def _entries_of(view: StoreView, plan: Plan, ignored: np.ndarray, retried: np.ndarray) -> Iterator[Planned]:
+    for shard in plan.shards:
+        out, deleted, again = (
+            set(tombstones_between(ids, shard.ids).tolist()) for ids in (ignored, view.deleted, retried)
+        )
+        for number, entry in enumerate(view.store.entries_of(plan, shard), shard.first_id):
+            if number not in out:
+                yield Planned(
+                    key=entry.key,
+                    uri=entry.uri,
+                    state=entry.state,
+                    source=plan.source,
+                    shard=shard,
+                    number=number,
+                    is_deleted=number in deleted,
+                    is_retried=number in again,
+                )
+
+
+def planned_files(view: StoreView) -> dict[str, PlannedFile]:
+    """The files that plans of tars and Parquet have and that were not given up, by key."""
+    found: dict[str, PlannedFile] = {}
+    for plan in view.record.plans:
+        if plan.has_files and not plan.retried:
+            found |= _files_of(plan)  # the newest plan of a file wins
+    _add_rows_tried_again(view, found)
+    ignored = passed_over(view)
+    return {key: file for key, file in found.items() if not file.is_given_up(ignored)}
+
+
+def columns_of(source: Source) -> tuple[str | None, ...]:
+    """The columns that decide what the rows of a file are."""
+    return source.image_column, source.key_column, source.caption_column
+
+
+def _files_of(plan: Plan) -> dict[str, PlannedFile]:
+    found: dict[str, PlannedFile] = {}
+    for shard in plan.shards:
+        file = shard.file
+        state = None if shard.is_dropped else (file, columns_of(plan.source))
+        item = Planned(key=file.key, uri=file.uri, state=state, source=plan.source, shard=shard, number=shard.first_id)
+        found.setdefault(file.key, PlannedFile([])).shards.append(item)
+    return found
+
+
+def _add_rows_tried_again(view: StoreView, files: dict[str, PlannedFile]) -> None:
+    plans = [plan for plan in view.record.plans if plan.has_files and plan.retried]
+    if not plans:
+        return
+    shards = sorted(((item.shard, file) for file in files.values() for item in file.shards), key=_first_id)
+    firsts = [shard.first_id for shard, _ in shards]
+    owners: dict[int, PlannedFile] = {}  # of rows that were themselves tried again
+    for plan in plans:
+        for number, entry in enumerate(view.store.entries_of(plan), plan.shards[0].first_id):
+            shard, file = shards[max(0, bisect(firsts, entry.replaces) - 1)]
+            owner = file if entry.replaces in shard.ids else owners.get(entry.replaces)
+            if owner:  # otherwise the row was of an earlier state of its file
+                owners[number] = owner
+                owner.replaced_by[entry.replaces] = number
+
+
+def _first_id(pair: tuple[Shard, PlannedFile]) -> int:
+    return pair[0].first_id
+
+
+def _among(ids: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The ids that are also among the others, which are sorted."""
+    places = np.searchsorted(others, ids)
+    inside = places < len(others)
+    return ids[inside][others[places[inside]] == ids[inside]]
