@@ -111,7 +111,7 @@ def test_usual_column_names_are_found_and_others_can_be_given(write):
         pa.array(["a dog", None, "", "en hund å"]),
         pa.array(["a dog", None, "", "en hund å"]).dictionary_encode(),
         pa.array([["a dog", "a hound"], None, [], ["en hund å"]]),
-        pa.array([["a dog"], [None, "b"], [""], ["en hund å"]], pa.large_list(pa.large_string())),
+        pa.array([["a dog"], [None, " "], [""], [None, "", "en hund å"]], pa.large_list(pa.large_string())),
     ],
 )
 def test_captions(write, column):

@@ -64,7 +64,7 @@ def test_json_lines(write, name):
         )
     }
     assert {key: entry.caption for key, entry in found.items()} == {
-        "https://host/a.jpg": "a", "b.jpg": '["first", "second"]', "c.jpg": None,
+        "https://host/a.jpg": "a", "b.jpg": "first", "c.jpg": None,
     }  # fmt: skip
     assert [found[key].extra["width"] for key in ("https://host/a.jpg", "b.jpg", "c.jpg")] == ["3", None, "4.5"]
 

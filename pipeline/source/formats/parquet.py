@@ -15,7 +15,7 @@ from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import open_stream
 from pipeline.source.access.naming import join_uri
 from pipeline.source.entry import ImageEntry, Source, SourceFile
-from pipeline.source.formats.text import CAPTION_COLUMNS_OF_PARQUET
+from pipeline.source.formats.text import CAPTION_COLUMNS, caption_of, key_of
 
 IMAGE_COLUMNS = (
     "image",
@@ -78,7 +78,7 @@ def resolve_columns(source: Source, uri: str, schema: pa.Schema) -> Source:
     update = {
         "image_column": image,
         "key_column": _choose(uri, schema, source.key_column, (), "--key-column"),
-        "caption_column": _choose(uri, schema, source.caption_column, CAPTION_COLUMNS_OF_PARQUET, "--caption-column"),
+        "caption_column": _choose(uri, schema, source.caption_column, CAPTION_COLUMNS, "--caption-column"),
         "columns": columns,
     }
     return source.model_copy(update=update)
@@ -140,20 +140,17 @@ def _rows(stream: BinaryIO, columns: list[str], start: int, stop: int) -> Iterat
 def _entry(file: SourceFile, source: Source, folder: str, number: int, row: dict[str, Any]) -> ImageEntry:
     value = row[source.image_column]
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, value)
-    caption = row[source.caption_column] if source.caption_column else None
-    if isinstance(caption, list):
-        caption = caption[0] if caption else None
     if isinstance(data, str) or (data is None and path):
         data, uri = None, join_uri(folder, path)
     else:
         data, uri = data or b"", f"{file.uri}#column={quote(source.image_column, safe='')}&row={number}"
-    key = row[source.key_column] if source.key_column else None
+    key = key_of(row[source.key_column]) if source.key_column else None
     return ImageEntry(
         key=f"{file.key}/{number}" if key is None else f"{source.key_prefix}{key}",
         uri=uri,
         num_bytes=len(data or b""),
         mtime_ns=0,
-        caption=None if caption is None else str(caption) or None,
+        caption=caption_of(row[source.caption_column]) if source.caption_column else None,
         extra={name: row[name] for name in source.columns} or None,
         data=data,
     )

@@ -12,7 +12,7 @@ from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import open_stream, refuse_unreachable
 from pipeline.source.access.naming import is_url, join_uri, path_of, uri_of
 from pipeline.source.entry import ImageEntry, Source
-from pipeline.source.formats.text import CAPTION_COLUMNS_OF_LISTS, as_column
+from pipeline.source.formats.text import CAPTION_COLUMNS, caption_of, column_of, key_of
 
 PATH_COLUMNS = ("image_path", "filepath", "file_path", "path", "file_name", "filename", "file", "url", "uri", "image")
 LIST_SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": None, ".ndjson": None}
@@ -105,7 +105,7 @@ def _entry(source: Source, folder: str, number: int, row: dict[str, Any]) -> Ima
             "separator"
         )
     column = source.image_column or _present(PATH_COLUMNS, row)
-    path = as_column(row.get(column))
+    path = column_of(row.get(column))
     if not path:
         raise InputError(f"list {source.location}, row {number}: no {column or 'path'!r}; every row must name an image")
     uri = join_uri(folder, path)
@@ -116,10 +116,10 @@ def _entry(source: Source, folder: str, number: int, row: dict[str, Any]) -> Ima
             num_bytes, mtime_ns = status.st_size, status.st_mtime_ns
         except (OSError, ValueError):  # decoding gives it a row with the reason
             pass
-    key = as_column(row.get(source.key_column)) if source.key_column else None
-    caption = as_column(row.get(source.caption_column or _present(CAPTION_COLUMNS_OF_LISTS, row)))
-    extra = {name: as_column(row.get(name)) for name in source.columns} or None
-    return ImageEntry(key or path, uri, num_bytes, mtime_ns, caption=caption or None, extra=extra)
+    key = key_of(row.get(source.key_column)) if source.key_column else None
+    caption = caption_of(row.get(source.caption_column or _present(CAPTION_COLUMNS, row)))
+    extra = {name: column_of(row.get(name)) for name in source.columns} or None
+    return ImageEntry(key or path, uri, num_bytes, mtime_ns, caption=caption, extra=extra)
 
 
 def _present(usual: tuple[str, ...], row: dict[str, Any]) -> str | None:
