@@ -4,7 +4,8 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pipeline.source.entry import ImageEntry
+from pipeline.source.entry import ImageEntry, Source, SourceFile
+from pipeline.source.formats.text import TEXT_RULES
 from pipeline.store.records import Shard
 
 
@@ -19,6 +20,8 @@ class Planned:
     shard: Shard
     number: int
     """Id of its row, or of its first row."""
+    text_rules: int
+    """Those of its plan."""
     is_deleted: bool = False
     """Deleted on request: it is not embedded again, even if it changes."""
 
@@ -47,6 +50,17 @@ class Differences:
         """Count an image or file that is gone."""
         self.first_lost = self.first_lost or key
         self.num_lost += 1
+
+
+def image_state(entry: ImageEntry, text_rules: int) -> object:
+    """What differs if an image changed. Texts count only if today's rules read them."""
+    return entry.state if text_rules == TEXT_RULES else entry.state[:2]
+
+
+def file_state(file: SourceFile, source: Source, text_rules: int) -> object:
+    """What differs if a file changed, or other columns of it are asked for."""
+    captions = source.caption_column if text_rules == TEXT_RULES else None
+    return file, source.image_column, source.key_column, captions
 
 
 def key_of(item: ImageEntry | Planned) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.planning.changes import Differences, Planned, key_of
+from pipeline.planning.changes import Differences, Planned, file_state, image_state, key_of
 from pipeline.planning.content import ContentCheck
 from pipeline.settings.embed import OnChange
-from pipeline.source.entry import ImageEntry, Source, SourceFile
+from pipeline.source.entry import ImageEntry, SourceFile
 from pipeline.source.listing import Listing
 from pipeline.store.records import Plan
 from pipeline.store.tombstones import REPLACED, read_tombstones, tombstones_between
@@ -87,19 +87,21 @@ class Comparison:
                     yield Planned(
                         key=entry.key,
                         uri=entry.uri,
-                        state=entry.state,
+                        state=image_state(entry, plan.text_rules),
                         location=location,
                         shard=shard,
                         number=number,
+                        text_rules=plan.text_rules,
                         is_deleted=number in deleted,
                     )
 
     def _is_image_changed(self, old: Planned, entry: ImageEntry) -> bool:
-        return old.state != entry.state or bool(self._check and self._check.is_image_changed(old, entry))
+        is_same = old.state == image_state(entry, old.text_rules)
+        return not is_same or bool(self._check and self._check.is_image_changed(old, entry))
 
     def _is_file_changed(self, shards: list[Planned], file: SourceFile) -> bool:
         source = self._listing.source
-        if any(item.state != (file, _columns(source)) for item in shards):
+        if any(item.state != file_state(file, source, item.text_rules) for item in shards):
             return True
         return bool(self._check and any(self._check.is_file_changed(shard, source) for shard in shards))
 
@@ -126,7 +128,7 @@ def _files_of(plan: Plan) -> dict[str, list[Planned]]:
     for shard in plan.shards:
         file = shard.file
         if file:
-            state = None if shard.is_dropped else (file, _columns(plan.source))
+            state = None if shard.is_dropped else file_state(file, plan.source, plan.text_rules)
             item = Planned(
                 key=file.key,
                 uri=file.uri,
@@ -134,6 +136,7 @@ def _files_of(plan: Plan) -> dict[str, list[Planned]]:
                 location=plan.source.location,
                 shard=shard,
                 number=shard.first_id,
+                text_rules=plan.text_rules,
             )
             found.setdefault(file.key, []).append(item)
     return found
@@ -144,10 +147,6 @@ def _is_given_up(shards: list[Planned], replaced: np.ndarray) -> bool:
     if all(item.state is None for item in shards):
         return True
     return any(len(tombstones_between(replaced, item.shard.ids)) for item in shards)
-
-
-def _columns(source: Source) -> tuple[str | None, ...]:
-    return source.image_column, source.key_column, source.caption_column
 
 
 def _refuse_stranger(found: ImageEntry | SourceFile, old: Planned) -> None:

@@ -47,6 +47,8 @@ class Plan(BaseModel):
     shards: tuple[Shard, ...]
     entries_sha256: str | None = None
     """Hash of plan/00000.parquet, if there is one."""
+    text_rules: int = 1
+    """Which rules read its captions and carried columns; see `pipeline.source.formats.text`."""
 
     @property
     def has_entries(self) -> bool:
