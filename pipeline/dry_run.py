@@ -20,11 +20,13 @@ from pipeline.model.encode import Encoder, fastest_encoder, policy_or_unpruned
 from pipeline.model.load import load_model
 from pipeline.model.spec import EncoderSpec
 from pipeline.pixels.to_device import decode_for
+from pipeline.planning.new_keys import refuse_new_keys
 from pipeline.planning.shards import shard_capacity
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.entry import ImageEntry, ImageResult
 from pipeline.source.listing import Listing, list_source
 from pipeline.source.reading import read_file
+from pipeline.store.layout import Store
 from pipeline.store.parts import part_table, refuse_taken_names, write_part
 from pipeline.workers.session import cluster_resources
 
@@ -51,6 +53,7 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
     source = settings.image_source()
     refuse_taken_names(source.columns)
     listing = list_source(source, settings.captions)
+    refuse_new_keys(listing, Store(settings.out), settings.on_change)
     sample = list(islice(_sample(listing), PROBE_IMAGES))
     if not sample:
         raise InputError(f"source {listing.source.location} contains no images; name tars or files that contain some")

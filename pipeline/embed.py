@@ -17,6 +17,7 @@ from pipeline.monitor.events import Reporting
 from pipeline.monitor.meter import Meter, sum_failed
 from pipeline.monitor.progress import Progress, Tick
 from pipeline.planning.extend import extend_plan
+from pipeline.planning.new_keys import refuse_new_keys
 from pipeline.planning.shards import shard_capacity
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.left_out import Kind, LeftOut
@@ -115,6 +116,7 @@ def embed(
     refuse_taken_names(source.columns)
     listing = list_source(source, settings.captions)
     store = Store(settings.out)
+    refuse_new_keys(listing, store, settings.on_change)
     store.create_folders()
     started = time.perf_counter()
     workers = nullcontext(pool) if pool else worker_pool(settings, settings.min_workers)

@@ -35,6 +35,8 @@ class Listing:
     files: list[SourceFile] = field(default_factory=list)
     left_out: LeftOut = field(default_factory=LeftOut)
     num_bytes: int = 0
+    faults: dict[str, str] = field(default_factory=dict)
+    """By key of a file, why it can no longer be added to a store."""
 
     @property
     def num_images(self) -> int | None:
@@ -87,7 +89,7 @@ def _list(source: Source, captions: Path | None) -> Listing:
     source = source.model_copy(update={"columns": dict.fromkeys(source.columns, "string")})
     if source.format == "list":
         count = _Count(read_list(source))
-        return Listing(source, entries=Sorted(count, _key), num_bytes=count.num_bytes)
+        return _checked(Listing(source, entries=Sorted(count, _key), num_bytes=count.num_bytes))
     left_out = LeftOut()
     count = _Count(walk_folder(location, left_out))
     listing = Sorted(count, _key)
@@ -96,7 +98,15 @@ def _list(source: Source, captions: Path | None) -> Listing:
     pairs = Sorted(iterate_captions(captions), lambda pair: pair[0]) if captions else None
     if pairs is not None and not len(pairs):
         raise InputError(f"captions file {captions} is empty; expected one `key TAB caption` per line")
-    return Listing(source, listing, pairs, [], left_out, count.num_bytes)
+    found = Listing(source, listing, pairs, [], left_out, count.num_bytes)
+    return _checked(found) if captions else found
+
+
+def _checked(listing: Listing) -> Listing:
+    """The listing after a first walk, which finds repeated keys and captions without an image before a run starts."""
+    for _ in listing:
+        pass
+    return listing
 
 
 class _Count:
@@ -160,15 +170,14 @@ def _list_files(source: Source) -> Listing:
             "caption_column": source.caption_column or "caption",
         }
         source = source.model_copy(update=update)
-    else:
-        files, source = _with_footers(files, source)
-    return Listing(source, files=files, num_bytes=sum(file.num_bytes for file in files))
+        return Listing(source, files=files, num_bytes=sum(file.num_bytes for file in files))
+    return _with_footers(files, source)
 
 
-def _with_footers(files: list[SourceFile], source: Source) -> tuple[list[SourceFile], Source]:
-    from pipeline.source.formats.parquet import read_footer, resolve_columns
+def _with_footers(files: list[SourceFile], source: Source) -> Listing:
+    from pipeline.source.formats.parquet import read_footer, resolve_columns, text_fault
 
-    counted = []
+    counted, faults = [], {}
     for file, (schema, num_rows) in zip(
         files, map_concurrently(read_footer, [file.uri for file in files]), strict=True
     ):
@@ -179,10 +188,13 @@ def _with_footers(files: list[SourceFile], source: Source) -> tuple[list[SourceF
                 "them as two sources"
             )
         source = found
+        fault = text_fault(source, schema)
+        if fault:
+            faults[file.key] = f"{file.uri}: {fault}"
         counted.append(file.model_copy(update={"num_rows": num_rows}))
     if not any(file.num_rows for file in counted):
         raise InputError(f"source {source.location} has no rows; pass Parquet files that contain images")
-    return counted, source
+    return Listing(source, files=counted, num_bytes=sum(file.num_bytes for file in counted), faults=faults)
 
 
 def _files_of(source: Source) -> Iterator[tuple[str, str]]:

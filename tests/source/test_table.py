@@ -122,7 +122,7 @@ def test_columns_by_name(write):
         ("p/8", "b.jpg", "two", {"kind": "", "n": "8"}),
         ("p/9", "c.jpg", "three", {"kind": "z", "n": "9"}),
     ]
-    listing = list_source(Source(location=str(path), format="auto", columns={"kind": ""}))
+    listing = list_source(Source(location=str(path), format="auto", image_column="where", columns={"kind": ""}))
     assert listing.source.columns == {"kind": "string"}
     assert listing.num_images == 3
 

@@ -182,18 +182,10 @@ def _refuse_missing_columns(source: Source, row: dict[str, Any]) -> None:
 def _entry(source: Source, folder: str, number: int, row: dict[str, Any]) -> ImageEntry:
     column = source.image_column or _present(PATH_COLUMNS, row)
     captions = source.caption_column or _present(CAPTION_COLUMNS, row)
-    where = f"list {source.location}, row {number}"
-    repeated = row.repeated & {column, captions, source.key_column, *source.columns}
-    if repeated:
-        raise InputError(f"{where} has several columns named {min(repeated)!r}; rename all but one")
     path = column_of(row.get(column))
-    if not path:
-        raise InputError(f"{where}: no {column or 'path'!r}; every row must name an image")
-    if is_base64_image(path):
-        raise InputError(
-            f"{where}: {column!r} holds an image as base64 text, but a list names files; write the images to files, or "
-            "the rows to a Parquet file, where base64 is read"
-        )
+    if row.repeated or not path or is_base64_image(path):
+        used = {column, captions, source.key_column, *source.columns}
+        _refuse_row(f"list {source.location}, row {number}", row.repeated & used, column, path)
     uri = join_uri(folder, path)
     num_bytes = mtime_ns = 0
     if not is_url(uri):  # millions of size requests would take longer than downloading the images
@@ -206,6 +198,18 @@ def _entry(source: Source, folder: str, number: int, row: dict[str, Any]) -> Ima
     caption = caption_of(row.get(captions))
     extra = {name: column_of(row.get(name)) for name in source.columns} or None
     return ImageEntry(key or path, uri, num_bytes, mtime_ns, caption=caption, extra=extra)
+
+
+def _refuse_row(where: str, repeated: frozenset[str], column: str | None, path: str | None) -> None:
+    if repeated:
+        raise InputError(f"{where} has several columns named {min(repeated)!r}; rename all but one")
+    if not path:
+        raise InputError(f"{where}: no {column or 'path'!r}; every row must name an image")
+    if is_base64_image(path):
+        raise InputError(
+            f"{where}: {column!r} holds an image as base64 text, but a list names files; write the images to files, or "
+            "the rows to a Parquet file, where base64 is read"
+        )
 
 
 def _present(usual: tuple[str, ...], row: dict[str, Any]) -> str | None:

@@ -45,8 +45,9 @@ def column_of(value: Any) -> str | None:
 
 def caption_of(value: Any) -> str | None:
     """A value as a caption, without blanks around it: the first of a list that is one, None if there is none."""
-    texts = ((column_of(item) or "").strip() for item in (value if isinstance(value, list) else [value]))
-    return next(filter(None, texts), None)
+    if isinstance(value, list):
+        return next(filter(None, ((column_of(item) or "").strip() for item in value)), None)
+    return (column_of(value) or "").strip() or None
 
 
 def key_of(value: Any) -> str | None:
