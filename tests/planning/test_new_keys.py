@@ -85,7 +85,7 @@ def test_a_key_that_is_in_the_store(job, write, is_committed):
     if is_committed:
         job.commit()
     write("b.parquet", ["d", "b"])
-    with pytest.raises(InputError, match=r"row 1 of .*/b.parquet has the key 'b', which row 1 of the store .* has too"):
+    with pytest.raises(InputError, match=r"row 1 of .*/b.parquet has the key 'b', which row 1 of the store has too"):
         check(job, source)
     check(job, source.parent / "b.parquet", key_prefix="new/")
 
@@ -122,7 +122,7 @@ def test_a_replaced_file_that_was_not_embedded(job, write):
 def test_a_list_added_to_a_store_with_keys(job, write, tmp_path):
     job.run(write("a.parquet", ["1", "2"]), key_column="id")
     (tmp_path / "list.csv").write_text("path,n\nx.jpg,3\ny.jpg,2\n")
-    with pytest.raises(InputError, match=r"y.jpg has the key '2', which row 1 of the store .* has too"):
+    with pytest.raises(InputError, match=r"y.jpg has the key '2', which row 1 of the store has too"):
         check(job, tmp_path / "list.csv", key_column="n")
     check(job, tmp_path / "list.csv", key_column=None)
     job.run(tmp_path / "list.csv", key_column="n", key_prefix="list/")
@@ -158,6 +158,25 @@ def test_more_keys_than_are_sorted_in_memory(job, tmp_path):
     check(job, tmp_path / "once.parquet")
     with pytest.raises(InputError, match=rf"row {len(keys)} of .* has the key '{keys[500]}', which row 500 of"):
         check(job, tmp_path / "twice.parquet")
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"PAR1"), os.unlink])
+def test_a_planned_file_that_was_lost_stops_no_other(job, write, damage):
+    source = write("a.parquet", ["a", "b"])
+    job.plan(source, key_column="id")
+    damage(source.parent / "a.parquet")
+    check(job, write("b.parquet", ["a"]).parent / "b.parquet", "keep")
+
+
+def test_a_new_file_whose_keys_are_damaged(job, tmp_path):
+    keys = pa.array([f"{number:0100d}" for number in range(1000)])
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": keys, "image": [b"a"] * 1000}), path, use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    data[4:400] = b"\xff" * 396
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a.parquet is damaged \(.*\); replace it with an intact copy"):
+        check(job, path)
 
 
 def test_columns_of_no_use_are_refused_for_new_files_only(job, write):

@@ -110,15 +110,18 @@ def read_keys(file: SourceFile, source: Source, start: int, stop: int) -> Iterat
     """Yield the number and key of rows `start` to `stop` of a file. Reads only its key column.
 
     Raises:
-        InputError: If the file is damaged.
-        OSError, SourceUnavailable: If it cannot be read.
+        InputError: If the file is damaged or cannot be read.
+        SourceUnavailable: If its server does not respond.
     """
     if source.key_column is None:
         yield from ((number, _key(file, source, number, {})) for number in range(start, stop))
         return
-    with _damage_named(file), open_stream(file.uri) as stream:
-        for number, row in _rows(stream, [source.key_column], start, stop, at_once=_KEYS_AT_ONCE):
-            yield number, _key(file, source, number, row)
+    try:
+        with _damage_named(file), open_stream(file.uri) as stream:
+            for number, row in _rows(stream, [source.key_column], start, stop, at_once=_KEYS_AT_ONCE):
+                yield number, _key(file, source, number, row)
+    except OSError as error:
+        raise InputError(f"cannot read the keys of {file.uri}: {reason_of(error)}; check its permissions") from error
 
 
 @contextmanager
