@@ -188,6 +188,16 @@ def test_repeated_paths_are_refused(write):
         entries(path, key_column="n")
 
 
+def test_one_file_in_several_spellings_is_several_rows(write, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"A")
+    names = ["a.jpg", "./a.jpg", f"{tmp_path}/a.jpg", (tmp_path / "a.jpg").as_uri()]
+    path = write("path,n\n" + "".join(f"{name},{number}\n" for number, name in enumerate(names)))
+    found = entries(path)
+    assert sorted(entry.key for entry in found) == sorted(names)
+    assert {read_image(entry.uri) for entry in found} == {b"A"}
+    assert [entry.key for entry in entries(path, key_column="n")] == ["0", "1", "2", "3"]
+
+
 def test_rows_without_a_key_use_their_path(write):
     path = write("path,n\na.jpg,1\nb.jpg,\n")
     assert [entry.key for entry in entries(path, key_column="n")] == ["1", "b.jpg"]

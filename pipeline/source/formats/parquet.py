@@ -121,7 +121,10 @@ def read_keys(file: SourceFile, source: Source, start: int, stop: int) -> Iterat
             for number, row in _rows(stream, [source.key_column], start, stop, at_once=_KEYS_AT_ONCE):
                 yield number, _key(file, source, number, row)
     except OSError as error:
-        raise InputError(f"cannot read the keys of {file.uri}: {reason_of(error)}; check its permissions") from error
+        raise InputError(
+            f"cannot read the keys of {file.uri}: {reason_of(error)}; check its permissions, or replace it with an "
+            "intact copy"
+        ) from error
 
 
 @contextmanager
