@@ -1,8 +1,11 @@
 """Lists of paths and URLs: CSV, TSV and JSON lines."""
 
 import base64
+import csv
+import io
 import json
 import os
+import random
 
 import pytest
 
@@ -235,6 +238,25 @@ def test_a_line_of_tsv_is_a_row(write, field, caption):
     assert [(entry.key, entry.caption, entry.extra["n"]) for entry in found] == [
         ("a.jpg", caption, "1"), ("b.jpg", "plain", "2"),
     ]  # fmt: skip
+
+
+def test_fields_that_pythons_csv_writer_quotes_are_read_back(write):
+    choose = random.Random(3)
+    texts = ["".join(choose.choices('"a, ', k=choose.randrange(1, 7))) + "." * choose.randrange(2) for _ in range(500)]
+    buffer = io.StringIO()
+    csv.writer(buffer, "excel-tab").writerows([("path", "text"), *((f"{n}.jpg", text) for n, text in enumerate(texts))])
+    found = entries(write(buffer.getvalue(), "list.tsv"), columns={"text": ""})
+    assert {entry.key: entry.extra["text"] for entry in found} == {f"{n}.jpg": text for n, text in enumerate(texts)}
+
+
+def test_values_that_json_calls_nan_are_null(write):
+    path = write(
+        '{"path": "a.jpg", "caption": NaN, "n": NaN}\n{"path": "b.jpg", "caption": " \\n", "n": [NaN]}\n', "l.jsonl"
+    )
+    assert [(entry.caption, entry.extra["n"]) for entry in entries(path, columns={"n": ""})] == [
+        (None, None),
+        (None, "[null]"),
+    ]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
