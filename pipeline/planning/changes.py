@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pipeline.source.entry import ImageEntry, Source, SourceFile
+from pipeline.source.formats.text import TEXT_RULES
 from pipeline.source.listing import Listing
 from pipeline.source.sorting import Sorted
 from pipeline.store.records import Shard
@@ -21,6 +22,8 @@ class Planned:
     shard: Shard
     number: int
     """Id of its row, or of its first row."""
+    text_rules: int
+    """Those of its plan."""
     is_deleted: bool = False
     """Deleted on request: it is not embedded again, even if it changes."""
     is_retried: bool = False
@@ -89,6 +92,17 @@ class Changes:
         """Whether there is anything to write."""
         drops = self.replaces_changed and (self.differences.ids or self.differences.unread)
         return bool(self.files or drops or next(iter(self.entries or ()), None))
+
+
+def image_state(entry: ImageEntry, text_rules: int) -> object:
+    """What differs if an image changed. Texts count only if today's rules read them."""
+    return entry.state if text_rules == TEXT_RULES else entry.state[:2]
+
+
+def file_state(file: SourceFile, source: Source, text_rules: int) -> object:
+    """What differs if a file changed, or other columns of it are asked for."""
+    captions = source.caption_column if text_rules == TEXT_RULES else None
+    return file, source.image_column, source.key_column, captions
 
 
 def key_of(item: ImageEntry | Planned) -> str:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.planning.changes import Differences, Planned
+from pipeline.planning.changes import Differences, Planned, file_state, image_state
 from pipeline.planning.content import ContentCheck
-from pipeline.planning.planned import PlannedFile, columns_of, planned_entries, planned_files
+from pipeline.planning.planned import PlannedFile, planned_entries, planned_files
 from pipeline.planning.retry import failed_rows, images_of
 from pipeline.settings.embed import OnChange
 from pipeline.source.access.naming import is_url, path_of
@@ -79,11 +79,12 @@ class Comparison:
         return new, Sorted(images_of(self._view, ids), _id_before)  # in the order of their files
 
     def _is_image_changed(self, old: Planned, entry: ImageEntry) -> bool:
-        return old.state != entry.state or bool(self._check and self._check.is_image_changed(old, entry))
+        is_same = old.state == image_state(entry, old.text_rules)
+        return not is_same or bool(self._check and self._check.is_image_changed(old, entry))
 
     def _is_file_changed(self, shards: list[Planned], file: SourceFile) -> bool:
         source = self._listing.source
-        if any(item.state != (file, columns_of(source)) for item in shards):
+        if any(item.state != file_state(file, source, item.text_rules) for item in shards):
             return True
         return bool(self._check and any(self._check.is_file_changed(shard, source) for shard in shards))
 

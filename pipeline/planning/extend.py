@@ -11,6 +11,7 @@ from itertools import chain
 from pipeline.errors import InputError, StoreError
 from pipeline.planning.changes import Changes, Differences, key_of
 from pipeline.planning.compare import Comparison
+from pipeline.planning.new_keys import refuse_keys
 from pipeline.planning.planned import replaced_by_last_plan
 from pipeline.planning.shards import cut_entries, cut_files
 from pipeline.settings.embed import OnChange
@@ -42,10 +43,12 @@ def find_changes(
 
     Raises:
         StoreError: If images changed, or disappeared before they were embedded, and `on_change` is `stop`.
-        InputError: If a key occurs twice in the listing, or is already in the store, from another location.
+        InputError: If a key occurs twice in the listing, or is already in the store, from another location; if a
+            column of keys or captions has a type that is of no use.
     """
     if view is None or not view.record.plans:
         deque(listing, maxlen=0)  # repeated keys are found before anything else is done
+        refuse_keys(view, listing, listing.files)
         return Changes(entries=listing if listing.entries is not None else None, files=listing.files)
     _refuse_nested(view.record, listing.source)
     comparison = Comparison(view, listing, on_change, checks_content, retried)
@@ -55,13 +58,15 @@ def find_changes(
         files, entries = comparison.files()
     if on_change == "stop":
         _refuse(view.store, comparison.differences)
-    return Changes(
+    changes = Changes(
         entries=entries,
         files=files,
         retried=tuple(retried),
         replaces_changed=on_change == "embed",
         differences=comparison.differences,
     )
+    refuse_keys(view, listing, files, changes.new, changes.differences if changes.replaces_changed else None)
+    return changes
 
 
 def write_changes(

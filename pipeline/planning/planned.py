@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.planning.changes import Planned, key_of
-from pipeline.source.entry import Source
+from pipeline.planning.changes import Planned, file_state, image_state, key_of
 from pipeline.store.records import Plan, Shard
 from pipeline.store.tombstones import PASSED_OVER, read_tombstones, tombstones_between
 from pipeline.store.view import StoreView
@@ -85,10 +84,11 @@ def _entries_of(view: StoreView, plan: Plan, ignored: np.ndarray, retried: np.nd
                 yield Planned(
                     key=entry.key,
                     uri=entry.uri,
-                    state=entry.state,
+                    state=image_state(entry, plan.text_rules),
                     source=plan.source,
                     shard=shard,
                     number=number,
+                    text_rules=plan.text_rules,
                     is_deleted=number in deleted,
                     is_retried=number in again,
                 )
@@ -105,17 +105,19 @@ def planned_files(view: StoreView) -> dict[str, PlannedFile]:
     return {key: file for key, file in found.items() if not file.is_given_up(ignored)}
 
 
-def columns_of(source: Source) -> tuple[str | None, ...]:
-    """The columns that decide what the rows of a file are."""
-    return source.image_column, source.key_column, source.caption_column
-
-
 def _files_of(plan: Plan) -> dict[str, PlannedFile]:
     found: dict[str, PlannedFile] = {}
     for shard in plan.shards:
         file = shard.file
-        state = None if shard.is_dropped else (file, columns_of(plan.source))
-        item = Planned(key=file.key, uri=file.uri, state=state, source=plan.source, shard=shard, number=shard.first_id)
+        item = Planned(
+            key=file.key,
+            uri=file.uri,
+            state=None if shard.is_dropped else file_state(file, plan.source, plan.text_rules),
+            source=plan.source,
+            shard=shard,
+            number=shard.first_id,
+            text_rules=plan.text_rules,
+        )
         found.setdefault(file.key, PlannedFile([])).shards.append(item)
     return found
 

@@ -27,17 +27,19 @@ class SourceSettings(WorkerSettings):
     folder."""
 
     image_column: str | None = None
-    """Column of image bytes, paths or URLs, in Parquet files and lists. By default, common names are tried."""
-
-    key_column: str | None = None
-    """Column of unique keys. By default, keys are file and row number (Parquet) or the path (lists)."""
-
-    caption_column: str | None = None
-    """Column of captions; in tars, a field of the .json member. By default, common names are
+    """Column of images: paths or URLs, and in Parquet files also bytes or base64. By default, common names are
     tried."""
 
+    key_column: str | None = None
+    """Column of unique keys: text or integers. By default, keys are file and row number (Parquet) or the path as the
+    list spells it; a row without a key gets the default."""
+
+    caption_column: str | None = None
+    """Column of captions: text or lists of text, by default caption, text or title. In tars, a field of the .json
+    member, by default caption."""
+
     columns: str | None = None
-    """Additional columns to copy into every row, separated by commas."""
+    """Additional columns to copy into every row, separated by commas. Lists and structs become JSON text."""
 
     key_prefix: str = ""
     """Prefix of every key, so that sources with the same file names fit into one store."""

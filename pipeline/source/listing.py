@@ -35,6 +35,8 @@ class Listing:
     files: list[SourceFile] = field(default_factory=list)
     left_out: LeftOut = field(default_factory=LeftOut)
     num_bytes: int = 0
+    faults: dict[str, str] = field(default_factory=dict)
+    """By key of a file, why it can no longer be added to a store."""
 
     @property
     def num_images(self) -> int | None:
@@ -158,15 +160,14 @@ def _list_files(source: Source) -> Listing:
             "caption_column": source.caption_column or "caption",
         }
         source = source.model_copy(update=update)
-    else:
-        files, source = _with_footers(files, source)
-    return Listing(source, files=files, num_bytes=sum(file.num_bytes for file in files))
+        return Listing(source, files=files, num_bytes=sum(file.num_bytes for file in files))
+    return _with_footers(files, source)
 
 
-def _with_footers(files: list[SourceFile], source: Source) -> tuple[list[SourceFile], Source]:
-    from pipeline.source.formats.parquet import read_footer, resolve_columns
+def _with_footers(files: list[SourceFile], source: Source) -> Listing:
+    from pipeline.source.formats.parquet import read_footer, resolve_columns, text_fault
 
-    counted = []
+    counted, faults = [], {}
     for file, (schema, num_rows) in zip(
         files, map_concurrently(read_footer, [file.uri for file in files]), strict=True
     ):
@@ -177,10 +178,13 @@ def _with_footers(files: list[SourceFile], source: Source) -> tuple[list[SourceF
                 "them as two sources"
             )
         source = found
+        fault = text_fault(source, schema)
+        if fault:
+            faults[file.key] = f"{file.uri}: {fault}"
         counted.append(file.model_copy(update={"num_rows": num_rows}))
     if not any(file.num_rows for file in counted):
         raise InputError(f"source {source.location} has no rows; pass Parquet files that contain images")
-    return counted, source
+    return Listing(source, files=counted, num_bytes=sum(file.num_bytes for file in counted), faults=faults)
 
 
 def _files_of(source: Source) -> Iterator[tuple[str, str]]:

@@ -24,6 +24,7 @@ from pipeline.durable.seal import sha256_of, unsealed_json, write_sealed_json
 from pipeline.errors import ConfigError, FingerprintMismatch, StoreError, first_line
 from pipeline.model.spec import EncoderSpec
 from pipeline.source.entry import ImageEntry, Source
+from pipeline.source.formats.text import TEXT_RULES
 from pipeline.store.lists import EntryWriter, read_entries
 from pipeline.store.parts import SCHEMA_VERSION
 from pipeline.store.records import CommitMarker, Plan, Shard, StoreRecord
@@ -152,7 +153,12 @@ class Store:
             The record with the new plan.
         """
         plan = Plan(
-            number=len(record.plans), source=source, shards=(), retried=tuple(sorted(retried)), max_pixels=max_pixels
+            number=len(record.plans),
+            source=source,
+            shards=(),
+            text_rules=TEXT_RULES,
+            retried=tuple(sorted(retried)),
+            max_pixels=max_pixels,
         )
         planned: list[Shard] = []
 

@@ -51,6 +51,8 @@ class Plan(BaseModel):
     """The statuses of the failed rows that this plan tries again. Its list names the row that each image replaces."""
     max_pixels: int | None = None
     """Limit on the pixels of its images, if it is not that of the store."""
+    text_rules: int = 1
+    """Which rules read its captions and carried columns; see `pipeline.source.formats.text`."""
 
     @property
     def has_entries(self) -> bool:

@@ -224,7 +224,6 @@ def test_repeated_keys_leave_no_plan(job, tmp_path):
     (tmp_path / "list.csv").write_text("path\na.jpg\nb.jpg\na.jpg\n")
     with pytest.raises(InputError, match=r"has the key 'a.jpg' twice"):
         job.plan(tmp_path / "list.csv")
-    assert job.record.plans == ()
     assert list(job.store.plan_dir.iterdir()) == []
     (tmp_path / "list.csv").write_text("path\na.jpg\nb.jpg\n")
     assert len(job.plan(tmp_path / "list.csv").plans) == 1

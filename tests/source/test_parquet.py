@@ -111,16 +111,12 @@ def test_usual_column_names_are_found_and_others_can_be_given(write):
         pa.array(["a dog", None, "", "en hund å"]),
         pa.array(["a dog", None, "", "en hund å"]).dictionary_encode(),
         pa.array([["a dog", "a hound"], None, [], ["en hund å"]]),
-        pa.array([["a dog"], [None, "b"], [""], ["en hund å"]], pa.large_list(pa.large_string())),
+        pa.array([["a dog"], [None, " "], [""], [None, "", "en hund å"]], pa.large_list(pa.large_string())),
     ],
 )
 def test_captions(write, column):
     found = read_all(write({"image": [b""] * 4, "caption": column}))
     assert [entry.caption for entry in found] == ["a dog", None, None, "en hund å"]
-
-
-def test_captions_that_are_numbers(write):
-    assert [entry.caption for entry in read_all(write({"image": [b""], "caption": [7]}))] == ["7"]
 
 
 def test_columns_carried_along_keep_their_types(write):
@@ -167,8 +163,7 @@ def test_columns_carried_along_keep_their_types(write):
         ({"image": [1]}, {}, r"column 'image' is int64, expected bytes, a struct of bytes and path, or text"),
         ({"image": [{"data": b""}]}, {}, r"column 'image' is struct<data: binary>, expected bytes"),
         ({"image": [[b""]]}, {}, r"column 'image' is list<.*>, expected bytes"),
-        ({"image": [b""], "l": [[1]]}, {"columns": {"l": ""}}, r"column 'l' is list<.*>, which cannot be carried"),
-        ({"image": [b""], "s": [{"a": 1}]}, {"columns": {"s": ""}}, r"column 's' is struct<.*>, which cannot be "),
+        ({"image": [{"bytes": 1}]}, {}, r"column 'image' is struct<bytes: int64>, expected bytes"),
     ],
 )
 def test_columns_that_are_missing_or_unusable(write, columns, spec, message):

@@ -1,14 +1,21 @@
 """Lists of paths and URLs: CSV, TSV and JSON lines."""
 
+import base64
+import csv
+import io
 import json
 import os
+import random
 
 import pytest
 
 from pipeline.errors import InputError
 from pipeline.source.entry import Source
+from pipeline.source.formats import table
 from pipeline.source.listing import list_source
 from pipeline.source.reading import read_image
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(90))).decode().rstrip("=")
 
 
 @pytest.fixture
@@ -64,7 +71,7 @@ def test_json_lines(write, name):
         )
     }
     assert {key: entry.caption for key, entry in found.items()} == {
-        "https://host/a.jpg": "a", "b.jpg": '["first", "second"]', "c.jpg": None,
+        "https://host/a.jpg": "a", "b.jpg": "first", "c.jpg": None,
     }  # fmt: skip
     assert [found[key].extra["width"] for key in ("https://host/a.jpg", "b.jpg", "c.jpg")] == ["3", None, "4.5"]
 
@@ -118,7 +125,7 @@ def test_columns_by_name(write):
         ("p/8", "b.jpg", "two", {"kind": "", "n": "8"}),
         ("p/9", "c.jpg", "three", {"kind": "z", "n": "9"}),
     ]
-    listing = list_source(Source(location=str(path), format="auto", columns={"kind": ""}))
+    listing = list_source(Source(location=str(path), format="auto", image_column="where", columns={"kind": ""}))
     assert listing.source.columns == {"kind": "string"}
     assert listing.num_images == 3
 
@@ -148,9 +155,13 @@ def test_missing_columns(write, flag, spec):
         ("a.csv", b"picture,words\na.jpg,x\n", r"no path column with a usual name; .* one of picture, words"),
         ("a.csv", b"path\na.jpg\n\"\"\n", r"a.csv, row 2: no 'path'; every row"),
         ("a.csv", b"caption,path\nx,a.jpg\nonly\n", r"row 2: no 'path'"),
-        ("a.csv", b"path,caption\na.jpg,one, two\n", r"row 1: more fields than the header has; quote fields"),
-        ("a.csv", b"path\na.jpg\ncaf\xe9.jpg\n", r"a.csv is not UTF-8 \(after row \d\); save it as UTF-8"),
-        ("a.csv", b"path\n" + b"a" * 200_000, r"cannot read list .*a.csv: field larger than field limit"),
+        ("a.csv", b"path,caption\na.jpg,one, two\n", r"row 1: expected 2 fields .*, found 3; quote fields"),
+        ("a.csv", b"path\na.jpg\ncaf\xe9.jpg\n", r"a.csv is not UTF-8, .* \(after row \d\); save it as UTF-8"),
+        ("a.csv", b"\xff\xfe" + "path\na.jpg\n".encode("utf-16-le")[:-1], r"a.csv is not UTF-8, or UTF-16 with"),
+        ("a.csv", "path\na.jpg\n".encode("utf-16-le"), r"a.csv is not UTF-8, or UTF-16 with"),
+        ("a.csv", b'path,caption\na.jpg,"never closed\nb.jpg,x\n', r"is not CSV: .* \(after row 0\); close every"),
+        ("a.tsv", b"path\tcaption\na.jpg\n", r"a.tsv, row 1: expected 2 fields .*, found 1; a line must"),
+        ("a.tsv", b'path\tcaption\na.jpg\t"a\tdog"\n', r"a.tsv, row 1: expected 2 fields .*, found 3; a line must"),
         ("a.jsonl", b'{"path": "a.jpg"}\n{"path": \n', r"a.jsonl, line 2 is not JSON: .*; expected one object"),
         ("a.jsonl", b'["a.jpg"]\n', r"""line 1: expected a JSON object, found '\["a.jpg"\]"""),
         ("a.jsonl", b'{"path": "a.jpg"}\n{"caption": "x"}\n', r"row 2: no 'path'"),
@@ -180,6 +191,16 @@ def test_repeated_paths_are_refused(write):
         entries(path, key_column="n")
 
 
+def test_one_file_in_several_spellings_is_several_rows(write, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"A")
+    names = ["a.jpg", "./a.jpg", f"{tmp_path}/a.jpg", (tmp_path / "a.jpg").as_uri()]
+    path = write("path,n\n" + "".join(f"{name},{number}\n" for number, name in enumerate(names)))
+    found = entries(path)
+    assert sorted(entry.key for entry in found) == sorted(names)
+    assert {read_image(entry.uri) for entry in found} == {b"A"}
+    assert [entry.key for entry in entries(path, key_column="n")] == ["0", "1", "2", "3"]
+
+
 def test_rows_without_a_key_use_their_path(write):
     path = write("path,n\na.jpg,1\nb.jpg,\n")
     assert [entry.key for entry in entries(path, key_column="n")] == ["1", "b.jpg"]
@@ -193,9 +214,120 @@ def test_sizes_are_counted(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "lines", [['"quoted start', "plain"], ['"quoted start', 'its "end"'], ['"The Thinker" by Rodin', "plain"]]
+    ("field", "caption"),
+    [
+        ('"quoted start', '"quoted start'),
+        ('its "end"', 'its "end"'),
+        ('"The Thinker" by Rodin', '"The Thinker" by Rodin'),
+        ('"The Thinker" and "The Kiss"', '"The Thinker" and "The Kiss"'),
+        ('"', '"'),
+        ('"""', '"""'),
+        ("a, b; c", "a, b; c"),
+        ("back\\slash \\t", "back\\slash \\t"),
+        # as pandas and R quote
+        ('"a plain dog"', "a plain dog"),
+        ('"""The Thinker"" by Rodin"', '"The Thinker" by Rodin'),
+        ('"a 5"" disk"', 'a 5" disk'),
+        ('""', None),
+        ('""""', '"'),
+    ],
 )
-def test_a_stray_quote_swallows_no_line(write, lines):
-    path = write("path\tcaption\n" + "".join(f"{number}.jpg\t{line}\n" for number, line in enumerate(lines)), "l.tsv")
-    with pytest.raises(InputError, match=r"cannot read list .*; check its name and format"):
-        entries(path)
+def test_a_line_of_tsv_is_a_row(write, field, caption):
+    path = write(f"path\tcaption\tn\na.jpg\t{field}\t1\n\nb.jpg\tplain\t2\n", "list.tsv")
+    found = entries(path, columns={"n": ""})
+    assert [(entry.key, entry.caption, entry.extra["n"]) for entry in found] == [
+        ("a.jpg", caption, "1"), ("b.jpg", "plain", "2"),
+    ]  # fmt: skip
+
+
+def test_fields_that_pythons_csv_writer_quotes_are_read_back(write):
+    choose = random.Random(3)
+    texts = ["".join(choose.choices('"a, ', k=choose.randrange(1, 7))) + "." * choose.randrange(2) for _ in range(500)]
+    buffer = io.StringIO()
+    csv.writer(buffer, "excel-tab").writerows([("path", "text"), *((f"{n}.jpg", text) for n, text in enumerate(texts))])
+    found = entries(write(buffer.getvalue(), "list.tsv"), columns={"text": ""})
+    assert {entry.key: entry.extra["text"] for entry in found} == {f"{n}.jpg": text for n, text in enumerate(texts)}
+
+
+def test_values_that_json_calls_nan_are_null(write):
+    path = write(
+        '{"path": "a.jpg", "caption": NaN, "n": NaN}\n{"path": "b.jpg", "caption": " \\n", "n": [NaN]}\n', "l.jsonl"
+    )
+    assert [(entry.caption, entry.extra["n"]) for entry in entries(path, columns={"n": ""})] == [
+        (None, None),
+        (None, "[null]"),
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("name", ["list.csv", "list.tsv", "list.jsonl"])
+def test_encodings_and_line_ends(write, name, end, encoding):
+    rows = [("å.jpg", "två hundar"), ("b.jpg", "犬, 🐕")]
+    if name == "list.jsonl":
+        lines = [json.dumps({"path": path, "caption": text}, ensure_ascii=False) for path, text in rows]
+    else:
+        separator = "," if name == "list.csv" else "\t"
+        lines = [separator.join(("path", "caption")), *(f'{path}{separator}"{text}"' for path, text in rows)]
+    assert captions(write("".join(line + end for line in lines).encode(encoding), name)) == dict(rows)
+
+
+def test_long_fields(write, monkeypatch):
+    text = "a dog " * 50_000 + "."
+    assert captions(write(f"path,caption\na.jpg,{text}\n")) == {"a.jpg": text}
+    monkeypatch.setattr(table, "MAX_FIELD", 1000)
+    with pytest.raises(InputError, match=r"list.csv, line 2: more than 1,000 characters; check that the file is text"):
+        captions(write(f"path,caption\na.jpg,{text}\n"))
+    line = "x" * 99
+    with pytest.raises(InputError, match=r"list.csv is not CSV: field larger than field limit \(1000\) .*close every"):
+        captions(write('path,caption\na.jpg,"' + f"{line}\n" * 50))
+
+
+@pytest.mark.parametrize("image", [f"data:image/png;base64,{PNG}", PNG, f"{PNG}=="])
+@pytest.mark.parametrize("name", ["list.csv", "list.tsv", "list.jsonl"])
+def test_images_in_base64_are_refused(write, name, image):
+    data = json.dumps({"image": image}) if name == "list.jsonl" else f'image\n"{image}"\n'
+    with pytest.raises(InputError, match=r"row 1: 'image' holds an image as base64 text, but a list names files"):
+        entries(write(data, name))
+
+
+@pytest.mark.parametrize("name", ["/9j/a.jpg", "/9j/" + "x" * 100 + ".jpg", "R0lGOD", "data:image/a.jpg"])
+def test_paths_that_look_like_base64(write, name):
+    [entry] = entries(write(f'path\n"{name}"\n'))
+    assert entry.key == name
+
+
+def test_names_of_columns(write):
+    path = write(" path , caption,n , , \na.jpg,one,7,x,y\n")
+    [entry] = entries(path, columns={"n": ""})
+    assert (entry.key, entry.caption, entry.extra) == ("a.jpg", "one", {"n": "7"})
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "repeated", "spec"),
+    [
+        ("path,caption,caption\na.jpg,x,y\n", "l.csv", "caption", {}),
+        ("path\tn\t n \na.jpg\tx\ty\n", "l.tsv", "n", {"columns": {"n": ""}}),
+        ("path,path\na.jpg,b.jpg\n", "l.csv", "path", {}),
+        ("path,n,n\na.jpg,1,2\n", "l.csv", "n", {"key_column": "n"}),
+        ('{"path": "a.jpg", "caption": "x", "caption": "y"}\n', "l.jsonl", "caption", {}),
+    ],
+)
+def test_a_column_that_is_used_must_have_a_name_of_its_own(write, data, name, repeated, spec):
+    with pytest.raises(InputError, match=rf"{name}, row 1 has several columns named '{repeated}'; rename all but one"):
+        entries(write(data, name), **spec)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [("path,n,n,,\na.jpg,1,2,3,4\n", "l.csv"), ('{"path": "a.jpg", "n": 1, "n": {"a": 1, "a": 2}}\n', "l.jsonl")],
+)
+def test_other_columns_can_share_a_name(write, data, name):
+    assert [entry.key for entry in entries(write(data, name))] == ["a.jpg"]
+
+
+def test_one_order_of_usual_caption_columns(write):
+    path = write("path,title,text,caption\na.jpg,1,2,3\n")
+    assert captions(path) == {"a.jpg": "3"}
+    assert captions(write("path,title,text\na.jpg,1,2\n")) == {"a.jpg": "2"}
+    assert captions(path, caption_column="title") == {"a.jpg": "1"}

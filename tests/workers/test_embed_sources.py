@@ -1,5 +1,6 @@
 """`pipeline.embed.embed` on tars, Parquet files and lists, and on sources that grow and change."""
 
+import base64
 import csv
 import io
 import json
@@ -20,10 +21,12 @@ from pipeline.embed import embed
 from pipeline.errors import ConfigError, InputError, StoreError
 from pipeline.pixels.decode import open_rgb
 from pipeline.settings.embed import EmbedSettings
+from pipeline.settings.store import VerifySettings
 from pipeline.store.commit_markers import committed_markers
 from pipeline.store.layout import Store
 from pipeline.store.parts import read_part
 from pipeline.store.tombstones import read_tombstones
+from pipeline.verify import verify
 from pipeline.workers.pool import WorkerPool
 from query.searcher import search
 
@@ -159,6 +162,34 @@ def test_parquet_with_image_bytes(run, tmp_path, make_image):
     assert read_part(report.store.part_path(0)).schema.field("width_cm").type == pa.float64()
     assert [row["caption"] for row in found] == [f"picture {n}" for n in range(7)]
     assert open_rgb(found[5]["uri"]).size == (45, 50)
+
+
+def test_parquet_with_text_of_every_kind(run, tmp_path, make_image):
+    def write(name, numbers):
+        columns = {
+            "image": [base64.b64encode(jpeg(make_image, n)).decode() for n in numbers],
+            "name": [f"bild å {n}".encode() for n in numbers],
+            "text": [[None, " ", b"a dog"] for _ in numbers],
+            "tags": [{"of": ["x", None], "n": n} for n in numbers],
+            "raw": [b"\xff" for _ in numbers],
+        }
+        (tmp_path / "sets").mkdir(exist_ok=True)
+        pq.write_table(pa.table(columns), tmp_path / "sets" / name)
+
+    settings = {"key_column": "name", "columns": "tags,raw"}
+    write("a.parquet", range(3))
+    report = run(tmp_path / "sets/*.parquet", **settings)
+    assert [row["key"] for row in rows(report)] == [f"bild å {n}" for n in range(3)]
+    first = rows(report)[0]
+    found = {name: first[name] for name in ("status", "caption", "tags", "raw")}
+    assert found == {"status": "ok", "caption": "a dog", "tags": '{"n": 0, "of": ["x", null]}', "raw": b"\xff"}
+    assert open_rgb(first["uri"]).size == (first["width"], first["height"])
+    write("b.parquet", [3, 2])
+    with pytest.raises(InputError, match=r"row 1 of .*/b.parquet has the key 'bild å 2', which row 2 of the store has"):
+        run(tmp_path / "sets/*.parquet", **settings)
+    write("b.parquet", [3, 4])
+    assert run(tmp_path / "sets/*.parquet", **settings).num_images == 5
+    assert verify(VerifySettings(store=report.store.root)).findings == []
 
 
 def test_list_of_paths(run, folder, tmp_path):

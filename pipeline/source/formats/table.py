@@ -1,9 +1,14 @@
-"""Lists of paths and URLs: CSV and TSV with a header line, or JSON lines. Read once, front to back."""
+"""Lists of paths and URLs: CSV and TSV with a header line, or JSON lines. Read once, front to back.
+
+They are UTF-8, or UTF-16 with its mark. A line can end with LF, CRLF or CR. In CSV, quotation marks group a field; in
+TSV, a line is a row and is split at every tab.
+"""
 
 import csv
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,19 +17,22 @@ from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import open_stream, refuse_unreachable
 from pipeline.source.access.naming import is_url, join_uri, path_of, uri_of
 from pipeline.source.entry import ImageEntry, Source
-from pipeline.source.formats.text import CAPTION_COLUMNS_OF_LISTS, as_column
+from pipeline.source.formats.inline import is_base64_image
+from pipeline.source.formats.text import CAPTION_COLUMNS, caption_of, column_of, encoding_of, key_of
 
 PATH_COLUMNS = ("image_path", "filepath", "file_path", "path", "file_name", "filename", "file", "url", "uri", "image")
 LIST_SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": None, ".ndjson": None}
-
-_SURPLUS = "(surplus)"
+MAX_FIELD = 2**24
+"""Longest line and longest field, in characters. Bounds memory where a quotation mark is never closed."""
 
 
 def read_list(source: Source) -> Iterator[ImageEntry]:
     """Yield the images that a list names, in its order. Relative paths are relative to the list's folder.
 
+    A row's key is its path as the list spells it, unless there is a key column.
+
     Raises:
-        InputError: If the list is missing, is not UTF-8 or lacks a column, or a row names no image.
+        InputError: If the list is missing, is not text, or lacks a column, or a row names no image.
     """
     suffix = os.path.splitext(source.location)[1].lower()
     if suffix not in LIST_SUFFIXES:
@@ -38,10 +46,8 @@ def read_list(source: Source) -> Iterator[ImageEntry]:
     number = 0
     try:
         with open_stream(uri) as stream:
-            rows = _rows(
-                io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), source.location, LIST_SUFFIXES[suffix]
-            )
-            for number, row in enumerate(rows, start=1):
+            text = io.TextIOWrapper(stream, encoding=_encoding(stream.peek(2)[:2]), newline="")
+            for number, row in enumerate(_rows(text, source.location, LIST_SUFFIXES[suffix]), start=1):
                 if number == 1:
                     _refuse_missing_columns(source, row)
                 entry = _entry(source, folder, number, row)
@@ -50,9 +56,16 @@ def read_list(source: Source) -> Iterator[ImageEntry]:
                     refuse_unreachable(entry.uri)
                     schemes.add(scheme)
                 yield entry
-    except UnicodeDecodeError as error:
-        raise InputError(f"list {source.location} is not UTF-8 (after row {number}); save it as UTF-8") from error
-    except (OSError, csv.Error) as error:
+    except UnicodeError as error:
+        raise InputError(
+            f"list {source.location} is not UTF-8, or UTF-16 with its mark (after row {number}); save it as UTF-8"
+        ) from error
+    except csv.Error as error:
+        raise InputError(
+            f"list {source.location} is not CSV: {reason_of(error)} (after row {number}); close every quotation mark, "
+            "and double those inside a field"
+        ) from error
+    except OSError as error:
         raise InputError(
             f"cannot read list {source.location}: {reason_of(error)} (after row {number}); check its name and format"
         ) from error
@@ -60,20 +73,88 @@ def read_list(source: Source) -> Iterator[ImageEntry]:
         raise InputError(f"list {source.location} is empty; expected a header and one image per line")
 
 
-def _rows(text: Iterable[str], location: str, delimiter: str | None) -> Iterator[dict[str, Any]]:
+def _encoding(start: bytes) -> str:
+    if b"\0" in start:
+        raise UnicodeError("UTF-16 without its mark")
+    return encoding_of(start)
+
+
+class _Row(dict[str, Any]):
+    """The values of a row, by name. `repeated` has the names that occur more than once."""
+
+    repeated: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, pairs: list[tuple[str, Any]]) -> "_Row":
+        row = cls(pairs)
+        if len(row) < len(pairs):
+            row.repeated = frozenset(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return row
+
+
+def _rows(text: io.TextIOBase, location: str, delimiter: str | None) -> Iterator[_Row]:
+    lines = _lines(text, location)
+    if delimiter == "\t":
+        return _table(map(_split, lines), location, delimiter)
     if delimiter:
-        yield from csv.DictReader(text, delimiter=delimiter, restkey=_SURPLUS, strict=True)
-        return
-    for number, line in enumerate(text, start=1):
+        csv.field_size_limit(MAX_FIELD)
+        return _table(csv.reader(lines, delimiter=delimiter, strict=True), location, delimiter)
+    return _objects(lines, location)
+
+
+def _lines(text: io.TextIOBase, location: str) -> Iterator[str]:
+    """Yield the lines with their ends."""
+    number = 0
+    while line := text.readline(MAX_FIELD):
+        number += 1
+        if len(line) == MAX_FIELD:
+            raise InputError(
+                f"list {location}, line {number}: more than {MAX_FIELD:,} characters; check that the file is text, "
+                "with one image per line"
+            )
+        yield line
+
+
+def _split(line: str) -> list[str]:
+    line = line.rstrip("\r\n")
+    return [_unquoted(field) for field in line.split("\t")] if line else []
+
+
+def _unquoted(field: str) -> str:
+    """A field without the quotation marks that pandas and R put around it; verbatim if they were not put so."""
+    if len(field) < 2 or not (field.startswith('"') and field.endswith('"')):
+        return field
+    inner = field[1:-1]
+    return field if '"' in inner.replace('""', "") else inner.replace('""', '"')
+
+
+def _table(rows: Iterable[list[str]], location: str, delimiter: str) -> Iterator[_Row]:
+    """Yield the rows after the header. Empty lines are passed over."""
+    filled = filter(None, rows)
+    names = [name.strip() for name in next(filled, [])]
+    for number, fields in enumerate(filled, start=1):
+        if len(fields) > len(names) or (delimiter == "\t" and len(fields) < len(names)):
+            advice = "quote fields that contain the separator"
+            if delimiter == "\t":
+                advice = "a line must be one row, without tabs or line breaks inside its fields"
+            raise InputError(
+                f"list {location}, row {number}: expected {len(names)} fields as in the header, found {len(fields)}; "
+                f"{advice}"
+            )
+        yield _Row.of(list(zip(names, fields + [None] * (len(names) - len(fields)), strict=True)))
+
+
+def _objects(lines: Iterable[str], location: str) -> Iterator[_Row]:
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_Row.of)
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"list {location}, line {number} is not JSON: {reason_of(error)}; expected one object per line"
             ) from error
-        if not isinstance(row, dict):
+        if not isinstance(row, _Row):
             raise InputError(f"list {location}, line {number}: expected a JSON object, found {line[:60]!r}")
         yield row
 
@@ -99,15 +180,12 @@ def _refuse_missing_columns(source: Source, row: dict[str, Any]) -> None:
 
 
 def _entry(source: Source, folder: str, number: int, row: dict[str, Any]) -> ImageEntry:
-    if _SURPLUS in row:
-        raise InputError(
-            f"list {source.location}, row {number}: more fields than the header has; quote fields that contain the "
-            "separator"
-        )
     column = source.image_column or _present(PATH_COLUMNS, row)
-    path = as_column(row.get(column))
-    if not path:
-        raise InputError(f"list {source.location}, row {number}: no {column or 'path'!r}; every row must name an image")
+    captions = source.caption_column or _present(CAPTION_COLUMNS, row)
+    path = column_of(row.get(column))
+    if row.repeated or not path or is_base64_image(path):
+        used = {column, captions, source.key_column, *source.columns}
+        _refuse_row(f"list {source.location}, row {number}", row.repeated & used, column, path)
     uri = join_uri(folder, path)
     num_bytes = mtime_ns = 0
     if not is_url(uri):  # millions of size requests would take longer than downloading the images
@@ -116,10 +194,22 @@ def _entry(source: Source, folder: str, number: int, row: dict[str, Any]) -> Ima
             num_bytes, mtime_ns = status.st_size, status.st_mtime_ns
         except (OSError, ValueError):  # decoding gives it a row with the reason
             pass
-    key = as_column(row.get(source.key_column)) if source.key_column else None
-    caption = as_column(row.get(source.caption_column or _present(CAPTION_COLUMNS_OF_LISTS, row)))
-    extra = {name: as_column(row.get(name)) for name in source.columns} or None
-    return ImageEntry(key or path, uri, num_bytes, mtime_ns, caption=caption or None, extra=extra)
+    key = key_of(row.get(source.key_column)) if source.key_column else None
+    caption = caption_of(row.get(captions))
+    extra = {name: column_of(row.get(name)) for name in source.columns} or None
+    return ImageEntry(key or path, uri, num_bytes, mtime_ns, caption=caption, extra=extra)
+
+
+def _refuse_row(where: str, repeated: frozenset[str], column: str | None, path: str | None) -> None:
+    if repeated:
+        raise InputError(f"{where} has several columns named {min(repeated)!r}; rename all but one")
+    if not path:
+        raise InputError(f"{where}: no {column or 'path'!r}; every row must name an image")
+    if is_base64_image(path):
+        raise InputError(
+            f"{where}: {column!r} holds an image as base64 text, but a list names files; write the images to files, or "
+            "the rows to a Parquet file, where base64 is read"
+        )
 
 
 def _present(usual: tuple[str, ...], row: dict[str, Any]) -> str | None:

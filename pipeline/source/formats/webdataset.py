@@ -17,7 +17,7 @@ from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import TooLarge, open_stream
 from pipeline.source.entry import ImageEntry, Source, SourceFile
 from pipeline.source.formats.folder import has_image_suffix
-from pipeline.source.formats.text import as_column, as_text
+from pipeline.source.formats.text import as_text, caption_of, column_of, decode_text
 from pipeline.source.limits import MAX_FILE_BYTES
 
 BLOCK = 512
@@ -130,11 +130,11 @@ def _entries(file: SourceFile, source: Source, group: list[tuple[tarfile.TarInfo
     for member, data in group:
         suffix = os.path.splitext(member.name)[1].lower()
         if suffix == ".txt":
-            caption = data.decode("utf-8", errors="replace").strip()
+            caption = decode_text(data)
         elif suffix == ".json":
             fields = _fields(data)
-    caption = caption or as_column(fields.get(source.caption_column)) or None
-    extra = {name: as_column(fields.get(name)) for name in source.columns} or None
+    caption = caption_of(caption) or caption_of(fields.get(source.caption_column))
+    extra = {name: column_of(fields.get(name)) for name in source.columns} or None
     for member, data in group:
         if has_image_suffix(member.name):
             yield ImageEntry(
@@ -150,7 +150,7 @@ def _entries(file: SourceFile, source: Source, group: list[tuple[tarfile.TarInfo
 
 def _fields(data: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(data)
+        fields = json.loads(decode_text(data))
     except (ValueError, RecursionError):  # only the metadata is damaged, not the image
         return {}
     return fields if isinstance(fields, dict) else {}
