@@ -20,6 +20,7 @@ from pipeline.model.encode import Encoder, fastest_encoder, policy_or_unpruned
 from pipeline.model.load import load_model
 from pipeline.model.spec import EncoderSpec
 from pipeline.pixels.to_device import decode_for
+from pipeline.planning.columns import first_look
 from pipeline.planning.shards import shard_capacity
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.entry import ImageEntry, ImageResult
@@ -62,6 +63,8 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
     workers = settings.workers or gpus or cpus
     capacity = settings.shard_size or shard_capacity(num_images, workers)
     about = "" if listing.num_images is not None else "about "
+    warnings: list[str] = []
+    first_look(listing, warnings.append)
     return {
         "source": {
             "what": f"{listing.source.format} {listing.source.location}",
@@ -69,6 +72,7 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
             "bytes": _size(listing.num_bytes) if listing.num_bytes else "unknown until they are read",
             "shards": f"{_num_shards(listing, num_images, capacity):,}",
             "failed in the sample": f"{probe.num_failed} of {len(sample)}",
+            **({"warning": "; ".join(warnings)} if warnings else {}),
         },
         "run": _run_section(probe, num_images, cpus, gpus),
         "needs": _needs_section(probe, num_images, workers),

@@ -16,6 +16,7 @@ from pipeline.monitor.bottleneck import summarize
 from pipeline.monitor.events import Reporting
 from pipeline.monitor.meter import Meter, sum_failed
 from pipeline.monitor.progress import Progress, Tick
+from pipeline.planning.columns import first_look, refuse_unseen
 from pipeline.planning.extend import extend_plan
 from pipeline.planning.shards import shard_capacity
 from pipeline.settings.embed import EmbedSettings
@@ -98,6 +99,7 @@ def embed(
     on_tick: Callable[[Tick], None] = lambda tick: None,
     pool: WorkerPool | None = None,
     is_baseline: bool = False,
+    on_warning: Callable[[str], None] = lambda text: None,
 ) -> EmbedReport:
     """Embed images from a source into a store. Resumes an unfinished store and adds images new to its source.
 
@@ -107,6 +109,7 @@ def embed(
         pool: Workers to use, for callers that embed several times; their number and device are then the pool's. If
             None, a pool is started and stopped here.
         is_baseline: Run the unpruned model exactly as open_clip does, as a baseline for measurements.
+        on_warning: Called before the workers start, with what looks wrong in the source.
 
     Raises:
         ClipsieveError: See `pipeline.errors`. Shards committed before the error stay committed.
@@ -114,6 +117,7 @@ def embed(
     source = settings.image_source()
     refuse_taken_names(source.columns)
     listing = list_source(source, settings.captions)
+    first_look(listing, on_warning)
     store = Store(settings.out)
     store.create_folders()
     started = time.perf_counter()
@@ -148,6 +152,7 @@ def embed(
         raise InputError(
             f"{len(progress.damaged)} of {len(todo)} shards could not be read, the others are committed; first: {first}"
         )
+    refuse_unseen(report.view, listing.source)
     return report
 
 

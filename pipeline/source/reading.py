@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from urllib.parse import unquote, unquote_to_bytes
 
 from pipeline.errors import InputError
@@ -11,17 +10,10 @@ from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import TooLarge, examine, read_bytes
 from pipeline.source.entry import ImageEntry, Source, SourceFile
 from pipeline.source.formats import webdataset
-from pipeline.source.left_out import LeftOut
+from pipeline.source.left_out import ReadNotes
 from pipeline.source.limits import MAX_FILE_BYTES
 
 _INSIDE = re.compile(r"#(?:member=(?P<member>[^#]+)|column=(?P<column>[^#&]+)&row=(?P<row>\d+))$")
-
-
-@dataclass(slots=True)
-class ReadNotes:
-    """What is known of a file besides its images, once it has been read."""
-
-    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def read_file(
@@ -42,7 +34,7 @@ def read_file(
         )
     try:
         if source.format == "webdataset":
-            yield from webdataset.read_tar(file, source)
+            yield from webdataset.read_tar(file, source, notes or ReadNotes())
         else:
             from pipeline.source.formats import parquet  # brings pyarrow, which other sources do not need
 

@@ -29,7 +29,7 @@ def run(settings: "EmbedSettings") -> None:
     from pipeline.embed import embed
 
     with Lines() as lines:
-        report = embed(settings, lambda tick: lines("embed", tick))
+        report = embed(settings, lambda tick: lines("embed", tick), on_warning=lambda text: note(f"warning: {text}"))
     for warning in report.warnings:
         note(f"warning: {warning}")
     show(settings, _results(report), lambda: _print_report(report))
