@@ -27,7 +27,7 @@ from pipeline.source.limits import MAX_FILE_BYTES
 
 BLOCK = 512
 _MOST_IMAGES = 2**31
-_PIECE = 2**20
+_PIECE = 2**16
 _STARTS = {
     b"\x1f\x8b": "compressed with gzip",
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
