@@ -42,9 +42,9 @@ def pool(ray_session):
 def run(tmp_path, tiny_model, pool):
     """Embed a source into a store of this test; takes further settings by name."""
 
-    def embed_source(source, on_tick=lambda tick: None, **settings):
+    def embed_source(source, on_tick=lambda tick: None, on_warning=lambda text: None, **settings):
         fixed = {"out": tmp_path / "store", "model": tiny_model, "precision": "fp32", "batch_size": 4}
-        return embed(EmbedSettings(source=str(source), **(fixed | settings)), on_tick, pool)
+        return embed(EmbedSettings(source=str(source), **(fixed | settings)), on_tick, pool, on_warning=on_warning)
 
     return embed_source
 
@@ -117,6 +117,30 @@ def test_tars(run, tars, folder, tmp_path):
     assert open_rgb(found[6]["uri"]).size == (46, 50)  # as a contact sheet opens it
     again = run(tars / "{00000..00001}.tar", columns="license")
     assert again.num_embedded == 0
+
+
+def test_what_a_tar_holds_besides_its_images_is_recorded(run, tars):
+    with tarfile.open(tars / "00001.tar", "a") as archive:
+        for name, target in (("009.jpg", "005.jpg"), ("010.jpg", "../outside.jpg")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            archive.addfile(link)
+        archive.addfile(tarfile.TarInfo("009.pose.json"))
+    report = run(tars / "*.tar", columns="license")
+    assert report.num_ok == 9
+    assert [marker.columns_seen for marker in report.markers] == [["license"], ["license"]]
+    assert report.left_out.counts == {"link_out_of_tar": 1, "text_without_image": 1, "image_without_text": 1}
+    first, *_, last = rows(report)[5:]
+    assert (last["key"], last["sha256"]) == ("00001.tar/009.jpg", first["sha256"])
+
+
+def test_a_mistyped_column_of_tars_is_a_warning_and_then_an_error(run, tars):
+    warnings = []
+    with pytest.raises(InputError, match=r"no image of .* has the named columns \(--columns lisence\)"):
+        run(tars / "*.tar", on_warning=warnings.append, columns="license,lisence")
+    assert ["--columns lisence:" in text for text in warnings] == [True]
+    with pytest.raises(InputError, match=r"--columns lisence"):  # also if there is nothing left to do
+        run(tars / "*.tar", columns="license,lisence")
 
 
 def test_search_finds_rows_of_tars(run, tars):
