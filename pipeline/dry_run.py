@@ -20,8 +20,8 @@ from pipeline.model.encode import Encoder, fastest_encoder, policy_or_unpruned
 from pipeline.model.load import load_model
 from pipeline.model.spec import EncoderSpec
 from pipeline.pixels.to_device import decode_for
-from pipeline.planning.columns import first_look
 from pipeline.planning.shards import shard_capacity
+from pipeline.planning.tars import first_look
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.entry import ImageEntry, ImageResult
 from pipeline.source.listing import Listing, list_source

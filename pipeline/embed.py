@@ -16,9 +16,9 @@ from pipeline.monitor.bottleneck import summarize
 from pipeline.monitor.events import Reporting
 from pipeline.monitor.meter import Meter, sum_failed
 from pipeline.monitor.progress import Progress, Tick
-from pipeline.planning.columns import first_look, refuse_unseen
 from pipeline.planning.extend import extend_plan
 from pipeline.planning.shards import shard_capacity
+from pipeline.planning.tars import check_tars, first_look
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.left_out import Kind, LeftOut
 from pipeline.source.listing import Listing, list_source
@@ -152,7 +152,7 @@ def embed(
         raise InputError(
             f"{len(progress.damaged)} of {len(todo)} shards could not be read, the others are committed; first: {first}"
         )
-    refuse_unseen(report.view, listing.source)
+    check_tars(report.view, listing.source)
     return report
 
 

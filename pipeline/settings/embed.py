@@ -32,8 +32,8 @@ class SourceSettings(WorkerSettings):
     """Column of unique keys. By default, keys are file and row number (Parquet) or the path (lists)."""
 
     caption_column: str | None = None
-    """Column of captions; in tars, a field of the .json member. By default, common names are
-    tried."""
+    """Column of captions; in tars, a field of the .json member, which then counts before .txt. By default, common
+    names are tried."""
 
     columns: str | None = None
     """Additional columns to copy into every row, separated by commas."""

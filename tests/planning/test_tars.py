@@ -7,7 +7,7 @@ import tarfile
 import pytest
 
 from pipeline.errors import InputError, StoreError
-from pipeline.planning.columns import first_look, refuse_unseen, unseen_columns
+from pipeline.planning.tars import check_tars, first_look, unseen_columns
 from pipeline.source.formats import webdataset
 from pipeline.source.left_out import ReadNotes
 from pipeline.source.reading import read_file
@@ -91,10 +91,27 @@ def test_columns_are_unseen_only_if_every_shard_knows(job, folder):
     assert unseen() == {}
     rewrite(job.store, 1, columns_seen=["views"])
     assert unseen() == {"lisence": "--columns", "alt": "--caption-column"}
-    with pytest.raises(InputError, match=r"no image .*\(--columns lisence, --caption-column alt\).* another --out"):
-        refuse_unseen(StoreView.now(job.store, job.record), source)
+    with pytest.raises(InputError, match=r"^--columns lisence, --caption-column alt: no image .* another --out"):
+        check_tars(StoreView.now(job.store, job.record), source)
     job.store.marker_path(1).unlink()
     assert unseen() == {}
+
+
+def test_a_source_without_any_image_is_refused_at_the_end(job, folder):
+    write(folder / "0.tar")
+    write(folder / "1.tar")
+
+    def check():
+        check_tars(StoreView.now(job.store, job.record), listed(folder / "*.tar").source)
+
+    job.plan(folder / "*.tar")
+    check()  # nothing is known yet
+    job.commit()
+    with pytest.raises(InputError, match=r"\*.tar contains no images; name tars that contain some"):
+        check()
+    write(folder / "2.tar", {})
+    job.run(folder / "*.tar")
+    check()
 
 
 def test_the_columns_seen_are_those_of_images(folder):

@@ -1,6 +1,6 @@
-"""Named columns of tars, which have no schema: whether any image has them.
+"""What is known of tars only once they are read: whether they have images, and the columns that were named.
 
-A tar is read only when its shard is embedded. A mistyped name would be null in every row, without an error.
+Tars have no schema. Without these checks, a mistyped name would be null in every row, without an error.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from pipeline.source.entry import Source
 from pipeline.source.formats.webdataset import read_samples
 from pipeline.source.left_out import ReadNotes
 from pipeline.source.listing import Listing
+from pipeline.store.records import CommitMarker
 from pipeline.store.view import StoreView
 
 FIRST_SAMPLES = 100
@@ -31,41 +32,46 @@ def first_look(listing: Listing, on_warning: Callable[[str], None]) -> None:
         if num_images and name not in notes.columns_seen:
             on_warning(
                 f"{flag} {name}: no .json of the first {num_images} images of {listing.files[0].uri} has this field; "
-                "if it is mistyped, stop the run and correct it, otherwise it may be null in every row"
+                "if its name is wrong, stop the run and correct it"
             )
 
 
-def refuse_unseen(view: StoreView, source: Source) -> None:
-    """Refuse named columns that no image of a source has, once all its shards are committed.
+def check_tars(view: StoreView, source: Source) -> None:
+    """Refuse a source of tars without any image, and named columns that no image has. For the end of a run.
 
     Raises:
-        InputError: If there are any.
+        InputError: If there is no image, or such a column.
     """
+    markers = _markers(view, source)
+    if markers and not any(marker is None or marker.num_images + marker.num_removed for marker in markers):
+        raise InputError(f"source {source.location} contains no images; name tars that contain some")
     unseen = unseen_columns(view, source)
     if unseen:
         names = ", ".join(f"{flag} {name}" for name, flag in unseen.items())
         raise InputError(
-            f"no image of {source.location} has the named columns ({names}): no .json of theirs has such a field, so "
-            "they are null in every row; correct the names and embed into another --out, or leave them out"
+            f"{names}: no image of {source.location} has such a field in its .json, so nothing was read from it; "
+            "correct the name and embed into another --out, or leave it out"
         )
 
 
 def unseen_columns(view: StoreView, source: Source) -> dict[str, str]:
-    """Named columns that no image of a source has, with their flags.
+    """Named columns that no image of a source of tars has, with their flags.
 
     Empty while a shard of the source is missing or was committed by a version that did not record what it saw.
     """
-    if source.format != "webdataset":
-        return {}
-    plans = [plan for plan in view.record.plans if plan.source.location == source.location]
-    shards = [shard for plan in plans for shard in plan.shards if not shard.is_dropped]
-    markers = [view.committed.get(shard.ordinal) for shard in shards]
+    markers = _markers(view, source)
     if any(marker is None or marker.columns_seen is None for marker in markers):
         return {}
-    if not any(marker.num_images for marker in markers):
-        return {}
     seen = {name for marker in markers for name in marker.columns_seen}
-    return {name: flag for name, flag in _named(source).items() if name not in seen}
+    return {name: flag for name, flag in _named(source).items() if name not in seen} if markers else {}
+
+
+def _markers(view: StoreView, source: Source) -> list[CommitMarker | None]:
+    """The commit marker of each tar of a source, None where it is missing."""
+    if source.format != "webdataset":
+        return []
+    plans = [plan for plan in view.record.plans if plan.source.location == source.location]
+    return [view.committed.get(shard.ordinal) for plan in plans for shard in plan.shards if not shard.is_dropped]
 
 
 def _named(source: Source) -> dict[str, str]:
