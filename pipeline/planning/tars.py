@@ -68,10 +68,9 @@ def unseen_columns(view: StoreView, source: Source) -> dict[str, str]:
 
 def _markers(view: StoreView, source: Source) -> list[CommitMarker | None]:
     """The commit marker of each tar of a source, None where it is missing."""
-    if source.format != "webdataset":
-        return []
     plans = [plan for plan in view.record.plans if plan.source.location == source.location]
-    return [view.committed.get(shard.ordinal) for plan in plans for shard in plan.shards if not shard.is_dropped]
+    shards = [shard for plan in plans for shard in plan.shards if shard.is_tar and not shard.is_dropped]
+    return [view.committed.get(shard.ordinal) for shard in shards]
 
 
 def _named(source: Source) -> dict[str, str]:

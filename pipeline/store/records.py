@@ -33,7 +33,7 @@ class Shard(BaseModel):
 
     @property
     def is_tar(self) -> bool:
-        """Whether it is a tar, whose images are known only once it is read."""
+        """Whether it is a whole tar, whose images are known only once it is read."""
         return self.num_images is None
 
     @property
