@@ -152,7 +152,7 @@ def embed(
         raise InputError(
             f"{len(progress.damaged)} of {len(todo)} shards could not be read, the others are committed; first: {first}"
         )
-    check_tars(report.view, listing.source)
+    check_tars(report.view, listing)
     return report
 
 

@@ -36,41 +36,42 @@ def first_look(listing: Listing, on_warning: Callable[[str], None]) -> None:
             )
 
 
-def check_tars(view: StoreView, source: Source) -> None:
+def check_tars(view: StoreView, listing: Listing) -> None:
     """Refuse a source of tars without any image, and named columns that no image has. For the end of a run.
 
     Raises:
         InputError: If there is no image, or such a column.
     """
-    markers = _markers(view, source)
+    location = listing.source.location
+    markers = _markers(view, listing)
     if markers and not any(marker is None or marker.num_images + marker.num_removed for marker in markers):
-        raise InputError(f"source {source.location} contains no images; name tars that contain some")
-    unseen = unseen_columns(view, source)
+        raise InputError(f"source {location} contains no images; name tars that contain some")
+    unseen = unseen_columns(view, listing)
     if unseen:
         names = ", ".join(f"{flag} {name}" for name, flag in unseen.items())
         raise InputError(
-            f"{names}: no image of {source.location} has such a field in its .json, so nothing was read from it; "
+            f"{names}: no image of {location} has such a field in its .json, so nothing was read from it; "
             "correct the name and embed into another --out, or leave it out"
         )
 
 
-def unseen_columns(view: StoreView, source: Source) -> dict[str, str]:
+def unseen_columns(view: StoreView, listing: Listing) -> dict[str, str]:
     """Named columns that no image of a source of tars has, with their flags.
 
     Empty while a shard of the source is missing or was committed by a version that did not record what it saw.
     """
-    markers = _markers(view, source)
+    markers = _markers(view, listing)
     if any(marker is None or marker.columns_seen is None for marker in markers):
         return {}
     seen = {name for marker in markers for name in marker.columns_seen}
-    return {name: flag for name, flag in _named(source).items() if name not in seen} if markers else {}
+    return {name: flag for name, flag in _named(listing.source).items() if name not in seen} if markers else {}
 
 
-def _markers(view: StoreView, source: Source) -> list[CommitMarker | None]:
-    """The commit marker of each tar of a source, None where it is missing."""
-    plans = [plan for plan in view.record.plans if plan.source.location == source.location]
-    shards = [shard for plan in plans for shard in plan.shards if shard.is_tar and not shard.is_dropped]
-    return [view.committed.get(shard.ordinal) for shard in shards]
+def _markers(view: StoreView, listing: Listing) -> list[CommitMarker | None]:
+    """The commit marker of each tar of a listing, None where it is missing."""
+    listed = {file.uri for file in listing.files}
+    tars = [shard for shard in view.record.shards if shard.is_tar and shard.file.uri in listed]
+    return [view.committed.get(shard.ordinal) for shard in tars]
 
 
 def _named(source: Source) -> dict[str, str]:

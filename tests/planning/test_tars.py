@@ -81,10 +81,10 @@ def test_columns_are_unseen_only_if_every_shard_knows(job, folder):
     write(folder / "1.tar", {"views": 3})
     named = {"columns": dict.fromkeys(("license", "lisence", "views"), "")}
     job.run(folder / "*.tar", **named, caption_column="alt")
-    source = listed(folder / "*.tar", **named, caption_column="alt").source
+    listing = listed(folder / "*.tar", **named, caption_column="alt")
 
     def unseen():
-        return unseen_columns(StoreView.now(job.store, job.record), source)
+        return unseen_columns(StoreView.now(job.store, job.record), listing)
 
     assert unseen() == {}  # as in markers of earlier versions, nothing is known
     rewrite(job.store, 0, columns_seen=["license"])
@@ -92,7 +92,11 @@ def test_columns_are_unseen_only_if_every_shard_knows(job, folder):
     rewrite(job.store, 1, columns_seen=["views"])
     assert unseen() == {"lisence": "--columns", "alt": "--caption-column"}
     with pytest.raises(InputError, match=r"^--columns lisence, --caption-column alt: no image .* another --out"):
-        check_tars(StoreView.now(job.store, job.record), source)
+        check_tars(StoreView.now(job.store, job.record), listing)
+    only_one = listed(folder / "0.tar", **named)
+    assert unseen_columns(StoreView.now(job.store, job.record), only_one) == {
+        "lisence": "--columns", "views": "--columns"
+    }  # fmt: skip
     job.store.marker_path(1).unlink()
     assert unseen() == {}
 
@@ -102,7 +106,7 @@ def test_a_source_without_any_image_is_refused_at_the_end(job, folder):
     write(folder / "1.tar")
 
     def check():
-        check_tars(StoreView.now(job.store, job.record), listed(folder / "*.tar").source)
+        check_tars(StoreView.now(job.store, job.record), listed(folder / "*.tar"))
 
     job.plan(folder / "*.tar")
     check()  # nothing is known yet
