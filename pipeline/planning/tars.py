@@ -10,7 +10,7 @@ from itertools import islice
 from pipeline.errors import InputError
 from pipeline.source.entry import Source
 from pipeline.source.formats.webdataset import read_samples
-from pipeline.source.left_out import ReadNotes
+from pipeline.source.left_out import LeftOut, ReadNotes
 from pipeline.source.listing import Listing
 from pipeline.store.records import CommitMarker
 from pipeline.store.view import StoreView
@@ -45,7 +45,13 @@ def check_tars(view: StoreView, listing: Listing) -> None:
     location = listing.source.location
     markers = _markers(view, listing)
     if markers and not any(marker is None or marker.num_images + marker.num_removed for marker in markers):
-        raise InputError(f"source {location} contains no images; name tars that contain some")
+        left_out = LeftOut()
+        for marker in markers:
+            left_out.add_all(marker.left_out)
+        raise InputError(
+            f"source {location} contains no images{f' ({left_out.describe()})' if left_out else ''}; name tars that "
+            "contain some. If they hold links to images, make them again with tar --dereference"
+        )
     unseen = unseen_columns(view, listing)
     if unseen:
         names = ", ".join(f"{flag} {name}" for name, flag in unseen.items())

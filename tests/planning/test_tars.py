@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import InputError, StoreError
 from pipeline.planning.tars import check_tars, first_look, unseen_columns
 from pipeline.source.formats import webdataset
-from pipeline.source.left_out import ReadNotes
+from pipeline.source.left_out import Kind, ReadNotes
 from pipeline.source.reading import read_file
 from pipeline.store.commit_markers import read_marker
 from pipeline.store.tombstones import DELETED, add_tombstones
@@ -111,7 +111,12 @@ def test_a_source_without_any_image_is_refused_at_the_end(job, folder):
     job.plan(folder / "*.tar")
     check()  # nothing is known yet
     job.commit()
-    with pytest.raises(InputError, match=r"\*.tar contains no images; name tars that contain some"):
+    with pytest.raises(InputError, match=r"\*.tar contains no images; name tars .* --dereference"):
+        check()
+    rewrite(job.store, 0, left_out={"counts": {Kind.LINK_OUT_OF_TAR: 3}, "names": {Kind.LINK_OUT_OF_TAR: ["0.tar/a"]}})
+    with pytest.raises(
+        InputError, match=r"no images \(3 links in tars to a place outside the tar \(first 0.tar/a\)\);"
+    ):
         check()
     write(folder / "2.tar", {})
     job.run(folder / "*.tar")
