@@ -23,6 +23,7 @@ from pipeline.model.spec import EncoderSpec
 from pipeline.pixels.to_device import decode_for
 from pipeline.planning.extend import find_changes
 from pipeline.planning.shards import shard_capacity
+from pipeline.planning.tars import first_look
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.entry import ImageEntry, ImageResult
 from pipeline.source.listing import Listing, list_source
@@ -67,6 +68,8 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
     workers = settings.workers or gpus or cpus
     capacity = settings.shard_size or shard_capacity(num_images, workers)
     about = "" if listing.num_images is not None else "about "
+    warnings: list[str] = []
+    first_look(listing, warnings.append)
     return {
         "source": {
             "what": f"{listing.source.format} {listing.source.location}",
@@ -75,6 +78,7 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
             "shards": f"{_num_shards(listing, num_images, capacity):,}",
             "failed in the sample": f"{probe.num_failed} of {len(sample)}",
             **news,
+            **({"warning": "; ".join(warnings)} if warnings else {}),
         },
         "run": _run_section(probe, num_images, cpus, gpus),
         "needs": _needs_section(probe, num_images, workers),

@@ -16,6 +16,7 @@ from pipeline.monitor.progress import Progress, Tick
 from pipeline.planning.changes import Changes
 from pipeline.planning.extend import find_changes, write_changes
 from pipeline.planning.shards import shard_capacity
+from pipeline.planning.tars import first_look
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.listing import Listing, list_source
 from pipeline.store.layout import Store
@@ -31,6 +32,7 @@ def embed(
     on_tick: Callable[[Tick], None] = lambda tick: None,
     pool: "WorkerPool | None" = None,
     is_baseline: bool = False,
+    on_warning: Callable[[str], None] = lambda text: None,
 ) -> EmbedReport:
     """Embed images from a source into a store. Resumes an unfinished store and adds images new to its source.
 
@@ -40,6 +42,7 @@ def embed(
         pool: Workers to use, for callers that embed several times; their number and device are then the pool's. If
             None, a pool is started and stopped here, unless there is nothing to do.
         is_baseline: Run the unpruned model exactly as open_clip does, as a baseline for measurements.
+        on_warning: Called before the workers start, with what looks wrong in the source.
 
     Raises:
         ClipsieveError: See `pipeline.errors`. Shards committed before the error stay committed.
@@ -55,6 +58,7 @@ def embed(
                 store.sweep()
                 return write_report(EmbedReport.of(before, listing, changes, settings))
 
+            first_look(listing, on_warning)
             # Ray takes seconds to import and to start
             from pipeline.workers.dispatch import run_shards
             from pipeline.workers.pool import worker_pool

@@ -11,6 +11,7 @@ from pipeline.monitor.bottleneck import summarize
 from pipeline.monitor.events import Reporting
 from pipeline.monitor.progress import Progress
 from pipeline.planning.changes import Changes
+from pipeline.planning.tars import check_tars
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.entry import Status
 from pipeline.source.left_out import Kind, LeftOut
@@ -42,6 +43,9 @@ class EmbedReport:
 
     view: StoreView
     """The store after the run."""
+
+    listing: Listing
+    """This run's source."""
 
     left_out: LeftOut
     """What the source holds that became no row: found while listing, and in the files of the store's shards."""
@@ -89,6 +93,7 @@ class EmbedReport:
             }
         return cls(
             view=view,
+            listing=listing,
             left_out=_left_out(listing, view),
             of_source=_of_source(listing, view),
             num_gone=changes.differences.num_gone,
@@ -136,12 +141,14 @@ class EmbedReport:
         """Rate from the first shard handed out to the last one committed. Ray and model start-up are not counted."""
         return self.summary["images_per_second"]["end_to_end"] if self.num_embedded else None
 
-    def refuse_if_all_failed(self) -> None:
-        """Refuse a source of which no image could be embedded.
+    def refuse_bad_source(self) -> None:
+        """Refuse a source that is of no use as a whole. Called after the report is shown.
 
         Raises:
-            InputError: If it has images, and none of them has an embedding.
+            InputError: If its tars hold no image, or lack a column that was named; if it has images, and none of them
+                has an embedding.
         """
+        check_tars(self.view, self.listing)
         failed = self.of_source.failed
         if failed and not self.of_source.num_ok:
             kinds = ", ".join(f"{count} {status}" for status, count in failed.items())

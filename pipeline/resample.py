@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 import numpy as np
 import pyarrow.compute as pc
@@ -107,15 +108,16 @@ class _Comparison:
 
     def run(self, places: np.ndarray, report: Callable[[], None]) -> None:
         """Compare the ok rows at these positions among the ok rows. Calls `report` after each."""
-        table = read_part(self._path, ["id", "key", "status", "sha256", "embedding"])
-        table = table.filter(pc.equal(table["status"], Status.OK)).take(places)
+        rows = read_part(self._path, ["id", "key", "status", "sha256", "embedding"])
+        table = rows.filter(pc.equal(rows["status"], Status.OK)).take(places)
         ids, stored_NE = embeddings_of(table)
         keys, digests = table["key"].to_pylist(), table["sha256"].to_pylist()
-        number_of = {row: number for number, row in enumerate((ids - self._shard.first_id).tolist())}
+        names = keys if self._shard.is_tar else (ids - self._shard.first_id).tolist()
+        number_of = {name: number for number, name in enumerate(names)}
         self._encoder.micro_batch = self._marker.micro_batch
         try:
-            for row, image, embedding_E in self._embedded_again(number_of):
-                number = number_of.pop(row)
+            for name, image, embedding_E in self._embedded_again(set(number_of), rows["key"].to_pylist()):
+                number = number_of.pop(name)
                 if image.sha256 != digests[number]:
                     reason = image.error or "its bytes have changed"
                     self._result.changed.append(f"{keys[number]!r}: {reason}")
@@ -132,18 +134,28 @@ class _Comparison:
             reason = str(error).partition("; ")[0]  # what follows is advice for embedding
         self._result.changed += [f"{keys[number]!r}: {reason}" for number in number_of.values()]
 
-    def _embedded_again(self, rows: Collection[int]) -> Iterator[tuple[int, ImageResult, np.ndarray]]:
-        """Yield (row, image result, embedding) for some rows of the shard, encoded in their original batches."""
-        size, wanted = self._record.batch_size, frozenset(rows)
-        last = max(row // size for row in wanted)
-        for number, entries in enumerate(batches_of(self._shard, self._record, self._store)):
-            places = [row for row in range(number * size, number * size + len(entries)) if row in wanted]
+    def _embedded_again(
+        self, wanted: set[int | str], keys: Collection[str]
+    ) -> Iterator[tuple[int | str, ImageResult, np.ndarray]]:
+        """Yield (name, image result, embedding) for some images of the shard, encoded in their original batches.
+
+        Images are named by their position in the shard, but those of tars by key: a store that was made before links
+        in tars were read has no rows for them. `keys` are those of the shard's rows.
+        """
+        entries = chain.from_iterable(batches_of(self._shard, self._record, self._store))
+        if self._shard.is_tar and not self._marker.num_removed:  # a removed row also had a place in its batch
+            entries = filter(lambda entry, known=frozenset(keys): entry.key in known, entries)
+        start = 0
+        while wanted and (batch_entries := list(islice(entries, self._record.batch_size))):
+            positions = range(start, start + len(batch_entries))
+            names = [entry.key for entry in batch_entries] if self._shard.is_tar else positions
+            places = [place for place, name in enumerate(names) if name in wanted]
             if places:
-                batch = decode_for(self._encoder, entries, self._record.max_pixels_of(self._shard))
+                batch = decode_for(self._encoder, batch_entries, self._record.max_pixels_of(self._shard))
                 embeddings_BE = self._encoder.encode(batch.pixels)
-                yield from ((row, batch.results[row % size], embeddings_BE[row % size]) for row in places)
-            if number == last:
-                return
+                yield from ((names[place], batch.results[place], embeddings_BE[place]) for place in places)
+            wanted = wanted.difference(names)
+            start = positions.stop
 
     def _judge(self, key: str, embedding_E: np.ndarray, stored_E: np.ndarray) -> None:
         cosine = float(embedding_E @ stored_E / np.linalg.norm(stored_E))

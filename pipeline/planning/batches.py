@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from pipeline.source.entry import ImageEntry
-from pipeline.source.reading import ReadNotes, read_file, read_listed
+from pipeline.source.left_out import ReadNotes
+from pipeline.source.reading import read_file, read_listed
 from pipeline.store.layout import Store
 from pipeline.store.records import Shard, StoreRecord
 

@@ -5,8 +5,10 @@ from functools import lru_cache
 
 from pipeline.planning.changes import Planned
 from pipeline.source.entry import ImageEntry, Source, Status
+from pipeline.source.left_out import ReadNotes
 from pipeline.source.reading import read_file, read_image
 from pipeline.store.parts import read_part
+from pipeline.store.records import Shard
 from pipeline.store.view import StoreView
 
 
@@ -21,32 +23,40 @@ class ContentCheck:
         """Whether the image differs from the embedded one, or can be read now but could not be then."""
         if planned.shard.ordinal not in self._view.committed:
             return False
-        hashes = self._hashes(planned.shard.ordinal)
+        hashes = self._hashes(planned.shard)
         try:
             return planned.number in hashes and hashes[planned.number] != _hash(read_image(entry.uri))
         except OSError:  # embedding it again would not help
             return False
 
     def is_file_changed(self, planned: Planned, source: Source) -> bool:
-        """Whether any image in a file's shard changed, or the number of images."""
+        """Whether any image in a file's shard changed, or the number of images.
+
+        Images of tars are told apart by key. Their positions are not those of a store that was made before links in
+        tars were read.
+        """
         shard = planned.shard
         if shard.ordinal not in self._view.committed:
             return False
-        hashes, marker = self._hashes(shard.ordinal), self._view.committed[shard.ordinal]
-        entries = read_file(shard.file, source, shard.start, shard.start + (shard.num_images or 0))
-        count = 0
+        hashes, marker = self._hashes(shard), self._view.committed[shard.ordinal]
+        notes = ReadNotes()
+        entries = read_file(shard.file, source, shard.start, shard.start + (shard.num_images or 0), notes)
+        count, missing = 0, set(hashes)
         for count, entry in enumerate(entries, start=1):
-            number = shard.first_id + count - 1
+            row = entry.key if shard.is_tar else shard.first_id + count - 1
+            missing.discard(row)
             # rows without bytes point to other files
-            if number in hashes and entry.data and hashes[number] != _hash(entry.data):
+            if row in hashes and entry.data and hashes[row] != _hash(entry.data):
                 return True
-        return count != marker.num_images + marker.num_removed
+        num_rows = marker.num_images + marker.num_removed
+        return bool(missing) or num_rows not in (count, count - notes.num_links)
 
-    def _hashes_of(self, ordinal: int) -> dict[int, str | None]:
-        """Hashes by row id; None for unreadable images. Leaves out rows that crashed or hung a decoder."""
-        table = read_part(self._view.store.part_of(self._view.committed[ordinal]), ["id", "sha256", "status"])
-        rows = zip(*(table[name].to_pylist() for name in ("id", "sha256", "status")), strict=True)
-        return {number: digest for number, digest, status in rows if digest or status == Status.UNREADABLE}
+    def _hashes_of(self, shard: Shard) -> dict[int | str, str | None]:
+        """Hashes by row id, or by key in a tar; None for unreadable images. Rows that no decoder survived have none."""
+        row = "key" if shard.is_tar else "id"
+        table = read_part(self._view.store.part_of(self._view.committed[shard.ordinal]), [row, "sha256", "status"])
+        rows = zip(*(table[name].to_pylist() for name in (row, "sha256", "status")), strict=True)
+        return {row: digest for row, digest, status in rows if digest or status == Status.UNREADABLE}
 
 
 def _hash(data: bytes) -> str:

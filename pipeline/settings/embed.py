@@ -36,7 +36,7 @@ class SourceSettings(WorkerSettings):
 
     caption_column: str | None = None
     """Column of captions: text or lists of text, by default caption, text or title. In tars, a field of the .json
-    member, by default caption."""
+    member, by default caption; one that is named here counts before .txt."""
 
     columns: str | None = None
     """Additional columns to copy into every row, separated by commas. Lists and structs become JSON text."""

@@ -73,6 +73,9 @@ class Source(BaseModel):
     image_column: str | None = None
     key_column: str | None = None
     caption_column: str | None = None
+    is_caption_column_named: bool = False
+    """Whether the user chose the caption column. In tars, it then counts before `.txt`."""
+
     columns: dict[str, str] = {}
     """Carried columns, with their Arrow types."""
     key_prefix: str = ""

@@ -1,5 +1,6 @@
 """What a source holds that becomes no row: counted by kind, with a few names of each."""
 
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pydantic import BaseModel
@@ -11,6 +12,12 @@ class Kind(StrEnum):
     """Why something becomes no row, or reaches no image. The values are keys in `stats.json` and commit markers."""
 
     OTHER_SUFFIX = "other_suffix"
+    TEXT_WITHOUT_IMAGE = "text_without_image"
+    IMAGE_WITHOUT_TEXT = "image_without_text"
+    LINK_OUT_OF_TAR = "link_out_of_tar"
+    DANGLING_LINK = "dangling_link"
+    LINK_IN_LOOP = "link_in_loop"
+    TAR_WITHOUT_IMAGE = "tar_without_image"
 
     @property
     def words(self) -> str:
@@ -20,6 +27,12 @@ class Kind(StrEnum):
 
 _WORDS = {
     Kind.OTHER_SUFFIX: "files without an image suffix",
+    Kind.TEXT_WITHOUT_IMAGE: "texts in tars that belong to no image",
+    Kind.IMAGE_WITHOUT_TEXT: "images embedded without text, although their group in the tar has texts",
+    Kind.LINK_OUT_OF_TAR: "links in tars to a place outside the tar",
+    Kind.DANGLING_LINK: "links in tars to nothing in the tar",
+    Kind.LINK_IN_LOOP: "links in tars that form a loop",
+    Kind.TAR_WITHOUT_IMAGE: "tars without an image",
 }
 
 
@@ -52,3 +65,15 @@ class LeftOut(BaseModel):
             f"{count} {Kind(kind).words} (first {self.names[kind][0]})" for kind, count in sorted(self.counts.items())
         )
         return ", ".join(parts)
+
+
+@dataclass(slots=True)
+class ReadNotes:
+    """What is known of a file besides its images, once it has been read."""
+
+    left_out: LeftOut = field(default_factory=LeftOut)
+    columns_seen: set[str] | None = None
+    """Which of the source's columns its images have, if only with the value null. None for formats with a schema."""
+
+    num_links: int = 0
+    """Number of images that are links in a tar."""

@@ -158,6 +158,7 @@ def _list_files(source: Source) -> Listing:
         update = {
             "columns": dict.fromkeys(source.columns, "string"),
             "caption_column": source.caption_column or "caption",
+            "is_caption_column_named": source.caption_column is not None,
         }
         source = source.model_copy(update=update)
         return Listing(source, files=files, num_bytes=sum(file.num_bytes for file in files))

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import groupby
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -12,17 +12,10 @@ from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import TooLarge, examine, read_bytes
 from pipeline.source.entry import ImageEntry, Source, SourceFile
 from pipeline.source.formats import webdataset
-from pipeline.source.left_out import LeftOut
+from pipeline.source.left_out import ReadNotes
 from pipeline.source.limits import MAX_FILE_BYTES
 
 _INSIDE = re.compile(r"#(?:member=(?P<member>[^#]+)|column=(?P<column>[^#&]+)&row=(?P<row>\d+))$")
-
-
-@dataclass(slots=True)
-class ReadNotes:
-    """What is known of a file besides its images, once it has been read."""
-
-    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def read_file(
@@ -42,7 +35,7 @@ def read_file(
             "--on-change embed"
         )
     try:
-        yield from _images_of(file, source, start, stop)
+        yield from _images_of(file, source, start, stop, notes or ReadNotes())
     except OSError as error:
         raise InputError(
             f"cannot read {file.uri}: {reason_of(error)}; run the same command again. If the file is damaged, replace "
@@ -102,16 +95,16 @@ def _pass_over(uri: str, wanted: Sequence[ImageEntry], source: Source) -> Iterat
     file = SourceFile(key="", uri=uri, num_bytes=0, mtime_ns=0)
     rows = [int(_INSIDE.search(entry.uri)["row"] or 0) for entry in wanted]  # none in a tar
     try:
-        yield from _images_of(file, source, min(rows), max(rows) + 1)
+        yield from _images_of(file, source, min(rows), max(rows) + 1, ReadNotes())
     except SourceUnavailable:
         raise
     except (InputError, OSError):
         return  # changed, damaged or gone: each image gets its own reason
 
 
-def _images_of(file: SourceFile, source: Source, start: int, stop: int) -> Iterator[ImageEntry]:
+def _images_of(file: SourceFile, source: Source, start: int, stop: int, notes: ReadNotes) -> Iterator[ImageEntry]:
     if source.format == "webdataset":
-        yield from webdataset.read_tar(file, source)
+        yield from webdataset.read_tar(file, source, notes)
     else:
         from pipeline.source.formats import parquet  # brings pyarrow, which other sources do not need
 

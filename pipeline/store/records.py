@@ -32,6 +32,11 @@ class Shard(BaseModel):
     """Its file changed or disappeared before it was embedded, so the shard does not count."""
 
     @property
+    def is_tar(self) -> bool:
+        """Whether it is a whole tar, whose images are known only once it is read."""
+        return self.num_images is None
+
+    @property
     def ids(self) -> range:
         """The range of ids that its rows can have."""
         return range(self.first_id, self.first_id + self.room)
@@ -149,6 +154,8 @@ class CommitMarker(BaseModel):
     """Quantiles of the cosine between pruned and unpruned embeddings for a sample of its images."""
     left_out: LeftOut = LeftOut()
     """What the shard's file holds that became no row."""
+    columns_seen: list[str] | None = None
+    """Which of the source's columns the images of its tar have. None if unknown, or if the format has a schema."""
     compaction: int = 0
     """How often its part was compacted."""
     num_removed: int = 0

@@ -16,7 +16,7 @@ from pipeline.model.encode import Encoder
 from pipeline.pixels.batch import DecodedBatch
 from pipeline.planning.batches import batches_of
 from pipeline.source.entry import ImageEntry, ImageResult
-from pipeline.source.reading import ReadNotes
+from pipeline.source.left_out import ReadNotes
 from pipeline.store.commit_markers import commit_shard
 from pipeline.store.layout import Store
 from pipeline.store.parts import part_table
@@ -79,7 +79,7 @@ def embed_shard(
     )
     account.lap("write_s")
     fields = _identity(shard, record) | _counts(results) | account.fields()
-    found = {"canary": canary.summary() if canary else None, "left_out": notes.left_out}
+    found = {"canary": canary.summary() if canary else None} | _found(notes)
     return commit_shard(store, table, fields | found)
 
 
@@ -97,6 +97,11 @@ def _counts(results: Sequence[ImageResult]) -> dict[str, Any]:
     failed = Counter(str(result.status) for result in results if not result.is_ok)
     num_ok = len(results) - failed.total()
     return {"num_images": len(results), "num_ok": num_ok, "failed": dict(sorted(failed.items()))}
+
+
+def _found(notes: ReadNotes) -> dict[str, Any]:
+    seen = notes.columns_seen
+    return {"left_out": notes.left_out, "columns_seen": None if seen is None else sorted(seen)}
 
 
 def _check(shard: Shard, results: Sequence[ImageResult]) -> None:

@@ -23,7 +23,7 @@ def run(settings: "EmbedSettings") -> None:
     """Embed, or with --dry-run estimate what it would take.
 
     Raises:
-        InputError: If no image of the source could be embedded, after the report.
+        InputError: After the report, if the source as a whole is of no use; see `EmbedReport.refuse_bad_source`.
     """
     from query.cli.console import Lines, note, print_sections, show
 
@@ -36,11 +36,11 @@ def run(settings: "EmbedSettings") -> None:
     from pipeline.embed import embed
 
     with Lines("embed") as lines:
-        report = embed(settings, lambda tick: lines("embed", tick))
+        report = embed(settings, lambda tick: lines("embed", tick), on_warning=lambda text: note(f"warning: {text}"))
     for warning in report.warnings:
         note(f"warning: {warning}")
     show(settings, _results(report), lambda: _print_report(report, settings))
-    report.refuse_if_all_failed()
+    report.refuse_bad_source()
 
 
 def _results(report: "EmbedReport") -> dict[str, Any]:

@@ -54,6 +54,14 @@ def test_images_in_tars_are_estimated_from_their_size(photos, tmp_path, tiny_mod
     assert 3 * count <= int(number) <= 6 * count  # with images this small, blocks and headers count too
 
 
+def test_a_column_that_no_image_of_a_tar_has_is_a_warning(photos, tmp_path, tiny_model):
+    with tarfile.open(tmp_path / "0.tar", "w") as archive:
+        archive.add(next(photos.glob("*.jpg")), "a.jpg")
+    found = estimate(settings(tmp_path / "0.tar", tmp_path, tiny_model, columns="lisence"))["source"]
+    assert found["warning"].startswith("--columns lisence: no .json of the first 1 images of file://")
+    assert "warning" not in estimate(settings(tmp_path / "0.tar", tmp_path, tiny_model))["source"]
+
+
 def test_errors_of_the_run_are_raised(tmp_path, tiny_model):
     with pytest.raises(InputError, match="does not exist"):
         estimate(settings(tmp_path / "none", tmp_path, tiny_model))

@@ -64,6 +64,26 @@ def test_a_tar_that_changed(tmp_path, photos, tiny_model):
 
 
 @pytest.mark.usefixtures("keep_threads")
+@pytest.mark.parametrize("is_earlier", [False, True])
+def test_links_in_a_tar(tmp_path, photos, tiny_model, monkeypatch, is_earlier):
+    paths = sorted(photos.glob("*.png"))
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for number, path in enumerate(paths):
+            link = tarfile.TarInfo(f"{number}.link.png")
+            link.type, link.linkname = tarfile.SYMTYPE, f"{len(paths) - 1 - number}.png"
+            archive.addfile(link)
+            archive.add(path, f"{number}.png")
+    with monkeypatch.context() as patch:
+        if is_earlier:  # a version that passed over links made the store
+            patch.setattr("pipeline.source.formats.webdataset.is_link", lambda member: False)
+        store = embed_plainly(tmp_path / "x.tar", tmp_path / "store", tiny_model)
+    report = check(store, resample=100)
+    assert (report.findings, report.resample.changed) == ([], [])
+    assert report.num_images == (1 if is_earlier else 2) * len(paths)
+    assert report.resample.num_equal == report.resample.num_compared == report.num_ok > 2
+
+
+@pytest.mark.usefixtures("keep_threads")
 def test_other_weights_cannot_resample(store, tiny_model, tmp_path):
     model = shutil.copytree(tiny_model.removeprefix("local-dir:"), tmp_path / "model")
     record = store.read_record()

@@ -1,7 +1,7 @@
-"""WebDataset tars: read front to back, with the members of a key side by side. Opened only when a shard is read.
+"""WebDataset tars, read front to back. Opened only when a shard is read.
 
-As in WebDataset, the key of a member is its path up to the first dot of the file name. Every image member is a row.
-`.txt` holds the caption of its key, `.json` other fields. Other members are skipped.
+Every image is a row, in the order of the tar; so is every link to a file of the same tar. `.txt` holds a caption,
+`.json` other fields; `tar_samples.py` says to which images they belong. Other members are skipped.
 """
 
 import json
@@ -9,6 +9,8 @@ import math
 import os
 import tarfile
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 from urllib.parse import quote_from_bytes
 
@@ -17,12 +19,23 @@ from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import TooLarge, open_stream
 from pipeline.source.entry import ImageEntry, Source, SourceFile
 from pipeline.source.formats.folder import has_image_suffix
+from pipeline.source.formats.tar_links import TarLinks, by_name, follow, is_link, is_repeat
+from pipeline.source.formats.tar_samples import TEXT_SUFFIXES, Member, Sample, Samples
 from pipeline.source.formats.text import as_text, caption_of, column_of, decode_text
+from pipeline.source.left_out import Kind, ReadNotes
 from pipeline.source.limits import MAX_FILE_BYTES
 
 BLOCK = 512
 _MOST_IMAGES = 2**31
-_PIECE = 2**20
+_PIECE = 2**16
+_STARTS = {
+    b"\x1f\x8b": "compressed with gzip",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"\x04\x22\x4d\x18": "compressed with lz4",
+    b"PK\x03\x04": "a ZIP archive",
+}
 
 
 def most_images(file: SourceFile) -> int:
@@ -30,35 +43,41 @@ def most_images(file: SourceFile) -> int:
     return max(1, file.num_bytes // BLOCK) if file.num_bytes else _MOST_IMAGES
 
 
-def read_tar(file: SourceFile, source: Source) -> Iterator[ImageEntry]:
-    """Yield the images of a tar in the order of its members.
+def read_tar(file: SourceFile, source: Source, notes: ReadNotes) -> Iterator[ImageEntry]:
+    """Yield the images of a tar in the order of its members. `notes` are complete at its end.
 
     Raises:
-        InputError: If it is truncated or damaged, or a member is out of order or there twice.
+        InputError: If it is truncated, damaged or compressed, or a member is out of order or there twice.
         OSError, SourceUnavailable: If it cannot be read.
     """
+    return chain.from_iterable(read_samples(file, source, notes))
+
+
+def read_samples(file: SourceFile, source: Source, notes: ReadNotes) -> Iterator[list[ImageEntry]]:
+    """Yield the images of a tar like `read_tar`, those of one sample together."""
+    notes.columns_seen = set()
     num_images = 0
+    samples = Samples(file.uri, lambda kind, name: notes.left_out.add(kind, _key(file, name)))
     try:
         with (
             open_stream(file.uri) as stream,
             tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE, tarinfo=_StrictMember) as archive,
+            TarLinks(file.uri) as links,
         ):
-            for group in _groups(archive, file):
-                for entry in _entries(file, source, group):
-                    num_images += 1
-                    yield entry
+            for found in samples.of(_members(archive, links, file, notes)):
+                yield [_entry(file, source, sample, notes) for sample in found]
+                num_images += len(found)
             while rest := archive.fileobj.read(_PIECE):
                 if rest.strip(b"\0"):
                     raise tarfile.ReadError("there is data after its end marker")
     except tarfile.TarError as error:
-        raise InputError(
-            f"{file.uri} is damaged after {num_images} images ({reason_of(error)}); replace it with an intact copy, "
-            "then run the same command with --on-change embed"
-        ) from error
+        raise _unreadable(file, num_images, error) from error
+    if not num_images:
+        notes.left_out.add(Kind.TAR_WITHOUT_IMAGE, file.key)
 
 
 def read_member(uri: str, name: str) -> bytes:
-    """Read the bytes of one member.
+    """Read the bytes of one member, or of the one that it links to.
 
     Raises:
         TooLarge: If there are more than `MAX_FILE_BYTES`.
@@ -67,6 +86,10 @@ def read_member(uri: str, name: str) -> bytes:
     try:
         with open_stream(uri) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             member = archive.getmember(name)
+            if is_link(member):
+                member = follow(member, by_name(archive.getmembers()))
+            if isinstance(member, Kind):
+                raise OSError(f"cannot read member {name!r}: it is a link that leads to no file of the tar")
             if member.size > MAX_FILE_BYTES:
                 raise TooLarge(f"{member.size} bytes, the limit is {MAX_FILE_BYTES}")
             return archive.extractfile(member).read()
@@ -89,65 +112,75 @@ class _StrictMember(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def _groups(archive: tarfile.TarFile, file: SourceFile) -> Iterator[list[tuple[tarfile.TarInfo, bytes]]]:
-    """Yield the members of each key, with their bytes."""
-    group: list[tuple[tarfile.TarInfo, bytes]] = []
-    names: set[str] = set()
-    done: set[str] = set()
-    current = None
-    for member in archive:
-        folder, _, name = member.name.rpartition("/")
-        if not member.isfile() or name.startswith("."):
-            continue
-        key = os.path.join(folder, name.partition(".")[0])
-        if key != current:
-            if key in done:
-                raise InputError(
-                    f"{file.uri}: member {member.name!r} is out of order, other members of {key!r} come before "
-                    f"{current!r}; rewrite the tar with the members of a key side by side (tar --sort=name)"
-                )
-            if current is not None:
-                done.add(current)
-                yield group
-            group, names, current = [], set(), key
-        if member.name in names:
-            raise InputError(
-                f"{file.uri}: member {member.name!r} is there twice; rewrite the tar with each name only once"
-            )
-        names.add(member.name)
+def _unreadable(file: SourceFile, num_images: int, error: tarfile.TarError) -> InputError:
+    what, instead = f"damaged after {num_images} images ({reason_of(error)})", "an intact copy"
+    if not num_images:
+        with open_stream(file.uri) as stream:
+            start = stream.read(BLOCK)
+        other = next((name for magic, name in _STARTS.items() if start.startswith(magic)), None)
+        if other:
+            what, instead = f"{other}, although its name is that of a plain tar", "a plain tar of its content"
+    return InputError(
+        f"{file.uri} is {what}; replace it with {instead}, then run the same command with --on-change embed"
+    )
+
+
+def _members(archive: tarfile.TarFile, links: TarLinks, file: SourceFile, notes: ReadNotes) -> Iterator[Member]:
+    """Yield the images and texts. The bytes of each are read when the next one is asked for."""
+    for info in archive:
         archive.members.clear()  # otherwise it keeps them all in memory
-        if _is_of_use(member.name):
-            group.append((member, archive.extractfile(member).read() if member.size <= MAX_FILE_BYTES else b""))
-    yield group
+        if not _is_of_use(info.name):
+            continue
+        if info.isfile():
+            content, read = info, archive.extractfile
+        elif is_link(info):
+            content, read = links.target_of(info), links.open
+            if isinstance(content, Kind):
+                notes.left_out.add(content, _key(file, info.name))
+                continue
+            if is_repeat(info):
+                continue
+            notes.num_links += has_image_suffix(info.name)
+        else:
+            continue
+        member = Member(info.name, content.size, _mtime_ns(info))
+        yield member
+        if content.size <= MAX_FILE_BYTES:
+            member.data = read(content).read()
 
 
 def _is_of_use(name: str) -> bool:
-    return has_image_suffix(name) or name.lower().endswith((".txt", ".json"))
+    is_hidden = name.rpartition("/")[2].startswith(".")
+    return not is_hidden and (has_image_suffix(name) or name.lower().endswith(TEXT_SUFFIXES))
 
 
-def _entries(file: SourceFile, source: Source, group: list[tuple[tarfile.TarInfo, bytes]]) -> Iterator[ImageEntry]:
-    caption, fields = None, {}
-    for member, data in group:
-        suffix = os.path.splitext(member.name)[1].lower()
-        if suffix == ".txt":
-            caption = decode_text(data)
-        elif suffix == ".json":
-            fields = _fields(data)
-    caption = caption_of(caption) or caption_of(fields.get(source.caption_column))
-    extra = {name: column_of(fields.get(name)) for name in source.columns} or None
-    for member, data in group:
-        if has_image_suffix(member.name):
-            yield ImageEntry(
-                key=f"{file.key}/{as_text(member.name)}",
-                uri=f"{file.uri}#member={quote_from_bytes(os.fsencode(member.name))}",
-                num_bytes=member.size,
-                mtime_ns=int(member.mtime * 1e9) if math.isfinite(member.mtime) else 0,
-                caption=caption,
-                extra=extra,
-                data=data,
-            )
+def _mtime_ns(member: tarfile.TarInfo) -> int:
+    return int(member.mtime * 1e9) if math.isfinite(member.mtime) else 0
 
 
+def _entry(file: SourceFile, source: Source, sample: Sample, notes: ReadNotes) -> ImageEntry:
+    fields = _fields(sample.json.data) if sample.json else {}
+    notes.columns_seen |= fields.keys() & {source.caption_column, *source.columns}
+    texts = [sample.txt and decode_text(sample.txt.data), fields.get(source.caption_column)]
+    if source.is_caption_column_named:
+        texts.reverse()
+    image = sample.image
+    return ImageEntry(
+        key=_key(file, image.name),
+        uri=f"{file.uri}#member={quote_from_bytes(os.fsencode(image.name))}",
+        num_bytes=image.num_bytes,
+        mtime_ns=image.mtime_ns,
+        caption=next(filter(None, map(caption_of, texts)), None),
+        extra={name: column_of(fields.get(name)) for name in source.columns} or None,
+        data=image.data,
+    )
+
+
+def _key(file: SourceFile, name: str) -> str:
+    return f"{file.key}/{as_text(name)}"
+
+
+@lru_cache(1)  # for images that share a text
 def _fields(data: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(decode_text(data))

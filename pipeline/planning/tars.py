@@ -1,0 +1,86 @@
+"""What is known of tars only once they are read: whether they have images, and the columns that were named.
+
+Tars have no schema. Without these checks, a mistyped name would be null in every row, without an error.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
+
+from pipeline.errors import InputError
+from pipeline.source.entry import Source
+from pipeline.source.formats.webdataset import read_samples
+from pipeline.source.left_out import LeftOut, ReadNotes
+from pipeline.source.listing import Listing
+from pipeline.store.records import CommitMarker
+from pipeline.store.view import StoreView
+
+FIRST_SAMPLES = 100
+
+
+def first_look(listing: Listing, on_warning: Callable[[str], None]) -> None:
+    """Warn of named columns that the first samples of a source's first tar do not have. Reads only these samples."""
+    source = listing.source
+    named = _named(source)
+    if not (named and source.format == "webdataset"):
+        return
+    notes, num_images = ReadNotes(), 0
+    with suppress(InputError, OSError):  # the run itself reports it
+        for sample in islice(read_samples(listing.files[0], source, notes), FIRST_SAMPLES):
+            num_images += len(sample)
+    for name, flag in named.items():
+        if num_images and name not in notes.columns_seen:
+            on_warning(
+                f"{flag} {name}: no .json of the first {num_images} images of {listing.files[0].uri} has this field; "
+                "if its name is wrong, stop the run and correct it"
+            )
+
+
+def check_tars(view: StoreView, listing: Listing) -> None:
+    """Refuse a source of tars without any image, and named columns that no image has. For the end of a run.
+
+    Raises:
+        InputError: If there is no image, or such a column.
+    """
+    location = listing.source.location
+    markers = _markers(view, listing)
+    if markers and not any(marker is None or marker.num_images + marker.num_removed for marker in markers):
+        left_out = LeftOut()
+        for marker in markers:
+            left_out.add_all(marker.left_out)
+        raise InputError(
+            f"source {location} contains no images{f' ({left_out.describe()})' if left_out else ''}; name tars that "
+            "contain some. If they hold links to images, make them again with tar --dereference"
+        )
+    unseen = unseen_columns(view, listing)
+    if unseen:
+        names = ", ".join(f"{flag} {name}" for name, flag in unseen.items())
+        raise InputError(
+            f"{names}: no image of {location} has such a field in its .json, so nothing was read from it; "
+            "correct the name and embed into another --out, or leave it out"
+        )
+
+
+def unseen_columns(view: StoreView, listing: Listing) -> dict[str, str]:
+    """Named columns that no image of a source of tars has, with their flags.
+
+    Empty while a shard of the source is missing or was committed by a version that did not record what it saw.
+    """
+    markers = _markers(view, listing)
+    if any(marker is None or marker.columns_seen is None for marker in markers):
+        return {}
+    seen = {name for marker in markers for name in marker.columns_seen}
+    return {name: flag for name, flag in _named(listing.source).items() if name not in seen} if markers else {}
+
+
+def _markers(view: StoreView, listing: Listing) -> list[CommitMarker | None]:
+    """The commit marker of each tar of a listing, None where it is missing."""
+    listed = {file.uri for file in listing.files}
+    tars = [shard for shard in view.record.shards if shard.is_tar and shard.file.uri in listed]
+    return [view.committed.get(shard.ordinal) for shard in tars]
+
+
+def _named(source: Source) -> dict[str, str]:
+    """The columns that the user named, with their flags."""
+    named = dict.fromkeys(source.columns, "--columns")
+    return named | ({source.caption_column: "--caption-column"} if source.is_caption_column_named else {})
