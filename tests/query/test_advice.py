@@ -18,7 +18,12 @@ from tests.kit.plain_embed import embed_plainly
 ROOT = Path(__file__).resolve().parents[2]
 FLAG = re.compile(r"--[a-z][a-z-]+")
 ALL_FLAGS = set().union(*(flags_of(verb) for verb in VERBS))
-NO_SETTINGS = {"--format", "--query-gpu", "--junitxml", "--version", "--sort", "--head", "--address", "--no-"}
+NO_SETTINGS = {
+    *("--version", "--no-"),
+    *("--format", "--query-gpu", "--junitxml"),  # nvidia-smi, pytest
+    *("--force-reinstall", "--only-binary"),  # pip
+    *("--sort", "--head", "--address"),  # tar, ray
+}
 OWN_PARSERS = {"pipeline/scenes/train.py"}
 
 
