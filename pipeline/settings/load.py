@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
 
 from pipeline.errors import ConfigError
@@ -26,6 +34,8 @@ from pipeline.settings.flags import (
     refuse_unknown_keys,
     usage_of,
 )
+from pipeline.settings.paths import local_setting
+from pipeline.source.access.naming import local_path
 
 S = TypeVar("S", bound="Settings")
 ENV_PREFIX = "CLIPSIEVE_"
@@ -41,6 +51,11 @@ class Settings(BaseModel):
 
     config: Path | None = None
     """YAML file with any of these settings. Flags and environment variables override it."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _take_local_paths(cls, value: object, info: ValidationInfo) -> object:
+        return local_setting(str(info.field_name), cls.model_fields[str(info.field_name)].annotation, value)
 
 
 class OutputSettings(Settings):
@@ -132,7 +147,9 @@ def fill_parser(
     def collect(_: object, *args: str, **options: Any) -> None:
         flags[options.get("dest", args[0])] = args, options
 
-    source = CliSettingsSource(Sources, root_parser=parser, add_argument_method=collect)
+    source = CliSettingsSource(
+        Sources, root_parser=parser, parse_args_method=FlagParser.parse_args, add_argument_method=collect
+    )
     add_flags(parser, model, flags, given)
     return source
 
@@ -167,7 +184,10 @@ def _config_path(argv: list[str], environment: dict[str, str]) -> Path | None:
     finder = FlagParser()
     finder.add_argument("--config")
     found = finder.parse_known_args(argv)[0].config or environment.get("config")
-    return Path(found) if found else None
+    try:
+        return local_path(found) if found else None
+    except ValueError as error:
+        raise ConfigError(f"config = {found!r}: {error}") from error
 
 
 def _read_yaml(path: Path | None, model: type[Settings]) -> dict[str, Any]:

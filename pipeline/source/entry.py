@@ -72,6 +72,12 @@ class Source(BaseModel):
     columns: dict[str, str] = {}
     """Carried columns, with their Arrow types."""
     key_prefix: str = ""
+    exclude: tuple[str, ...] = ()
+    """Patterns of files and folders to leave out."""
+    follow_links: bool = False
+    """Whether to list the folders that links lead to."""
+    is_signed: bool = False
+    """Whether its URLs have credentials, which are not recorded."""
 
 
 class Status(StrEnum):
