@@ -14,6 +14,7 @@ from pipeline.model.spec import DeviceChoice
 from pipeline.pixels.to_device import decode_for
 from pipeline.planning.batches import batches_of
 from pipeline.source.entry import ImageResult, Status
+from pipeline.source.secrets import NEEDS_FRESH_LINKS
 from pipeline.store.parts import embeddings_of, read_part
 from pipeline.store.records import Shard
 from pipeline.store.view import StoreView
@@ -101,6 +102,8 @@ class _Comparison:
                 number = number_of.pop(row)
                 if image.sha256 != digests[number]:
                     reason = image.error or "its bytes have changed"
+                    if image.sha256 is None and self._record.plan_of(self._shard).source.is_signed:
+                        reason = f"{reason}; {NEEDS_FRESH_LINKS}"
                     self._result.changed.append(f"{keys[number]!r}: {reason}")
                 elif not image.is_ok:
                     self._result.findings.append(

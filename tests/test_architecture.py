@@ -22,7 +22,13 @@ LEVELS = {
         ["workers", "training", "scenes", "resample"],
         ["embed", "dry_run", "adapt", "verify", "delete", "compact"],
     ],
-    "pipeline.source": [["entry", "left_out", "limits"], ["access", "sorting"], ["formats"], ["listing", "reading"]],
+    "pipeline.source": [
+        ["left_out", "limits", "secrets"],
+        ["entry"],
+        ["access", "sorting"],
+        ["formats"],
+        ["listing", "reading"],
+    ],
     "pipeline.model": [
         ["towers"],
         ["pruning"],

@@ -9,8 +9,10 @@ from pipeline.errors import InputError
 from pipeline.planning.changes import Differences, Planned, key_of
 from pipeline.planning.content import ContentCheck
 from pipeline.settings.embed import OnChange
+from pipeline.source.access.credentials import bare_entry
 from pipeline.source.entry import ImageEntry, Source, SourceFile
 from pipeline.source.listing import Listing
+from pipeline.source.sorting import Sorted
 from pipeline.store.records import Plan
 from pipeline.store.tombstones import REPLACED, read_tombstones, tombstones_between
 from pipeline.store.view import StoreView
@@ -68,13 +70,16 @@ class Comparison:
                 if self._embeds_changed:
                     new.append(file)
         for key, shards in planned.items():
-            if shards[0].location == self._listing.source.location and self._note_unread(shards):
+            is_of_this_source = shards[0].location == self._listing.source.location
+            if is_of_this_source and self._listing.is_gone(key, shards[0].uri) and self._note_unread(shards):
                 self.differences.add_lost(key)
         return new
 
     def _planned_entries(self) -> Iterator[Planned]:
         replaced = read_tombstones(self._view.store, REPLACED)
-        streams = [self._entries_of(plan, replaced) for plan in self._view.record.plans if plan.has_entries]
+        streams = [
+            _sorted(self._entries_of(plan, replaced), plan) for plan in self._view.record.plans if plan.has_entries
+        ]
         return heapq.merge(*streams, key=key_of)
 
     def _entries_of(self, plan: Plan, replaced: np.ndarray) -> Iterator[Planned]:
@@ -83,11 +88,12 @@ class Comparison:
             passed_over = set(tombstones_between(replaced, shard.ids).tolist())
             deleted = set(tombstones_between(self._view.deleted, shard.ids).tolist())
             for number, entry in enumerate(self._view.store.entries_of(plan, shard), shard.first_id):
+                bare = bare_entry(entry)
                 if number not in passed_over:
                     yield Planned(
-                        key=entry.key,
-                        uri=entry.uri,
-                        state=entry.state,
+                        key=bare.key,
+                        uri=bare.uri,
+                        state=bare.state,
                         location=location,
                         shard=shard,
                         number=number,
@@ -105,7 +111,8 @@ class Comparison:
 
     def _note_missing(self, old: Planned) -> None:
         is_unread = old.shard.ordinal not in self._view.committed
-        if is_unread and old.location == self._listing.source.location:
+        is_of_this_source = old.location == self._listing.source.location
+        if is_unread and is_of_this_source and self._listing.is_gone(old.key, old.uri):
             self.differences.add_lost(old.key)
 
     def _note_unread(self, shards: list[Planned]) -> set[int]:
@@ -118,6 +125,12 @@ class Comparison:
             marker = self._view.committed.get(item.shard.ordinal)
             if marker:
                 yield from range(item.number, item.number + marker.num_images + marker.num_removed)
+
+
+def _sorted(planned: Iterator[Planned], plan: Plan) -> Iterator[Planned]:
+    """The images of a plan, sorted by key. Without credentials, keys of an earlier plan can be in another order."""
+    is_earlier = plan.source.format == "list" and "is_signed" not in plan.source.model_fields_set
+    return iter(Sorted(planned, key_of)) if is_earlier else planned
 
 
 def _files_of(plan: Plan) -> dict[str, list[Planned]]:

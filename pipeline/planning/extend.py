@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pipeline.errors import InputError, StoreError
 from pipeline.planning.changes import Differences, key_of
 from pipeline.planning.compare import Comparison
+from pipeline.planning.fresh_links import refuse_without_credentials
 from pipeline.planning.shards import cut_entries, cut_files
 from pipeline.settings.embed import OnChange
 from pipeline.source.entry import Source
@@ -50,6 +51,7 @@ def extend_plan(
         new = listing if listing.entries is not None else listing.files
         return StoreView.now(store, _add(store, record, listing, new, capacity))
     _refuse_nested(record, listing.source)
+    refuse_without_credentials(view, listing, checks_content)
     comparison = Comparison(view, listing, on_change, checks_content)
     # finish the comparison before anything is written
     new = comparison.new_files() if listing.entries is None else Sorted(comparison.new_entries(), key_of)

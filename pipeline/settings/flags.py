@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import CliPositionalArg
 
 from pipeline.errors import ConfigError
+from pipeline.source.secrets import scrubbed
 
 GROUPS = ("what", "how good", "how fast", "safety", "watching", "other")
 """Group titles in the order of `--help`. Each settings class assigns its fields to them in its own `GROUPS`."""
@@ -64,15 +64,14 @@ class FlagParser(argparse.ArgumentParser):
         positional = {action.dest for action in self._actions if not action.option_strings}
         if any(word.startswith("-") for word in surplus):
             return ""
-        if "source" in positional and all(os.path.lexists(word) for word in surplus):
-            folder, suffix = os.path.dirname(surplus[0]), os.path.splitext(surplus[0])[1]
-            pattern = os.path.join(folder, f"*{suffix}")
+        if "source" in positional and all(Path(word).exists() for word in surplus):
+            pattern = Path(surplus[0]).with_name(f"*{Path(surplus[0]).suffix}")
             return f" (the shell has expanded a pattern; quote the pattern, as in '{pattern}')"
         return " (put the query in quotation marks)" if "query" in positional else ""
 
     def error(self, message: str) -> NoReturn:
         """Raise the message as an error of one line."""
-        raise UsageError(f"{self.prog}: {message}; see {self.prog} --help")
+        raise UsageError(f"{self.prog}: {scrubbed(message)}; see {self.prog} --help")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Accept any value: choices are only for help and completion."""
@@ -82,7 +81,11 @@ class _Repeatable(argparse.Action):
     """Collects the values of a flag that may be given several times, as JSON: pydantic would split text at commas."""
 
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
     ) -> None:
         collected = json.loads(getattr(namespace, self.dest, None) or "[]")
         setattr(namespace, self.dest, json.dumps([*collected, values]))

@@ -36,6 +36,7 @@ from pipeline.settings.flags import (
 )
 from pipeline.settings.paths import local_setting
 from pipeline.source.access.naming import local_path
+from pipeline.source.secrets import scrubbed
 
 S = TypeVar("S", bound="Settings")
 ENV_PREFIX = "CLIPSIEVE_"
@@ -164,7 +165,7 @@ def explain(error: ValidationError, where: str) -> str:
     elif not field:
         text = message
     else:
-        text = f"{field} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+        text = f"{field} = {scrubbed(repr(first['input']))}: {message[0].lower()}{message[1:]}"
     more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
     return f"{where}: {text}{more}"
 

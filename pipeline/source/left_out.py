@@ -11,6 +11,12 @@ class Kind(StrEnum):
     """Why something becomes no row, or reaches no image. The values are keys in `stats.json` and commit markers."""
 
     OTHER_SUFFIX = "other_suffix"
+    OTHER_FORMAT = "other_format"
+    HIDDEN = "hidden"
+    LITTER = "litter"
+    EXCLUDED = "excluded"
+    LINKED_FOLDER = "linked_folder"
+    REPEATED_FOLDER = "repeated_folder"
 
     @property
     def words(self) -> str:
@@ -20,6 +26,12 @@ class Kind(StrEnum):
 
 _WORDS = {
     Kind.OTHER_SUFFIX: "files without an image suffix",
+    Kind.OTHER_FORMAT: "files of another format than the source",
+    Kind.HIDDEN: "hidden files and folders",
+    Kind.LITTER: "folders of thumbnails or deleted files that a file server or archiver made",
+    Kind.EXCLUDED: "files and folders that --exclude names",
+    Kind.LINKED_FOLDER: "linked folders, which --follow-links would list",
+    Kind.REPEATED_FOLDER: "links to folders that are listed already",
 }
 
 

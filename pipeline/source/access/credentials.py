@@ -1,8 +1,7 @@
-"""Credentials in URLs: taken out before anything is stored or shown, kept in memory, put back when a request is sent.
+"""The credentials of URLs: taken out when a source is listed, kept in memory, put back when a request is sent.
 
-Two links to one image differ in their credentials, but they name the same image: keys and URIs have none. `KEYRING`
-holds those of this process. It is SQLite's private temporary table: in memory, or beyond some megabytes in a file
-without a name, which ends with the process. The driver hands workers the credentials of their shard.
+`KEYRING` holds those of this process. It is SQLite's private temporary table: in memory, or beyond some megabytes in a
+file without a name, which ends with the process. The driver hands workers the credentials of their shard.
 """
 
 import re
@@ -11,45 +10,14 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from threading import Lock
-from typing import Any
 
 from pipeline.errors import StoreError
 from pipeline.source.access.naming import is_web
 from pipeline.source.entry import ImageEntry
+from pipeline.source.secrets import columns_without_credentials, key_without_credentials, without_credentials
 
-PREFIXES = ("x-amz-", "x-goog-", "x-oss-")
-"""Parameters that begin so are credentials: links signed for S3, Google Cloud Storage and Alibaba OSS."""
-
-NAMES = frozenset(
-    [
-        *("awsaccesskeyid", "googleaccessid", "ossaccesskeyid", "signature", "expires"),  # S3, Google and OSS, older
-        *("policy", "key-pair-id"),  # CloudFront
-        *("sig", "se", "sp", "sv", "sr", "st"),  # Azure
-        *("token", "access_token"),
-    ]
-)
-"""Parameters that are credentials, in lower case."""
-
-NAMES_BESIDE_SIG = frozenset("spr sip ss srt si ses skoid sktid skt ske sks skv saoid suoid scid sdd".split())
-"""Further parameters of Azure's signed links. Without `sig`, they can mean anything."""
-
-_PASSWORD = re.compile(r"^([a-z][a-z0-9+.-]+://)[^/?#@]*:[^/?#]*@", re.IGNORECASE)
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^\s'\"<>]+", re.IGNORECASE)
 _ROOT = re.compile(r"[a-z][a-z0-9+.-]+://[^/?#]*", re.IGNORECASE)
 _AT_ONCE = 500
-
-
-def without_credentials(location: str) -> str:
-    """A location without the credentials among its parameters, and without a user's password."""
-    if "://" not in location:
-        return location
-    location = _PASSWORD.sub(r"\1", location)
-    return _without_parameters(location) if is_web(location) else location
-
-
-def scrubbed(text: str) -> str:
-    """A text for people, without the credentials of the URLs in it."""
-    return _ADDRESS.sub(lambda found: without_credentials(found.group()), text) if "://" in text else text
 
 
 class Keyring:
@@ -66,7 +34,7 @@ class Keyring:
         """Remember the credentials of a location, and return it without them."""
         bare = without_credentials(location)
         if bare != location:
-            self.add({bare: location})
+            self.add({_sent(bare): location})
         return bare
 
     def add(self, signed: Mapping[str, str]) -> None:
@@ -92,22 +60,22 @@ class Keyring:
 
     def signed(self, url: str) -> str:
         """The URL to send: with credentials if they are known, else as it is."""
-        if self._table is None:
+        if not self:
             return url
-        found = self.of([url])
-        if found:
-            return next(iter(found.values()))
-        root = _ROOT.match(url)  # a password holds for everything on its server
-        login = self.of([root.group()]) if root else {}
-        return next(iter(login.values())) + url[root.end() :] if login else url
+        found, root = self.of([url]), _root(url)
+        bare = _sent(without_credentials(url))
+        if bare in found:
+            return found[bare]
+        return found[root] + url[len(root) :] if root in found else url
 
     def of(self, urls: Iterable[str]) -> dict[str, str]:
-        """Those of the URLs that have credentials, by URL without them."""
-        if self._table is None:
+        """The credentials of some URLs, as URLs that have them, by URL without them; and those of their servers."""
+        if not self:
             return {}
-        bare, found = [without_credentials(url) for url in urls], {}
+        wanted = {_sent(without_credentials(url)) for url in urls}
+        bare, found = sorted(wanted | {_root(url) for url in wanted}), {}
         with self._lock:
-            for start in range(0, len(bare), _AT_ONCE):
+            for start in range(0, len(bare) if self._table else 0, _AT_ONCE):
                 some = bare[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(some))
                 found |= dict(self._table.execute(f"SELECT uri, url FROM signed WHERE uri IN ({marks})", some))
@@ -120,39 +88,35 @@ KEYRING = Keyring()
 
 def take_source(location: str) -> str:
     """Remember the credentials of a source's location, and return it without them. Its password holds for all in it."""
-    root = _ROOT.match(location)
-    if root:
-        KEYRING.take(root.group())
+    KEYRING.take(_root(location))
     return KEYRING.take(location)
 
 
 def take_credentials(entry: ImageEntry) -> ImageEntry:
-    """Remember the credentials of an image's URL, and return the entry without any, in its key and columns either."""
-    uri = KEYRING.take(entry.uri)
-    key = entry.key
-    if uri != entry.uri or "://" in key:  # a key can be the part of the URL that its list names
-        key = _without_parameters(_PASSWORD.sub(r"\1", key))
-    extra = entry.extra and {name: _bare_value(value) for name, value in entry.extra.items()}
+    """Remember the credentials of an image's URL, and return the entry without any."""
+    KEYRING.take(entry.uri)
+    return bare_entry(entry)
+
+
+def bare_entry(entry: ImageEntry) -> ImageEntry:
+    """An entry without credentials in its URI, its key and its columns."""
+    uri, key = without_credentials(entry.uri), entry.key
+    if uri != entry.uri or "://" in key:
+        key = key_without_credentials(key)
+    extra = columns_without_credentials(entry.extra)
     if (uri, key, extra) == (entry.uri, entry.key, entry.extra):
         return entry
     return replace(entry, uri=uri, key=key, extra=extra)
 
 
-def _bare_value(value: Any) -> Any:
-    return scrubbed(value) if isinstance(value, str) else value
+def _root(url: str) -> str:
+    found = _ROOT.match(url)
+    return found.group() if found else url
 
 
-def _without_parameters(text: str) -> str:
-    before, hash_mark, inside = text.partition("#")
-    path, mark, query = before.partition("?")
-    if not mark:
-        return text
-    pairs = [(pair, pair.partition("=")[0].lower()) for pair in query.split("&")]
-    unwanted = NAMES | NAMES_BESIDE_SIG if any(name == "sig" for _, name in pairs) else NAMES
-    kept = [pair for pair, name in pairs if name not in unwanted and not name.startswith(PREFIXES)]
-    if len(kept) == len(pairs):
-        return text
-    return path + ("?" + "&".join(kept) if kept else "") + hash_mark + inside
+def _sent(url: str) -> str:
+    """The part of a URL that is sent: on the web, not what follows a #, such as the name of a member."""
+    return url.partition("#")[0] if is_web(url) else url
 
 
 def _new_table() -> sqlite3.Connection:

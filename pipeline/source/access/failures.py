@@ -5,8 +5,8 @@ import re
 from http import HTTPStatus
 
 from pipeline.errors import first_line
-from pipeline.source.access.credentials import scrubbed
 from pipeline.source.access.naming import is_url, is_web
+from pipeline.source.secrets import scrubbed
 
 _PASSING_ERRNOS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN,
                    errno.EHOSTUNREACH, errno.ENOTCONN, errno.ECONNRESET, errno.EREMOTEIO}  # fmt: skip
@@ -39,7 +39,7 @@ def reason_to_read_later(error: BaseException, uri: str) -> str:
     """`reason_of` for who reads an image of a store again: a store does not hold the credentials of its URLs."""
     reason = reason_of(error)
     if is_web(uri) and _answer(error)[1] in _REFUSED:
-        return f"{reason}; if its link was signed, this needs a list with fresh links"
+        return f"{reason} (if its link was signed, it needs a fresh one)"
     return reason
 
 

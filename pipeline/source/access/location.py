@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 
 from pipeline.errors import InputError, SourceUnavailable
 from pipeline.source.access.credentials import KEYRING
-from pipeline.source.access.failures import is_global, is_transient, reason_of
+from pipeline.source.access.failures import is_global, is_transient, reason_of, reason_to_read_later
 from pipeline.source.access.naming import is_url, is_web, path_of, uri_of
 from pipeline.source.access.remote import ALWAYS_HERE, Found, Remote, remote_of
 from pipeline.source.limits import known_size, known_time_ns
@@ -47,7 +47,8 @@ def examine(location: str) -> tuple[int, int]:
     try:
         found = with_retries(lambda: _examine(location), location)
     except OSError as error:
-        raise InputError(f"cannot read {location}: {reason_of(error)}; check the name and its permissions") from error
+        reason = reason_to_read_later(error, location)
+        raise InputError(f"cannot read {location}: {reason}; check the name and its permissions") from error
     if found is None:
         raise InputError(f"source {location} does not exist; check the name and its permissions")
     if found.is_folder:
@@ -67,8 +68,10 @@ def children(url: str) -> Iterable[Found]:
         raise InputError(f"cannot list {url}: {reason_of(error)}; check the name and its permissions") from error
 
 
-def walk(url: str) -> Iterator[tuple[str, Found]]:
-    """Yield each file under a remote folder with its relative path, in no order. Skips hidden files and folders.
+def walk(url: str, enters: Callable[[str, str], bool]) -> Iterator[tuple[str, Found]]:
+    """Yield each file under a remote folder with its relative path, in no order.
+
+    `enters` says by relative path and name whether to take a file or folder.
 
     Raises:
         InputError: If a folder or its bucket does not exist, or access is refused.
@@ -82,9 +85,9 @@ def walk(url: str) -> Iterator[tuple[str, Found]]:
                 running.append((folder, threads.submit(children, root + folder)))
             folder, answer = running.popleft()
             for found in answer.result():
-                if found.name.startswith("."):
-                    continue
                 name = f"{folder}/{found.name}"
+                if not enters(name[1:], found.name):
+                    continue
                 if found.is_folder:
                     todo.append(name)
                 else:

@@ -77,10 +77,12 @@ def expand_home(text: str) -> str:
     """
     if not text.startswith("~"):
         return text
-    found = os.path.expanduser(text)
-    if found.startswith("~"):
-        raise ValueError(f"there is no home folder {text.split('/')[0]}; write ./{text} for a name that begins with ~")
-    return found
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:
+        raise ValueError(
+            f"there is no home folder {text.split('/')[0]}; write ./{text} for a name that begins with ~"
+        ) from None
 
 
 def join_uri(parent: str, name: str) -> str:
@@ -89,7 +91,7 @@ def join_uri(parent: str, name: str) -> str:
         return name
     if name.startswith("/") or not is_url(parent):
         return (Path(path_of(parent)) / name).as_uri()
-    path, parameters = (name, "")
+    path, parameters = name, ""
     if is_web(parent):
         path = re.split("[?#]", name, maxsplit=1)[0]
         parameters = name[len(path) :]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError
 from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import open_stream
-from pipeline.source.access.naming import join_uri
+from pipeline.source.access.naming import folder_of, join_uri
 from pipeline.source.entry import ImageEntry, Source, SourceFile
 from pipeline.source.formats.text import CAPTION_COLUMNS_OF_PARQUET
 
@@ -92,7 +92,7 @@ def read_rows(file: SourceFile, source: Source, start: int, stop: int) -> Iterat
         OSError, SourceUnavailable: If it cannot be read.
     """
     columns = {source.image_column, source.key_column, source.caption_column, *source.columns} - {None}
-    folder = file.uri.rpartition("/")[0]
+    folder = folder_of(file.uri)
     try:
         with open_stream(file.uri) as stream:
             for number, row in _rows(stream, sorted(columns), start, stop):

@@ -1,0 +1,75 @@
+"""Find the tars or Parquet files of a source: by name, by pattern, or in a folder."""
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterator
+
+from pipeline.errors import InputError
+from pipeline.source.access.credentials import KEYRING
+from pipeline.source.access.location import children
+from pipeline.source.access.naming import expand_pattern, is_url, is_web, path_of, uri_of, without_parameters
+from pipeline.source.entry import Source
+from pipeline.source.formats.folder import image_rules
+from pipeline.source.formats.text import as_text
+from pipeline.source.formats.tree import Rules, walk
+from pipeline.source.left_out import Kind, LeftOut
+
+FILE_SUFFIXES = {"webdataset": ".tar", "parquet": ".parquet"}
+COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
+
+
+def files_of(source: Source, left_out: LeftOut) -> Iterator[tuple[str, str]]:
+    """Yield the URI and key of each file. Keys are relative to the folder before the location's first wildcard."""
+    location, suffix = source.location, FILE_SUFFIXES[source.format]
+    expanded = [KEYRING.take(place) for place in expand_pattern(KEYRING.signed(location))]
+    places = [match for place in expanded for match in _matches(place)]
+    fixed = re.split(r"[*?{[]", location)[0] if places != [location] else without_parameters(location).rstrip("/")
+    root = fixed.rpartition("/")[0]
+    rules = rules_of(source)
+    for place in places:
+        inside = list(_files_in(place, suffix, rules, left_out))
+        if not inside:
+            left = f" (left out: {left_out.describe()})" if left_out else ""
+            raise InputError(f"source {place} contains no {suffix} files{left}; check the name or --input-format")
+        for path in inside:
+            # if the location is a single folder, keys are relative to it
+            start = place if places == [location] and path != place else root
+            key = as_text(path.removeprefix(start).lstrip("/"))
+            if path == place and rules.excludes_within(key):
+                left_out.add(Kind.EXCLUDED, key)
+            else:
+                yield uri_of(path), key
+
+
+def _matches(place: str) -> list[str]:
+    """The URLs that match a URL with `*` in its last part."""
+    folder, _, pattern = place.rpartition("/")
+    if "*" not in place or not is_url(place) or is_web(place):
+        return [place]
+    names = [] if "*" in folder else [child.name for child in children(folder) if not child.name.startswith(".")]
+    found = fnmatch.filter(names, pattern)
+    if not found:
+        raise InputError(f"source {place} matches no files; check the pattern (in URLs, only the last part can have *)")
+    return [f"{folder}/{name}" for name in found]
+
+
+def _files_in(place: str, suffix: str, rules: Rules, left_out: LeftOut) -> Iterator[str]:
+    """Yield the place itself or, if it is a folder, the files under it that the rules take."""
+    if is_url(place):
+        is_file = is_web(place) or place.lower().endswith((suffix, *COMPRESSED))
+    else:
+        is_file = not os.path.isdir(place)
+    if is_file:
+        yield place
+    else:
+        found = walk(place, rules, left_out)
+        yield from (entry.uri if is_url(place) else path_of(entry.uri) for entry in found)
+
+
+def rules_of(source: Source) -> Rules:
+    """What a walk of a source's folders takes."""
+    if source.format == "folder":
+        return image_rules(source)
+    suffix = FILE_SUFFIXES.get(source.format, "")
+    return Rules(lambda name: name.lower().endswith(suffix), Kind.OTHER_FORMAT, source.exclude, source.follow_links)
