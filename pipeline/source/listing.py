@@ -57,8 +57,7 @@ class Listing:
         rules, key = rules_of(self.source), key.removeprefix(self.source.key_prefix)
         if self.source.format == "list":
             return not rules.excludes_within(key)
-        is_there = self.source.format == "folder" and not is_url(uri) and os.path.lexists(path_of(uri))
-        return not (rules.leaves_out(key) or is_there)
+        return not (rules.leaves_out(key) or (not is_url(uri) and os.path.lexists(path_of(uri))))
 
     def __iter__(self) -> Iterator[ImageEntry]:
         """Iterate over the entries, each with its first caption.

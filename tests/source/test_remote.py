@@ -115,7 +115,7 @@ def test_a_bucket_is_a_folder(bucket, s3):
         assert listing.source.location == url
         found = {entry.key: entry for entry in listing}
         assert sorted(found) == list(found) == sorted([*NAMES, "folder.jpg/in.jpg"])
-        assert listing.left_out.counts == {"other_suffix": 1}
+        assert listing.left_out.counts == {"other_suffix": 1, "hidden": 2}
     for name, data in objects.items():
         head = s3.head_object(Bucket=url[5:], Key=name)
         assert found[name].uri == f"{url}/{name}"

@@ -49,8 +49,8 @@ def _of_a_web_site(error: BaseException) -> str:
         return "too many redirects: the server sends every request on to another address"
     status = getattr(error, "status", None)
     if isinstance(status, int) and status:
-        phrase = getattr(error, "message", None) or (HTTPStatus(status).phrase if status in _PHRASES else "")
-        return f"{status} {phrase}".strip()
+        phrase = next(iter(str(getattr(error, "message", "")).splitlines()), "")
+        return f"{status} {phrase or (HTTPStatus(status).phrase if status in _PHRASES else '')}".strip()
     if isinstance(error, TimeoutError) and not str(error).strip():
         return "no answer in time"
     return ""
