@@ -30,6 +30,10 @@ class Keyring:
     def __bool__(self) -> bool:
         return self._table is not None
 
+    def __reduce__(self) -> str:
+        """Pickle as the name of the keyring of whatever process loads it. Credentials are never pickled with code."""
+        return "KEYRING"
+
     def take(self, location: str) -> str:
         """Remember the credentials of a location, and return it without them."""
         bare = without_credentials(location)
