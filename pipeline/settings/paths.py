@@ -27,11 +27,13 @@ def local_setting(name: str, annotation: Any, value: object) -> object:
     if is_path(annotation):
         return local_path(str(value))
     if name in _NAMES_OR_PATHS:
-        return str(local_path(str(value))) if _looks_like_a_path(str(value)) else value
+        return _name_or_path(str(value))
+    if name == "policy":
+        return ",".join(_name_or_path(part.strip()) for part in str(value).split(","))
     if name == "model" and str(value).startswith(_LOCAL_DIR):
         return f"{_LOCAL_DIR}{local_path(str(value).removeprefix(_LOCAL_DIR))}"
     return value
 
 
-def _looks_like_a_path(text: str) -> bool:
-    return text.startswith("~") or ":/" in text
+def _name_or_path(text: str) -> str:
+    return str(local_path(text)) if text.startswith("~") or ":/" in text else text

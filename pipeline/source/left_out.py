@@ -31,7 +31,7 @@ _WORDS = {
     Kind.LITTER: "folders of thumbnails or deleted files that a file server or archiver made",
     Kind.EXCLUDED: "files and folders that --exclude names",
     Kind.LINKED_FOLDER: "linked folders, which --follow-links would list",
-    Kind.REPEATED_FOLDER: "links to folders that are listed already",
+    Kind.REPEATED_FOLDER: "folders that links lead to a second time",
 }
 
 

@@ -92,6 +92,15 @@ def test_a_name_can_be_a_path(verb, name, home):
         loaded(verb, name, "s3://b/x")
 
 
+def test_files_of_policies(home):
+    home.mkdir()
+    (home / "p.yaml").write_text("schedule: {kind: stages, cuts: [{depth: 0.5, keep: 0.5}]}\n")
+    assert loaded("embed", "policy", "~/p.yaml") == f"{home}/p.yaml"
+    assert loaded("evaluate", "policy", "fast, ~/p.yaml") == f"fast,{home}/p.yaml"
+    with pytest.raises(ConfigError, match=r"'s3://b/p.yaml': expected a path on this machine"):
+        loaded("embed", "policy", "s3://b/p.yaml")
+
+
 def test_folders_of_models(home):
     assert loaded("embed", "model", "local-dir:~/m") == f"local-dir:{home}/m"
     assert loaded("embed", "model", "hf-hub:org/name") == "hf-hub:org/name"

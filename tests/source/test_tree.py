@@ -177,6 +177,33 @@ def test_tars_in_linked_folders(tmp_path, spec):
     assert sorted(job.run(tmp_path / "real", source_format="parquet")) == ["0.parquet/0", "linked/1.parquet/0"]
 
 
+def test_patterns_with_two_stars_are_walks(tmp_path):
+    for name in ("sets/a/0.tar", "sets/1.tar", "other/2.tar", "sets/day1/x/3.tar", "sets/.h/4.tar"):
+        touch(tmp_path, name)
+        (tmp_path / name).write_bytes(tar_of({"a.jpg": b"A"}))
+    touch(tmp_path, "sets/day1/notes.txt")
+    (tmp_path / "sets/a/up").symlink_to("..")  # with two links, Python's own glob would not end
+    (tmp_path / "sets/0-a").symlink_to("a")
+    (tmp_path / "sets/out").symlink_to("../other")
+    (tmp_path / "sets/link.tar").symlink_to("1.tar")
+    listing = listed(tmp_path / "sets/**/*.tar")
+    assert [file.key for file in listing.files] == ["1.tar", "a/0.tar", "day1/x/3.tar", "link.tar"]
+    assert listing.left_out.counts == {"linked_folder": 3, "hidden": 1}
+    listing = listed(tmp_path / "sets/**/*.tar", follow_links=True)
+    assert [file.key for file in listing.files] == ["1.tar", "a/0.tar", "day1/x/3.tar", "link.tar", "out/2.tar"]
+    assert listing.left_out.counts == {"repeated_folder": 2, "hidden": 1}
+    for pattern, keys in (
+        ("sets/**/day*", ["day1/x/3.tar"]),
+        ("**/[ad]*/**/?.tar", ["sets/a/0.tar", "sets/day1/x/3.tar"]),
+        ("{sets,other}/**/2.tar", None),
+    ):
+        if keys is None:
+            with pytest.raises(InputError, match=r"sets/\*\*/2.tar matches no files"):
+                listed(tmp_path / pattern, "webdataset")
+        else:
+            assert [file.key for file in listed(tmp_path / pattern, "webdataset").files] == keys
+
+
 def test_names_that_are_not_utf8_match_as_text(tmp_path):
     folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
     os.mkdir(folder)  # noqa: PTH102

@@ -37,6 +37,8 @@ class Site(Handler):
             self.end_headers()
             self.wfile.write(b"x" * 10)
             raise ConnectionAbortedError
+        if path == "/ftp.jpg":
+            return 302, b"", ("Location", "ftp://host/a.jpg?token=abc")
         if path == "/loop.jpg":
             return 302, b"", ("Location", "/loop.jpg")
         if path == "/moved.jpg":
@@ -102,13 +104,18 @@ def test_a_failing_site_fails_only_its_own_images(site, status, num_requests):
         ("/always-403.jpg", "403 Forbidden"),
         ("/always-599.jpg", "599"),
         ("/loop.jpg", "too many redirects: the server sends every request on to another address"),
+        ("/ftp.jpg", "its server redirects to an address that is not on the web"),
     ],
 )
 def test_reasons_say_what_the_server_answered(site, path, reason):
     assert record_of(f"{site}{path}").error == reason
-    with pytest.raises(OSError, match=r"404|410|403|599|redirects") as caught:
+    with pytest.raises(OSError, match=r"404|410|403|599|redirect") as caught:
         location.open_stream(f"{site}{path}?token=abc")
     assert "abc" not in failures.reason_of(caught.value)
+
+
+def test_an_address_without_a_host():
+    assert record_of("http:///a.jpg").error == "it is not a complete web address"
 
 
 def test_a_redirect_loop_is_not_tried_again(site):

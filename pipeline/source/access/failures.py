@@ -15,6 +15,13 @@ _CODE = re.compile(r"AWS Error ([A-Z_]+)|google::cloud::Status\(([A-Z_]+)")
 _REFUSALS = re.compile(r"ACCESS_DENIED|PERMISSION|NO_SUCH|NOT_FOUND|INVALID|MISSING|MALFORMED|VALIDATION|OPT_IN")
 _BAD_CREDENTIALS = re.compile(r"EXPIRED|ACCESS_KEY|SIGNATURE|TOKEN|UNRECOGNIZED_CLIENT|UNAUTHENTICATED")
 _STATUS = re.compile(r"HTTP status (\d+)")
+# aiohttp's errors that say nothing but the address; by name, because aiohttp is optional
+_WORDS = {
+    "TooManyRedirects": "too many redirects: the server sends every request on to another address",
+    "NonHttpUrlRedirectClientError": "its server redirects to an address that is not on the web",
+    "InvalidUrlClientError": "it is not a complete web address",
+    "InvalidURL": "it is not a complete web address",
+}
 _PHRASES = frozenset(HTTPStatus)
 _REFUSED = (401, 403)
 _NOT_HERE = re.compile(r"load lib(?:jvm|hdfs)|Could not create a OAuth2 access token")
@@ -45,8 +52,8 @@ def reason_to_read_later(error: BaseException, uri: str) -> str:
 
 def _of_a_web_site(error: BaseException) -> str:
     """What a web server answered, if the library's own text says nothing or names the whole address."""
-    if _is_redirected_too_often(error):
-        return "too many redirects: the server sends every request on to another address"
+    if type(error).__name__ in _WORDS:
+        return _WORDS[type(error).__name__]
     status = getattr(error, "status", None)
     if isinstance(status, int) and status:
         phrase = next(iter(str(getattr(error, "message", "")).splitlines()), "")
@@ -57,7 +64,7 @@ def _of_a_web_site(error: BaseException) -> str:
 
 
 def _is_redirected_too_often(error: BaseException) -> bool:
-    return type(error).__name__ == "TooManyRedirects"  # by name: aiohttp is optional
+    return type(error).__name__ == "TooManyRedirects"
 
 
 def is_transient(error: Exception, location: str) -> bool:

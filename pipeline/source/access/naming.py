@@ -4,6 +4,7 @@ import glob
 import os
 import re
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import InputError
@@ -102,8 +103,12 @@ def join_uri(parent: str, name: str) -> str:
     return f"{parent.rstrip('/')}/{name}"
 
 
-def expand_pattern(pattern: str) -> list[str]:
+def expand_pattern(pattern: str, walk: Callable[[str], list[str]]) -> list[str]:
     """Expand a pattern to locations: `{000..123}` and `{a,b}` anywhere, `*` and `?` in local paths.
+
+    Args:
+        pattern: The pattern.
+        walk: Finds the matches of a local pattern with `**`. Python's `glob` would follow every link, in loops too.
 
     Raises:
         InputError: If a local pattern matches nothing, or a range runs backwards.
@@ -113,7 +118,7 @@ def expand_pattern(pattern: str) -> list[str]:
         if is_url(location) or not glob.has_magic(location) or Path(location).exists():
             found.append(location)
             continue
-        matches = sorted(glob.glob(location, recursive=True))
+        matches = sorted(walk(location) if "**" in location else glob.glob(location))
         if not matches:
             raise InputError(f"source {location} matches no files; check the pattern")
         found += matches

@@ -4,6 +4,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from pipeline.errors import InputError
 from pipeline.source.access.credentials import KEYRING
@@ -22,11 +23,11 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 def files_of(source: Source, left_out: LeftOut) -> Iterator[tuple[str, str]]:
     """Yield the URI and key of each file. Keys are relative to the folder before the location's first wildcard."""
     location, suffix = source.location, FILE_SUFFIXES[source.format]
-    expanded = [KEYRING.take(place) for place in expand_pattern(KEYRING.signed(location))]
-    places = [match for place in expanded for match in _matches(place)]
+    rules = rules_of(source)
+    signed = expand_pattern(KEYRING.signed(location), lambda pattern: _walked(pattern, rules, left_out))
+    places = [match for place in map(KEYRING.take, signed) for match in _matches(place)]
     fixed = re.split(r"[*?{[]", location)[0] if places != [location] else without_parameters(location).rstrip("/")
     root = fixed.rpartition("/")[0]
-    rules = rules_of(source)
     for place in places:
         inside = list(_files_in(place, suffix, rules, left_out))
         if not inside:
@@ -40,6 +41,29 @@ def files_of(source: Source, left_out: LeftOut) -> Iterator[tuple[str, str]]:
                 left_out.add(Kind.EXCLUDED, key)
             else:
                 yield uri_of(path), key
+
+
+def _walked(pattern: str, rules: Rules, left_out: LeftOut) -> list[str]:
+    """The files that match a local pattern with `**`, or are in a folder that does."""
+    root = re.split(r"[*?[]", pattern)[0].rpartition("/")[0]
+    patterns = pattern[len(root) + 1 :].split("/")
+
+    def is_match(key: str) -> bool:
+        parts = key.split("/")
+        folders = (parts[:end] for end in range(1, len(parts)))
+        return _fits(parts, patterns) or (rules.wants(key) and any(_fits(folder, patterns) for folder in folders))
+
+    found = walk(root or "/", replace(rules, wants=lambda name: True), left_out)
+    return [path_of(entry.uri) for entry in found if is_match(entry.key)]
+
+
+def _fits(parts: list[str], patterns: list[str]) -> bool:
+    """Whether a path matches a pattern, part by part. `**` is any number of folders."""
+    if not patterns:
+        return not parts
+    if patterns[0] == "**":
+        return any(_fits(parts[start:], patterns[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], patterns[0]) and _fits(parts[1:], patterns[1:])
 
 
 def _matches(place: str) -> list[str]:
