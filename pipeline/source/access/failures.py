@@ -45,7 +45,7 @@ def reason_of(error: BaseException) -> str:
 def reason_to_read_later(error: BaseException, uri: str) -> str:
     """`reason_of` for who reads an image of a store again: a store does not hold the credentials of its URLs."""
     reason = reason_of(error)
-    if is_web(uri) and _answer(error)[1] in _REFUSED:
+    if is_web(uri) and (_answer(error)[1] in _REFUSED or _answer(error.__cause__ or error)[1] in _REFUSED):
         return f"{reason} (if its link was signed, it needs a fresh one)"
     return reason
 
@@ -92,7 +92,7 @@ def is_global(error: Exception) -> bool:
     )
 
 
-def _answer(error: Exception) -> tuple[str, int]:
+def _answer(error: BaseException) -> tuple[str, int]:
     """The server's error code and HTTP status; empty and 0 if there are none."""
     status = getattr(error, "status", None)  # aiohttp's
     found = _STATUS.search(str(error))
