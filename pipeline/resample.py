@@ -17,6 +17,7 @@ from pipeline.monitor.progress import Tick
 from pipeline.pixels.to_device import decode_for
 from pipeline.planning.batches import batches_of
 from pipeline.source.entry import ImageResult, Status
+from pipeline.source.secrets import NEEDS_FRESH_LINKS
 from pipeline.store.parts import embeddings_of, read_part
 from pipeline.store.records import Shard
 from pipeline.store.view import StoreView
@@ -120,6 +121,8 @@ class _Comparison:
                 number = number_of.pop(name)
                 if image.sha256 != digests[number]:
                     reason = image.error or "its bytes have changed"
+                    if image.sha256 is None and self._record.plan_of(self._shard).source.is_signed:
+                        reason = f"{reason}; {NEEDS_FRESH_LINKS}"
                     self._result.changed.append(f"{keys[number]!r}: {reason}")
                 elif not image.is_ok:
                     self._result.findings.append(

@@ -25,13 +25,26 @@ LEVELS = {
         ["choices"],
         ["embed", "dry_run", "adapt", "verify", "delete", "compact"],
     ],
-    "pipeline.source": [["entry", "left_out", "limits"], ["access", "sorting"], ["formats"], ["listing", "reading"]],
     "pipeline.pixels": [
         ["formats", "batch", "read_ahead", "resize"],
         ["missing_decoder"],
         ["opening"],
         ["decode", "nvjpeg"],
         ["to_device"],
+    ],
+    "pipeline.source": [
+        ["left_out", "limits", "secrets"],
+        ["entry"],
+        ["access", "sorting"],
+        ["formats"],
+        ["listing", "reading"],
+    ],
+    "pipeline.source.formats": [
+        ["text", "lines"],
+        ["tree", "arrow_types"],
+        ["folder"],
+        ["tar", "captions", "files", "inline"],
+        ["webdataset", "parquet", "table"],
     ],
     "pipeline.model": [
         ["towers"],

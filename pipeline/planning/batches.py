@@ -3,11 +3,25 @@
 from collections.abc import Iterator
 from itertools import islice
 
+from pipeline.source.access.credentials import KEYRING
 from pipeline.source.entry import ImageEntry
 from pipeline.source.left_out import ReadNotes
 from pipeline.source.reading import read_file, read_listed
 from pipeline.store.layout import Store
 from pipeline.store.records import Shard, StoreRecord
+
+
+def credentials_of(shard: Shard, record: StoreRecord, store: Store) -> dict[str, str]:
+    """What this process knows of the credentials that a worker needs to read a shard; see `access.credentials`.
+
+    Raises:
+        StoreError: If the plan's list is damaged.
+    """
+    if not KEYRING:
+        return {}
+    if shard.file is not None:
+        return KEYRING.of([shard.file.uri])
+    return KEYRING.of(entry.uri for entry in store.entries_of(record.plan_of(shard), shard))
 
 
 def batches_of(

@@ -1,6 +1,5 @@
 """Compare a listing with the plans of a store: what is new, what changed, what is gone, what is tried again."""
 
-import os
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
@@ -12,7 +11,6 @@ from pipeline.planning.content import ContentCheck
 from pipeline.planning.planned import PlannedFile, planned_entries, planned_files
 from pipeline.planning.retry import failed_rows, images_of
 from pipeline.settings.embed import OnChange
-from pipeline.source.access.naming import is_url, path_of
 from pipeline.source.entry import ImageEntry, SourceFile
 from pipeline.source.listing import Listing
 from pipeline.source.sorting import Sorted
@@ -91,17 +89,22 @@ class Comparison:
     def _note_missing(self, old: Planned) -> None:
         source = self._listing.source
         if old.shard.ordinal in self._view.committed:
-            if old.source.identity == source.identity and not old.is_deleted and is_gone(old):
+            if old.source.identity == source.identity and not old.is_deleted and self._is_gone(old):
                 self.differences.add_gone(old.key)
-        elif old.source.location == source.location:
+        elif old.source.location == source.location and self._is_gone(old):
             self.differences.add_lost(old.key)
 
     def _note_missing_file(self, key: str, file: PlannedFile) -> None:
+        if not self._is_gone(file.shards[0]):
+            return
         source, old = self._listing.source, file.shards[0].source
         if old.location == source.location and self._note_unread(file.shards):
             self.differences.add_lost(key)
         if old.identity == source.identity and (num_rows := len(file.live_ids(self._view))):
             self.differences.add_gone(key, num_rows)
+
+    def _is_gone(self, old: Planned) -> bool:
+        return self._listing.is_gone(old.key, old.uri)
 
     def _note_unread(self, shards: list[Planned]) -> set[int]:
         unread = {item.shard.ordinal for item in shards if item.state} - self._view.committed.keys()
@@ -111,13 +114,6 @@ class Comparison:
 
 def _id_before(entry: ImageEntry) -> int:
     return entry.replaces
-
-
-def is_gone(planned: Planned) -> bool:
-    """Whether an image that its source no longer lists is gone. A folder can also leave out a file that is there."""
-    if planned.source.format != "folder" or is_url(planned.uri):
-        return True
-    return not os.path.lexists(path_of(planned.uri))
 
 
 def _refuse_stranger(found: ImageEntry | SourceFile, old: Planned) -> None:

@@ -11,6 +11,7 @@ from itertools import chain
 from pipeline.errors import InputError, StoreError
 from pipeline.planning.changes import Changes, Differences, key_of
 from pipeline.planning.compare import Comparison
+from pipeline.planning.fresh_links import refuse_without_credentials
 from pipeline.planning.new_keys import refuse_keys
 from pipeline.planning.planned import replaced_by_last_plan
 from pipeline.planning.shards import cut_entries, cut_files
@@ -51,6 +52,7 @@ def find_changes(
         refuse_keys(view, listing, listing.files)
         return Changes(entries=listing if listing.entries is not None else None, files=listing.files)
     _refuse_nested(view.record, listing.source)
+    refuse_without_credentials(view, listing, checks_content or bool(retried))
     comparison = Comparison(view, listing, on_change, checks_content, retried)
     if listing.entries is not None:
         entries, files = Sorted(comparison.entries(), key_of), []

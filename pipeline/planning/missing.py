@@ -1,11 +1,10 @@
 """Which embedded images are gone from their sources. Compares all sources of a store with its plans."""
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.planning.changes import Planned, key_of
-from pipeline.planning.compare import is_gone
 from pipeline.planning.planned import planned_entries, planned_files
 from pipeline.source.entry import Source
 from pipeline.source.listing import Listing
@@ -41,7 +40,8 @@ def find_missing(view: StoreView, listings: Sequence[Listing]) -> list[Missing]:
         InputError: If a listing has a key twice.
     """
     found = {source.identity: Missing(source) for source in sources_of(view)}
-    for old, is_missing in _compared(view, listings):
+    listed = {listing.source.identity: listing for listing in listings}
+    for old, is_missing in _compared(view, listed):
         of_source = found[old.source.identity]
         of_source.num_rows += 1
         if is_missing:
@@ -51,18 +51,19 @@ def find_missing(view: StoreView, listings: Sequence[Listing]) -> list[Missing]:
     for key, file in planned_files(view).items():
         of_source, ids = found[file.shards[0].source.identity], file.live_ids(view).tolist()
         of_source.num_rows += len(ids)
-        if key not in names and ids:
+        if key not in names and ids and listed[of_source.source.identity].is_gone(key, file.shards[0].uri):
             of_source.ids += ids
             of_source.first = of_source.first or key
     return list(found.values())
 
 
-def _compared(view: StoreView, listings: Sequence[Listing]) -> Iterator[tuple[Planned, bool]]:
+def _compared(view: StoreView, listed: Mapping[tuple[str | None, ...], Listing]) -> Iterator[tuple[Planned, bool]]:
     """Yield each listed image of the store that is not deleted, and whether it is missing."""
-    here = heapq.merge(*(listing for listing in listings if listing.entries is not None), key=key_of)
+    here = heapq.merge(*(listing for listing in listed.values() if listing.entries is not None), key=key_of)
     entry = next(here, None)
     for old in planned_entries(view):
         while entry and entry.key < old.key:
             entry = next(here, None)
         if not old.is_deleted:
-            yield old, (entry is None or entry.key != old.key) and is_gone(old)
+            is_here = entry is not None and entry.key == old.key
+            yield old, not is_here and listed[old.source.identity].is_gone(old.key, old.uri)

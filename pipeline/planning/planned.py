@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.planning.changes import Planned, file_state, image_state, key_of
+from pipeline.source.access.credentials import bare_entry
+from pipeline.source.formats.text import TEXT_RULES
+from pipeline.source.sorting import Sorted
 from pipeline.store.records import Plan, Shard
 from pipeline.store.tombstones import PASSED_OVER, read_tombstones, tombstones_between
 from pipeline.store.view import StoreView
@@ -70,8 +73,15 @@ def planned_entries(view: StoreView, retried: np.ndarray | None = None) -> Itera
     """
     ignored = passed_over(view)
     retried = np.empty(0, np.int64) if retried is None else retried
-    streams = [_entries_of(view, plan, ignored, retried) for plan in view.record.plans if not plan.has_files]
+    plans = [plan for plan in view.record.plans if not plan.has_files]
+    streams = [_sorted(_entries_of(view, plan, ignored, retried), plan) for plan in plans]
     return heapq.merge(*streams, key=key_of)
+
+
+def _sorted(planned: Iterator[Planned], plan: Plan) -> Iterator[Planned]:
+    """The images of a plan, sorted by key. Without credentials, keys of an earlier plan can be in another order."""
+    is_earlier = plan.source.format == "list" and plan.text_rules < TEXT_RULES
+    return iter(Sorted(planned, key_of)) if is_earlier else planned
 
 
 def _entries_of(view: StoreView, plan: Plan, ignored: np.ndarray, retried: np.ndarray) -> Iterator[Planned]:
@@ -81,10 +91,11 @@ def _entries_of(view: StoreView, plan: Plan, ignored: np.ndarray, retried: np.nd
         )
         for number, entry in enumerate(view.store.entries_of(plan, shard), shard.first_id):
             if number not in out:
+                bare = bare_entry(entry)
                 yield Planned(
-                    key=entry.key,
-                    uri=entry.uri,
-                    state=image_state(entry, plan.text_rules),
+                    key=bare.key,
+                    uri=bare.uri,
+                    state=image_state(bare, plan.text_rules),
                     source=plan.source,
                     shard=shard,
                     number=number,

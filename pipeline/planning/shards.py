@@ -44,6 +44,10 @@ def cut_files(
     files: Iterable[SourceFile], source: Source, capacity: int, ordinal: int, first_id: int
 ) -> Iterator[Shard]:
     """Cut files into shards: one per tar, and one per `capacity` rows of a Parquet file."""
+    without = {"location", "exclude", "follow_links", "is_signed"}
+    if not source.is_caption_column_named:  # ids are as before there was this field
+        without.add("is_caption_column_named")
+    columns = source.model_dump(exclude=without)
     for file in files:
         if file.num_rows is None:
             pieces = [(0, None, most_images(file))]
@@ -51,7 +55,7 @@ def cut_files(
             sizes = [(start, min(capacity, file.num_rows - start)) for start in range(0, file.num_rows, capacity)]
             pieces = [(start, size, size) for start, size in sizes]
         for start, size, room in pieces:
-            identity = (file.key, file.num_bytes, file.mtime_ns, source.model_dump(exclude={"location"}), start, size)
+            identity = (file.key, file.num_bytes, file.mtime_ns, columns, start, size)
             yield Shard(
                 ordinal=ordinal,
                 shard_id=hashlib.sha256(repr(identity).encode()).hexdigest()[:32],

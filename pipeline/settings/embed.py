@@ -1,5 +1,6 @@
 """Settings of `clipsieve embed`."""
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -9,6 +10,7 @@ from pydantic_settings import CliPositionalArg
 from pipeline.settings.load import OutputSettings
 from pipeline.settings.model import PolicySettings
 from pipeline.settings.workers import WorkerSettings
+from pipeline.source.access.naming import expand_home
 from pipeline.source.entry import Source, Status
 
 OnChange = Literal["stop", "keep", "embed"]
@@ -19,7 +21,10 @@ class SourceSettings(WorkerSettings):
     """Where the images come from, and which columns of the source to use."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("input_format", "image_column", "key_column", "caption_column", "columns", "key_prefix"),
+        "what": (
+            *("input_format", "image_column", "key_column", "caption_column", "columns", "key_prefix"),
+            *("exclude", "follow_links"),
+        ),
     }
 
     input_format: Literal["auto", "folder", "webdataset", "parquet", "list"] = "auto"
@@ -43,6 +48,18 @@ class SourceSettings(WorkerSettings):
 
     key_prefix: str = ""
     """Prefix of every key, so that sources with the same file names fit into one store."""
+
+    exclude: tuple[str, ...] = ()
+    """Leave out files and folders by name ('*_thumb.jpg', drafts), or by path from the source if there is a / in the
+    pattern ('2019/raw/*'; there, * also matches /). May be given several times. What is planned already stays."""
+
+    follow_links: bool = False
+    """Also list the folders that links lead to, each once. By default, linked folders are left out and counted."""
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part for part in re.split(r"[,\n]", value) if part.strip()] if isinstance(value, str) else value
 
 
 class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
@@ -115,7 +132,7 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
     @field_validator("source", mode="before")
     @classmethod
     def _take_paths(cls, value: object) -> object:
-        return str(value) if isinstance(value, Path) else value
+        return expand_home(str(value)) if isinstance(value, str | Path) else value
 
     @field_validator("retry")
     @classmethod
@@ -146,6 +163,8 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
             caption_column=self.caption_column,
             columns=dict.fromkeys(_names(self.columns), ""),
             key_prefix=self.key_prefix,
+            exclude=self.exclude,
+            follow_links=self.follow_links,
         )
 
     def comparison(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """How a settings class looks on the command line: grouped flags, metavars, choices, defaults and renamed flags."""
 
 import argparse
+import json
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import CliPositionalArg
 
 from pipeline.errors import ConfigError
+from pipeline.source.secrets import scrubbed
 
 GROUPS = ("what", "how good", "how fast", "safety", "watching", "other")
 """Group titles in the order of `--help`. Each settings class assigns its fields to them in its own `GROUPS`."""
@@ -22,6 +24,7 @@ WIDTH = 100
 RENAMED = {"dtype": "precision", "plan": "grid"}
 """New names of renamed settings, for the error messages that point to them."""
 
+_SHOWN = 3
 _POSITIONAL = CliPositionalArg[str].__metadata__[0]
 _METAVARS = {Path: "PATH", int: "N", float: "X", str: "NAME"}
 _METAVARS_OF_FIELDS = {
@@ -29,6 +32,7 @@ _METAVARS_OF_FIELDS = {
     "columns": "LIST",
     "control": "PATH",
     "costs": "LIST",
+    "exclude": "PATTERN",
     "key_prefix": "TEXT",
     "only": "LIST",
     "pretrained": "TAG",
@@ -49,12 +53,43 @@ class FlagParser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"formatter_class": _Formatter, "allow_abbrev": False, "add_help": False, **kwargs})
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
+        """Parse a whole command line. Words that are too many often come from a missing pair of quotation marks."""
+        found, surplus = self.parse_known_args(args, namespace)
+        if surplus:
+            shown = " ".join(surplus[:_SHOWN]) + (" ..." if len(surplus) > _SHOWN else "")
+            self.error(f"unrecognized arguments: {shown}{self._advice_on(surplus)}")
+        return found
+
+    def _advice_on(self, surplus: Sequence[str]) -> str:
+        positional = {action.dest for action in self._actions if not action.option_strings}
+        if any(word.startswith("-") for word in surplus):
+            return ""
+        if "source" in positional and all(Path(word).exists() for word in surplus):
+            pattern = Path(surplus[0]).with_name(f"*{Path(surplus[0]).suffix}")
+            return f" (the shell has expanded a pattern; quote the pattern, as in '{pattern}')"
+        return " (put the query in quotation marks)" if "query" in positional else ""
+
     def error(self, message: str) -> NoReturn:
         """Raise the message as an error of one line."""
-        raise UsageError(f"{self.prog}: {message}; see {self.prog} --help")
+        raise UsageError(f"{self.prog}: {scrubbed(message)}; see {self.prog} --help")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Accept any value: choices are only for help and completion."""
+
+
+class _Repeatable(argparse.Action):
+    """Collects the values of a flag that may be given several times, as JSON: pydantic would split text at commas."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        collected = json.loads(getattr(namespace, self.dest, None) or "[]")
+        setattr(namespace, self.dest, json.dumps([*collected, values]))
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -104,6 +139,8 @@ def add_flags(
             if options.get("action") is not argparse.BooleanOptionalAction:
                 choices = choices_of(field.annotation)
                 options |= {"choices": choices or None, "metavar": _metavar(name, field, choices)}
+            if get_origin(field.annotation) is tuple:
+                options["action"] = _Repeatable
             if not args[0].startswith("-") and name in given:
                 options["nargs"] = "?"
             group.add_argument(*args, **options)
@@ -181,7 +218,7 @@ def refuse_unknown_keys(keys: Iterable[str], model: type[BaseModel], describe: A
 
 def _help_text(field: FieldInfo) -> str:
     text = " ".join((field.description or "").split()).replace("%", "%%")
-    has_default = not (field.is_required() or field.default is None or field.default == "")
+    has_default = not (field.is_required() or field.default in (None, "", ()))
     if not has_default or field.annotation is bool:
         return text
     return (

@@ -11,7 +11,15 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
 
 from pipeline.durable.outputs import refuse_unwritable_file, refuse_unwritable_folder
@@ -25,6 +33,9 @@ from pipeline.settings.flags import (
     refuse_unknown_keys,
     usage_of,
 )
+from pipeline.settings.paths import local_setting
+from pipeline.source.access.naming import local_path
+from pipeline.source.secrets import scrubbed
 from pipeline.yaml_file import kind_of, read_yaml
 
 S = TypeVar("S", bound="Settings")
@@ -48,6 +59,11 @@ class Settings(BaseModel):
     def writes(self, name: str) -> bool:
         """Whether an output that has a path is written with these settings."""
         return True
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _take_local_paths(cls, value: object, info: ValidationInfo) -> object:
+        return local_setting(str(info.field_name), cls.model_fields[str(info.field_name)].annotation, value)
 
 
 class OutputSettings(Settings):
@@ -140,7 +156,9 @@ def fill_parser(
     def collect(_: object, *args: str, **options: Any) -> None:
         flags[options.get("dest", args[0])] = args, options
 
-    source = CliSettingsSource(Sources, root_parser=parser, add_argument_method=collect)
+    source = CliSettingsSource(
+        Sources, root_parser=parser, parse_args_method=FlagParser.parse_args, add_argument_method=collect
+    )
     add_flags(parser, model, flags, given)
     return source
 
@@ -188,7 +206,7 @@ def explain(error: ValidationError, where: str, advice: str | None = None) -> st
     elif not field:
         text = message
     else:
-        text = f"{field} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+        text = f"{field} = {scrubbed(repr(first['input']))}: {message[0].lower()}{message[1:]}"
     more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
     return f"{where}: {text}{more}"
 
@@ -201,7 +219,10 @@ def _config_path(argv: list[str], environment: dict[str, str]) -> Path | None:
     finder = FlagParser()
     finder.add_argument("--config")
     found = finder.parse_known_args(argv)[0].config or environment.get("config")
-    return Path(found) if found else None
+    try:
+        return local_path(found) if found else None
+    except ValueError as error:
+        raise ConfigError(f"config = {found!r}: {error}") from error
 
 
 def _read_config(path: Path | None, model: type[Settings]) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
+from pipeline.source.limits import known_size, known_time_ns
+from pipeline.source.secrets import key_without_credentials, without_credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,18 @@ class SourceFile(BaseModel):
 
     key: str
     uri: str
-    num_bytes: int
-    mtime_ns: int
+    num_bytes: Annotated[int, AfterValidator(known_size)]
+    mtime_ns: Annotated[int, AfterValidator(known_time_ns)]
     num_rows: int | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_out_credentials(cls, values: Any) -> Any:
+        """Earlier plans have signed links, and dates of any size: compared with today's files, they must not."""
+        uri = without_credentials(values["uri"])
+        if uri == values["uri"]:
+            return values
+        return {**values, "uri": uri, "key": key_without_credentials(values["key"])}
 
 
 class Source(BaseModel):
@@ -79,11 +91,22 @@ class Source(BaseModel):
     columns: dict[str, str] = {}
     """Carried columns, with their Arrow types."""
     key_prefix: str = ""
+    exclude: tuple[str, ...] = ()
+    """Patterns of files and folders to leave out."""
+    follow_links: bool = False
+    """Whether to list the folders that links lead to."""
+    is_signed: bool = False
+    """Whether its URLs have credentials, which are not recorded."""
 
     @property
     def identity(self) -> tuple[str | None, ...]:
         """What decides which images it has, and their keys."""
         return self.location, self.format, self.image_column, self.key_column, self.key_prefix
+
+
+def bare_source(source: Source) -> Source:
+    """A source without credentials in its location, as it is recorded."""
+    return source.model_copy(update={"location": without_credentials(source.location)})
 
 
 class Status(StrEnum):

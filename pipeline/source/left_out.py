@@ -18,6 +18,12 @@ class Kind(StrEnum):
     DANGLING_LINK = "dangling_link"
     LINK_IN_LOOP = "link_in_loop"
     TAR_WITHOUT_IMAGE = "tar_without_image"
+    OTHER_FORMAT = "other_format"
+    HIDDEN = "hidden"
+    LITTER = "litter"
+    EXCLUDED = "excluded"
+    LINKED_FOLDER = "linked_folder"
+    REPEATED_FOLDER = "repeated_folder"
 
     @property
     def words(self) -> str:
@@ -33,6 +39,12 @@ _WORDS = {
     Kind.DANGLING_LINK: "links in tars to nothing in the tar",
     Kind.LINK_IN_LOOP: "links in tars that form a loop",
     Kind.TAR_WITHOUT_IMAGE: "tars without an image",
+    Kind.OTHER_FORMAT: "files of another format than the source",
+    Kind.HIDDEN: "hidden files and folders",
+    Kind.LITTER: "folders of thumbnails or deleted files that a file server or archiver made",
+    Kind.EXCLUDED: "files and folders that --exclude names",
+    Kind.LINKED_FOLDER: "linked folders, which --follow-links would list",
+    Kind.REPEATED_FOLDER: "folders that links lead to a second time",
 }
 
 

@@ -1,8 +1,6 @@
 """List a source from names and footers: the first stage of a run. Memory does not grow with the source."""
 
-import fnmatch
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -10,19 +8,26 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import InputError
-from pipeline.source.access.location import children, examine, map_concurrently, walk
-from pipeline.source.access.naming import expand_pattern, is_url, path_of, uri_of
+from pipeline.source.access.credentials import take_credentials, take_source
+from pipeline.source.access.location import examine, map_concurrently
+from pipeline.source.access.naming import (
+    is_url,
+    is_web,
+    path_of,
+    suffix_of,
+    uri_of,
+    without_parameters,
+)
 from pipeline.source.entry import ImageEntry, Source, SourceFile
 from pipeline.source.formats.captions import join_captions, sorted_captions
+from pipeline.source.formats.files import COMPRESSED, FILE_SUFFIXES, files_of, rules_of
 from pipeline.source.formats.folder import no_image, walk_folder
 from pipeline.source.formats.table import LIST_SUFFIXES, read_list
 from pipeline.source.formats.text import as_text
-from pipeline.source.left_out import LeftOut
+from pipeline.source.left_out import Kind, LeftOut
 from pipeline.source.sorting import Sorted
 
 Format = Literal["folder", "webdataset", "parquet", "list"]
-_FILE_SUFFIXES = {"webdataset": ".tar", "parquet": ".parquet"}
-_COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,16 @@ class Listing:
             return len(self.entries)
         counts = [file.num_rows for file in self.files]
         return None if None in counts else sum(counts)
+
+    def is_gone(self, key: str, uri: str) -> bool:
+        """Whether an image or file that a plan lists, and this listing does not, is gone from the source.
+
+        It is not if a rule now leaves it out, or if it is in a folder that a link leads to and links are not followed.
+        """
+        rules, key = rules_of(self.source), key.removeprefix(self.source.key_prefix)
+        if self.source.format == "list":
+            return not rules.excludes_within(key)
+        return not (rules.leaves_out(key) or (not is_url(uri) and os.path.lexists(path_of(uri))))
 
     def __iter__(self) -> Iterator[ImageEntry]:
         """Iterate over the entries, each with its first caption.
@@ -75,7 +90,11 @@ def list_source(source: Source, captions: Path | None = None) -> Listing:
 
 
 def _list(source: Source, captions: Path | None) -> Listing:
-    location = source.location.rstrip("/") or "/"
+    given = source.location
+    if not (is_web(given) and "?" in given):
+        given = given.rstrip("/") or "/"
+    location = take_source(given)
+    source = source.model_copy(update={"is_signed": location != given})
     if not is_url(location):  # absolute, because a resumed job may start in another folder
         location = path_of(uri_of(location))
     source = source.model_copy(update={"location": location, "format": _format(location, source.format)})
@@ -84,19 +103,40 @@ def _list(source: Source, captions: Path | None) -> Listing:
             f"--captions is for folders only; a {source.format} source has its own captions, see --caption-column"
         )
     _refuse_strange_columns(source)
-    if source.format in _FILE_SUFFIXES:
+    if source.format in FILE_SUFFIXES:
         return _list_files(source)
     source = source.model_copy(update={"columns": dict.fromkeys(source.columns, "string")})
     if source.format == "list":
-        count = _Count(read_list(source))
-        return Listing(source, entries=Sorted(count, _key), num_bytes=count.num_bytes)
+        return _list_entries(source)
     left_out = LeftOut()
-    count = _Count(walk_folder(location, left_out))
+    count = _Count(walk_folder(source, left_out))
     listing = Sorted(count, _key)
     if not len(listing):
         raise no_image(location, left_out)
     pairs = sorted_captions(listing, location, captions) if captions else None
     return Listing(source, listing, pairs, [], left_out, count.num_bytes)
+
+
+def _list_entries(source: Source) -> Listing:
+    rules, left_out = rules_of(source), LeftOut()
+    is_signed = source.is_signed
+
+    def entries() -> Iterator[ImageEntry]:
+        nonlocal is_signed
+        for entry in read_list(source):
+            bare = take_credentials(entry)
+            is_signed = is_signed or bare.uri != entry.uri
+            if rules.excludes_within(bare.key):
+                left_out.add(Kind.EXCLUDED, bare.key)
+            else:
+                yield bare
+
+    count = _Count(entries())
+    listing = Sorted(count, _key)
+    if left_out and not len(listing):
+        raise InputError(f"source {source.location}: --exclude leaves none of its images; pass other patterns")
+    source = source.model_copy(update={"is_signed": is_signed})
+    return Listing(source, entries=listing, left_out=left_out, num_bytes=count.num_bytes)
 
 
 class _Count:
@@ -115,11 +155,11 @@ class _Count:
 def _format(location: str, asked: str) -> Format:
     if asked != "auto":
         return asked
-    name = location.lower().removesuffix("/")
-    if name.endswith(_COMPRESSED):  # refused later, with advice
+    name = without_parameters(location).lower().removesuffix("/")
+    if name.endswith(COMPRESSED):  # refused later, with advice
         return "webdataset"
-    suffix = os.path.splitext(name)[1]
-    found = next((name for name, end in _FILE_SUFFIXES.items() if suffix == end), None)
+    suffix = suffix_of(name)
+    found = next((name for name, end in FILE_SUFFIXES.items() if suffix == end), None)
     return found or ("list" if suffix in LIST_SUFFIXES else "folder")
 
 
@@ -139,15 +179,18 @@ def _refuse_strange_columns(source: Source) -> None:
 
 
 def _list_files(source: Source) -> Listing:
-    found = sorted(_files_of(source), key=lambda pair: pair[1])
+    left_out = LeftOut()
+    found = sorted(files_of(source, left_out), key=lambda pair: pair[1])
+    if not found:
+        raise InputError(f"source {source.location}: --exclude leaves none of its files; pass other patterns")
     for (one, key), (other, same) in pairwise(found):
         if key == same:
             raise InputError(
                 f"source {source.location} has two files named {key!r} ({one} and {other}); name each file once, or "
                 "embed them separately, each with its own --key-prefix"
             )
-    for uri, key in found:
-        if key.lower().endswith(_COMPRESSED):
+    for uri, _ in found:
+        if without_parameters(uri).lower().endswith(COMPRESSED):
             raise InputError(f"{uri} is compressed; decompress it to a plain .tar (images are compressed already)")
     sizes = map_concurrently(examine, [uri for uri, _ in found])
     files = [
@@ -161,8 +204,10 @@ def _list_files(source: Source) -> Listing:
             "is_caption_column_named": source.caption_column is not None,
         }
         source = source.model_copy(update=update)
-        return Listing(source, files=files, num_bytes=sum(file.num_bytes for file in files))
-    return _with_footers(files, source)
+        listing = Listing(source, files=files, num_bytes=sum(file.num_bytes for file in files))
+    else:
+        listing = _with_footers(files, source)
+    return replace(listing, left_out=left_out)
 
 
 def _with_footers(files: list[SourceFile], source: Source) -> Listing:
@@ -186,56 +231,6 @@ def _with_footers(files: list[SourceFile], source: Source) -> Listing:
     if not any(file.num_rows for file in counted):
         raise InputError(f"source {source.location} has no rows; pass Parquet files that contain images")
     return Listing(source, files=counted, num_bytes=sum(file.num_bytes for file in counted), faults=faults)
-
-
-def _files_of(source: Source) -> Iterator[tuple[str, str]]:
-    """Yield the URI and key of each file. Keys are relative to the folder before the location's first wildcard."""
-    location, suffix = source.location, _FILE_SUFFIXES[source.format]
-    places = [match for place in expand_pattern(location) for match in _matches(place)]
-    fixed = re.split(r"[*?{[]", location)[0] if places != [location] else location.rstrip("/")
-    root = fixed.rpartition("/")[0]
-    for place in places:
-        inside = list(_files_in(place, suffix))
-        if not inside:
-            raise InputError(f"source {place} contains no {suffix} files; check the name or --input-format")
-        for path in inside:
-            # if the location is a single folder, keys are relative to it
-            start = place if places == [location] and path != place else root
-            yield uri_of(path), as_text(path.removeprefix(start).lstrip("/"))
-
-
-def _matches(place: str) -> list[str]:
-    """The URLs that match a URL with `*` in its last part."""
-    folder, _, pattern = place.rpartition("/")
-    if "*" not in place or not is_url(place) or place.startswith("http"):
-        return [place]
-    names = [] if "*" in folder else [child.name for child in children(folder) if not child.name.startswith(".")]
-    found = fnmatch.filter(names, pattern)
-    if not found:
-        raise InputError(f"source {place} matches no files; check the pattern (in URLs, only the last part can have *)")
-    return [f"{folder}/{name}" for name in found]
-
-
-def _files_in(place: str, suffix: str) -> Iterator[str]:
-    """Yield the place itself or, if it is a folder, the files under it with this suffix, except hidden ones."""
-    if is_url(place):
-        if place.lower().endswith((suffix, *_COMPRESSED)) or place.startswith("http"):
-            yield place
-        else:
-            names = (name for name, _ in walk(place))
-            yield from (f"{place.rstrip('/')}/{name}" for name in names if name.lower().endswith(suffix))
-    elif not os.path.isdir(place):
-        yield place
-    else:
-        for folder, folders, names in os.walk(place, onerror=_refuse_unreadable):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            for name in names:
-                if name.lower().endswith(suffix) and not name.startswith("."):
-                    yield os.path.join(folder, name)
-
-
-def _refuse_unreadable(error: OSError) -> None:
-    raise InputError(f"cannot list {error.filename}: {error.strerror}; fix its permissions or move it away") from error
 
 
 def _refuse_repeated(entries: Iterator[ImageEntry], location: str) -> Iterator[ImageEntry]:

@@ -3,13 +3,16 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from urllib.parse import unquote, unquote_to_bytes
 
 from pipeline.errors import InputError, SourceUnavailable
+from pipeline.source.access.credentials import take_credentials
 from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import TooLarge, examine, read_bytes
+from pipeline.source.access.naming import is_url, is_web
 from pipeline.source.entry import ImageEntry, Source, SourceFile
 from pipeline.source.formats import webdataset
 from pipeline.source.left_out import ReadNotes
@@ -54,6 +57,9 @@ def read_image(uri: str) -> bytes:
     inside = _INSIDE.search(uri)
     if inside is None:
         return read_bytes(uri, MAX_FILE_BYTES)
+    if is_url(uri) and not is_web(uri):  # the name of an object can look like that of a member
+        with suppress(OSError):
+            return read_bytes(uri, MAX_FILE_BYTES)
     file = uri[: inside.start()]
     if inside["member"]:
         return webdataset.read_member(file, os.fsdecode(unquote_to_bytes(inside["member"])))
@@ -104,8 +110,8 @@ def _pass_over(uri: str, wanted: Sequence[ImageEntry], source: Source) -> Iterat
 
 def _images_of(file: SourceFile, source: Source, start: int, stop: int, notes: ReadNotes) -> Iterator[ImageEntry]:
     if source.format == "webdataset":
-        yield from webdataset.read_tar(file, source, notes)
+        yield from map(take_credentials, webdataset.read_tar(file, source, notes))
     else:
         from pipeline.source.formats import parquet  # brings pyarrow, which other sources do not need
 
-        yield from parquet.read_rows(file, source, start, stop)
+        yield from map(take_credentials, parquet.read_rows(file, source, start, stop))

@@ -1,12 +1,12 @@
 """The JSON records of a store: its encoder, its plans and shards, and their commit markers. Stable contracts."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pipeline.model.spec import EncoderSpec
-from pipeline.source.entry import Source, SourceFile
+from pipeline.source.entry import Source, SourceFile, bare_source
 from pipeline.source.left_out import LeftOut
 from pipeline.store.parts import SCHEMA_VERSION
 
@@ -48,7 +48,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int
-    source: Source
+    source: Annotated[Source, AfterValidator(bare_source)]
     shards: tuple[Shard, ...]
     entries_sha256: str | None = None
     """Hash of plan/00000.parquet, if there is one."""

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -15,6 +15,7 @@ from pipeline.model.spec import Preprocess
 from pipeline.pixels.batch import DecodedBatch
 from pipeline.pixels.decode import decode_all_but_jpegs
 from pipeline.pixels.read_ahead import read_ahead
+from pipeline.source.access.credentials import KEYRING
 from pipeline.source.entry import ImageEntry, ImageResult, Status
 from pipeline.workers.session import get
 
@@ -33,8 +34,14 @@ _DECODER_LOST = (
 # Ray must not retry: it would retry a batch that needs too much memory forever; see DecodeTasks._one_by_one
 @ray.remote(max_retries=0)
 def _decode_task(
-    entries: Sequence[ImageEntry], preprocess: Preprocess, max_pixels: int, timeout_s: float | None
+    entries: Sequence[ImageEntry],
+    preprocess: Preprocess,
+    max_pixels: int,
+    timeout_s: float | None,
+    credentials: Mapping[str, str],
 ) -> DecodedBatch:
+    KEYRING.clear()
+    KEYRING.add(credentials)
     batch = decode_all_but_jpegs(entries, preprocess, max_pixels, timeout_s)
     return replace(batch, entries=())  # the worker has them already, and they may contain the images' bytes
 
@@ -96,7 +103,8 @@ class DecodeTasks:
 
     def _start(self, batch: Sequence[ImageEntry], preprocess: Preprocess | None = None) -> Any:
         task = self._task.options(**self._options)
-        return task.remote(batch, preprocess or self._preprocess, self._max_pixels, self._timeout_s)
+        credentials = KEYRING.of(entry.uri for entry in batch if entry.data is None)
+        return task.remote(batch, preprocess or self._preprocess, self._max_pixels, self._timeout_s, credentials)
 
     def _decoded(self, batch: Sequence[ImageEntry], ref: Any) -> DecodedBatch:
         try:

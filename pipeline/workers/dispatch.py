@@ -11,6 +11,8 @@ import ray
 
 from pipeline.errors import InputError, WorkerError
 from pipeline.monitor.progress import Progress
+from pipeline.planning.batches import credentials_of
+from pipeline.store.layout import Store
 from pipeline.store.records import Shard, StoreRecord
 from pipeline.workers.causes import cause_of
 from pipeline.workers.pool import WorkerPool
@@ -53,7 +55,7 @@ def run_shards(
         ClipsieveError: Any error that a worker raised for the user, unchanged. This includes an unreadable source
             once more than `MAX_DAMAGED_SHARDS` shards are set aside.
     """
-    run = _Run(pool, shards, record=ray.put(record), root=root, on_event=on_event)
+    run = _Run(pool, shards, record=record, root=root, on_event=on_event)
     while run.queue or run.busy:
         run.hand_out()
         for ref in run.wait():
@@ -66,14 +68,21 @@ class _Run:
     """The state of a run: shards that are waiting, in progress and done."""
 
     def __init__(
-        self, pool: WorkerPool, shards: Sequence[Shard], *, record: Any, root: Path, on_event: Callable[..., None]
+        self,
+        pool: WorkerPool,
+        shards: Sequence[Shard],
+        *,
+        record: StoreRecord,
+        root: Path,
+        on_event: Callable[..., None],
     ) -> None:
-        """Prepare a run without starting any shard; `record` is a `StoreRecord` in Ray's object store."""
+        """Prepare a run without starting any shard."""
         self.queue = deque(shards)
         self.idle = deque(pool.ready_workers())
         self.busy: dict[Any, tuple[Any, Shard, float]] = {}
         self.progress = Progress()
-        self._pool, self._record, self._root, self._on_event = pool, record, root, on_event
+        self._pool, self._record, self._store, self._on_event = pool, record, Store(root), on_event
+        self._shared_record = ray.put(record)
         self._attempts: dict[int, int] = {}
         self._seconds: list[float] = []
         self._answered: dict[Any, float] = {}  # when a worker last reported progress, by task ref
@@ -145,7 +154,9 @@ class _Run:
 
     def _give(self, shard: Shard) -> None:
         worker = self.idle.popleft()
-        self.busy[worker.embed_shard.remote(shard, self._record, self._root)] = (worker, shard, time.monotonic())
+        credentials = credentials_of(shard, self._record, self._store)
+        ref = worker.embed_shard.remote(shard, self._shared_record, self._store.root, credentials)
+        self.busy[ref] = (worker, shard, time.monotonic())
         self.progress.num_workers = max(self.progress.num_workers, len(self.busy))
 
     def _help_stragglers(self) -> None:

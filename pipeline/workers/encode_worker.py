@@ -2,8 +2,9 @@
 
 import io
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.machine import prepare_for_torch
 from pipeline.model.spec import DeviceChoice
 from pipeline.pixels.batch import DecodedBatch
+from pipeline.source.access.credentials import KEYRING
 from pipeline.source.entry import ImageEntry
 from pipeline.store.layout import Store
 from pipeline.store.records import CommitMarker, Shard, StoreRecord
@@ -102,8 +104,10 @@ class EncodeWorker:
         """The loaded model as an array of bytes, which Ray's object store shares with other workers without copying."""
         return _pack(self._loaded)
 
-    def embed_shard(self, shard: Shard, record: StoreRecord, root: Path) -> CommitMarker:
-        """Embed and commit one shard."""
+    def embed_shard(
+        self, shard: Shard, record: StoreRecord, root: Path, credentials: Mapping[str, str] = MappingProxyType({})
+    ) -> CommitMarker:
+        """Embed and commit one shard. `credentials` are those of its URLs."""
         import torch
 
         from pipeline.pixels.to_device import DeviceLoader
@@ -116,9 +120,11 @@ class EncodeWorker:
         def decode(batches: Iterable[Sequence[ImageEntry]]) -> Iterator[DecodedBatch]:
             return loader.batches(tasks.ahead(batches))
 
+        KEYRING.add(credentials)
         try:
             return embed_shard(shard, record, Store(root), self._encoder, decode, self._count, self._canary)
         finally:
+            KEYRING.clear()
             self._done = (0, 0)  # reset now, not at the next start: these images count with the finished shard
 
     @ray.method(concurrency_group="progress")

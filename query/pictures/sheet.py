@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pipeline.pixels.decode import open_rgb
-from pipeline.source.access.failures import reason_of
+from pipeline.source.access.failures import reason_to_read_later
 from query.pictures.lettering import font_for, lines_of, missing_in, one_line
 from query.pictures.picture_file import write_picture
 from query.searcher import Hit
@@ -55,8 +55,9 @@ def write_sheet(
             try:
                 sheet.paste(ImageOps.fit(open_rgb(hit.uri), (_THUMB, _THUMB)), (left, upper))
             except Exception as error:  # moved or changed since it was indexed; still show the other hits
-                failed.append(f"{hit.key!r} ({reason_of(error)})")
-                sheet.paste(_tile(reason_of(error), label), (left, upper))
+                reason = reason_to_read_later(error, hit.uri)
+                failed.append(f"{hit.key!r} ({reason})")
+                sheet.paste(_tile(reason, label), (left, upper))
             if right_keys and hit.key == right_keys[row]:
                 draw.rectangle((left - 3, upper - 3, left + _THUMB + 2, upper + _THUMB + 2), outline=_RIGHT, width=4)
             bottom = upper + _THUMB + 3

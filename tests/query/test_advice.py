@@ -22,7 +22,7 @@ NO_SETTINGS = {
     *("--version", "--no-"),
     *("--format", "--query-gpu", "--junitxml"),  # nvidia-smi, pytest
     *("--force-reinstall", "--only-binary"),  # pip
-    *("--sort", "--head", "--address"),  # tar, ray
+    *("--sort", "--dereference", "--head", "--address"),  # tar, ray
 }
 OWN_PARSERS = {"pipeline/scenes/train.py"}
 

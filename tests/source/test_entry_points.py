@@ -34,11 +34,11 @@ def test_the_same_stem_can_occur_twice(tmp_path):
     assert keys(tmp_path) == ["dog.jpg", "dog.png", "x/dog.jpg"]
 
 
-def test_other_files_are_counted_and_hidden_files_skipped(tmp_path):
+def test_other_and_hidden_files_are_counted(tmp_path):
     touch(tmp_path, "a.jpg", "notes.txt", "x/README", ".hidden.jpg", ".cache/b.jpg")
     entries, left_out = list_images(tmp_path)
     assert [entry.key for entry in entries] == ["a.jpg"]
-    assert left_out.counts == {"other_suffix": 2}
+    assert left_out.counts == {"other_suffix": 2, "hidden": 2}
 
 
 def test_an_entry_has_uri_size_and_time(tmp_path, monkeypatch):

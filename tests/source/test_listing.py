@@ -90,7 +90,7 @@ def test_a_folder(tmp_path, monkeypatch):
     assert [entry.uri for entry in listing] == [
         (tmp_path / name).as_uri() for name in ("x/a/c.PNG", "x/b.jpg", "x/é #%.webp")
     ]
-    assert (listing.num_images, listing.left_out.counts) == (3, {"other_suffix": 1})
+    assert (listing.num_images, listing.left_out.counts) == (3, {"other_suffix": 1, "hidden": 1})
     assert (
         listing.num_bytes
         == sum(entry.num_bytes for entry in listing)

@@ -115,7 +115,7 @@ def test_a_bucket_is_a_folder(bucket, s3):
         assert listing.source.location == url
         found = {entry.key: entry for entry in listing}
         assert sorted(found) == list(found) == sorted([*NAMES, "folder.jpg/in.jpg"])
-        assert listing.left_out.counts == {"other_suffix": 1}
+        assert listing.left_out.counts == {"other_suffix": 1, "hidden": 2}
     for name, data in objects.items():
         head = s3.head_object(Bucket=url[5:], Key=name)
         assert found[name].uri == f"{url}/{name}"
@@ -123,6 +123,18 @@ def test_a_bucket_is_a_folder(bucket, s3):
         assert found[name].mtime_ns == int(head["LastModified"].timestamp()) * 10**9
         assert read_image(found[name].uri) == data
     assert [entry.key for entry in listed(f"{url}/snö")] == ["ü é.jpg"]
+
+
+def test_keys_that_look_like_members(bucket):
+    names = ["a.tar#member=b.jpg", "a.parquet#column=image&row=0", "x#member=y.jpg"]
+    inside = tar_of({"b.jpg": b"in the tar", "c.jpg": b"C"})
+    url = bucket({"a.tar": inside, **{name: name.encode() for name in names}, "p.jpg": b"P"})
+    found = {entry.key: entry for entry in listed(url)}
+    assert sorted(found) == ["a.tar#member=b.jpg", "p.jpg", "x#member=y.jpg"]
+    assert [read_image(found[name].uri) for name in sorted(found)] == [b"a.tar#member=b.jpg", b"P", b"x#member=y.jpg"]
+    assert read_image(f"{url}/a.tar#member=c.jpg") == b"C"
+    record = record_of(f"{url}/x#member=none.jpg")
+    assert (record.status, "does not exist" in record.error) == ("unreadable", True)
 
 
 @pytest.mark.parametrize("key", ["d//e.jpg", "/e.jpg"])

@@ -120,7 +120,7 @@ def test_targets_beyond_the_limit_are_not_read(read, monkeypatch):
 def test_tars_without_links_are_read_once(read, monkeypatch):
     num_opened = []
     open_stream = webdataset.open_stream
-    monkeypatch.setattr("pipeline.source.formats.tar_links.open_stream", lambda uri: num_opened.append(uri))
+    monkeypatch.setattr("pipeline.source.formats.tar.links.open_stream", lambda uri: num_opened.append(uri))
     assert len(read(("a.jpg", b"A"), ("a.cls", "-> a.jpg"))[0]) == 1
     assert not num_opened
     assert webdataset.open_stream is open_stream

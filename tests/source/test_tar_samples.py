@@ -4,8 +4,8 @@ import random
 import re
 
 from pipeline.errors import InputError
-from pipeline.source.formats import tar_samples
-from pipeline.source.formats.tar_samples import Member, Samples
+from pipeline.source.formats.tar import samples as tar_samples
+from pipeline.source.formats.tar.samples import Member, Samples
 from pipeline.source.left_out import Kind
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")

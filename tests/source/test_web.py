@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.source.access import location
+from pipeline.source.access import failures, location
 from pipeline.source.reading import read_file, read_image
 from tests.kit.sources import listed, record_of, tar_of
 from tests.kit.web_server import Handler, serving
@@ -37,6 +37,10 @@ class Site(Handler):
             self.end_headers()
             self.wfile.write(b"x" * 10)
             raise ConnectionAbortedError
+        if path == "/ftp.jpg":
+            return 302, b"", ("Location", "ftp://host/a.jpg?token=abc")
+        if path == "/loop.jpg":
+            return 302, b"", ("Location", "/loop.jpg")
         if path == "/moved.jpg":
             return 302, b"", ("Location", "/a%20b.jpg")
         if path == "/agent.jpg":
@@ -90,6 +94,44 @@ def test_a_failing_site_fails_only_its_own_images(site, status, num_requests):
     record = record_of(f"{site}/always-{status}.jpg")
     assert (record.status, str(status) in record.error) == ("unreadable", True)
     assert Site.counts == {f"/always-{status}.jpg": num_requests}
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/none.jpg", "404 Not Found"),
+        ("/always-410.jpg", "410 Gone"),
+        ("/always-403.jpg", "403 Forbidden"),
+        ("/always-599.jpg", "599"),
+        ("/loop.jpg", "too many redirects: the server sends every request on to another address"),
+        ("/ftp.jpg", "its server redirects to an address that is not on the web"),
+    ],
+)
+def test_reasons_say_what_the_server_answered(site, path, reason):
+    assert record_of(f"{site}{path}").error == reason
+    with pytest.raises(OSError, match=r"404|410|403|599|redirect") as caught:
+        location.open_stream(f"{site}{path}?token=abc")
+    assert "abc" not in failures.reason_of(caught.value)
+
+
+def test_an_address_without_a_host():
+    assert record_of("http:///a.jpg").error == "it is not a complete web address"
+
+
+def test_a_redirect_loop_is_not_tried_again(site):
+    record_of(f"{site}/loop.jpg")
+    assert Site.counts["/loop.jpg"] <= 11
+
+
+def test_reasons_of_errors_without_a_text():
+    assert failures.reason_of(TimeoutError()) == "no answer in time"
+    assert failures.reason_of(OSError("no https://h/a.jpg?sig=abc now")) == "no https://h/a.jpg now"
+    error = OSError("403")
+    error.status, error.message = 403, "Forbidden"
+    assert failures.reason_to_read_later(error, "https://h/a") == (
+        "403 Forbidden (if its link was signed, it needs a fresh one)"
+    )
+    assert failures.reason_to_read_later(FileNotFoundError(2, "No such file"), "/a") == "No such file"
 
 
 def test_a_silent_site_gets_one_request_per_image(site):

@@ -10,10 +10,14 @@ from safetensors.torch import load_file, save_file
 from pipeline.durable.seal import write_sealed_json
 from pipeline.errors import InputError
 from pipeline.settings.store import VerifySettings
+from pipeline.source.access.credentials import KEYRING
+from pipeline.source.secrets import NEEDS_FRESH_LINKS
 from pipeline.verify import verify
 from query.cli.main import main
 from tests.kit.damage import check, rewrite, with_value
 from tests.kit.plain_embed import embed_plainly
+from tests.kit.signed_links import Site, serving_signed, signed
+from tests.kit.sources import tar_of
 
 
 @pytest.mark.usefixtures("keep_threads")
@@ -46,6 +50,28 @@ def test_changed_sources_are_not_findings(tmp_path, photos, tiny_model, make_ima
     assert [text.partition(":")[0] for text in report.resample.changed] == [
         "'photo-01.png'", "'photo-02.jpg'", "'photo-04.jpg'"
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_signed_links_need_fresh_ones(tmp_path, photos, tiny_model):
+    with serving_signed() as url:
+        Site.files |= {f"/{path.name}": path.read_bytes() for path in photos.glob("*.jpg")}
+        Site.files["/0.tar"] = tar_of({path.name: path.read_bytes() for path in photos.glob("*.jpg")})
+        links = "\n".join(signed(url, target) for target in Site.files if target != "/0.tar")
+        (tmp_path / "list.csv").write_text(f"url\n{links}\n")
+        stores = [
+            embed_plainly(tmp_path / "list.csv", tmp_path / "of-list", tiny_model),
+            embed_plainly(signed(url, "/0.tar"), tmp_path / "of-tar", tiny_model),
+        ]
+        KEYRING.clear()
+        for store, reason in zip(
+            stores, (f"403 Forbidden; {NEEDS_FRESH_LINKS}", "if its link was signed, it needs a fresh one"), strict=True
+        ):
+            report = check(store, resample=2)
+            assert report.findings == []
+            assert len(report.resample.changed) == 2
+            assert [reason in text for text in report.resample.changed] == [True, True]
+            assert "Signature" not in str(report.resample.changed)
 
 
 @pytest.mark.usefixtures("keep_threads")

@@ -355,7 +355,7 @@ def test_an_image_that_crashes_its_decoder_is_one_crashed_row(collection, tiny_m
     # There is no known file that crashes Pillow, so this decode task kills its own process at one of the images.
     # The process really dies, and the worker's own code recovers.
     @ray.remote(max_retries=0)
-    def decode_or_die(entries, preprocess, max_pixels, timeout_s):
+    def decode_or_die(entries, preprocess, max_pixels, *_):
         if any(entry.key == "large.png" for entry in entries):
             os.kill(os.getpid(), signal.SIGKILL)
         return decode_batch(entries, preprocess, max_pixels)

@@ -22,6 +22,8 @@ from pipeline.store.tombstones import read_tombstones
 from pipeline.verify import verify
 from query.searcher import search
 from tests.kit.reports import jpeg, rows
+from tests.kit.signed_links import Site, assert_nothing_secret_in, serving_signed, signed
+from tests.kit.sources import tar_of
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -156,6 +158,25 @@ def test_list_of_paths(run, folder, tmp_path):
     assert (third["key"], third["caption"], third["status"]) == ("photos/3.jpg", "three, of six", "ok")
     assert (missing["status"], missing["error"]) == ("unreadable", "No such file or directory")
     assert (third["license"], missing["license"]) == ("by", "cc")
+
+
+def test_signed_links_reach_the_workers_and_no_file(run, tmp_path, make_image):
+    targets = [f"/a%2Fb+{number}.jpg" for number in range(6)]
+    with serving_signed() as url:
+        Site.files |= {target: jpeg(make_image, number) for number, target in enumerate(targets)}
+        del Site.files[targets[5]]
+        Site.files["/0.tar"] = tar_of({"a.jpg": jpeg(make_image, 9)})
+        for number in (1, 2):  # with other signatures, they are the same images
+            links = "\n".join(signed(url, target, number) for target in targets)
+            (tmp_path / "list.csv").write_text(f"url\n{links}\n")
+            report = run(tmp_path / "list.csv", shard_size=4)
+            assert (report.num_images, report.failed, report.num_embedded) == (6, {"unreadable": 1}, 6 * (number == 1))
+        report = run(signed(url, "/0.tar"))
+        found = {row["key"]: row for row in rows(report)}
+        assert set(found) == {*(f"{url}{target}" for target in targets), "0.tar/a.jpg"}
+        assert [row["status"] for row in found.values()].count("ok") == 6
+        assert found[f"{url}{targets[5]}"]["error"] == "404 Not Found"
+    assert_nothing_secret_in(report.store.root)
 
 
 def test_a_folder_that_grew_only_gets_new_shards(run, folder, make_image):

@@ -30,7 +30,7 @@ def test_a_slow_shard_runs_a_second_time_and_the_first_to_finish_wins():
     class Worker:
         def __init__(self, name):
             self.name = name
-            self.embed_shard = SimpleNamespace(remote=lambda shard, record, root: ray.put((name, shard.ordinal)))
+            self.embed_shard = SimpleNamespace(remote=lambda shard, *_: ray.put((name, shard.ordinal)))
 
     slow, quick = Worker("slow"), Worker("quick")
     pool = SimpleNamespace(

@@ -223,7 +223,7 @@ def named_policy(name: str) -> PruningPolicy | None:
     if name == UNPRUNED:
         return None
     if name.lower().endswith((".yaml", ".yml")):
-        policy = _read_policy(Path(name), Path(name).stem)
+        policy = _read_policy(Path(name).expanduser(), Path(name).stem)
         refuse_taken_name(policy, f"policy {name}")
         return policy
     if name not in policy_names():

@@ -13,12 +13,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from pipeline.errors import InputError, SourceUnavailable
-from pipeline.source.access.failures import is_global, is_transient, reason_of
-from pipeline.source.access.naming import is_url, path_of, uri_of
+from pipeline.source.access.credentials import KEYRING
+from pipeline.source.access.failures import is_global, is_transient, reason_of, reason_to_read_later
+from pipeline.source.access.naming import is_url, is_web, path_of, uri_of
 from pipeline.source.access.remote import ALWAYS_HERE, Found, Remote, remote_of
+from pipeline.source.limits import known_size, known_time_ns
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -45,7 +47,8 @@ def examine(location: str) -> tuple[int, int]:
     try:
         found = with_retries(lambda: _examine(location), location)
     except OSError as error:
-        raise InputError(f"cannot read {location}: {reason_of(error)}; check the name and its permissions") from error
+        reason = reason_to_read_later(error, location)
+        raise InputError(f"cannot read {location}: {reason}; check the name and its permissions") from error
     if found is None:
         raise InputError(f"source {location} does not exist; check the name and its permissions")
     if found.is_folder:
@@ -60,13 +63,15 @@ def children(url: str) -> Iterable[Found]:
         InputError: If the folder or its bucket does not exist, or access is refused.
     """
     try:
-        return with_retries(lambda: _remote(url).children(url), url)
+        return with_retries(lambda: _ask(url, "children"), url)
     except OSError as error:
         raise InputError(f"cannot list {url}: {reason_of(error)}; check the name and its permissions") from error
 
 
-def walk(url: str) -> Iterator[tuple[str, Found]]:
-    """Yield each file under a remote folder with its relative path, in no order. Skips hidden files and folders.
+def walk(url: str, enters: Callable[[str, str], bool]) -> Iterator[tuple[str, Found]]:
+    """Yield each file under a remote folder with its relative path, in no order.
+
+    `enters` says by relative path and name whether to take a file or folder.
 
     Raises:
         InputError: If a folder or its bucket does not exist, or access is refused.
@@ -80,9 +85,9 @@ def walk(url: str) -> Iterator[tuple[str, Found]]:
                 running.append((folder, threads.submit(children, root + folder)))
             folder, answer = running.popleft()
             for found in answer.result():
-                if found.name.startswith("."):
-                    continue
                 name = f"{folder}/{found.name}"
+                if not enters(name[1:], found.name):
+                    continue
                 if found.is_folder:
                     todo.append(name)
                 else:
@@ -109,7 +114,7 @@ def read_bytes(uri: str, max_bytes: int) -> bytes:
     """
     if not is_url(uri):
         return with_retries(lambda: _read_local(path_of(uri), max_bytes), uri)
-    data = with_retries(lambda: _remote(uri).read(uri, max_bytes), uri)
+    data = with_retries(lambda: _ask(uri, "read", max_bytes), uri)
     if len(data) > max_bytes:
         raise TooLarge(f"more than {max_bytes} bytes")
     return data
@@ -136,7 +141,7 @@ def refuse_unreachable(url: str) -> None:
     if url.startswith(ALWAYS_HERE):
         return
     try:
-        with_retries(lambda: _remote(url), url)
+        with_retries(lambda: _remote(KEYRING.signed(url)), url)
     except OSError as error:
         raise InputError(
             f"cannot open {url}: {reason_of(error)}; s3, gs and hdfs need only credentials, other URLs need the fsspec "
@@ -165,7 +170,7 @@ def with_retries(call: Callable[[], T], location: str) -> T:
             if not is_transient(error, location):
                 raise error if isinstance(error, OSError) else OSError(reason_of(error)) from error
             if wait_s is None:
-                if location.startswith("http"):  # a failing web site says nothing about the others
+                if is_web(location):  # a failing web site says nothing about the others
                     _silent_sites[_root(location)] = time.monotonic()
                     raise OSError(reason_of(error)) from error
                 raise SourceUnavailable(
@@ -180,7 +185,7 @@ def with_retries(call: Callable[[], T], location: str) -> T:
 
 
 def _waits_s(location: str) -> tuple[float, ...]:
-    if not location.startswith("http"):
+    if not is_web(location):
         return RETRY_WAITS_S
     if time.monotonic() - _silent_sites.get(_root(location), -_SILENT_S) < _SILENT_S:
         return ()
@@ -199,6 +204,12 @@ def _filesystem(root: str) -> Remote:
 
 def _remote(url: str) -> Remote:
     return _filesystem(_root(url))
+
+
+def _ask(url: str, question: Literal["children", "examine", "open", "read"], *more: Any) -> Any:
+    """Call a method of a URL's file system, with the URL's credentials. Nothing else sees them."""
+    signed = KEYRING.signed(url)
+    return getattr(_remote(signed), question)(signed, *more)
 
 
 class TooLarge(OSError):
@@ -248,7 +259,7 @@ class _Persistent(io.RawIOBase):
     def _read(self, num_bytes: int) -> bytes:
         try:
             if self._file is None:
-                self._file = _remote(self._url).open(self._url)
+                self._file = _ask(self._url, "open")
             if self._file.tell() != self._position:
                 self._file.seek(self._position)
             return self._file.read(num_bytes)
@@ -263,9 +274,10 @@ class _Persistent(io.RawIOBase):
 
 def _examine(location: str) -> Found | None:
     if is_url(location):
-        return _remote(location).examine(location)
+        return _ask(location, "examine")
     status = os.stat(path_of(uri_of(location)))
-    return Found("", not stat.S_ISREG(status.st_mode), status.st_size, status.st_mtime_ns)
+    num_bytes, mtime_ns = known_size(status.st_size), known_time_ns(status.st_mtime_ns)
+    return Found("", not stat.S_ISREG(status.st_mode), num_bytes, mtime_ns)
 
 
 def _read_local(path: str, max_bytes: int) -> bytes:

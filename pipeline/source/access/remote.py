@@ -4,19 +4,24 @@
 AWS_ENDPOINT_URL selects a custom S3 server.
 """
 
+import errno
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, Protocol
+from urllib.parse import quote
 
 from pipeline import __version__
+from pipeline.source.limits import known_size, known_time_ns
 
 ALWAYS_HERE = ("s3://", "gs://", "gcs://", "abfs://", "abfss://")
 """URLs that need no additional package."""
 
+_NOT_IN_A_URL = re.compile(r"%(?![0-9A-Fa-f]{2})|[^!$%&'()*+,\-./0-9:;=?@A-Z_a-z~]")
 _OF_PYARROW = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
 
 
@@ -58,9 +63,35 @@ def remote_of(root: str) -> Remote:
     import aiohttp
 
     # a site that hangs must not cost five minutes per image; some sites refuse clients without a User-Agent
-    timeout = aiohttp.ClientTimeout(total=300, sock_connect=10, sock_read=30)
-    options = {"timeout": timeout, "headers": {"User-Agent": f"clipsieve/{__version__}"}, "trust_env": True}
-    return WebFiles(fsspec.url_to_fs(root, client_kwargs=options)[0])
+    options = {
+        "timeout": aiohttp.ClientTimeout(total=300, sock_connect=10, sock_read=30),
+        "headers": {"User-Agent": f"clipsieve/{__version__}"},
+        "trust_env": True,
+        # escapes are sent as they are written: a signature covers them
+        "requote_redirect_url": False,
+        "middlewares": (_escape_redirects,),
+    }
+    return WebFiles(fsspec.url_to_fs(root, client_kwargs=options, encoded=True)[0])
+
+
+def as_sent(url: str) -> str:
+    """A web address as it is sent: what may not stand in one is escaped, and what is escaped stays as it is."""
+    import yarl
+
+    url = url.partition("#")[0]
+    scheme, _, rest = url.partition("://")
+    host = re.split("[/?]", rest, maxsplit=1)[0]
+    known = host if host.isascii() else yarl.URL(f"{scheme}://{host}").raw_authority
+    path = _NOT_IN_A_URL.sub(lambda found: quote(found.group(), safe="", errors="replace"), rest[len(host) :])
+    return f"{scheme.lower()}://{known}{path}"
+
+
+async def _escape_redirects(request: Any, send: Callable[[Any], Any]) -> Any:
+    """Escape what may not stand in an address that a server redirects to."""
+    import yarl
+
+    request.url = yarl.URL(as_sent(str(request.url)), encoded=True)
+    return await send(request)
 
 
 def _arrow_filesystem(root: str) -> tuple[Any, str]:
@@ -114,11 +145,15 @@ class ArrowFiles:
 
         if info.type == FileType.NotFound:
             return None
-        return Found(info.base_name, info.type == FileType.Directory, info.size or 0, info.mtime_ns or 0)
+        # a date that does not fit has wrapped to one before 1970, when there were no such servers
+        mtime_ns = max(0, known_time_ns(info.mtime_ns))
+        return Found(info.base_name, info.type == FileType.Directory, known_size(info.size), mtime_ns)
 
 
 class FsspecFiles:
     """An fsspec file system."""
+
+    _NOT_FOUND = "does not exist"
 
     def __init__(self, filesystem: Any) -> None:
         self._filesystem = filesystem
@@ -143,7 +178,7 @@ class FsspecFiles:
             return self._filesystem.open(url, "rb")
         except FileNotFoundError as error:
             _raise_what_was_hidden(error)
-            raise
+            raise FileNotFoundError(errno.ENOENT, self._NOT_FOUND) from error
 
     def read(self, url: str, max_bytes: int) -> bytes:
         """All bytes of a file, but at most `max_bytes + 1`."""
@@ -154,6 +189,16 @@ class FsspecFiles:
 class WebFiles(FsspecFiles):
     """Web sites: one request per image."""
 
+    _NOT_FOUND = "404 Not Found"
+
+    def examine(self, url: str) -> Found | None:
+        """The file at a URL, None if there is none."""
+        return super().examine(as_sent(url))
+
+    def open(self, url: str) -> BinaryIO:
+        """Open a file."""
+        return super().open(as_sent(url))
+
     def children(self, url: str) -> Iterable[Found]:
         """Refuse: the links on a web page are not a folder."""
         raise NotImplementedError("web servers do not list folders; name the images in a CSV, TSV or JSONL list")
@@ -162,10 +207,13 @@ class WebFiles(FsspecFiles):
         """All bytes of a file, but at most `max_bytes + 1`."""
         parts, rest = [], max_bytes + 1
         # a block size of 0 means a plain GET; without a size, fsspec would first ask for it
-        with self._filesystem.open(url, "rb", block_size=0, size=1) as file:
-            while rest and (part := file.read(rest)):
-                parts.append(part)
-                rest -= len(part)
+        try:
+            with self._filesystem.open(as_sent(url), "rb", block_size=0, size=1) as file:
+                while rest and (part := file.read(rest)):
+                    parts.append(part)
+                    rest -= len(part)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, self._NOT_FOUND) from error
         return b"".join(parts)
 
 
@@ -178,13 +226,13 @@ def _raise_what_was_hidden(error: FileNotFoundError) -> None:
 
 def _found(info: dict[str, Any]) -> Found:
     name = info["name"].rstrip("/").rpartition("/")[2]
-    return Found(name, info["type"] == "directory", info.get("size") or 0, _mtime_ns(info))
+    return Found(name, info["type"] == "directory", known_size(info.get("size")), _mtime_ns(info))
 
 
 def _mtime_ns(info: dict[str, Any]) -> int:
     value = next((info[key] for key in ("mtime", "last_modified", "LastModified", "Last-Modified") if key in info), 0)
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError):
         if isinstance(value, str):  # from an HTTP header
             value = parsedate_to_datetime(value)
-        return int((value.timestamp() if isinstance(value, datetime) else value) * 1e9)
+        return known_time_ns((value.timestamp() if isinstance(value, datetime) else value) * 1e9)
     return 0

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError
 from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import open_stream
-from pipeline.source.access.naming import join_uri
+from pipeline.source.access.naming import folder_of, join_uri
 from pipeline.source.entry import ImageEntry, Source, SourceFile
 from pipeline.source.formats.arrow_types import (
     fault_of_captions,
@@ -25,6 +25,7 @@ from pipeline.source.formats.arrow_types import (
 )
 from pipeline.source.formats.inline import image_and_path
 from pipeline.source.formats.text import CAPTION_COLUMNS, caption_of, column_of, key_of
+from pipeline.source.secrets import key_without_credentials
 
 IMAGE_COLUMNS = (
     "image",
@@ -100,7 +101,7 @@ def read_rows(file: SourceFile, source: Source, start: int, stop: int) -> Iterat
         OSError, SourceUnavailable: If it cannot be read.
     """
     columns = {source.image_column, source.key_column, source.caption_column, *source.columns} - {None}
-    folder = file.uri.rpartition("/")[0]
+    folder = folder_of(file.uri)
     with _damage_named(file), open_stream(file.uri) as stream:
         for number, row in _rows(stream, sorted(columns), start, stop):
             yield _entry(file, source, folder, number, row)
@@ -119,7 +120,8 @@ def read_keys(file: SourceFile, source: Source, start: int, stop: int) -> Iterat
     try:
         with _damage_named(file), open_stream(file.uri) as stream:
             for number, row in _rows(stream, [source.key_column], start, stop, at_once=_KEYS_AT_ONCE):
-                yield number, _key(file, source, number, row)
+                key = _key(file, source, number, row)
+                yield number, key_without_credentials(key) if "://" in key else key
     except OSError as error:
         raise InputError(
             f"cannot read the keys of {file.uri}: {reason_of(error)}; check its permissions, or replace it with an "

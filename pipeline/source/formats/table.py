@@ -15,10 +15,11 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import open_stream, refuse_unreachable
-from pipeline.source.access.naming import is_url, join_uri, path_of, uri_of
+from pipeline.source.access.naming import folder_of, is_url, join_uri, path_of, suffix_of, uri_of
 from pipeline.source.entry import ImageEntry, Source
 from pipeline.source.formats.inline import is_base64_image
 from pipeline.source.formats.text import CAPTION_COLUMNS, caption_of, column_of, encoding_of, key_of
+from pipeline.source.limits import known_size, known_time_ns
 
 PATH_COLUMNS = ("image_path", "filepath", "file_path", "path", "file_name", "filename", "file", "url", "uri", "image")
 LIST_SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": None, ".ndjson": None}
@@ -34,14 +35,14 @@ def read_list(source: Source) -> Iterator[ImageEntry]:
     Raises:
         InputError: If the list is missing, is not text, or lacks a column, or a row names no image.
     """
-    suffix = os.path.splitext(source.location)[1].lower()
+    suffix = suffix_of(source.location)
     if suffix not in LIST_SUFFIXES:
         raise InputError(
             f"cannot read list {source.location}: expected a name that ends in one of {' '.join(LIST_SUFFIXES)}; "
             "rename it to match its format"
         )
     uri = uri_of(source.location)
-    folder = uri.rpartition("/")[0]
+    folder = folder_of(uri)
     schemes: set[str] = set()
     number = 0
     try:
@@ -191,7 +192,7 @@ def _entry(source: Source, folder: str, number: int, row: dict[str, Any]) -> Ima
     if not is_url(uri):  # millions of size requests would take longer than downloading the images
         try:
             status = os.stat(path_of(uri))
-            num_bytes, mtime_ns = status.st_size, status.st_mtime_ns
+            num_bytes, mtime_ns = known_size(status.st_size), known_time_ns(status.st_mtime_ns)
         except (OSError, ValueError):  # decoding gives it a row with the reason
             pass
     key = key_of(row.get(source.key_column)) if source.key_column else None

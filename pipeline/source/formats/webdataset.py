@@ -1,11 +1,10 @@
 """WebDataset tars, read front to back. Opened only when a shard is read.
 
 Every image is a row, in the order of the tar; so is every link to a file of the same tar. `.txt` holds a caption,
-`.json` other fields; `tar_samples.py` says to which images they belong. Other members are skipped.
+`.json` other fields; `tar/samples.py` says to which images they belong. Other members are skipped.
 """
 
 import json
-import math
 import os
 import tarfile
 from collections.abc import Iterator
@@ -19,11 +18,11 @@ from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import TooLarge, open_stream
 from pipeline.source.entry import ImageEntry, Source, SourceFile
 from pipeline.source.formats.folder import has_image_suffix
-from pipeline.source.formats.tar_links import TarLinks, by_name, follow, is_link, is_repeat
-from pipeline.source.formats.tar_samples import TEXT_SUFFIXES, Member, Sample, Samples
+from pipeline.source.formats.tar.links import TarLinks, by_name, follow, is_link, is_repeat
+from pipeline.source.formats.tar.samples import TEXT_SUFFIXES, Member, Sample, Samples
 from pipeline.source.formats.text import as_text, caption_of, column_of, decode_text
 from pipeline.source.left_out import Kind, ReadNotes
-from pipeline.source.limits import MAX_FILE_BYTES
+from pipeline.source.limits import MAX_FILE_BYTES, known_time_ns
 
 BLOCK = 512
 _MOST_IMAGES = 2**31
@@ -155,7 +154,7 @@ def _is_of_use(name: str) -> bool:
 
 
 def _mtime_ns(member: tarfile.TarInfo) -> int:
-    return int(member.mtime * 1e9) if math.isfinite(member.mtime) else 0
+    return known_time_ns(member.mtime * 1e9)
 
 
 def _entry(file: SourceFile, source: Source, sample: Sample, notes: ReadNotes) -> ImageEntry:
