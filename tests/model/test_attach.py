@@ -192,7 +192,7 @@ def test_all_attention_methods_agree():
     log_sizes = torch.rand(2, 7, generator=torch.Generator().manual_seed(1)) * 3
     fused = torch.nn.functional.scaled_dot_product_attention
     masked = fused(query, key, value, attn_mask=log_sizes[:, None, None])
-    for attend in (attention.attend, attention.attend_without_mask, attention.attend_densely):
+    for attend in (attention.attend, attention.attend_densely):
         torch.testing.assert_close(attend(query, key, value, log_sizes), masked)
     torch.testing.assert_close(attention.attend(query, key, value), fused(query, key, value))
     torch.testing.assert_close(

@@ -24,19 +24,14 @@ def dense_is_faster(device: torch.device, dtype: torch.dtype, num_tokens: int) -
 def attend(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_BT: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(E) + log s) v, [B, H, Q, E], by the fastest method; plain attention without sizes.
 
-    The CPU's fused kernel accepts the row of log sizes as a mask, and for a single query a mask is cheap on any device.
-    Elsewhere a mask would rule out the fastest kernels; see `attend_without_mask`.
+    The fused kernels of CPUs and of GPUs accept the row of log sizes as a mask.
     """
     if log_sizes_BT is not None:
         log_sizes_BT = log_sizes_BT.to(query_BHQE.dtype)
     if dense_is_faster(query_BHQE.device, query_BHQE.dtype, key_BHTE.shape[2]):
         return attend_densely(query_BHQE, key_BHTE, value_BHTE, log_sizes_BT)
-    if log_sizes_BT is None:
-        return F.scaled_dot_product_attention(query_BHQE, key_BHTE, value_BHTE)
-    if query_BHQE.device.type == "cpu" or query_BHQE.shape[2] == 1:
-        mask = log_sizes_BT[:, None, None, :]
-        return F.scaled_dot_product_attention(query_BHQE, key_BHTE, value_BHTE, attn_mask=mask)
-    return attend_without_mask(query_BHQE, key_BHTE, value_BHTE, log_sizes_BT)
+    mask = None if log_sizes_BT is None else log_sizes_BT[:, None, None, :]
+    return F.scaled_dot_product_attention(query_BHQE, key_BHTE, value_BHTE, attn_mask=mask)
 
 
 def attend_densely(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_BT: Tensor | None) -> Tensor:
@@ -50,18 +45,3 @@ def attend_densely(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log
     is_added = int(log_sizes_BT is not None)
     logits = torch.baddbmm(added, query, key.transpose(1, 2), beta=is_added, alpha=width**-0.5)
     return torch.bmm(onednn.softmax(logits), value).view(num_images, num_heads, num_queries, width)
-
-
-def attend_without_mask(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_BT: Tensor) -> Tensor:
-    """The same sum with one extra dimension: q' = [q, sqrt(E)], k' = [k, log s], scale 1 / sqrt(E).
-
-    Widths are padded to a multiple of 8, as the fused GPU kernels require.
-    """
-    width = query_BHQE.shape[-1]
-    padding = 8 - 1 - width % 8
-    root_BHQ1 = torch.full_like(query_BHQE[..., :1], width**0.5)
-    sizes_BHT1 = log_sizes_BT[:, None, :, None].expand(-1, key_BHTE.shape[1], -1, -1)
-    query = F.pad(torch.cat([query_BHQE, root_BHQ1], dim=-1), (0, padding))
-    key = F.pad(torch.cat([key_BHTE, sizes_BHT1], dim=-1), (0, padding))
-    value = F.pad(value_BHTE, (0, padding + 1))
-    return F.scaled_dot_product_attention(query, key, value, scale=width**-0.5)[..., :width]

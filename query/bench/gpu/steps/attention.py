@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.errors import first_line
 from pipeline.measure.timing import interleaved_seconds
-from pipeline.model.towers.attention import attend_densely, attend_without_mask
+from pipeline.model.towers.attention import attend_densely
 from query.bench.gpu.setup import Row, Setup, Task
 
 _SHAPES = ((12, 198), (12, 138), (12, 69), (16, 258), (16, 180), (16, 91), (16, 404), (16, 202))
@@ -62,7 +62,6 @@ def _calls(
 
     calls: dict[str, Callable[[], torch.Tensor]] = {
         "plain": lambda: F.scaled_dot_product_attention(query, key, value),
-        "wider heads": lambda: attend_without_mask(query, key, value, sizes),
         "dense": lambda: attend_densely(query, key, value, sizes),
         "mask": lambda: F.scaled_dot_product_attention(query, key, value, attn_mask=mask),
     }
