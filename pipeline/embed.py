@@ -15,7 +15,7 @@ from pipeline.monitor.meter import Meter
 from pipeline.monitor.progress import Progress, Tick
 from pipeline.planning.changes import Changes
 from pipeline.planning.extend import find_changes, write_changes
-from pipeline.planning.shards import shard_capacity
+from pipeline.planning.shards import DEFAULT_SHARD_CAPACITY, shard_capacity
 from pipeline.planning.tars import first_look
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.listing import Listing, list_source
@@ -70,7 +70,12 @@ def embed(
             pool = pool or stack.enter_context(worker_pool(settings, settings.min_workers))
             pool.load(encoder_request(settings, before and before.record, is_baseline))
             view = _plan(settings, store, listing, changes, pool)
-            todo, start_s = view.missing, time.perf_counter() - started
+            todo = view.missing
+            if not is_baseline:
+                pool.compile_towers(
+                    settings.compile_tower, sum(shard.num_images or DEFAULT_SHARD_CAPACITY for shard in todo)
+                )
+            start_s = time.perf_counter() - started
             reporting.event("run_started", num_shards=len(todo), start_s=round(start_s, 3), **pool.resources)
             meter = Meter(view, reporting.tick, settings.max_bad_fraction)
             progress = run_shards(pool, todo, view.record, store.root, meter, reporting.event)

@@ -51,7 +51,7 @@ LEVELS = {
         ["pruning"],
         ["spec", "hashing", "losses"],
         ["adapter"],
-        ["load", "device", "transform", "graphs"],
+        ["load", "device", "transform"],
         ["encode", "export"],
     ],
     "query.bench": [["grid", "gpu"], ["model", "policies"]],

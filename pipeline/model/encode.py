@@ -6,6 +6,7 @@ frozen: frozen parameters keep torch's matmul off its folded path), `torch.infer
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import ClipsieveError
+from pipeline.errors import ClipsieveError, first_line
 from pipeline.model.device import device_name
-from pipeline.model.graphs import ReplayedForward
 from pipeline.model.load import DTYPES, LoadedModel, Tokenizer, with_policy
 from pipeline.model.pruning.attach import OnCut, attach
 from pipeline.model.pruning.cost import gmacs_per_image, patches_per_block
@@ -82,11 +82,30 @@ class Encoder:
         self.tokens_kept = counts[-1] if counts else 0
         self.detach = attach(visual, policy, on_cut, loaded.summary_offsets_LD, counts)
         self._scaling = PixelScaling(preprocess, self.device, DTYPES[loaded.spec.precision])
-        self._replayed: ReplayedForward | None = None
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._compiled_size = 0
 
-    def replay_graphs(self, pool: Any = None) -> None:
-        """Run batches of a shape that returns as a CUDA graph from now on; see `ReplayedForward`. Needs a GPU."""
-        self._replayed = ReplayedForward(self._run, pool)
+    def compile(self, batch_size: int, backend: str | Callable[..., Any] = "inductor") -> str | None:
+        """Compile the image tower for batches of one size, which takes up to a minute.
+
+        Batches of any other size run as before: the last of a shard, and those halved after the device ran out of
+        memory. The last bits of an embedding differ between the two.
+
+        Args:
+            batch_size: The size to compile for.
+            backend: That of torch.compile.
+
+        Returns:
+            Why the tower cannot be compiled; it then runs as before. None if it is compiled.
+        """
+        preprocess = self.spec.preprocess
+        self._compiled, self._compiled_size = torch.compile(self._run, backend=backend, dynamic=False), batch_size
+        try:
+            self.encode(np.zeros((batch_size, preprocess.height, preprocess.width, 3), np.uint8))
+        except (RuntimeError, ImportError, OSError) as error:  # no compiler on this machine, or one that fails
+            self._compiled = None
+            return first_line(getattr(error, "inner_exception", error))  # the compiler's own error, if it is wrapped
+        return None
 
     @torch.inference_mode()
     def encode(self, pixels_BHWC: np.ndarray | Tensor) -> np.ndarray:
@@ -123,8 +142,6 @@ class Encoder:
             ) from error
         self.micro_batch = (size + 1) // 2
         self.num_halvings += 1
-        if self._replayed:
-            self._replayed.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -141,7 +158,8 @@ class Encoder:
     @torch.inference_mode()
     def features(self, pixels_BHWC: Tensor) -> Tensor:
         """Run the image tower alone: uint8 pixels on the device to features [B, E] on the device, not normalised."""
-        return (self._replayed or self._run)(pixels_BHWC)
+        is_compiled = self._compiled and len(pixels_BHWC) == self._compiled_size
+        return (self._compiled if is_compiled else self._run)(pixels_BHWC)
 
     def _run(self, pixels_BHWC: Tensor) -> Tensor:
         return self._clip.encode_image(self._scaling(pixels_BHWC))

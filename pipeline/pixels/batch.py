@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,22 @@ class DecodedBatch:
 
     cpu_s: float = 0.0
     """CPU time spent on decoding so far, in seconds."""
+
+    @classmethod
+    def joined(cls, parts: Sequence["DecodedBatch"]) -> "DecodedBatch":
+        """One batch of several that are not on a device yet, in order and without entries."""
+        if len(parts) == 1:
+            return parts[0]
+        starts = accumulate((len(part.results) for part in parts[:-1]), initial=0)
+        jpegs = {
+            start + slot: jpeg for start, part in zip(starts, parts, strict=True) for slot, jpeg in part.jpegs.items()
+        }
+        return cls(
+            pixels=np.concatenate([part.pixels for part in parts]),
+            results=[result for part in parts for result in part.results],
+            jpegs=jpegs,
+            cpu_s=sum(part.cpu_s for part in parts),
+        )
 
     @property
     def is_ok_B(self) -> np.ndarray:

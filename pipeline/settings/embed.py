@@ -9,7 +9,7 @@ from pydantic_settings import CliPositionalArg
 
 from pipeline.settings.load import OutputSettings
 from pipeline.settings.model import PolicySettings
-from pipeline.settings.workers import WorkerSettings
+from pipeline.settings.workers import CompileChoice, WorkerSettings
 from pipeline.source.access.naming import expand_home
 from pipeline.source.entry import Source, Status
 
@@ -67,7 +67,7 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("source", "out", "captions"),
-        "how fast": ("shard_size", "min_workers"),
+        "how fast": ("shard_size", "min_workers", "compile_tower"),
         "safety": (
             "image_timeout",
             "max_bad_fraction",
@@ -97,6 +97,10 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
 
     min_workers: int | None = Field(default=None, ge=1)
     """Number of workers to start with on a cluster that grows on demand. More join later, up to --workers."""
+
+    compile_tower: CompileChoice = Field(default="auto", alias="compile")
+    """Compile the image tower on GPUs: up to 40 % faster, after up to a minute. auto does so for 500,000 images or
+    more per GPU."""
 
     image_timeout: float = Field(default=60.0, gt=0)
     """Seconds after which an image whose decoder hangs becomes a row with status timeout."""

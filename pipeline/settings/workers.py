@@ -1,12 +1,14 @@
 """Settings of the Ray workers, shared by `embed` and `evaluate`."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from pipeline.model.spec import DecoderName, DeviceChoice, PrecisionChoice
 from pipeline.settings.load import Settings
 from pipeline.source.limits import DEFAULT_MAX_PIXELS
+
+CompileChoice = Literal["auto", "on", "off"]
 
 
 class WorkerSettings(Settings):

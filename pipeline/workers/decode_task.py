@@ -19,7 +19,10 @@ from pipeline.source.access.credentials import KEYRING
 from pipeline.source.entry import ImageEntry, ImageResult, Status
 from pipeline.workers.session import get
 
-BATCHES_AHEAD = 3
+IMAGES_PER_TASK = 32
+"""A larger batch is decoded by several tasks: it is ready sooner, and at the end of a shard fewer cores wait."""
+
+TASKS_AHEAD = 3
 CRASHES_PER_IMAGE = 3
 """An image that crashes its decoder this many times is treated as the cause, not as a bystander."""
 
@@ -61,7 +64,7 @@ class DecodeTasks:
         max_pixels: int,
         timeout_s: float | None,
         num_cpus: float,
-        num_ahead: int = BATCHES_AHEAD,
+        num_ahead: int = TASKS_AHEAD,
         task: Any = _decode_task,
     ) -> None:
         """Store the options; no task starts yet.
@@ -71,22 +74,22 @@ class DecodeTasks:
             max_pixels: Larger images are refused.
             timeout_s: Time limit for decoding one image; None for no limit.
             num_cpus: Cores that Ray reserves per task.
-            num_ahead: Number of batches to decode ahead.
-            task: The Ray function that decodes a batch.
+            num_ahead: Number of tasks to start ahead, at least; whole batches are started.
+            task: The Ray function that decodes a batch, or a piece of one.
         """
         self._preprocess, self._max_pixels, self._timeout_s = preprocess, max_pixels, timeout_s
         self._options, self._num_ahead, self._task = {"num_cpus": num_cpus}, num_ahead, task
 
     def warm_up(self) -> list[Any]:
         """Start decode processes, which takes seconds. Wait for the results; they have no content."""
-        return [_warm_up.options(**self._options).remote() for _ in range(BATCHES_AHEAD)]
+        return [_warm_up.options(**self._options).remote() for _ in range(self._num_ahead)]
 
     def ahead(self, batches: Iterable[Sequence[ImageEntry]]) -> Iterator[DecodedBatch]:
         """Yield decoded batches in order, decoding a few ahead."""
-        pending: deque[tuple[Sequence[ImageEntry], Any]] = deque()
+        pending: deque[tuple[Sequence[ImageEntry], list[Any]]] = deque()
         for batch in read_ahead(batches):
-            pending.append((batch, self._start(batch)))
-            if len(pending) > self._num_ahead:
+            pending.append((batch, [self._start(piece) for piece in _pieces(batch)]))
+            while sum(len(refs) for _, refs in pending) - len(pending[0][1]) >= self._num_ahead:
                 yield self._decoded(*pending.popleft())
         while pending:
             yield self._decoded(*pending.popleft())
@@ -106,22 +109,16 @@ class DecodeTasks:
         credentials = KEYRING.of(entry.uri for entry in batch if entry.data is None)
         return task.remote(batch, preprocess or self._preprocess, self._max_pixels, self._timeout_s, credentials)
 
-    def _decoded(self, batch: Sequence[ImageEntry], ref: Any) -> DecodedBatch:
-        try:
-            return _with_entries(get(ref), batch)
-        except _DECODER_LOST:
-            return self._one_by_one(batch)
+    def _decoded(self, batch: Sequence[ImageEntry], refs: list[Any]) -> DecodedBatch:
+        pieces = [self._piece(piece, ref) for piece, ref in zip(_pieces(batch), refs, strict=True)]
+        return _with_entries(DecodedBatch.joined(pieces), batch)
 
-    def _one_by_one(self, batch: Sequence[ImageEntry]) -> DecodedBatch:
-        """Decode each image in its own task, because one of them crashes its decoder."""
-        alone = [self._alone(entry) for entry in batch]
-        decoded = DecodedBatch(
-            pixels=np.concatenate([one.pixels for one in alone]),
-            results=[result for one in alone for result in one.results],
-            jpegs={slot: one.jpegs[0] for slot, one in enumerate(alone) if one.jpegs},
-            cpu_s=sum(one.cpu_s for one in alone),
-        )
-        return _with_entries(decoded, batch)
+    def _piece(self, piece: Sequence[ImageEntry], ref: Any) -> DecodedBatch:
+        try:
+            return get(ref)
+        except _DECODER_LOST:
+            # decode each image in its own task, because one of them crashes its decoder
+            return DecodedBatch.joined([self._alone(entry) for entry in piece])
 
     def _alone(self, entry: ImageEntry, preprocess: Preprocess | None = None) -> DecodedBatch:
         num_timeouts = 0
@@ -146,6 +143,13 @@ def _with_entries(decoded: DecodedBatch, entries: Sequence[ImageEntry]) -> Decod
     return replace(decoded, entries=entries) if decoded.jpegs else decoded
 
 
-def batches_ahead(num_cpus: int, num_workers: int) -> int:
-    """Number of batches to decode ahead per worker: enough to keep its share of the cores busy, but bounded."""
-    return min(32, max(BATCHES_AHEAD, math.ceil(num_cpus / num_workers) + 1))
+def _pieces(batch: Sequence[ImageEntry]) -> list[Sequence[ImageEntry]]:
+    return [batch[start : start + IMAGES_PER_TASK] for start in range(0, len(batch), IMAGES_PER_TASK)]
+
+
+def tasks_ahead(num_cpus: int, num_workers: int) -> int:
+    """Number of tasks to start ahead per worker: two for each of its cores, but bounded, as their results take memory.
+
+    With one per core, cores would wait whenever the tasks of the next batch are not the first to finish.
+    """
+    return min(256, max(TASKS_AHEAD, 2 * math.ceil(num_cpus / num_workers)))

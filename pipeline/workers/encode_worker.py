@@ -19,7 +19,7 @@ from pipeline.source.access.credentials import KEYRING
 from pipeline.source.entry import ImageEntry
 from pipeline.store.layout import Store
 from pipeline.store.records import CommitMarker, Shard, StoreRecord
-from pipeline.workers.decode_task import BATCHES_AHEAD, DecodeTasks
+from pipeline.workers.decode_task import TASKS_AHEAD, DecodeTasks
 from pipeline.workers.messages import EncoderRequest, WorkerIdentity, WorkerReport, code_sha256
 from pipeline.workers.session import get
 
@@ -32,7 +32,7 @@ class EncodeWorker:
         self,
         threads: int,
         decode_cpus: float,
-        num_ahead: int = BATCHES_AHEAD,
+        num_ahead: int = TASKS_AHEAD,
         device: DeviceChoice = "auto",
     ) -> None:
         prepare_for_torch()
@@ -85,7 +85,7 @@ class EncodeWorker:
             num_cpus=self._decode_cpus,
             num_ahead=self._num_ahead,
         )
-        batch_size = request.batch_size or default_batch_size(device)
+        self._batch_size = batch_size = request.batch_size or default_batch_size(device)
         # warm up: the first forward pass takes seconds, and so does starting the decode processes
         decoders = self._decode_tasks.warm_up()
         self._encoder.encode(np.zeros((batch_size, preprocess.height, preprocess.width, 3), np.uint8))
@@ -99,6 +99,13 @@ class EncodeWorker:
             # plain strings: the driver would have to import torch to read torch's own version type
             versions={"torch": str(torch.__version__), "open_clip": str(open_clip.__version__)},
         )
+
+    def compile_tower(self) -> str | None:
+        """Compile the image tower; returns why it cannot be compiled, or None."""
+        import torch
+
+        torch.set_num_threads(self._threads)  # the setting is per calling thread, and compiled code depends on it
+        return self._encoder.compile(self._batch_size)
 
     def pack(self) -> Any:
         """The loaded model as an array of bytes, which Ray's object store shares with other workers without copying."""

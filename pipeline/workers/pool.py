@@ -11,15 +11,18 @@ import ray
 from pipeline import __version__
 from pipeline.errors import ConfigError, WorkerError
 from pipeline.model.spec import DeviceChoice
-from pipeline.settings.workers import WorkerSettings
+from pipeline.settings.workers import CompileChoice, WorkerSettings
 from pipeline.workers.causes import cause_of
 from pipeline.workers.cores import cpus_reserved, threads_that_fit
-from pipeline.workers.decode_task import batches_ahead
+from pipeline.workers.decode_task import tasks_ahead
 from pipeline.workers.encode_worker import EncodeWorker
 from pipeline.workers.messages import EncoderRequest, WorkerIdentity, WorkerReport, code_sha256
 from pipeline.workers.session import CHECK, WORKERS_GONE_S, get, is_ours, logs, node_is_alive, ray_session, wait
 
 MAX_LOAD_ATTEMPTS = 3
+COMPILE_FROM = 500_000
+"""Images per GPU from which the time saved on a ViT-B exceeds that spent on compiling it."""
+
 SETTLE_S = 10.0
 """How long to wait for a worker to finish starting before stopping it."""
 
@@ -78,6 +81,7 @@ class WorkerPool:
         self.joining = {}
         self._request: EncoderRequest | None = None
         self._weights: Any = None
+        self._compiles = False
 
     def load(self, request: EncoderRequest) -> None:
         """Load a model on all workers, replacing any earlier one: one loads the source, the others copy its weights.
@@ -100,7 +104,7 @@ class WorkerPool:
         raise WorkerError(f"workers died {MAX_LOAD_ATTEMPTS} times while loading the model ({reason}); {logs()}")
 
     def _load(self, request: EncoderRequest) -> None:
-        self._request, self.joining, self._weights = None, {}, None
+        self._request, self.joining, self._weights, self._compiles = None, {}, None, False
         identities = {worker.identify.remote(): worker for worker in self._workers}
         present = wait(list(identities), self._min, WORKERS_GONE_S)
         if len(present) < self._min:
@@ -131,6 +135,24 @@ class WorkerPool:
                     f"workers died {len(causes)} times while loading the model ({causes[-1]}); if memory is short, "
                     f"give fewer --workers, otherwise {logs()}"
                 )
+
+    def compile_towers(self, choice: CompileChoice, num_images: int) -> None:
+        """Have all workers compile the loaded tower, at once, if the choice and the number of images say so.
+
+        Only on GPUs. If a worker cannot compile it, `report.warning` says so, and its tower runs as it is.
+        """
+        is_asked = choice == "on" or (choice == "auto" and num_images >= COMPILE_FROM * self._num_gpus)
+        if self._compiles or not is_asked or not self._num_gpus:
+            return
+        self._compiles = True  # workers that join later do so, too
+        reasons = []
+        for ref in [worker.compile_tower.remote() for worker in self.ready_workers()]:
+            with suppress(ray.exceptions.RayError):  # a lost worker is noticed and replaced when it gets a shard
+                reasons.append(get(ref))
+        reason = next(filter(None, reasons), None)
+        if reason:
+            warnings = [self.report.warning, f"the image tower cannot be compiled: {reason}; it runs uncompiled"]
+            self.report = replace(self.report, warning="; ".join(filter(None, warnings)))
 
     def _has_loaded(self, request: EncoderRequest) -> bool:
         if self._request is None or self.joining:
@@ -190,6 +212,8 @@ class WorkerPool:
 
     def _join(self, worker: Any) -> None:
         self.joining[worker.load.remote(self._request, self._weights)] = worker
+        if self._compiles:
+            worker.compile_tower.remote()  # runs before its first shard
 
     def accept_worker(self, ref: Any, on_event: Callable[..., None] = lambda event, **details: None) -> list[Any]:
         """Accept a worker that has finished loading; returns [worker], or [] if it failed and was replaced."""
@@ -211,7 +235,7 @@ class WorkerPool:
         return [worker]
 
     def _start(self) -> Any:
-        ahead = batches_ahead(self._num_cpus, max(1, self._num_gpus)) if self._num_gpus else batches_ahead(1, 1)
+        ahead = tasks_ahead(self._num_cpus, max(1, self._num_gpus)) if self._num_gpus else tasks_ahead(1, 1)
         return EncodeWorker.options(**self._options).remote(self._threads, self._decode_cpus, ahead, self._device)
 
 

@@ -122,6 +122,38 @@ def test_a_tower_that_cannot_be_pruned_runs_unchanged(resnet_model, pixels):
     np.testing.assert_array_equal(fastest_encoder(loaded, None).encode(pixels), Encoder(loaded, None).encode(pixels))
 
 
+# --- compiled
+
+
+@pytest.mark.parametrize("policy", [None, named_policy("balanced"), POLICY], ids=["none", "balanced", "reference"])
+def test_batches_of_the_compiled_size_run_compiled_and_give_the_same_embeddings(loaded, pixels, policy):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return lambda *inputs: calls.append(1) or graph(*inputs)
+
+    plain, encoder, calls = fastest_encoder(sharing_weights(loaded), policy), fastest_encoder(loaded, policy), []
+    assert encoder.compile(3, backend) is None
+    for batch, num_calls in ((pixels, 2), (pixels[:2], 2), (pixels[::-1].copy(), 3)):
+        np.testing.assert_allclose(encoder.encode(batch), plain.encode(batch), rtol=1e-5, atol=1e-6)
+        assert len(calls) == num_calls
+    assert len(graphs) == 1  # the whole tower is one graph, compiled once
+    encoder.micro_batch = 2  # as after running out of memory
+    np.testing.assert_allclose(encoder.encode(pixels), plain.encode(pixels), rtol=1e-5, atol=1e-6)
+    assert len(calls) == 3
+
+
+def test_a_tower_that_cannot_be_compiled_runs_as_before(loaded, pixels):
+    def backend(graph, inputs):
+        raise OSError("no C++ compiler")
+
+    expected = fastest_encoder(sharing_weights(loaded), None).encode(pixels)
+    encoder = fastest_encoder(loaded, None)
+    assert "no C++ compiler" in encoder.compile(3, backend)
+    np.testing.assert_array_equal(encoder.encode(pixels), expected)
+
+
 # --- a device whose memory is too small
 
 

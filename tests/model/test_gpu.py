@@ -1,12 +1,11 @@
-"""What the image towers compute on a GPU: the same as on a CPU, replayed as a graph or compiled, for every family."""
+"""What the image towers compute on a GPU: the same as on a CPU, compiled or not, for every family."""
 
 import numpy as np
 import pytest
 import torch
 
 from pipeline.model.device import pick_device, pick_precision
-from pipeline.model.encode import Encoder, compile_tower, fastest_encoder, sharing_weights
-from pipeline.model.graphs import MAX_GRAPHS, ReplayedForward
+from pipeline.model.encode import Encoder, fastest_encoder, sharing_weights
 from pipeline.model.load import load_model
 from pipeline.model.pruning.attach import attach
 from pipeline.model.pruning.policy import named_policy
@@ -17,6 +16,12 @@ from tests.kit.families import FAMILIES
 POLICIES = ["none", "lossless", "balanced", "fast", "reference"]
 
 pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def full_precision_of_convolutions(monkeypatch):
+    """torch rounds the factors of float32 convolutions on a GPU to 10 bits, which can change which tokens are kept."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 @pytest.fixture(scope="module")
@@ -82,29 +87,11 @@ def test_texts_equal_those_of_a_cpu(on_cpu, on_gpu):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_replayed_graph_gives_the_same_features_for_every_batch(on_gpu, pixels, policy):
-    plain, replayed = (Encoder(sharing_weights(on_gpu), named_policy(policy)) for _ in range(2))
-    replayed.replay_graphs()
-    for batch in (pixels[:8], pixels[8:16], pixels[16:], pixels[:5], pixels[:8]):
-        np.testing.assert_allclose(replayed.encode(batch), plain.encode(batch), atol=1e-5)
-
-
-def test_a_replayed_result_is_not_overwritten_by_the_next_one():
-    double = ReplayedForward(lambda x: 2 * x)
-    results = [double(torch.full((4,), float(value), device="cuda")) for value in range(5)]
-    assert [result[0].item() for result in results] == [0, 2, 4, 6, 8]
-    for size in range(1, 5 + MAX_GRAPHS):
-        assert [double(torch.ones(size, device="cuda")).sum().item() for _ in range(3)] == [2 * size] * 3
-
-
-@pytest.mark.parametrize("policy", ["none", "balanced"])
 def test_a_compiled_tower_gives_the_same_embeddings(on_gpu, pixels, policy):
-    plain, compiled = (sharing_weights(on_gpu) for _ in range(2))
-    compile_tower(compiled)
-    expected = Encoder(plain, named_policy(policy)).encode(pixels)
-    encoder = Encoder(compiled, named_policy(policy))
-    for _ in range(3):
-        np.testing.assert_allclose(encoder.encode(pixels), expected, atol=1e-3)
+    plain, encoder = (fastest_encoder(sharing_weights(on_gpu), named_policy(policy)) for _ in range(2))
+    assert encoder.compile(16) is None
+    for batch in (pixels[:16], pixels[8:], pixels[:5], pixels):
+        assert cosines(encoder.encode(batch), plain.encode(batch)).min() > 0.9999
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -25,7 +25,7 @@ from pipeline.settings.embed import EmbedSettings
 from pipeline.source.formats.folder import list_images
 from pipeline.store.layout import Store
 from pipeline.store.parts import read_part
-from pipeline.workers import dispatch
+from pipeline.workers import decode_task, dispatch
 from pipeline.workers.decode_task import DecodeTasks
 from pipeline.workers.shard import embed_shard
 
@@ -351,7 +351,8 @@ def test_an_unresponsive_worker_is_replaced(settings, tmp_path, monkeypatch):
         os.kill(stopped[0], signal.SIGKILL)
 
 
-def test_an_image_that_crashes_its_decoder_is_one_crashed_row(collection, tiny_model):
+@pytest.mark.parametrize("images_per_task", [2, 32])
+def test_an_image_that_crashes_its_decoder_is_one_crashed_row(collection, tiny_model, monkeypatch, images_per_task):
     # There is no known file that crashes Pillow, so this decode task kills its own process at one of the images.
     # The process really dies, and the worker's own code recovers.
     @ray.remote(max_retries=0)
@@ -360,6 +361,7 @@ def test_an_image_that_crashes_its_decoder_is_one_crashed_row(collection, tiny_m
             os.kill(os.getpid(), signal.SIGKILL)
         return decode_batch(entries, preprocess, max_pixels)
 
+    monkeypatch.setattr(decode_task, "IMAGES_PER_TASK", images_per_task)
     entries = [entry for entry in list_images(collection)[0] if entry.key in ("half.png", "large.png", "photo-01.png")]
     wanted = load_model(ModelSource(model=tiny_model), "fp32", "cpu").spec.preprocess
     tasks = DecodeTasks(preprocess=wanted, max_pixels=MAX_PIXELS, timeout_s=None, num_cpus=0.25, task=decode_or_die)

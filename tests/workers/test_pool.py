@@ -17,10 +17,12 @@ from pipeline.store.records import Shard
 from pipeline.workers import pool as pools
 from pipeline.workers.cores import cpus_reserved, threads_that_fit
 from pipeline.workers.dispatch import _Run
-from pipeline.workers.messages import EncoderRequest, WorkerIdentity, code_sha256
+from pipeline.workers.messages import EncoderRequest, WorkerIdentity, WorkerReport, code_sha256
 from pipeline.workers.pool import WorkerPool
 
 pytestmark = pytest.mark.usefixtures("ray_session")
+
+REPORT = {"spec": None, "warning": "tower unpruned", "device": "cpu", "batch_size": 32, "threads": 1, "versions": {}}
 
 
 def test_a_slow_shard_runs_a_second_time_and_the_first_to_finish_wins():
@@ -116,6 +118,30 @@ def test_a_gpu_that_is_not_there_is_refused():
         pytest.skip("Ray sees a GPU")
     with pytest.raises(ConfigError, match=r"'cuda'.*give --device cpu"):
         WorkerPool(1, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("choice", "num_images", "num_gpus", "compiles"),
+    [
+        ("auto", 999_999, 2, False), ("auto", 1_000_000, 2, True), ("on", 1, 1, True), ("off", 10**9, 1, False),
+        ("on", 10**9, 0, False), ("auto", 10**9, 0, False),
+    ],
+)  # fmt: skip
+def test_towers_are_compiled_where_that_pays(choice, num_images, num_gpus, compiles):
+    calls = []
+
+    class Worker:
+        def __init__(self, reason):
+            self.compile_tower = SimpleNamespace(remote=lambda: calls.append(1) or ray.put(reason))
+
+    pool = object.__new__(WorkerPool)  # only its bookkeeping: there may be no GPU
+    pool._num_gpus, pool._compiles, pool.joining = num_gpus, False, {}
+    pool._workers, pool.report = [Worker(None), Worker("no compiler")], WorkerReport(**REPORT)
+    for _ in range(2):  # what is compiled is not compiled again
+        pool.compile_towers(choice, num_images)
+    assert len(calls) == 2 * compiles
+    warning = "tower unpruned; the image tower cannot be compiled: no compiler; it runs uncompiled"
+    assert pool.report.warning == (warning if compiles else "tower unpruned")
 
 
 @pytest.mark.parametrize("delay_s", [0.002, 0.004, 0.006, 0.008])

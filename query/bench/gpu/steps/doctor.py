@@ -70,7 +70,9 @@ def _doctor(setup: Setup) -> Row:
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if run.returncode:
         raise RuntimeError(f"exit code {run.returncode}: {run.stderr[-1000:]}")
-    return {"name": "clipsieve doctor", "sections": json.loads(run.stdout)}
+    sections = json.loads(run.stdout)
+    facts = {"device": sections["what will run where"]["encode"]} | sections["pixels against open_clip's own"]
+    return {"name": "clipsieve doctor", "sections": sections} | facts
 
 
 def _median_s(call: Callable[[], object], setup: Setup) -> float:

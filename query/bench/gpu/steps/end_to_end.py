@@ -33,16 +33,18 @@ class _Case:
     policy: str
     decoder: DecoderName
     num_images: int
+    is_compiled: bool = False
 
     @property
     def title(self) -> str:
-        return f"{self.model}, {self.policy}, {self.decoder}"
+        return f"{self.model}, {self.policy}, {self.decoder}" + (", compiled" if self.is_compiled else "")
 
 
 _CASES = (
     _Case("ViT-B-16", "balanced", "pillow", 40_000),
     _Case("ViT-L-14", "balanced", "pillow", 20_000),
     _Case("ViT-B-16", "balanced", "torchvision", 20_000),
+    _Case("ViT-L-14", "balanced", "pillow", 20_000, is_compiled=True),
     _Case("ViT-L-14", "none", "pillow", 12_000),
     _Case("ViT-B-16", "none", "pillow", 40_000),
 )
@@ -84,6 +86,7 @@ class _Embedding:
             policy=case.policy,
             decoder=case.decoder,
             device=self._setup.device,
+            compile="on" if case.is_compiled else "off",
         )
         if self._pool is None:
             self._pool = self._stack.enter_context(worker_pool(settings))
@@ -99,6 +102,7 @@ class _Embedding:
             "share_of_ideal": summary["share_of_ideal"],
             "bound_by": summary["bound_by"],
             "sentence": summary["sentence"],
+            "warnings": report.warnings,
             "start_s": report.start_s,
             "elapsed_s": summary["elapsed_s"],
             "stage_s": summary["seconds"],

@@ -18,12 +18,10 @@ _POLICIES = (UNPRUNED, "balanced")
 
 def tasks(setup: Setup) -> Iterator[Task]:
     """The tasks of this step."""
-    for replays in (False, True)[: 2 if setup.device == "cuda" else 1]:
-        name = "out of memory" + (", with graphs" if replays else "")
-        yield Task(name, 30, lambda r=replays: _halvings(setup, r))
+    yield Task("out of memory", 30, lambda: _halvings(setup))
 
 
-def _halvings(setup: Setup, replays: bool) -> list[Row]:
+def _halvings(setup: Setup) -> list[Row]:
     loaded = random_model(setup, "ViT-B-16", "bf16" if setup.device == "cuda" else "fp32")
     preprocess, batch_size = loaded.spec.preprocess, setup.scaled(512, 8)
     shape = (batch_size, preprocess.height, preprocess.width, 3)
@@ -32,8 +30,6 @@ def _halvings(setup: Setup, replays: bool) -> list[Row]:
     for policy in _POLICIES:
         whole = Encoder(sharing_weights(loaded), named_policy(policy)).encode(pixels)
         encoder = Encoder(sharing_weights(loaded), named_policy(policy))
-        if replays:
-            encoder.replay_graphs()
         _limit(setup, encoder, batch_size)
         try:
             parts = [encoder.encode(pixels) for _ in range(3)]
@@ -46,7 +42,7 @@ def _halvings(setup: Setup, replays: bool) -> list[Row]:
             raise AssertionError(f"embeddings changed when the batch was halved: cosine {min(cosines):.6f}")
         rows.append(
             {
-                "name": f"ViT-B-16, {policy}" + (", with graphs" if replays else ""),
+                "name": f"ViT-B-16, {policy}",
                 "batch_size": batch_size,
                 "num_halvings": encoder.num_halvings,
                 "micro_batch": encoder.micro_batch,
