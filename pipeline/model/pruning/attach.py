@@ -2,7 +2,7 @@
 
 The tower's own code runs. Hooks before some blocks shorten the sequence. A block's `forward` is replaced where it must
 do less (the last block computes only the class token; tokens bypass some blocks), more (sizes in attention), or the
-same in less time (attention in bf16 on a CPU). Detaching restores the tower exactly.
+same in less time (attention in bf16 on a CPU, the first convolution on a GPU). Detaching restores the tower exactly.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from pipeline.model.pruning.cost import cuts_of, patches_per_block
 from pipeline.model.pruning.cut import Cut, rope_at
 from pipeline.model.pruning.policy import Bypass, PruningPolicy
 from pipeline.model.pruning.tokens import Patches
-from pipeline.model.towers import onednn
+from pipeline.model.towers import onednn, patchify
 from pipeline.model.towers.attention import dense_is_faster
 from pipeline.model.towers.families import view_of
 from pipeline.model.towers.tower import Tower
@@ -84,6 +84,9 @@ class _Pruner:
         )
         if onednn.suits(weight.device, weight.dtype):
             self._use_onednn()
+        if weight.device.type == "cuda":
+            for module in filter(patchify.is_product, tower.stem.modules()):
+                self._replace_forward(module, partial(patchify.conv_forward, module))
         bypasses, last = isinstance(policy.schedule, Bypass), len(tower.blocks) - 1
         for number, block in enumerate(tower.blocks):
             is_short = self._counts[number] < tower.num_patches
