@@ -1,7 +1,7 @@
 """From decoding to the encoder: move batches to its device, one batch ahead, and decode their JPEGs there."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -11,13 +11,16 @@ from torch import Tensor
 from pipeline.model.encode import Encoder
 from pipeline.pixels.batch import DecodedBatch
 from pipeline.pixels.decode import decode_all_but_jpegs, decode_batch, ending_this_process_after
-from pipeline.pixels.nvjpeg import decode_jpegs, fit_tensor
+from pipeline.pixels.nvjpeg import decode_jpegs, fit_tensors
 from pipeline.pixels.read_ahead import read_ahead
 from pipeline.source.entry import ImageEntry, ImageResult
 from pipeline.source.limits import DEFAULT_MAX_PIXELS
 
 _PIXELS_AT_ONCE = 2**26
-"""Pixels decoded on the device per call. Each takes 3 bytes, and 12 while its image is resized."""
+"""Pixels decoded on the device per call. Each takes 3 bytes."""
+
+_RESIZED_AT_ONCE = 2**24
+"""Pixels of images of one size that are resized together. Each takes 12 bytes. A larger image is alone."""
 
 
 class DeviceLoader:
@@ -67,12 +70,16 @@ class DeviceLoader:
         for slots in _groups(batch):
             with ending_this_process_after(self._timeout_s):
                 images = decode_jpegs([batch.jpegs[slot] for slot in slots], self._encoder.device)
+            decoded = {}
             for slot, image in zip(slots, images, strict=True):
                 if image is not None and tuple(image.shape[:0:-1]) == (results[slot].width, results[slot].height):
-                    pixels[slot] = fit_tensor(image, self._encoder.spec.preprocess)
+                    decoded[slot] = image
                 else:
                     alone = self._decode_alone(replace(batch.entries[slot], data=batch.jpegs[slot].tobytes()))
                     pixels[slot], [results[slot]] = torch.tensor(alone.pixels[0]), alone.results
+            for same in _of_one_size(decoded):
+                fitted = fit_tensors(torch.stack([decoded[slot] for slot in same]), self._encoder.spec.preprocess)
+                pixels[torch.tensor(same, device=pixels.device)] = fitted
         self._encoder.transfer_s += time.perf_counter() - started
         return pixels
 
@@ -95,3 +102,14 @@ def _groups(batch: DecodedBatch) -> Iterator[list[int]]:
         group.append(slot)
         num_pixels += size
     yield group
+
+
+def _of_one_size(images: Mapping[int, Tensor]) -> Iterator[list[int]]:
+    """Yield the slots in groups whose images have the same size, of at most `_RESIZED_AT_ONCE` pixels."""
+    slots_of: dict[torch.Size, list[int]] = {}
+    for slot, image in images.items():
+        slots_of.setdefault(image.shape, []).append(slot)
+    for (_, height, width), slots in slots_of.items():
+        count = max(1, _RESIZED_AT_ONCE // (height * width))
+        for start in range(0, len(slots), count):
+            yield slots[start : start + count]

@@ -16,7 +16,7 @@ from torch.nn import functional
 from pipeline.model.encode import Encoder
 from pipeline.model.load import load_model
 from pipeline.model.spec import ModelSource
-from pipeline.pixels.nvjpeg import decode_jpegs, fit_tensor
+from pipeline.pixels.nvjpeg import decode_jpegs, fit_tensors
 from pipeline.source.formats.folder import list_images
 from pipeline.source.reading import read_image
 
@@ -51,7 +51,7 @@ def main() -> None:
         for entry in list_images(arguments.photos)[0]:
             [image] = decode_jpegs([np.frombuffer(read_image(entry.uri), np.uint8)], torch.device("cpu"))
             if image is not None:
-                pixels = [fit_tensor(one, preprocess) for one in both_ways(image)]
+                pixels = [fit_tensors(one[None], preprocess)[0] for one in both_ways(image)]
                 one, other = encoder.encode(torch.stack(pixels))
                 cosines.append(one @ other)
                 spare.append(min(image.shape[1:]) / preprocess.height)

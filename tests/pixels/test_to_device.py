@@ -18,7 +18,7 @@ from pipeline.model.encode import Encoder
 from pipeline.model.load import load_model
 from pipeline.model.spec import ModelSource
 from pipeline.pixels.decode import decode_all_but_jpegs, decode_batch
-from pipeline.pixels.nvjpeg import decode_jpegs
+from pipeline.pixels.nvjpeg import decode_jpegs, fit_tensors
 from pipeline.pixels.to_device import DeviceLoader, decode_for
 from pipeline.resample import resample
 from pipeline.settings.embed import EmbedSettings
@@ -194,6 +194,24 @@ def test_large_jpegs_are_decoded_a_few_at_a_time(make_image, encoder, monkeypatc
     batch = decode_for(encoder, [entry_of(data, str(number)) for number, data in enumerate(files)])
     assert [record.status for record in batch.results] == ["ok"] * 5
     assert sizes == [2, 1, 1, 1]
+
+
+def test_images_of_one_size_are_resized_together_and_keep_their_places(make_image, encoder, monkeypatch):
+    monkeypatch.setattr("pipeline.pixels.to_device._RESIZED_AT_ONCE", 5000)
+    shapes = []
+
+    def fit(images, wanted):
+        shapes.append(tuple(images.shape))
+        return fit_tensors(images, wanted)
+
+    monkeypatch.setattr("pipeline.pixels.to_device.fit_tensors", fit)
+    sides = (50, 40, 50, 60, 40, 40, 40)
+    files = [encoded(make_image(side, side, slot), "JPEG", **FULL) for slot, side in enumerate(sides)]
+    entries = [entry_of(data, str(number)) for number, data in enumerate(files)]
+    pixels = decode_for(encoder, entries).pixels
+    assert shapes == [(2, 3, 50, 50), (3, 3, 40, 40), (1, 3, 40, 40), (1, 3, 60, 60)]
+    for slot, entry in enumerate(entries):
+        assert torch.equal(decode_for(encoder, [entry]).pixels[0], pixels[slot])
 
 
 def test_batches_keep_their_order_and_an_error_ends_them(make_image, encoder):

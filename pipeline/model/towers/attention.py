@@ -30,8 +30,16 @@ def attend(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_B
         log_sizes_BT = log_sizes_BT.to(query_BHQE.dtype)
     if dense_is_faster(query_BHQE.device, query_BHQE.dtype, key_BHTE.shape[2]):
         return attend_densely(query_BHQE, key_BHTE, value_BHTE, log_sizes_BT)
-    mask = None if log_sizes_BT is None else log_sizes_BT[:, None, None, :]
+    mask = None if log_sizes_BT is None else _aligned(log_sizes_BT)[:, None, None, :]
     return F.scaled_dot_product_attention(query_BHQE, key_BHTE, value_BHTE, attn_mask=mask)
+
+
+def _aligned(log_sizes_BT: Tensor) -> Tensor:
+    """The same values; on a GPU, in rows that start at multiples of 8, which the fastest kernels require of a mask."""
+    if log_sizes_BT.device.type == "cpu":
+        return log_sizes_BT
+    num_tokens = log_sizes_BT.shape[1]
+    return F.pad(log_sizes_BT, (0, -num_tokens % 8))[:, :num_tokens]
 
 
 def attend_densely(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_BT: Tensor | None) -> Tensor:
