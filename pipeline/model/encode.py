@@ -60,6 +60,9 @@ class Encoder:
     tokenize: Tokenizer
     """Turns texts into token ids."""
 
+    copying: torch.cuda.Stream | None
+    """Where the next batch moves to a GPU meanwhile. One for all shards: each stream keeps the memory it has used."""
+
     micro_batch: int | None = None
     """Images per forward pass after the device ran out of memory; None while whole batches fit."""
 
@@ -82,6 +85,7 @@ class Encoder:
         self.tokens_kept = counts[-1] if counts else 0
         self.detach = attach(visual, policy, on_cut, loaded.summary_offsets_LD, counts)
         self._scaling = PixelScaling(preprocess, self.device, DTYPES[loaded.spec.precision])
+        self.copying = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._compiled_size = 0
 

@@ -40,9 +40,8 @@ class DeviceLoader:
             timeout_s: End this process if the device takes longer than this for a group of JPEGs.
         """
         self._encoder, self._decode_alone, self._timeout_s = encoder, decode_alone, timeout_s
-        is_cuda = encoder.device.type == "cuda"
-        self._passes = not is_cuda and encoder.spec.preprocess.decoder == "pillow"
-        self._stream = torch.cuda.Stream(encoder.device) if is_cuda else None
+        self._stream = encoder.copying
+        self._passes = self._stream is None and encoder.spec.preprocess.decoder == "pillow"
 
     def batches(self, batches: Iterable[DecodedBatch]) -> Iterator[DecodedBatch]:
         """Yield the batches in order, ready to be encoded. The next one is prepared in the background."""

@@ -86,7 +86,7 @@ def test_texts_equal_those_of_a_cpu(on_cpu, on_gpu):
     assert cosines(some, others).min() > 0.9999
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", ["none", "balanced"])
 def test_a_compiled_tower_gives_the_same_embeddings(on_gpu, pixels, policy):
     plain, encoder = (fastest_encoder(sharing_weights(on_gpu), named_policy(policy)) for _ in range(2))
     assert encoder.compile(16) is None

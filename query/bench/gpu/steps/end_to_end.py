@@ -42,9 +42,9 @@ class _Case:
 
 _CASES = (
     _Case("ViT-B-16", "balanced", "pillow", 40_000),
-    _Case("ViT-L-14", "balanced", "pillow", 20_000),
+    _Case("ViT-L-14", "balanced", "pillow", 40_000),
     _Case("ViT-B-16", "balanced", "torchvision", 20_000),
-    _Case("ViT-L-14", "balanced", "pillow", 20_000, is_compiled=True),
+    _Case("ViT-L-14", "balanced", "pillow", 40_000, is_compiled=True),
     _Case("ViT-L-14", "none", "pillow", 12_000),
     _Case("ViT-B-16", "none", "pillow", 40_000),
 )
