@@ -30,16 +30,18 @@ def attend(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_B
         log_sizes_BT = log_sizes_BT.to(query_BHQE.dtype)
     if dense_is_faster(query_BHQE.device, query_BHQE.dtype, key_BHTE.shape[2]):
         return attend_densely(query_BHQE, key_BHTE, value_BHTE, log_sizes_BT)
-    mask = None if log_sizes_BT is None else _aligned(log_sizes_BT)[:, None, None, :]
+    mask = None if log_sizes_BT is None else _mask(log_sizes_BT, query_BHQE)
     return F.scaled_dot_product_attention(query_BHQE, key_BHTE, value_BHTE, attn_mask=mask)
 
 
-def _aligned(log_sizes_BT: Tensor) -> Tensor:
-    """The same values; on a GPU, in rows that start at multiples of 8, which the fastest kernels require of a mask."""
-    if log_sizes_BT.device.type == "cpu":
-        return log_sizes_BT
+def _mask(log_sizes_BT: Tensor, query_BHQE: Tensor) -> Tensor:
+    """The log sizes as a mask, [B, 1 or H, 1 or Q, T], laid out for the fastest kernel of the device."""
+    if query_BHQE.device.type == "cpu":
+        return log_sizes_BT[:, None, None, :]
+    # cuDNN's kernel refuses rows that start at odd places
     num_tokens = log_sizes_BT.shape[1]
-    return F.pad(log_sizes_BT, (0, -num_tokens % 8))[:, :num_tokens]
+    rows_BT = F.pad(log_sizes_BT, (0, -num_tokens % 8))[:, :num_tokens]
+    return rows_BT[:, None, None, :].expand(-1, query_BHQE.shape[1], query_BHQE.shape[2], -1)
 
 
 def attend_densely(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_BT: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.errors import first_line
 from pipeline.measure.timing import interleaved_seconds
-from pipeline.model.towers.attention import attend_densely
+from pipeline.model.towers.attention import attend, attend_densely
 from query.bench.gpu.setup import Row, Setup, Task
 
 _SHAPES = ((12, 198), (12, 138), (12, 69), (16, 258), (16, 180), (16, 91), (16, 404), (16, 202))
@@ -62,6 +62,7 @@ def _calls(
 
     calls: dict[str, Callable[[], torch.Tensor]] = {
         "plain": lambda: F.scaled_dot_product_attention(query, key, value),
+        "ours": lambda: attend(query, key, value, sizes),
         "dense": lambda: attend_densely(query, key, value, sizes),
         "mask": lambda: F.scaled_dot_product_attention(query, key, value, attn_mask=mask),
     }
@@ -72,23 +73,7 @@ def _calls(
             "mask, cuDNN": lambda: masked(SDPBackend.CUDNN_ATTENTION, full),
             "mask, cuDNN, one row": lambda: masked(SDPBackend.CUDNN_ATTENTION, wide),
         }
-        calls["flex"] = _flex(query, key, value, sizes)
     return calls
-
-
-def _flex(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sizes: torch.Tensor
-) -> Callable[[], torch.Tensor]:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    def add_size(
-        score: torch.Tensor, b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor
-    ) -> torch.Tensor:
-        return score + sizes[b, k]
-
-    torch.compiler.reset()  # each shape is compiled on its own
-    compiled = torch.compile(flex_attention, dynamic=False)
-    return lambda: compiled(query, key, value, score_mod=add_size)
 
 
 def _exact(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:

@@ -43,8 +43,8 @@ class _Case:
 _CASES = (
     _Case("ViT-B-16", "balanced", "pillow", 40_000),
     _Case("ViT-L-14", "balanced", "pillow", 40_000),
-    _Case("ViT-B-16", "balanced", "torchvision", 20_000),
     _Case("ViT-L-14", "balanced", "pillow", 40_000, is_compiled=True),
+    _Case("ViT-B-16", "balanced", "torchvision", 20_000),
     _Case("ViT-L-14", "none", "pillow", 12_000),
     _Case("ViT-B-16", "none", "pillow", 40_000),
 )
@@ -56,9 +56,9 @@ def tasks(setup: Setup) -> Iterator[Task]:
     with ExitStack() as stack:
         runs = _Embedding(setup, stack)
         for case in _QUICK_CASES if setup.is_quick else _CASES:
-            yield Task(f"embed, {case.title}", 40, lambda c=case: [runs.embed(c)])
-    for case in _QUICK_CASES[:1] if setup.is_quick else _CASES[:3]:
-        yield Task(f"one process, {case.title}", 40, lambda c=case: [_in_one_process(setup, c)])
+            yield Task(f"embed, {case.title}", 25, lambda c=case: [runs.embed(c)])
+    for case in _QUICK_CASES[:1] if setup.is_quick else _CASES[:1]:
+        yield Task(f"one process, {case.title}", 80, lambda c=case: [_in_one_process(setup, c)])
 
 
 def _photographs(setup: Setup, case: _Case) -> Any:

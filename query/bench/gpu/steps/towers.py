@@ -19,7 +19,7 @@ from pipeline.model.pruning.policy import UNPRUNED, named_policy
 from query.bench.gpu.setup import Row, Setup, Task
 from query.bench.gpu.steps.models import random_model
 
-POLICIES = (UNPRUNED, "lossless", "balanced", "fast", "lean")
+POLICIES = (UNPRUNED, "balanced", "lean", "lossless", "fast")
 OPEN_CLIP = "open_clip"
 PEAK_TFLOPS = {"H100": 989.4, "H200": 989.4, "A100": 312.0}
 """Dense bf16 arithmetic of a GPU by part of its name, from its data sheet (SXM)."""
@@ -57,7 +57,7 @@ def tasks(setup: Setup) -> Iterator[Task]:
     for model in MODELS:
         tower = _Tower(setup, model)
         conditions = [(name, "eager") for name in (OPEN_CLIP, *POLICIES)]
-        yield Task(f"{model.title}", 40, lambda t=tower, c=conditions: t.measure(c, {OPEN_CLIP, *POLICIES}))
+        yield Task(f"{model.title}", 30, lambda t=tower, c=conditions: t.measure(c, {OPEN_CLIP, *POLICIES}))
         tower.release()
     for model in MODELS[: setup.scaled(len(MODELS), 1)]:
         tower = _Tower(setup, model)
