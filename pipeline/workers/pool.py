@@ -212,8 +212,6 @@ class WorkerPool:
 
     def _join(self, worker: Any) -> None:
         self.joining[worker.load.remote(self._request, self._weights)] = worker
-        if self._compiles:
-            worker.compile_tower.remote()  # runs before its first shard
 
     def accept_worker(self, ref: Any, on_event: Callable[..., None] = lambda event, **details: None) -> list[Any]:
         """Accept a worker that has finished loading; returns [worker], or [] if it failed and was replaced."""
@@ -232,6 +230,8 @@ class WorkerPool:
             )
         _refuse_other_code(identity)
         on_event("worker_joined", host=identity.host)
+        if self._compiles:
+            worker.compile_tower.remote()  # before its first shard; nothing waits for it
         return [worker]
 
     def _start(self) -> Any:
