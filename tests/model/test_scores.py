@@ -48,16 +48,7 @@ def test_duplicates_score_lowest():
 
 def test_l2_cls_takes_the_better_rank():
     # ranks by norm 1, 0, 2 and by attention 0, 2, 1
-    assert scores.l2_cls(torch.tensor([[[0.0, 5.0, 1.0]]]), PATCHES)[0].tolist() == [3.5, 6.0, 7.5]
-
-
-def test_l2_cls_never_scores_two_tokens_equally():
-    # topk may keep either of two equal tokens, and a GPU keeps another than a CPU
-    generator = torch.Generator().manual_seed(0)
-    for num_patches in (16, 196, 2500):
-        logits, patches = (torch.randn(4, *shape, num_patches, generator=generator) for shape in ((2,), (3,)))
-        found = scores.l2_cls(logits, patches.transpose(1, 2))
-        assert all(len(row.unique()) == num_patches for row in found)
+    assert scores.l2_cls(torch.tensor([[[0.0, 5.0, 1.0]]]), PATCHES)[0].tolist() == pytest.approx([1.0, 2.0, 2 + 1 / 3])
 
 
 def test_controls():

@@ -48,13 +48,11 @@ def cls_attn_v(logits_BHN: Tensor, values_BHNE: Tensor) -> Tensor:
 def l2_cls(logits_BHN: Tensor, patches_BND: Tensor) -> Tensor:
     """The better of a token's ranks by norm and by class attention: a token that either ranks high is kept.
 
-    The other rank breaks ties, which are common. If that is equal too, the larger norm wins: without a winner, which
-    token is kept would depend on the device.
+    The other rank breaks ties, which are common.
     """
     by_norm_BN, by_attention_BN = _ranks(l2(patches_BND)), _ranks(cls_attn(logits_BHN))
-    best_BN, other_BN = torch.maximum(by_norm_BN, by_attention_BN), torch.minimum(by_norm_BN, by_attention_BN)
-    # whole numbers and halves: exact in float32 up to 2,900 tokens
-    return best_BN * patches_BND.shape[1] + other_BN + 0.5 * (by_norm_BN > by_attention_BN)
+    other_BN = torch.minimum(by_norm_BN, by_attention_BN)
+    return torch.maximum(by_norm_BN, by_attention_BN) + other_BN / patches_BND.shape[1]
 
 
 def key_norm(mean_key_BNE: Tensor) -> Tensor:
