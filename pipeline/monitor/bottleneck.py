@@ -74,8 +74,9 @@ def _sentence(bound_by: str, rates: dict[str, float | None], num_cpus: int, num_
     decode, encode = (_shown(rates[name]) for name in ("decode", "encode"))
     cores = f"{num_cpus} core{'s' if num_cpus > 1 else ''}"
     if bound_by in ("transfer", "write"):
-        what = "copying pixels to the device" if bound_by == "transfer" else "writing the store"
-        return f"{bound_by}-bound: most of the time goes into {what}; check the bus or the disk, not at pruning"
+        if bound_by == "transfer":
+            return "transfer-bound: most of the time goes into bringing pixels to the device; pruning will not help"
+        return "write-bound: most of the time goes into writing the store; a faster disk will help, pruning will not"
     if num_gpus:
         if bound_by == "decode":
             return (

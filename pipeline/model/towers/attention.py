@@ -36,10 +36,10 @@ def attend(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_B
 
 def _mask(log_sizes_BT: Tensor, query_BHQE: Tensor) -> Tensor:
     """The log sizes as a mask, [B, 1 or H, 1 or Q, T], laid out for the fastest kernel of the device."""
-    if query_BHQE.device.type == "cpu":
-        return log_sizes_BT[:, None, None, :]
-    # cuDNN's kernel refuses rows that start at odd places
     num_tokens = log_sizes_BT.shape[1]
+    if query_BHQE.device.type == "cpu" or num_tokens % 2 == 0:
+        return log_sizes_BT[:, None, None, :]
+    # a GPU's fast kernel refuses rows that start at odd places; where it does not, padding costs more than it gains
     rows_BT = F.pad(log_sizes_BT, (0, -num_tokens % 8))[:, :num_tokens]
     return rows_BT[:, None, None, :].expand(-1, query_BHQE.shape[1], query_BHQE.shape[2], -1)
 
