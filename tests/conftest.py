@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.spec import EncoderSpec, ModelSource, Preprocess
+from pipeline.source.access.credentials import KEYRING
 from tests.kit.tiny import TINY_CONFIG
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +29,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "ray_session" in item.fixturenames:
             item.add_marker(pytest.mark.ray)
+
+
+@pytest.fixture(autouse=True)
+def forget_credentials() -> Iterator[None]:
+    """No test knows the signed links of another one."""
+    yield
+    KEYRING.clear()
 
 
 @pytest.fixture(scope="session")
