@@ -75,10 +75,11 @@ def read_listed(entries: Iterable[ImageEntry], source: Source) -> Iterator[Image
     """Yield listed images of tars and Parquet files with their bytes, in one pass over each file.
 
     Looking up each image by its URI would read a file from its start each time. An image that the pass does not meet
-    is yielded without bytes: `read_image` finds it, or says why not.
+    is yielded without bytes: `read_image` finds it, or says why not. A cell that holds a link gives the link's URI.
 
     Args:
-        entries: Images in the order of their files, and of their members or rows.
+        entries: Images in the order of their files, and of their members or rows. Each that is out of order costs
+            another pass.
         source: The source of the files.
 
     Raises:
@@ -86,10 +87,7 @@ def read_listed(entries: Iterable[ImageEntry], source: Source) -> Iterator[Image
     """
     for uri, group in groupby(entries, _file_of):
         wanted = list(group)
-        found = _pass_over(uri, wanted, source) if uri else iter(())
-        for entry in wanted:
-            match = next((other for other in found if other.uri == entry.uri), None)
-            yield replace(entry, data=match.data, num_bytes=match.num_bytes) if match else entry
+        yield from _with_bytes(uri, wanted, source) if uri else wanted
 
 
 def _file_of(entry: ImageEntry) -> str | None:
@@ -97,15 +95,38 @@ def _file_of(entry: ImageEntry) -> str | None:
     return entry.uri[: inside.start()] if inside else None
 
 
-def _pass_over(uri: str, wanted: Sequence[ImageEntry], source: Source) -> Iterator[ImageEntry]:
+def _with_bytes(uri: str, wanted: Sequence[ImageEntry], source: Source) -> Iterator[ImageEntry]:
+    found, is_intact = _pass_over(uri, wanted, source), True
+    for entry in wanted:
+        wanted_place, match = _place_of(entry.uri), None
+        try:
+            match = next((other for place, other in found if place == wanted_place), None)
+        except SourceUnavailable:
+            raise
+        except (InputError, OSError):
+            is_intact = False  # changed, damaged or gone: each image that is left gets its own reason
+        if match:
+            yield replace(entry, uri=match.uri, data=match.data, num_bytes=match.num_bytes)
+        else:
+            yield entry
+            if is_intact:  # it is gone or out of order, and the others may come before it
+                found = _pass_over(uri, wanted, source)
+
+
+def _pass_over(uri: str, wanted: Sequence[ImageEntry], source: Source) -> Iterator[tuple[str | int, ImageEntry]]:
+    """Yield the images of a file, each with its place in it."""
     file = SourceFile(key="", uri=uri, num_bytes=0, mtime_ns=0)
-    rows = [int(_INSIDE.search(entry.uri)["row"] or 0) for entry in wanted]  # none in a tar
-    try:
-        yield from _images_of(file, source, min(rows), max(rows) + 1, ReadNotes())
-    except SourceUnavailable:
-        raise
-    except (InputError, OSError):
-        return  # changed, damaged or gone: each image gets its own reason
+    places = [_place_of(entry.uri) for entry in wanted]
+    if source.format == "webdataset":
+        yield from ((_place_of(entry.uri), entry) for entry in _images_of(file, source, 0, 0, ReadNotes()))
+    else:
+        yield from enumerate(_images_of(file, source, min(places), max(places) + 1, ReadNotes()), min(places))
+
+
+def _place_of(uri: str) -> str | int:
+    """The name of a member of a tar, as it is escaped, or the number of a row."""
+    inside = _INSIDE.search(uri)
+    return inside["member"] or int(inside["row"])
 
 
 def _images_of(file: SourceFile, source: Source, start: int, stop: int, notes: ReadNotes) -> Iterator[ImageEntry]:

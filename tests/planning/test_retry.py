@@ -14,8 +14,10 @@ from pipeline.errors import StoreError
 from pipeline.planning import extend
 from pipeline.planning.batches import batches_of
 from pipeline.settings.store import CompactSettings, VerifySettings
-from pipeline.source.entry import Source, Status
+from pipeline.source.entry import ImageEntry, Source, Status
+from pipeline.source.formats import parquet, webdataset
 from pipeline.source.listing import list_source
+from pipeline.source.reading import read_listed
 from pipeline.store.layout import Store
 from pipeline.store.tombstones import DELETED, REPLACED, add_tombstones, read_tombstones
 from pipeline.store.view import StoreView
@@ -283,3 +285,19 @@ def test_a_file_is_read_in_one_pass(tmp_path, spec, make):
     case.source.write_bytes(case.source.read_bytes()[:700])  # damaged: each image gets its own reason
     left = [entry.data for batch in batches_of(shard, case.job.record, case.job.store) for entry in batch]
     assert left == [None] * len(FAILED)
+
+
+@pytest.mark.parametrize("make", [make_tar, make_parquet])
+def test_an_image_that_is_gone_or_out_of_order_costs_one_more_pass(tmp_path, make, monkeypatch):
+    source, _, _ = make(tmp_path)
+    name = {"tar": "#member={}.jpg", "parquet": "#column=image&row={}"}[source.suffix[1:]]
+    order = [99, 0, 4, 2, 3, 5, 6]
+    uris = [f"{source.as_uri()}{name.format(number)}" for number in order]
+    reader, function = (webdataset, "read_tar") if make is make_tar else (parquet, "read_rows")
+    real, passes = getattr(reader, function), []
+    monkeypatch.setattr(reader, function, lambda *args: passes.append(args) or real(*args))
+    spec = Source(location=str(source), format="webdataset" if make is make_tar else "parquet", image_column="image")
+    found = list(read_listed([ImageEntry("", uri, 0, 0) for uri in uris], spec))
+    assert [entry.uri for entry in found] == uris
+    assert [entry.data for entry in found] == [None, data_of(0), data_of(4), None, *map(data_of, (3, 5, 6))]
+    assert len(passes) == 3

@@ -72,6 +72,12 @@ class Keyring:
             return found[bare]
         return found[root] + url[len(root) :] if root in found else url
 
+    def lacking(self, urls: Iterable[str]) -> list[str]:
+        """The URLs whose credentials are not known, nor those of their servers."""
+        asked = list(urls)
+        found = self.of(asked)
+        return [url for url in asked if found.keys().isdisjoint((_sent(without_credentials(url)), _root(url)))]
+
     def of(self, urls: Iterable[str]) -> dict[str, str]:
         """The credentials of some URLs, as URLs that have them, by URL without them; and those of their servers."""
         if not self:

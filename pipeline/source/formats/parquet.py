@@ -140,6 +140,11 @@ def _damage_named(file: SourceFile) -> Iterator[None]:
         ) from error
 
 
+def cell_uri(uri: str, column: str, row: int) -> str:
+    """The URI of the image in a cell of a file."""
+    return f"{uri}#column={quote(column, safe='')}&row={row}"
+
+
 def read_cell(uri: str, column: str, row: int) -> bytes:
     """Read the bytes of one image.
 
@@ -179,7 +184,7 @@ def _entry(file: SourceFile, source: Source, folder: str, number: int, row: dict
     if data is None and path:
         uri = join_uri(folder, path)
     else:
-        data, uri = data or b"", f"{file.uri}#column={quote(source.image_column, safe='')}&row={number}"
+        data, uri = data or b"", cell_uri(file.uri, source.image_column, number)
     return ImageEntry(
         key=_key(file, source, number, row),
         uri=uri,
