@@ -45,10 +45,12 @@ def refuse_other_choices(settings: EmbedSettings, listing: Listing, view: StoreV
 def is_up_to_date(settings: EmbedSettings, view: StoreView | None, changes: Changes) -> bool:
     """Whether a run would embed nothing and refuse nothing, as far as can be told without loading the model.
 
+    What only workers can serve or refuse, such as a device or a cluster that was asked for, is left to them.
+
     The encoder is the store's own if the settings name the same model, policy and precision, and the files that it was
     loaded from have the size and time that the last run saw. Where this cannot be told, the answer is no.
     """
-    if view is None or changes or view.missing or not view.committed:
+    if view is None or changes or view.missing or not view.committed or _needs_workers(settings):
         return False
     spec, files = view.record.encoder, local_files(view.record.encoder.source)
     return (
@@ -59,6 +61,11 @@ def is_up_to_date(settings: EmbedSettings, view: StoreView | None, changes: Chan
         and files is not None
         and files == read_summary(view.store).get("model_files")
     )
+
+
+def _needs_workers(settings: EmbedSettings) -> bool:
+    asked = (settings.ray_address, settings.workers, settings.min_workers, settings.metrics_port, settings.wandb)
+    return settings.device == "cuda" or any(value is not None for value in asked)
 
 
 def encoder_request(settings: EmbedSettings, existing: StoreRecord | None, is_baseline: bool) -> EncoderRequest:

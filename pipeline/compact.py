@@ -11,7 +11,7 @@ from pipeline.settings.store import CompactSettings
 from pipeline.source.entry import Status
 from pipeline.store.commit_markers import commit_shard
 from pipeline.store.layout import Store
-from pipeline.store.parts import read_part_checked
+from pipeline.store.parts import kept_rows, read_part_checked
 from pipeline.store.records import CommitMarker
 from pipeline.store.tombstones import tombstones_between
 from pipeline.store.view import StoreView
@@ -60,7 +60,7 @@ def compact(settings: CompactSettings) -> CompactReport:
 
 def _without(store: Store, old: CommitMarker, deleted: np.ndarray) -> CommitMarker:
     table = read_part_checked(store.part_of(old), old.sha256)
-    table = table.filter(pa.array(~np.isin(table["id"].to_numpy(), deleted)))
+    table = kept_rows(table, pa.array(~np.isin(table["id"].to_numpy(), deleted)))
     failed = Counter(table["status"].to_pylist())
     num_ok = failed.pop(Status.OK, 0)
     fields = {

@@ -56,6 +56,7 @@ def embed(
             changes = find_changes(before, listing, **settings.comparison())
             if pool is None and not is_baseline and is_up_to_date(settings, before, changes):
                 store.sweep()
+                Meter(before, on_tick, settings.max_bad_fraction).check_failures(Progress(), is_over=True)
                 return write_report(EmbedReport.of(before, listing, changes, settings))
 
             first_look(listing, on_warning)

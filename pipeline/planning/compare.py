@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.planning.changes import Differences, Planned, file_state, image_state
 from pipeline.planning.content import ContentCheck
-from pipeline.planning.planned import PlannedFile, planned_entries, planned_files
+from pipeline.planning.planned import PlannedFile, is_among, planned_entries, planned_files
 from pipeline.planning.retry import failed_rows, images_of
 from pipeline.settings.embed import OnChange
 from pipeline.source.entry import ImageEntry, SourceFile
@@ -65,12 +65,13 @@ class Comparison:
                 continue
             _refuse_stranger(file, old.shards[0])
             if self._is_file_changed(old.shards, file):
-                self.differences.add_changed(file.key, old.row_ids(self._view))
+                self.differences.add_changed(file.key, old.row_ids(self._view).tolist())
                 self._note_unread(old.shards)
                 if self._embeds_changed:
                     new.append(file)
             elif len(self._retried):
-                again.append(np.intersect1d(np.fromiter(old.row_ids(self._view), np.int64), self._retried))
+                ids = old.row_ids(self._view)
+                again.append(ids[is_among(ids, self._retried)])
         for key, file in planned.items():
             self._note_missing_file(key, file)
         ids = np.sort(np.concatenate(again)) if again else self._retried[:0]

@@ -92,10 +92,11 @@ def write_changes(
         create_tombstones(store)
     # first finish what a killed job left: its plan counts, the rows that it replaces may still be there
     add_tombstones(store, replaced_by_last_plan(view), REPLACED)
-    max_pixels = None if max_pixels == record.max_pixels else max_pixels
-    again = cut_entries(changes.again, capacity, *record.next_numbers)
-    record = _add(store, record, listing, again, changes.retried, max_pixels)
-    add_tombstones(store, (entry.replaces for entry in changes.again), REPLACED)
+    if changes.retried:
+        max_pixels = None if max_pixels == record.max_pixels else max_pixels
+        again = cut_entries(changes.again, capacity, *record.next_numbers)
+        record = _add(store, record, listing, again, changes.retried, max_pixels)
+        add_tombstones(store, (entry.replaces for entry in changes.again), REPLACED)
     if changes.replaces_changed:
         # in this order, a kill in between neither loses an image nor shows one twice
         record = _drop(store, record, changes.differences.unread)

@@ -25,24 +25,27 @@ class PlannedFile:
     replaced_by: dict[int, int] = field(default_factory=dict)
     """Rows that were tried again, by the ids of the rows that they replace."""
 
-    def row_ids(self, view: StoreView) -> Iterator[int]:
-        """Ids of its rows, also of those that are deleted or replaced."""
+    def row_ids(self, view: StoreView) -> np.ndarray:
+        """Ids (int64, each once) of its rows, also of those that are deleted or replaced."""
+        found = [np.fromiter(self.replaced_by.values(), np.int64)]
         for item in self.shards:
             marker = view.committed.get(item.shard.ordinal)
             if marker:
-                yield from range(item.number, item.number + marker.num_images + marker.num_removed)
-        yield from self.replaced_by.values()
+                found.append(np.arange(item.number, item.number + marker.num_images + marker.num_removed))
+        return np.concatenate(found)
 
     def live_ids(self, view: StoreView) -> np.ndarray:
         """Ids (int64, ascending) of its rows that are not tombstoned."""
-        return np.setdiff1d(np.fromiter(self.row_ids(view), np.int64), view.deleted)
+        ids = self.row_ids(view)
+        return np.sort(ids[~is_among(ids, view.deleted)])
 
     def is_given_up(self, passed_over: np.ndarray) -> bool:
         """Whether it has no live rows and no newer plan, because it changed or disappeared."""
         if all(item.state is None for item in self.shards):
             return True
         found = [tombstones_between(passed_over, item.shard.ids) for item in self.shards]
-        found.append(_among(np.fromiter(self.replaced_by.values(), np.int64), passed_over))
+        again = np.fromiter(self.replaced_by.values(), np.int64)
+        found.append(again[is_among(again, passed_over)])
         # a row that was tried again is passed over as well, but the file still counts
         return bool(np.setdiff1d(np.concatenate(found), np.fromiter(self.replaced_by, np.int64)).size)
 
@@ -153,8 +156,6 @@ def _first_id(pair: tuple[Shard, PlannedFile]) -> int:
     return pair[0].first_id
 
 
-def _among(ids: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The ids that are also among the others, which are sorted."""
-    places = np.searchsorted(others, ids)
-    inside = places < len(others)
-    return ids[inside][others[places[inside]] == ids[inside]]
+def is_among(ids: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether each id is among the others, which are sorted. Many others cost little, unlike in `np.isin`."""
+    return np.searchsorted(others, ids) < np.searchsorted(others, ids, side="right")

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from pipeline.planning.planned import passed_over
 from pipeline.source.entry import ImageEntry
-from pipeline.store.parts import read_part
+from pipeline.store.parts import kept_rows, read_part
 from pipeline.store.tombstones import tombstones_between
 from pipeline.store.view import StoreView
 
@@ -47,7 +47,7 @@ def images_of(view: StoreView, ids: np.ndarray) -> Iterator[ImageEntry]:
         if not len(wanted):
             continue
         table = read_part(view.store.part_of(view.committed[shard.ordinal]), [*_OWN_COLUMNS, *carried])
-        table = table.filter(pc.is_in(table["id"], pa.array(wanted)))
+        table = kept_rows(table, pc.is_in(table["id"], pa.array(wanted)))
         values = {name: _plain(table[name].combine_chunks()) for name in table.column_names}
         for row in range(table.num_rows):
             number, key, uri, caption = (values[name][row] for name in _OWN_COLUMNS)

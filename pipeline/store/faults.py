@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.source.entry import ImageEntry, Status
-from pipeline.store.parts import METADATA_KEY, embeddings_of, part_schema
+from pipeline.store.parts import METADATA_KEY, embeddings_of, kept_rows, part_schema
 from pipeline.store.records import CommitMarker, Shard, StoreRecord
 
 NORM_TOLERANCE = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 2e-3}
@@ -85,14 +85,14 @@ def _null_faults(table: pa.Table) -> Iterator[str]:
         is_wrong = pc.equal(pc.is_null(table[name]), is_ok)
         if name == "error":
             is_wrong = pc.invert(is_wrong)
-        wrong = table.filter(is_wrong)
+        wrong = kept_rows(table, is_wrong)
         if wrong.num_rows:
             first, has = wrong.slice(0, 1).to_pylist()[0], "no" if pc.is_null(wrong[name])[0].as_py() else "an"
             yield f"{wrong.num_rows} rows, first {first['key']!r}, have status {first['status']} and {has} {what}"
 
 
 def _norm_faults(table: pa.Table, tolerance: float) -> Iterator[str]:
-    table = table.filter(pc.is_valid(table["embedding"]))
+    table = kept_rows(table, pc.is_valid(table["embedding"]))
     ids, embeddings_NE = embeddings_of(table)
     norms_N = np.sqrt(np.einsum("ne,ne->n", embeddings_NE, embeddings_NE, dtype=np.float64))
     wrong = np.flatnonzero(~(np.abs(norms_N - 1) < tolerance))  # also catches NaN

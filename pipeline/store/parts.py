@@ -22,6 +22,8 @@ from pipeline.source.entry import ImageResult, Status
 SCHEMA_VERSION = 2
 METADATA_KEY = b"clipsieve"
 ROW_GROUP_ROWS = 10_000
+_FILTERED_AS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+"""Arrow cannot filter these types."""
 
 
 def part_schema(embedding_dim: int, half: bool, columns: dict[str, str] | None = None) -> pa.Schema:
@@ -138,9 +140,15 @@ def read_part_checked(path: Path, sha256: str, columns: Sequence[str] | None = N
     return read_part(path, columns)
 
 
+def kept_rows(table: pa.Table, is_kept: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The rows of a part, or of some of its columns, where a mask is true. The types of the columns stay."""
+    plain = [field.with_type(_FILTERED_AS.get(field.type, field.type)) for field in table.schema]
+    return table.cast(pa.schema(plain, table.schema.metadata)).filter(is_kept).cast(table.schema)
+
+
 def embeddings_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """Ids (int64 [n]) and embeddings (float32 [n, E]) of a part's ok rows. Needs columns id, status and embedding."""
-    ok = table.filter(pc.equal(table["status"], Status.OK))
+    ok = kept_rows(table, pc.equal(table["status"], Status.OK))
     column = ok["embedding"].combine_chunks()
     dim = column.type.list_size
     values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)

@@ -15,7 +15,7 @@ from pipeline.errors import UnfinishedStore
 from pipeline.source.entry import Status
 from pipeline.store.commit_markers import committed_markers
 from pipeline.store.layout import Store
-from pipeline.store.parts import read_part
+from pipeline.store.parts import kept_rows, read_part
 from pipeline.store.records import CommitMarker, Shard, StoreRecord
 from pipeline.store.tombstones import PASSED_OVER, read_tombstones, tombstones_between
 
@@ -135,9 +135,9 @@ class StoreView:
         wanted, shards, found = np.unique(np.fromiter(ids, np.int64)), self.record.shards, {}
         places = np.searchsorted([shard.first_id for shard in shards], wanted, side="right") - 1
         for place in np.unique(places):
-            marker = self.committed[shards[place].ordinal]
+            marker, ids = self.committed[shards[place].ordinal], tombstones_between(wanted, shards[place].ids)
             table = read_part(self.store.part_of(marker), ["id", *columns])
-            for row in table.filter(pc.is_in(table["id"], pa.array(wanted))).to_pylist():
+            for row in kept_rows(table, pc.is_in(table["id"], pa.array(ids))).to_pylist():
                 found[row.pop("id")] = row
         return found
 

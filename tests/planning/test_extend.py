@@ -8,7 +8,7 @@ from pipeline.errors import InputError, StoreError
 from pipeline.planning.extend import extend_plan
 from pipeline.planning.shards import listing_hash
 from pipeline.source.entry import Source
-from pipeline.source.listing import list_source
+from pipeline.source.listing import Listing, list_source
 from pipeline.store.tombstones import DELETED, add_tombstones, read_tombstones
 from pipeline.store.view import StoreView
 from tests.kit.jobs import KILLS, Job, Killed, contents, hashed, kill_before_the_plan_counts, spoil
@@ -331,6 +331,14 @@ def test_a_folder_with_a_longer_name_is_another_folder(job, folder):
     (other / "x.jpg").write_text("x")
     job.run(folder)
     assert "x.jpg" in job.run(other)
+
+
+def test_a_new_source_is_walked_twice(job, folder, monkeypatch):
+    # to find repeated keys before anything starts, and to plan
+    walks, walk = [], Listing.__iter__
+    monkeypatch.setattr(Listing, "__iter__", lambda self: walks.append(self) or walk(self))
+    job.plan(folder)
+    assert len(walks) == 2
 
 
 def test_new_shards_may_be_larger_than_old_ones(job, folder):

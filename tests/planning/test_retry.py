@@ -4,7 +4,10 @@ import datetime
 import io
 import os
 import tarfile
+import tracemalloc
+from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,12 +16,14 @@ from pipeline.compact import compact
 from pipeline.errors import StoreError
 from pipeline.planning import extend
 from pipeline.planning.batches import batches_of
+from pipeline.planning.planned import PlannedFile
 from pipeline.settings.store import CompactSettings, VerifySettings
 from pipeline.source.entry import ImageEntry, Source, Status
 from pipeline.source.formats import parquet, webdataset
 from pipeline.source.listing import list_source
 from pipeline.source.reading import read_listed
 from pipeline.store.layout import Store
+from pipeline.store.records import Shard
 from pipeline.store.tombstones import DELETED, REPLACED, add_tombstones, read_tombstones
 from pipeline.store.view import StoreView
 from pipeline.verify import verify
@@ -301,3 +306,36 @@ def test_an_image_that_is_gone_or_out_of_order_costs_one_more_pass(tmp_path, mak
     assert [entry.uri for entry in found] == uris
     assert [entry.data for entry in found] == [None, data_of(0), data_of(4), None, *map(data_of, (3, 5, 6))]
     assert len(passes) == 3
+
+
+def test_rows_of_a_file_are_found_among_many_tombstones():
+    shards = [Shard(ordinal=n, shard_id="", first_id=4 * n, room=4, num_images=4) for n in range(2)]
+    marker = SimpleNamespace(num_images=3, num_removed=1)
+    deleted = np.array([0, 5, *range(100, 1_000_000)])
+    view = SimpleNamespace(committed={0: marker, 1: marker}, deleted=deleted)
+    file = PlannedFile([SimpleNamespace(shard=shard, number=shard.first_id) for shard in shards], {3: 99, 4: 100})
+    tracemalloc.start()
+    try:
+        assert file.live_ids(view).tolist() == [1, 2, 3, 4, 6, 7, 99]
+        assert tracemalloc.get_traced_memory()[1] < deleted.nbytes / 10  # each of many files is looked up so
+    finally:
+        tracemalloc.stop()
+
+
+def test_columns_whose_types_arrow_cannot_filter(tmp_path, spec):
+    blobs, texts = [b"a", None, b"c"], ["x", "y", None]
+    columns = {"blob": pa.array(blobs, pa.binary_view()), "text": pa.array(texts, pa.string_view())}
+    pq.write_table(pa.table({"image": [b"0", b"1", b"2"], **columns}), tmp_path / "a.parquet")
+    named = {"columns": dict.fromkeys(columns, "")}
+    job = Job(tmp_path / "store", spec)
+    job.plan(tmp_path / "a.parquet", **named)
+    job.commit(failing={"a.parquet/1": "timeout"})
+    job.run(tmp_path / "a.parquet", retried=["timeout"], **named)
+    assert compact(CompactSettings(store=job.store.root)).num_rows == 1
+    assert verify(VerifySettings(store=job.store.root)).findings == []
+    tables = [table for _, table in StoreView.open(job.store.root).parts(["blob", "text"])]
+    assert {table.schema.field(name).type for table in tables for name in columns} == {
+        pa.binary_view(), pa.string_view()
+    }  # fmt: skip
+    rows = [row for table in tables for row in table.to_pylist()]
+    assert rows == [{"blob": blobs[n], "text": texts[n]} for n in (0, 2, 1)]

@@ -114,6 +114,23 @@ def test_another_encoder_is_left_to_the_workers(original, changes):
         embed(with_other(original, **changes))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"device": "cuda"},
+        {"ray_address": "127.0.0.1:1"},
+        {"workers": 2},
+        {"workers": 2, "min_workers": 1},
+        {"metrics_port": 9999},
+        {"wandb": "project"},
+    ],
+    ids=str,
+)
+def test_what_only_workers_can_serve_is_left_to_them(original, changes):
+    with pytest.raises((Started, ConfigError)):  # wandb may not be installed
+        embed(with_other(original, **changes))
+
+
 def test_weights_that_may_have_changed_are_left_to_the_workers(settings):
     weights = Path(settings.model.removeprefix("local-dir:")) / "open_clip_model.safetensors"
     embed(settings)
@@ -227,6 +244,10 @@ def test_failed_images_and_how_to_try_them_again(tmp_path, photos, make_image, t
     assert "12 of 14 images embedded, 1 too_large, 1 undecodable" in text
     what = "the same command with --retry too_large,undecodable, and a higher --max-pixels"
     assert f"to try failed images again: {what}\n" in text
+    assert main([*argv(settings), "--max-bad-fraction", "0.2"]) == 0
+    capsys.readouterr()
+    assert main([*argv(settings), "--max-bad-fraction", "0.1"]) == 3
+    assert "error: 2 of 14 images failed (1 too_large, 1 undecodable), more than --max-bad-" in capsys.readouterr().err
 
 
 def test_every_image_of_a_source_failed(tmp_path, photos, tiny_model, capsys):
