@@ -13,7 +13,7 @@ from pipeline.source.entry import Source
 from pipeline.source.formats.lines import read_lines
 from pipeline.source.listing import Listing, list_source
 from pipeline.store.layout import Store
-from pipeline.store.tombstones import DELETED, MISSING, add_tombstones, deleted_keys
+from pipeline.store.tombstones import DELETED, MISSING, REPLACED, add_tombstones, deleted_keys
 from pipeline.store.view import StoreView
 
 MAX_MISSING = 0.1
@@ -49,6 +49,8 @@ def delete(settings: DeleteSettings) -> DeleteReport:
 def _delete_keys(store: Store, path: Path) -> DeleteReport:
     wanted = _read_keys(path)
     with store_lock(store.root, _REMEDY):
+        # first finish what a killed job left: a row that it tries again is no longer the image's own
+        add_tombstones(store, StoreView.open(store.root, partial=True).tried_again, REPLACED)
         view = StoreView.open(store.root, partial=True)
         rows = {}
         for _, table in view.parts(["id", "key"]):

@@ -16,7 +16,7 @@ from pipeline.monitor.progress import Progress, Tick
 from pipeline.planning.changes import Changes
 from pipeline.planning.extend import find_changes, write_changes
 from pipeline.planning.shards import DEFAULT_SHARD_CAPACITY, shard_capacity
-from pipeline.planning.tars import first_look
+from pipeline.planning.tars import first_look, warn_of_kept_captions
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.listing import Listing, list_source
 from pipeline.store.layout import Store
@@ -54,6 +54,7 @@ def embed(
             before = StoreView.now(store, store.read_record()) if store.record_path.exists() else None
             refuse_other_choices(settings, listing, before)
             changes = find_changes(before, listing, **settings.comparison())
+            warn_of_kept_captions(before, listing, changes.files, on_warning)
             if pool is None and not is_baseline and is_up_to_date(settings, before, changes):
                 store.sweep()
                 Meter(before, on_tick, settings.max_bad_fraction).check_failures(Progress(), is_over=True)

@@ -11,6 +11,7 @@ from pipeline.monitor.bottleneck import summarize
 from pipeline.monitor.events import Reporting
 from pipeline.monitor.progress import Progress
 from pipeline.planning.changes import Changes
+from pipeline.planning.planned import current_markers
 from pipeline.planning.tars import check_tars
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.entry import Status
@@ -206,7 +207,7 @@ def read_summary(store: Store) -> dict[str, Any]:
 
 def _left_out(listing: Listing, view: StoreView) -> LeftOut:
     left_out = LeftOut()
-    for part in (listing, *view.committed.values()):
+    for part in (listing, *current_markers(view)):
         left_out.add_all(part.left_out)
     return left_out
 

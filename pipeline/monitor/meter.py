@@ -19,7 +19,7 @@ class Meter:
         """Start the clock. `view` is the store before the run."""
         self._before = view.counts
         num_rows = sum(marker.num_images + marker.num_removed for marker in view.committed.values())
-        self._num_before = num_rows - sum(map(len, view.passed_over.values()))
+        self._num_before = num_rows - view.num_passed_over
         self._num_total = view.num_planned
         self._on_tick = on_tick
         self._max_bad_fraction = max_bad_fraction

@@ -13,7 +13,6 @@ from pipeline.planning.changes import Changes, Differences, key_of
 from pipeline.planning.compare import Comparison
 from pipeline.planning.fresh_links import refuse_without_credentials
 from pipeline.planning.new_keys import refuse_keys
-from pipeline.planning.planned import replaced_by_last_plan
 from pipeline.planning.shards import cut_entries, cut_files
 from pipeline.settings.embed import OnChange
 from pipeline.source.entry import ImageEntry, Source
@@ -91,7 +90,7 @@ def write_changes(
     if not record.plans:
         create_tombstones(store)
     # first finish what a killed job left: its plan counts, the rows that it replaces may still be there
-    add_tombstones(store, replaced_by_last_plan(view), REPLACED)
+    add_tombstones(store, view.tried_again, REPLACED)
     if changes.retried:
         max_pixels = None if max_pixels == record.max_pixels else max_pixels
         again = cut_entries(changes.again, capacity, *record.next_numbers)
@@ -106,19 +105,6 @@ def write_changes(
     files = cut_files(changes.files, listing.source, capacity, *record.next_numbers)
     record = _add(store, record, listing, ((shard, None) for shard in files))
     return StoreView(store, record, view.committed)
-
-
-def extend_plan(
-    view: StoreView,
-    listing: Listing,
-    on_change: OnChange = "stop",
-    checks_content: bool = False,
-    capacity: int | None = None,
-    retried: Collection[str] = (),
-) -> StoreView:
-    """Compare, and plan what was found: see `find_changes` and `write_changes`."""
-    changes = find_changes(view, listing, on_change, checks_content, retried)
-    return write_changes(view, listing, changes, capacity)
 
 
 def _add(

@@ -11,8 +11,8 @@ from pipeline.planning.changes import Planned, file_state, image_state, key_of
 from pipeline.source.access.credentials import bare_entry
 from pipeline.source.formats.text import TEXT_RULES
 from pipeline.source.sorting import Sorted
-from pipeline.store.records import Plan, Shard
-from pipeline.store.tombstones import PASSED_OVER, read_tombstones, tombstones_between
+from pipeline.store.records import CommitMarker, Plan, Shard
+from pipeline.store.tombstones import tombstones_between
 from pipeline.store.view import StoreView
 
 
@@ -50,23 +50,6 @@ class PlannedFile:
         return bool(np.setdiff1d(np.concatenate(found), np.fromiter(self.replaced_by, np.int64)).size)
 
 
-def passed_over(view: StoreView) -> np.ndarray:
-    """Ids (int64, ascending) of rows that do not count as planned: a newer row replaces them, or their image was gone.
-
-    Raises:
-        StoreError: If the tombstone file or a plan's list is damaged.
-    """
-    tombstones = read_tombstones(view.store, *PASSED_OVER)
-    return np.union1d(tombstones, np.fromiter(replaced_by_last_plan(view), np.int64))
-
-
-def replaced_by_last_plan(view: StoreView) -> Iterator[int]:
-    """Yield the ids of the rows that the last plan tries again. If a job was killed, they may lack their tombstones."""
-    plans = view.record.plans
-    if plans and plans[-1].retried:
-        yield from (entry.replaces for entry in view.store.entries_of(plans[-1]))
-
-
 def planned_entries(view: StoreView, retried: np.ndarray | None = None) -> Iterator[Planned]:
     """Yield the images that plans of folders and lists have, in the order of their keys.
 
@@ -74,7 +57,7 @@ def planned_entries(view: StoreView, retried: np.ndarray | None = None) -> Itera
         view: The store.
         retried: Ids (int64, ascending) of rows to try again.
     """
-    ignored = passed_over(view)
+    ignored = view.passed_over
     retried = np.empty(0, np.int64) if retried is None else retried
     plans = [plan for plan in view.record.plans if not plan.has_files]
     streams = [_sorted(_entries_of(view, plan, ignored, retried), plan) for plan in plans]
@@ -115,8 +98,15 @@ def planned_files(view: StoreView) -> dict[str, PlannedFile]:
         if plan.has_files and not plan.retried:
             found |= _files_of(plan)  # the newest plan of a file wins
     _add_rows_tried_again(view, found)
-    ignored = passed_over(view)
+    ignored = view.passed_over
     return {key: file for key, file in found.items() if not file.is_given_up(ignored)}
+
+
+def current_markers(view: StoreView) -> list[CommitMarker]:
+    """Commit markers, without those of files that were planned anew, or that were gone."""
+    current = {item.shard.ordinal for file in planned_files(view).values() for item in file.shards}
+    shards = [shard for shard in view.record.shards if shard.file is None or shard.ordinal in current]
+    return [view.committed[shard.ordinal] for shard in shards if shard.ordinal in view.committed]
 
 
 def _files_of(plan: Plan) -> dict[str, PlannedFile]:

@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.planning.planned import passed_over
 from pipeline.source.entry import ImageEntry
 from pipeline.store.parts import kept_rows, read_part
 from pipeline.store.tombstones import tombstones_between
@@ -28,7 +27,7 @@ def failed_rows(view: StoreView, statuses: Collection[str]) -> np.ndarray:
             table = read_part(view.store.part_of(marker), ["id", "status"])
             found.append(table.filter(pc.is_in(table["status"], pa.array(sorted(statuses))))["id"].to_numpy())
     ids = np.sort(np.concatenate(found))
-    return np.setdiff1d(np.setdiff1d(ids, view.deleted), passed_over(view))
+    return np.setdiff1d(np.setdiff1d(ids, view.deleted), view.passed_over)
 
 
 def images_of(view: StoreView, ids: np.ndarray) -> Iterator[ImageEntry]:

@@ -3,12 +3,13 @@
 Tars have no schema. Without these checks, a mistyped name would be null in every row, without an error.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
 
 from pipeline.errors import InputError
-from pipeline.source.entry import Source
+from pipeline.planning.planned import planned_files
+from pipeline.source.entry import Source, SourceFile
 from pipeline.source.formats.webdataset import read_samples
 from pipeline.source.left_out import LeftOut, ReadNotes
 from pipeline.source.listing import Listing
@@ -34,6 +35,23 @@ def first_look(listing: Listing, on_warning: Callable[[str], None]) -> None:
                 f"{flag} {name}: no .json of the first {num_images} images of {listing.files[0].uri} has this field; "
                 "if its name is wrong, stop the run and correct it"
             )
+
+
+def warn_of_kept_captions(
+    view: StoreView | None, listing: Listing, files: Iterable[SourceFile], on_warning: Callable[[str], None]
+) -> None:
+    """Warn if `--caption-column` comes too late for tars of the store. `files` are those that this run embeds."""
+    source = listing.source
+    if view is None or source.format != "webdataset" or not source.is_caption_column_named:
+        return
+    sources = {shard.file.key: plan.source for plan in view.record.plans for shard in plan.shards if shard.file}
+    kept = {file.key for file in listing.files} - {file.key for file in files}
+    num_kept = sum(key in sources and not sources[key].is_caption_column_named for key in kept)
+    if num_kept:
+        on_warning(
+            f"--caption-column {source.caption_column}: {num_kept} tars of {source.location} were planned without it "
+            "and keep their captions, for which .txt counts before .json; to read them anew, embed into another --out"
+        )
 
 
 def check_tars(view: StoreView, listing: Listing) -> None:
@@ -66,18 +84,21 @@ def unseen_columns(view: StoreView, listing: Listing) -> dict[str, str]:
 
     Empty while a shard of the source is missing or was committed by a version that did not record what it saw.
     """
-    markers = _markers(view, listing)
+    named = _named(listing.source)
+    markers = _markers(view, listing) if named else []
     if any(marker is None or marker.columns_seen is None for marker in markers):
         return {}
     seen = {name for marker in markers for name in marker.columns_seen}
-    return {name: flag for name, flag in _named(listing.source).items() if name not in seen} if markers else {}
+    return {name: flag for name, flag in named.items() if name not in seen} if markers else {}
 
 
 def _markers(view: StoreView, listing: Listing) -> list[CommitMarker | None]:
-    """The commit marker of each tar of a listing, None where it is missing."""
+    """The commit marker of each tar of a listing, as it was planned last; None where it is missing."""
+    if listing.source.format != "webdataset":
+        return []
     listed = {file.uri for file in listing.files}
-    tars = [shard for shard in view.record.shards if shard.is_tar and shard.file.uri in listed]
-    return [view.committed.get(shard.ordinal) for shard in tars]
+    shards = (item.shard for file in planned_files(view).values() for item in file.shards)
+    return [view.committed.get(shard.ordinal) for shard in shards if shard.is_tar and shard.file.uri in listed]
 
 
 def _named(source: Source) -> dict[str, str]:

@@ -97,8 +97,10 @@ class StoreView:
             if marker is None:
                 continue
             found.update({Status.OK: marker.num_ok, **marker.failed})
-            ids = self.passed_over[shard.ordinal]
-            if len(ids) and len(tombstones_between(self.deleted, shard.ids)) > marker.num_removed:  # not yet compacted
+            deleted = tombstones_between(self.deleted, shard.ids)
+            # a row without its tombstone counts until its plan is continued
+            ids = np.intersect1d(tombstones_between(self.passed_over, shard.ids), deleted)
+            if len(ids) and len(deleted) > marker.num_removed:  # not yet compacted
                 table = read_part(self.store.part_of(marker), ["id", "status"])
                 found.subtract(table.filter(pc.is_in(table["id"], pa.array(ids)))["status"].to_pylist())
         failed = {status: count for status, count in sorted(found.items()) if count and status != Status.OK}
@@ -108,14 +110,35 @@ class StoreView:
     def num_planned(self) -> int | None:
         """Number of planned images, each once. None if a shard is not counted yet."""
         total = self.record.num_images
-        return None if total is None else total - sum(map(len, self.passed_over.values()))
+        return None if total is None else total - self.num_passed_over
 
     @cached_property
-    def passed_over(self) -> dict[int, np.ndarray]:
-        """Ids of the rows of committed shards that do not count, by ordinal, even if compaction has removed them."""
-        found = read_tombstones(self.store, *PASSED_OVER)
+    def passed_over(self) -> np.ndarray:
+        """Ids (int64, ascending) of rows that do not count as planned, even if compaction has removed them.
+
+        A newer row replaces them, or their image was gone.
+
+        Raises:
+            StoreError: If the tombstone file or a plan's list is damaged.
+        """
+        return np.union1d(read_tombstones(self.store, *PASSED_OVER), self.tried_again)
+
+    @cached_property
+    def num_passed_over(self) -> int:
+        """Number of rows of committed shards that do not count as planned."""
         shards = [shard for shard in self.record.shards if shard.ordinal in self.committed]
-        return {shard.ordinal: tombstones_between(found, shard.ids) for shard in shards}
+        return sum(len(tombstones_between(self.passed_over, shard.ids)) for shard in shards)
+
+    @cached_property
+    def tried_again(self) -> np.ndarray:
+        """Ids (int64) of the rows that the last plan tries again. If a job was killed, they may lack their tombstones.
+
+        Raises:
+            StoreError: If the plan's list is damaged.
+        """
+        plans = self.record.plans
+        entries = self.store.entries_of(plans[-1]) if plans and plans[-1].retried else ()
+        return np.fromiter((entry.replaces for entry in entries), np.int64)
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[CommitMarker, pa.Table]]:
         """Yield the marker and rows of each committed shard in id order, including deleted rows.

@@ -5,7 +5,7 @@ import os
 
 from pipeline.planning import extend
 from pipeline.planning.batches import batches_of
-from pipeline.planning.extend import extend_plan
+from pipeline.planning.extend import find_changes, write_changes
 from pipeline.source.entry import ImageResult, Source, Status
 from pipeline.source.listing import list_source
 from pipeline.source.reading import read_image
@@ -30,7 +30,8 @@ class Job:
     def plan(self, source, on_change="stop", captions=None, check=False, source_format="auto", retried=(), **spec):
         listing = list_source(Source(location=str(source), format=source_format, **spec), captions)
         record = self.store.begin(fake_record(self._spec, columns=listing.source.columns))
-        view = extend_plan(StoreView.now(self.store, record), listing, on_change, check, retried=retried)
+        before = StoreView.now(self.store, record)
+        view = write_changes(before, listing, find_changes(before, listing, on_change, check, retried))
         assert view.record == self.record  # what was returned is what was written
         return view.record
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pipeline.errors import InputError, StoreError
-from pipeline.planning.extend import extend_plan
+from pipeline.planning.extend import find_changes, write_changes
 from pipeline.planning.shards import listing_hash
 from pipeline.source.entry import Source
 from pipeline.source.listing import Listing, list_source
@@ -346,7 +346,8 @@ def test_new_shards_may_be_larger_than_old_ones(job, folder):
     for number in range(10):
         (folder / f"new-{number}.jpg").write_text(f"new {number}")
     listing = list_source(Source(location=str(folder), format="folder"))
-    record = extend_plan(StoreView.now(job.store, job.record), listing, capacity=8).record
+    view = StoreView.now(job.store, job.record)
+    record = write_changes(view, listing, find_changes(view, listing), capacity=8).record
     assert [shard.num_images for shard in record.plans[1].shards] == [8, 2]
     job.commit()
     assert job.living == contents(folder)
