@@ -41,7 +41,8 @@ class DeleteSettings(OutputSettings):
     """Store written by `clipsieve embed`."""
 
     keys: Path | None = None
-    """UTF-8 file of keys, one per line."""
+    """UTF-8 file of keys, one per line. If a tar or Parquet file is embedded again as a whole, delete its images
+    again."""
 
     missing: bool = False
     """Delete the images that are gone from their sources. Lists every source of the store."""

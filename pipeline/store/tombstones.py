@@ -14,7 +14,11 @@ from pipeline.errors import StoreError, first_line
 from pipeline.store.layout import Store
 
 DELETED = "deleted"
-"""Deleted on request: the image stays out of the store although its source still has it."""
+"""Deleted on request: the image stays out of the store although its source still has it.
+
+An image in a tar or Parquet file returns with its file if the whole file is embedded again: because the file changed,
+or was gone, its other images were deleted as missing, and it returned.
+"""
 REPLACED = "replaced"
 """Its file changed or it was tried again, and a newer row replaces it."""
 MISSING = "missing"

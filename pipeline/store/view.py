@@ -98,8 +98,7 @@ class StoreView:
                 continue
             found.update({Status.OK: marker.num_ok, **marker.failed})
             deleted = tombstones_between(self.deleted, shard.ids)
-            # a row without its tombstone counts until its plan is continued
-            ids = np.intersect1d(tombstones_between(self.passed_over, shard.ids), deleted)
+            ids = tombstones_between(self._tombstones_passed_over, shard.ids)
             if len(ids) and len(deleted) > marker.num_removed:  # not yet compacted
                 table = read_part(self.store.part_of(marker), ["id", "status"])
                 found.subtract(table.filter(pc.is_in(table["id"], pa.array(ids)))["status"].to_pylist())
@@ -121,7 +120,11 @@ class StoreView:
         Raises:
             StoreError: If the tombstone file or a plan's list is damaged.
         """
-        return np.union1d(read_tombstones(self.store, *PASSED_OVER), self.tried_again)
+        return np.union1d(self._tombstones_passed_over, self.tried_again)
+
+    @cached_property
+    def _tombstones_passed_over(self) -> np.ndarray:
+        return read_tombstones(self.store, *PASSED_OVER)
 
     @cached_property
     def num_passed_over(self) -> int:

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.compact import compact
-from pipeline.errors import StoreError
+from pipeline.delete import delete
+from pipeline.errors import InputError, StoreError
 from pipeline.planning import extend
 from pipeline.planning.batches import batches_of
 from pipeline.planning.planned import PlannedFile
-from pipeline.settings.store import CompactSettings, VerifySettings
+from pipeline.settings.store import CompactSettings, DeleteSettings, VerifySettings
 from pipeline.source.entry import ImageEntry, Source, Status
 from pipeline.source.formats import parquet, webdataset
 from pipeline.source.listing import list_source
@@ -199,6 +200,21 @@ def test_a_kill_neither_loses_an_image_nor_shows_one_twice(case, kill, then, mon
     assert case.job.living == case.contents
     assert [plan.retried for plan in case.job.record.plans] == [(), ("timeout", "undecodable")]
     assert case.view.counts.num_images == NUM_IMAGES
+
+
+def test_a_delete_after_a_kill_first_finishes_the_plan(case, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_before_tombstones(patch)
+        with pytest.raises(Killed):
+            case.plan("timeout")
+    assert case.view.num_planned == (None if case.source.suffix == ".tar" else NUM_IMAGES)
+    (tmp_path / "keys").write_text(case.keys[2])
+    with pytest.raises(InputError, match="match no embedded image"):  # its row is planned, not embedded
+        delete(DeleteSettings(store=case.job.store.root, keys=tmp_path / "keys"))
+    case.run("timeout")
+    assert delete(DeleteSettings(store=case.job.store.root, keys=tmp_path / "keys")).num_rows == 1
+    others = {key: case.contents[key] for number, key in case.keys.items() if number != 2}
+    assert case.job.living == {**others, case.keys[3]: None}
 
 
 @pytest.mark.parametrize("is_compacted", [False, True])

@@ -10,18 +10,22 @@ from pathlib import Path
 import pytest
 
 from pipeline.choices import is_up_to_date
+from pipeline.delete import delete
 from pipeline.durable.seal import write_sealed_json
 from pipeline.embed import embed
 from pipeline.embed_report import EmbedReport, write_report
 from pipeline.errors import ConfigError, StoreError
 from pipeline.planning.extend import find_changes
 from pipeline.settings.embed import EmbedSettings
+from pipeline.settings.store import DeleteSettings
+from pipeline.source.left_out import Kind
 from pipeline.source.listing import list_source
 from pipeline.store.layout import Store
 from pipeline.store.view import StoreView
 from pipeline.workers import pool
 from query.cli.main import main
 from tests.kit.plain_embed import embed_plainly
+from tests.kit.sources import tar_of
 
 PROGRAM = "import sys; from query.cli.main import main; code = main(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
 HEAVY = {"ray", "torch", "open_clip"}
@@ -230,6 +234,43 @@ def test_files_that_are_left_out_are_counted_when_nothing_is_new(settings, capsy
     assert "left out: 1 files without an image suffix (first notes.txt)" in capsys.readouterr().out
     stats = json.loads(Store(settings.out).summary_path.read_text())
     assert stats["store"]["left_out"]["counts"] == {"other_suffix": 1}
+
+
+def test_a_tar_that_was_planned_anew_counts_once(tmp_path, photos, tiny_model):
+    images = [path.read_bytes() for path in sorted(photos.glob("*.jpg"))]
+    tars = tmp_path / "tars"
+    tars.mkdir()
+    for count, on_change in ((1, "stop"), (2, "embed")):
+        members = {f"{number}.jpg": data for number, data in enumerate(images[:count])}
+        (tars / "a.tar").write_bytes(tar_of({**members, "9.txt": b"alone"}))
+        embed_plainly(tars / "*.tar", tmp_path / "store", tiny_model, on_change=on_change)
+        settings = EmbedSettings(source=str(tars / "*.tar"), out=tmp_path / "store", model=tiny_model)
+        record_end(settings)
+        assert embed(settings).left_out.counts == {Kind.TEXT_WITHOUT_IMAGE: 1}
+    (tars / "b.tar").write_bytes(tar_of({"1.jpg": images[2]}))
+    embed_plainly(tars / "*.tar", tmp_path / "store", tiny_model)
+    (tars / "a.tar").unlink()
+    delete(DeleteSettings(store=tmp_path / "store", missing=True, yes=True))
+    assert embed(settings).left_out.counts == {}
+
+
+def test_a_caption_column_that_is_named_too_late_is_a_warning(tmp_path, photos, tiny_model):
+    image, warnings = (photos / "photo-01.png").read_bytes(), []
+    (tmp_path / "a.tar").write_bytes(tar_of({"1.png": image, "1.txt": b"text", "1.json": b'{"caption": "field"}'}))
+    embed_plainly(tmp_path / "a.tar", tmp_path / "store", tiny_model)
+    settings = EmbedSettings(source=tmp_path / "a.tar", out=tmp_path / "store", model=tiny_model)
+    record_end(settings)
+    embed(settings, on_warning=warnings.append)
+    assert warnings == []
+    named = with_other(settings, caption_column="caption")
+    assert embed(named, on_warning=warnings.append).num_embedded == 0
+    [warning] = warnings
+    assert warning.startswith("--caption-column caption: 1 tars of ")
+    embed_plainly(tmp_path / "a.tar", tmp_path / "other", tiny_model, caption_column="caption")
+    other = with_other(named, out=tmp_path / "other", caption_column="caption")
+    record_end(other)
+    embed(other, on_warning=warnings.append)
+    assert len(warnings) == 1
 
 
 def test_failed_images_and_how_to_try_them_again(tmp_path, photos, make_image, tiny_model, capsys):
