@@ -56,9 +56,7 @@ def embed(
             changes = find_changes(before, listing, **settings.comparison())
             warn_of_kept_captions(before, listing, changes.files, on_warning)
             if pool is None and not is_baseline and is_up_to_date(settings, before, changes):
-                store.sweep()
-                Meter(before, on_tick, settings.max_bad_fraction).check_failures(Progress(), is_over=True)
-                return write_report(EmbedReport.of(before, listing, changes, settings))
+                return _without_workers(settings, before, listing, changes)
 
             first_look(listing, on_warning)
             # Ray takes seconds to import and to start
@@ -112,6 +110,13 @@ def _plan(settings: EmbedSettings, store: Store, listing: Listing, changes: Chan
     # a store created with few images has small shards; new shards need not be as small
     capacity = settings.shard_size or max(record.shard_capacity, capacity)
     return write_changes(StoreView.now(store, record), listing, changes, capacity, settings.max_pixels)
+
+
+def _without_workers(settings: EmbedSettings, view: StoreView, listing: Listing, changes: Changes) -> EmbedReport:
+    """End a run that embeds nothing as one that embeds something ends."""
+    view.store.sweep()
+    Meter(view, lambda tick: None, settings.max_bad_fraction).check_failures(Progress(), is_over=True)
+    return write_report(EmbedReport.of(view, listing, changes, settings))
 
 
 def _refuse_damaged(progress: Progress, num_shards: int) -> None:
