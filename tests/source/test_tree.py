@@ -34,7 +34,7 @@ def test_linked_folders_are_counted_and_named(tmp_path):
     assert [entry.key for entry in listing] == ["a.jpg", "file.jpg"]
     assert listing.left_out.counts == {"linked_folder": 2}
     assert listing.left_out.names == {"linked_folder": ["linked", "more"]}
-    assert "2 linked folders, which --follow-links would list (first linked)" in listing.left_out.describe()
+    assert "linked folders, which --follow-links would list: 2 (first 'linked')" in listing.left_out.describe()
 
 
 def test_links_are_followed_on_request(tmp_path):
