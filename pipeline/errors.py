@@ -60,6 +60,14 @@ class WorkerError(ClipsieveError):
     exit_code = 5
 
 
+def on_one_line(text: object) -> str:
+    """A text, such as an error, as one line that is safe to print: what is not printable is escaped, as in `repr`.
+
+    Names of files can hold line breaks and the codes that control a terminal.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def first_line(error: BaseException) -> str:
     """First line of another library's error message, at most 200 characters; the error's type if it has no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

@@ -27,7 +27,7 @@ class Kind(StrEnum):
 
     @property
     def words(self) -> str:
-        """The kind in words, to follow a count."""
+        """The kind in words, for a line with its count."""
         return _WORDS[self]
 
 
@@ -72,11 +72,12 @@ class LeftOut(BaseModel):
         return bool(self.counts)
 
     def describe(self) -> str:
-        """One line for people, for example `3 files without an image suffix (first notes.txt)`."""
+        """One line for people, for example `files without an image suffix: 3 (first 'notes.txt')`."""
         parts = (
-            f"{count} {Kind(kind).words} (first {self.names[kind][0]})" for kind, count in sorted(self.counts.items())
+            f"{Kind(kind).words}: {count} (first {self.names[kind][0]!r})"
+            for kind, count in sorted(self.counts.items())
         )
-        return ", ".join(parts)
+        return "; ".join(parts)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -22,8 +23,9 @@ from pipeline.source.entry import ImageEntry, Source, SourceFile
 from pipeline.source.formats.captions import join_captions, sorted_captions
 from pipeline.source.formats.files import COMPRESSED, FILE_SUFFIXES, files_of, rules_of
 from pipeline.source.formats.folder import no_image, walk_folder
-from pipeline.source.formats.table import LIST_SUFFIXES, read_list
+from pipeline.source.formats.table import LIST_SUFFIXES, path_in_list, read_list
 from pipeline.source.formats.text import as_text
+from pipeline.source.formats.tree import Rules
 from pipeline.source.left_out import Kind, LeftOut
 from pipeline.source.sorting import Sorted
 
@@ -56,10 +58,14 @@ class Listing:
 
         It is not if a rule now leaves it out, or if it is in a folder that a link leads to and links are not followed.
         """
-        rules, key = rules_of(self.source), key.removeprefix(self.source.key_prefix)
+        key = key.removeprefix(self.source.key_prefix)
         if self.source.format == "list":
-            return not rules.excludes_within(key)
-        return not (rules.leaves_out(key) or (not is_url(uri) and os.path.lexists(path_of(uri))))
+            return not _excludes_row(self._rules, self.source, key, uri)
+        return not (self._rules.leaves_out(key) or (not is_url(uri) and os.path.lexists(path_of(uri))))
+
+    @cached_property
+    def _rules(self) -> Rules:
+        return rules_of(self.source)
 
     def __iter__(self) -> Iterator[ImageEntry]:
         """Iterate over the entries, each with its first caption.
@@ -126,7 +132,7 @@ def _list_entries(source: Source) -> Listing:
         for entry in read_list(source):
             bare = take_credentials(entry)
             is_signed = is_signed or bare.uri != entry.uri
-            if rules.excludes_within(bare.key):
+            if _excludes_row(rules, source, bare.key, bare.uri):
                 left_out.add(Kind.EXCLUDED, bare.key)
             else:
                 yield bare
@@ -137,6 +143,11 @@ def _list_entries(source: Source) -> Listing:
         raise InputError(f"source {source.location}: --exclude leaves none of its images; pass other patterns")
     source = source.model_copy(update={"is_signed": is_signed})
     return Listing(source, entries=listing, left_out=left_out, num_bytes=count.num_bytes)
+
+
+def _excludes_row(rules: Rules, source: Source, key: str, uri: str) -> bool:
+    """Whether a pattern names a row of a list, by its key or by the path of its image."""
+    return bool(rules.exclude) and (rules.excludes_within(key) or rules.excludes_within(path_in_list(source, uri)))
 
 
 class _Count:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.durable.atomic import write_json
-from pipeline.errors import ClipsieveError
+from pipeline.errors import ClipsieveError, on_one_line
 from pipeline.settings.load import OutputSettings
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def show(
 
 
 def note(text: str) -> None:
-    """Print a message that is not part of the results, on standard error."""
-    print(text, file=sys.stderr)
+    """Print a message of one line that is not part of the results, on standard error."""
+    print(on_one_line(text), file=sys.stderr)
 
 
 class Lines:

@@ -70,8 +70,8 @@ def _print_report(report: "EmbedReport", settings: "EmbedSettings") -> None:
         print(f"left out: {report.left_out.describe()}")
     if report.num_gone:
         print(
-            f"gone from the source, but still in the store: {report.num_gone} (first {report.first_gone}); to delete "
-            f"them: clipsieve delete {shlex.quote(str(settings.out))} --missing"
+            f"gone from the source, but still in the store: {report.num_gone} (first {report.first_gone!r}); to "
+            f"delete them: clipsieve delete {shlex.quote(str(settings.out))} --missing"
         )
     if report.num_embedded:
         rate = report.images_per_second_end_to_end

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from pipeline import __version__
-from pipeline.errors import ClipsieveError, ConfigError
+from pipeline.errors import ClipsieveError, ConfigError, on_one_line
 from query.cli.verbs import GROUPS, RESUMING, VERBS, flags_of, module_of, settings_class
 
 EXIT_CODES = "0 done, 1 other error, 2 settings, 3 input, 4 store or index, 5 workers, 130 interrupted"
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(verb, argv)
     except ClipsieveError as error:
-        print(f"error: {error}{_strange_flags(verb, str(error))}", file=sys.stderr)
+        _print_error(f"{error}{_strange_flags(verb, str(error))}")
         return error.exit_code
     except KeyboardInterrupt:
         kept = "what is done is kept: run the same command to resume"
@@ -28,8 +28,12 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:  # not handled closer to its cause
-        print(f"error: {_described(error)}", file=sys.stderr)
+        _print_error(_described(error))
         return 1
+
+
+def _print_error(text: str) -> None:
+    print(f"error: {on_one_line(text)}", file=sys.stderr)
 
 
 def _described(error: OSError) -> str:

@@ -36,6 +36,7 @@ def run(settings: "VerifySettings") -> None:
 
 def print_verification(report: "VerifyReport") -> None:
     """Print what a store holds, and everything that is wrong with it."""
+    from pipeline.errors import on_one_line
     from query.cli.console import print_sections
 
     failed = "".join(f", {count} {status}" for status, count in sorted(report.failed.items()))
@@ -48,9 +49,9 @@ def print_verification(report: "VerifyReport") -> None:
         facts |= _resampled(report.resample)
     print_sections({"store": {"path": report.store, **facts}})
     for path in report.leftovers:
-        print(f"left over from a killed job, harmless: {path}")
+        print(f"left over from a killed job, harmless: {on_one_line(path)}")
     for finding in report.findings:
-        print(f"not whole: {finding}")
+        print(f"not whole: {on_one_line(finding)}")
 
 
 def _why_nothing(resample: "Resample") -> str:

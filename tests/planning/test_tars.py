@@ -115,7 +115,7 @@ def test_a_source_without_any_image_is_refused_at_the_end(job, folder):
         check()
     rewrite(job.store, 0, left_out={"counts": {Kind.LINK_OUT_OF_TAR: 3}, "names": {Kind.LINK_OUT_OF_TAR: ["0.tar/a"]}})
     with pytest.raises(
-        InputError, match=r"no images \(3 links in tars to a place outside the tar \(first 0.tar/a\)\);"
+        InputError, match=r"no images \(links in tars to a place outside the tar: 3 \(first '0.tar/a'\)\);"
     ):
         check()
     write(folder / "2.tar", {})

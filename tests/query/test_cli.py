@@ -158,6 +158,8 @@ def _change_text_weights(path):
         (["search", "no-such-store", "  "], 3, "the query is empty"),
         (["evaluate", "--images", "no-such", "--captions", "no-such.tsv"], 3, "no-such.tsv"),
         (["demo", "--out", "/proc/no-such"], 3, "cannot write /proc/no-such"),
+        (["embed", "no\nsuch\x1b[31m\u202efolder", "--out", "y"], 3, r"no\nsuch\x1b[31m\u202efolder does not exist"),
+        (["embed", "ünïcode フォルダ", "--out", "y"], 3, "ünïcode フォルダ does not exist"),
     ],
 )
 def test_errors_are_one_line_with_an_exit_code(argv, code, message, tmp_path, monkeypatch, capsys):

@@ -129,11 +129,15 @@ def test_an_unreadable_folder(tmp_path):
     [
         ("none", r"none does not exist; pass a folder"),
         ("a.jpg", r"a.jpg is not a folder"),
-        ("texts", r"contains no images: none of its 1 files"),
+        (
+            "texts",
+            r"contains no images: no file in it .* \(left out: files without an image suffix: 1 \(first 'a.txt'\)\)",
+        ),
+        ("codes", r"first '\.a\\nerror: fake'\).*first 'no\\x1b\[31mte\.txt'\)"),
     ],
 )
 def test_folders_that_are_refused(tmp_path, name, message):
-    touch(tmp_path, "a.jpg", "texts/a.txt")
+    touch(tmp_path, "a.jpg", "texts/a.txt", "codes/.a\nerror: fake", "codes/no\x1b[31mte.txt")
     with pytest.raises(InputError, match=message):
         listed(tmp_path / name)
 

@@ -90,7 +90,7 @@ def test_links_that_lead_to_no_file_of_the_tar_are_counted_by_kind(read, tmp_pat
     assert notes.left_out.counts == {Kind.LINK_OUT_OF_TAR: 2, Kind.DANGLING_LINK: 4, Kind.LINK_IN_LOOP: 4}
     assert notes.left_out.names[Kind.LINK_OUT_OF_TAR] == ["x.tar/d/a.jpg", "x.tar/d/b.jpg"]
     assert notes.left_out.names[Kind.LINK_IN_LOOP] == ["x.tar/f.jpg", "x.tar/g.jpg", "x.tar/h.jpg"]
-    assert "2 links in tars to a place outside the tar (first x.tar/d/a.jpg)" in notes.left_out.describe()
+    assert "links in tars to a place outside the tar: 2 (first 'x.tar/d/a.jpg')" in notes.left_out.describe()
     for name in ("d/a.jpg", "c.jpg", "e.jpg", "f.jpg", "h.jpg"):
         with pytest.raises(OSError, match=rf"cannot read member '{name}': .*leads to no file"):
             read_image(f"{(tmp_path / 'x.tar').as_uri()}#member={name}")

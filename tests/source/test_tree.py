@@ -34,7 +34,7 @@ def test_linked_folders_are_counted_and_named(tmp_path):
     assert [entry.key for entry in listing] == ["a.jpg", "file.jpg"]
     assert listing.left_out.counts == {"linked_folder": 2}
     assert listing.left_out.names == {"linked_folder": ["linked", "more"]}
-    assert "2 linked folders, which --follow-links would list (first linked)" in listing.left_out.describe()
+    assert "linked folders, which --follow-links would list: 2 (first 'linked')" in listing.left_out.describe()
 
 
 def test_links_are_followed_on_request(tmp_path):
@@ -163,6 +163,42 @@ def test_rows_of_lists_and_whole_files_are_excluded(tmp_path):
         "excluded": 1, "hidden": 1, "litter": 1, "linked_folder": 1, "other_format": 1,
     }  # fmt: skip
     assert [file.key for file in listed(tmp_path / "tars/*.tar", exclude=["1.*"]).files] == ["0.tar"]
+
+
+@pytest.mark.parametrize("pattern", ["b.*", "in/b.*", "2", "/elsewhere/*", "*.com/x", "web/c.jpg"])
+def test_rows_with_keys_are_excluded_by_key_and_by_path(tmp_path, pattern):
+    rows = ["../x/in/a.jpg\t1", "in/b.jpg\t2", "/elsewhere/b.jpg\t3", "https://h.com/web/c.jpg?id=7\t4"]
+    (tmp_path / "list.tsv").write_text("\n".join(["path\tid", *rows]))
+    every = listed(tmp_path / "list.tsv", key_column="id")
+    listing = listed(tmp_path / "list.tsv", key_column="id", exclude=[pattern])
+    left = {"b.*": "14", "in/b.*": "134", "2": "134", "/elsewhere/*": "124", "*.com/x": "1234", "web/c.jpg": "123"}
+    found = [entry.key for entry in listing]
+    assert found == [*left[pattern]]
+    # what a rule leaves out is not gone
+    assert [entry.key for entry in every if listing.is_gone(entry.key, entry.uri)] == found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"),
+    [
+        ("a/x.tar", "bx.tar by/z.tar"),
+        ("a/*", "bx.tar by/z.tar"),
+        ("a", "bx.tar by/z.tar"),
+        ("y/*", "ax.tar bx.tar by/z.tar"),
+        ("b/y", "ax.tar bx.tar"),
+    ],
+)
+@pytest.mark.parametrize("source", ["{a,b}", "*/**/*.tar"])
+def test_files_in_several_folders_are_excluded_by_their_path_from_the_source(tmp_path, source, pattern, left):
+    for name in ("a/x.tar", "b/x.tar", "b/y/z.tar"):
+        touch(tmp_path, name)
+    every = listed(tmp_path / source, "webdataset")
+    listing = listed(tmp_path / source, "webdataset", exclude=[pattern])
+    expected = [f"{key[0]}/{key[1:]}" for key in left.split()]
+    assert [file.key for file in listing.files] == expected
+    assert listing.left_out.counts.get("excluded", 0) == len(every.files) - len(expected)
+    # elsewhere, so that no file of that name is found
+    assert [file.key for file in every.files if listing.is_gone(file.key, "file:///none")] == expected
 
 
 def test_tars_in_linked_folders(tmp_path, spec):

@@ -217,7 +217,7 @@ def test_images_that_are_gone_are_counted(settings, capsys):
     assert json.loads(capsys.readouterr().out)["num_gone"] == 2
     assert main(argv(settings)) == 0
     text = capsys.readouterr().out
-    assert "gone from the source, but still in the store: 2 (first photo-01.png); to delete them: clipsieve d" in text
+    assert "gone from the source, but still in the store: 2 (first 'photo-01.png'); to delete them: clipsieve d" in text
     stats = json.loads(Store(settings.out).summary_path.read_text())
     assert stats["gone"] == {"num_images": 2, "first": "photo-01.png"}
     assert main(["delete", str(settings.out), "--missing", "--yes"]) == 0
@@ -231,7 +231,7 @@ def test_images_that_are_gone_are_counted(settings, capsys):
 def test_files_that_are_left_out_are_counted_when_nothing_is_new(settings, capsys):
     (Path(settings.source) / "notes.txt").write_text("x")
     assert main(argv(settings)) == 0
-    assert "left out: 1 files without an image suffix (first notes.txt)" in capsys.readouterr().out
+    assert "left out: files without an image suffix: 1 (first 'notes.txt')" in capsys.readouterr().out
     stats = json.loads(Store(settings.out).summary_path.read_text())
     assert stats["store"]["left_out"]["counts"] == {"other_suffix": 1}
 

@@ -24,26 +24,36 @@ def files_of(source: Source, left_out: LeftOut) -> Iterator[tuple[str, str]]:
     """Yield the URI and key of each file. Keys are relative to the folder before the location's first wildcard."""
     location, suffix = source.location, FILE_SUFFIXES[source.format]
     rules = rules_of(source)
-    signed = expand_pattern(KEYRING.signed(location), lambda pattern: _walked(pattern, rules, left_out))
+    root = re.split(r"[*?{[]", location)[0].rpartition("/")[0]
+    signed = expand_pattern(KEYRING.signed(location), lambda pattern: _walked(pattern, root, rules, left_out))
     places = [match for place in map(KEYRING.take, signed) for match in _matches(place)]
-    fixed = re.split(r"[*?{[]", location)[0] if places != [location] else without_parameters(location).rstrip("/")
-    root = fixed.rpartition("/")[0]
+    if places == [location]:
+        root = without_parameters(location).rstrip("/").rpartition("/")[0]
     for place in places:
-        inside = list(_files_in(place, suffix, rules, left_out))
-        if not inside:
+        rules_here = rules if places == [location] else _below(rules, root, place)
+        left_out_here = LeftOut()
+        inside = list(_files_in(place, suffix, rules_here, left_out_here))
+        left_out.add_all(left_out_here)
+        if not inside and Kind.EXCLUDED not in left_out_here.counts:
             left = f" (left out: {left_out.describe()})" if left_out else ""
             raise InputError(f"source {place} contains no {suffix} files{left}; check the name or --input-format")
         for path in inside:
             # if the location is a single folder, keys are relative to it
             start = place if places == [location] and path != place else root
             key = as_text(path.removeprefix(start).lstrip("/"))
-            if path == place and rules.excludes_within(key):
+            if rules.excludes_within(key):
                 left_out.add(Kind.EXCLUDED, key)
             else:
                 yield uri_of(path), key
 
 
-def _walked(pattern: str, rules: Rules, left_out: LeftOut) -> list[str]:
+def _below(rules: Rules, root: str, place: str) -> Rules:
+    """The rules for a walk of a folder that is only a part of the source."""
+    inside = as_text(place.removeprefix(root)).strip("/")
+    return replace(rules, prefix=f"{inside}/" if inside else "")
+
+
+def _walked(pattern: str, source_root: str, rules: Rules, left_out: LeftOut) -> list[str]:
     """The files that match a local pattern with `**`, or are in a folder that does."""
     root = re.split(r"[*?[]", pattern)[0].rpartition("/")[0]
     patterns = pattern[len(root) + 1 :].split("/")
@@ -53,7 +63,7 @@ def _walked(pattern: str, rules: Rules, left_out: LeftOut) -> list[str]:
         folders = (parts[:end] for end in range(1, len(parts)))
         return _fits(parts, patterns) or (rules.wants(key) and any(_fits(folder, patterns) for folder in folders))
 
-    found = walk(root or "/", replace(rules, wants=lambda name: True), left_out)
+    found = walk(root or "/", replace(_below(rules, source_root, root), wants=lambda name: True), left_out)
     return [path_of(entry.uri) for entry in found if is_match(entry.key)]
 
 

@@ -56,10 +56,8 @@ def list_images(folder: Path) -> tuple[list[ImageEntry], LeftOut]:
 
 def no_image(location: str, left_out: LeftOut) -> InputError:
     """The error for a folder without images."""
-    num_others = left_out.counts.get(Kind.OTHER_SUFFIX, 0)
-    others = {kind: count for kind, count in left_out.counts.items() if kind != Kind.OTHER_SUFFIX}
-    more = f" (left out: {LeftOut(counts=others, names=left_out.names).describe()})" if others else ""
+    more = f" (left out: {left_out.describe()})" if left_out else ""
     return InputError(
-        f"source {location} contains no images: none of its {num_others} files has a suffix of "
+        f"source {location} contains no images: no file in it has a suffix of "
         f"{' '.join(sorted(IMAGE_SUFFIXES))}{more}; pass a folder of images, or its tar, Parquet or list files"
     )

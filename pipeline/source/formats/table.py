@@ -11,14 +11,15 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from pipeline.errors import InputError
 from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import open_stream, refuse_unreachable
-from pipeline.source.access.naming import folder_of, is_url, join_uri, path_of, suffix_of, uri_of
+from pipeline.source.access.naming import folder_of, is_url, join_uri, path_of, suffix_of, uri_of, without_parameters
 from pipeline.source.entry import ImageEntry, Source
 from pipeline.source.formats.inline import is_base64_image
-from pipeline.source.formats.text import CAPTION_COLUMNS, caption_of, column_of, encoding_of, key_of
+from pipeline.source.formats.text import CAPTION_COLUMNS, as_text, caption_of, column_of, encoding_of, key_of
 from pipeline.source.limits import known_size, known_time_ns
 
 PATH_COLUMNS = ("image_path", "filepath", "file_path", "path", "file_name", "filename", "file", "url", "uri", "image")
@@ -72,6 +73,19 @@ def read_list(source: Source) -> Iterator[ImageEntry]:
         ) from error
     if not number:
         raise InputError(f"list {source.location} is empty; expected a header and one image per line")
+
+
+def path_in_list(source: Source, uri: str) -> str:
+    """The path of an image that a list names: relative to the list's folder if it is in there, else as it is spelled.
+
+    Of a web address, the part that names a folder and file.
+    """
+    folder = f"{folder_of(uri_of(source.location))}/"
+    if not is_url(uri):
+        inside = uri.removeprefix(folder)
+        return as_text(path_of(inside) if inside == uri else os.fsdecode(unquote_to_bytes(inside)))
+    bare = without_parameters(uri)
+    return bare.removeprefix(folder) if bare.startswith(folder) else bare.partition("://")[2].partition("/")[2]
 
 
 def _encoding(start: bytes) -> str:

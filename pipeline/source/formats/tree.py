@@ -40,6 +40,8 @@ class Rules:
     otherwise: Kind
     exclude: tuple[str, ...] = ()
     follow_links: bool = False
+    prefix: str = ""
+    """What keys are to be preceded by, to be paths from the source: it can have several folders."""
 
     def passes_over(self, key: str, name: str) -> Kind | None:
         """Why a file or folder is left out, with all that is in it; None if it is not."""
@@ -52,7 +54,7 @@ class Rules:
     def excludes(self, key: str, name: str) -> bool:
         """Whether a pattern names a file or folder: by its name, or by its key if there is a / in the pattern."""
         by_name, by_key = self._patterns
-        return bool((by_name and by_name.match(name)) or (by_key and by_key.match(key)))
+        return bool((by_name and by_name.match(name)) or (by_key and by_key.match(self.prefix + key)))
 
     def excludes_within(self, key: str) -> bool:
         """Whether a pattern names a file, or a folder that it is in."""
@@ -176,7 +178,7 @@ def _quoted(path: str) -> str:
 
 def _places(key: str) -> Iterator[tuple[str, str]]:
     """Key and name of a file and of the folders that it is in."""
-    parts = key.split("/")
+    parts = key.lstrip("/").split("/")  # patterns begin without a slash too
     return (("/".join(parts[:end]), parts[end - 1]) for end in range(1, len(parts) + 1))
 
 
