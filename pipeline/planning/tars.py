@@ -75,7 +75,7 @@ def check_tars(view: StoreView, listing: Listing) -> None:
         names = ", ".join(f"{flag} {name}" for name, flag in unseen.items())
         raise InputError(
             f"{names}: no image of {location} has such a field in its .json, so nothing was read from it; "
-            "correct the name and embed into another --out, or leave it out"
+            "correct the name, or leave it out, and embed into another --out"
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import InputError
-from pipeline.source.access.credentials import take_credentials, take_source
+from pipeline.source.access.credentials import KEYRING, take_credentials, take_source
 from pipeline.source.access.location import examine, map_concurrently
 from pipeline.source.access.naming import (
     is_url,
@@ -129,6 +129,7 @@ def _list_entries(source: Source) -> Listing:
 
     def entries() -> Iterator[ImageEntry]:
         nonlocal is_signed
+        KEYRING.begin_pass()
         for entry in read_list(source):
             bare = take_credentials(entry)
             is_signed = is_signed or bare.uri != entry.uri

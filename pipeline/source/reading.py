@@ -9,7 +9,7 @@ from itertools import groupby
 from urllib.parse import unquote, unquote_to_bytes
 
 from pipeline.errors import InputError, SourceUnavailable
-from pipeline.source.access.credentials import take_credentials
+from pipeline.source.access.credentials import KEYRING, take_credentials
 from pipeline.source.access.failures import reason_of
 from pipeline.source.access.location import TooLarge, examine, read_bytes
 from pipeline.source.access.naming import is_url, is_web
@@ -135,4 +135,5 @@ def _images_of(file: SourceFile, source: Source, start: int, stop: int, notes: R
     else:
         from pipeline.source.formats import parquet  # brings pyarrow, which other sources do not need
 
+        KEYRING.begin_pass()
         yield from map(take_credentials, parquet.read_rows(file, source, start, stop))

@@ -281,6 +281,18 @@ def test_a_refusal_names_no_credentials(site, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_links_that_differ_only_in_credentials_are_refused(site, tmp_path):
+    """One of them would be read for both, without a word."""
+    rows = "".join(f"{number},{site}/a.jpg?st={number}\n" for number in (1, 2))
+    (tmp_path / "list.csv").write_text(f"id,url\n{rows}")
+    with pytest.raises(InputError, match=r"two links differ from .*/a.jpg only in parameters that count"):
+        listed(tmp_path / "list.csv", key_column="id")
+    (tmp_path / "list.csv").write_text(f"id,url\n1,{site}/a.jpg?st=1\n2,{site}/a.jpg?st=1\n")
+    assert listed(tmp_path / "list.csv", key_column="id").num_images == 2
+    (tmp_path / "list.csv").write_text(f"id,url\n1,{site}/a.jpg?st=2\n")
+    assert listed(tmp_path / "list.csv", key_column="id").num_images == 1  # a new signature in a new list
+
+
 # --- earlier stores
 
 

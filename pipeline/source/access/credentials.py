@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from threading import Lock
 
-from pipeline.errors import StoreError
+from pipeline.errors import InputError, StoreError
 from pipeline.source.access.naming import is_web
 from pipeline.source.entry import ImageEntry
 from pipeline.source.secrets import columns_without_credentials, key_without_credentials, without_credentials
@@ -26,6 +26,7 @@ class Keyring:
     def __init__(self) -> None:
         self._lock = Lock()
         self._table: sqlite3.Connection | None = None
+        self._pass = 0
 
     def __bool__(self) -> bool:
         return self._table is not None
@@ -41,6 +42,34 @@ class Keyring:
             self.add({_sent(bare): location})
         return bare
 
+    def begin_pass(self) -> None:
+        """Begin to read a list or a file: in what follows, a URL without its credentials must name one thing."""
+        self._pass += 1
+
+    def take_of_pass(self, location: str) -> str:
+        """`take`, for the images of one list or file.
+
+        Raises:
+            InputError: If two of them differ only in what counts as credentials: only one of them would be read.
+        """
+        bare = without_credentials(location)
+        if bare != location:
+            key = _sent(bare)
+            with self._lock:
+                row = (
+                    self._table
+                    and self._table.execute(
+                        "SELECT url FROM signed WHERE uri = ? AND pass = ?", (key, self._pass)
+                    ).fetchone()
+                )
+            if row and _sent(row[0]) != _sent(location):
+                raise InputError(
+                    f"two links differ from {bare} only in parameters that count as credentials (signatures, tokens, "
+                    "times), so they cannot be told apart: give each image one link, or rename the parameter"
+                )
+            self.add({key: location})
+        return bare
+
     def add(self, signed: Mapping[str, str]) -> None:
         """Remember URLs with credentials, by URL without them. The newest credentials of a URL win."""
         if not signed:
@@ -48,7 +77,8 @@ class Keyring:
         with self._lock:
             self._table = self._table or _new_table()
             try:
-                self._table.executemany("INSERT OR REPLACE INTO signed VALUES (?, ?)", signed.items())
+                rows = ((bare, url, self._pass) for bare, url in signed.items())
+                self._table.executemany("INSERT OR REPLACE INTO signed VALUES (?, ?, ?)", rows)
             except sqlite3.Error as error:
                 raise StoreError(
                     f"cannot keep the credentials of URLs in {tempfile.gettempdir()}: {error}; free up space there, or "
@@ -103,8 +133,8 @@ def take_source(location: str) -> str:
 
 
 def take_credentials(entry: ImageEntry) -> ImageEntry:
-    """Remember the credentials of an image's URL, and return the entry without any."""
-    KEYRING.take(entry.uri)
+    """Remember the credentials of an image's URL, and return the entry without any. See `Keyring.take_of_pass`."""
+    KEYRING.take_of_pass(entry.uri)
     return bare_entry(entry)
 
 
@@ -133,5 +163,5 @@ def _new_table() -> sqlite3.Connection:
     # an empty name means a private table, which no other process can open
     table = sqlite3.connect("", isolation_level=None, check_same_thread=False)
     table.execute("PRAGMA journal_mode = OFF")
-    table.execute("CREATE TABLE signed (uri TEXT PRIMARY KEY, url TEXT) WITHOUT ROWID")
+    table.execute("CREATE TABLE signed (uri TEXT PRIMARY KEY, url TEXT, pass INTEGER) WITHOUT ROWID")
     return table
