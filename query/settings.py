@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
-from pipeline.model.spec import DeviceChoice, PrecisionChoice
+from pipeline.model.precision import PrecisionChoice
+from pipeline.model.spec import DeviceChoice
 from pipeline.settings.load import OutputSettings, Settings
 from pipeline.settings.model import ModelSettings, PoliciesSettings, PolicySettings
 from pipeline.settings.workers import WorkerSettings

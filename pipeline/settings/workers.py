@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.model.spec import DecoderName, DeviceChoice, PrecisionChoice
+from pipeline.model.precision import PrecisionChoice
+from pipeline.model.spec import DecoderName, DeviceChoice
 from pipeline.settings.load import Settings
 from pipeline.source.limits import DEFAULT_MAX_PIXELS
 

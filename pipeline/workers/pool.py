@@ -114,11 +114,10 @@ class WorkerPool:
             )
         for identity in [get(ref) for ref in present]:
             _refuse_other_code(identity)
-        first, identity = identities[present[0]], get(present[0])
-        if request.precision is None:
-            request = replace(request, precision=identity.preferred_precision)
+        first = identities[present[0]]
         self.report = get(wait([first.load.remote(request)])[0])
-        self._request = request
+        # the others compute as the first one found fastest, so that the bytes of a part do not depend on the worker
+        self._request = replace(request, precision=self.report.spec.precision, kernels=self.report.kernels)
         if len(self._workers) > 1:
             self._weights = first.pack.remote()
         for worker in self._workers:
@@ -157,9 +156,14 @@ class WorkerPool:
     def _has_loaded(self, request: EncoderRequest) -> bool:
         if self._request is None or self.joining:
             return False
-        precision, threads = request.precision or self._request.precision, request.threads or self._threads
         loaded = replace(self._request, threads=self.report.threads)
-        return replace(request, precision=precision, threads=threads) == loaded
+        asked = replace(
+            request,
+            precision=request.precision or loaded.precision,
+            kernels=request.kernels or loaded.kernels,
+            threads=request.threads or self._threads,
+        )
+        return asked == loaded
 
     @property
     def num_workers(self) -> int:
