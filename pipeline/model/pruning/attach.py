@@ -77,12 +77,7 @@ class _Pruner:
         weight = next(parameter for parameter in tower.module.parameters() if parameter.dim() == 4)
         # keep a block's own forward where ours is no faster
         self._is_written_out = is_written_out(tower, weight.device, weight.dtype)
-        for block in tower.blocks:
-            for module, forward in replacements(tower, block, weight.device, weight.dtype):
-                self._replace_forward(module, forward)
-        if weight.device.type == "cuda":
-            for module in filter(patchify.is_product, tower.stem.modules()):
-                self._replace_forward(module, partial(patchify.conv_forward, module))
+        self._replace_modules(weight.device, weight.dtype)
         bypasses, last = isinstance(policy.schedule, Bypass), len(tower.blocks) - 1
         for number, block in enumerate(tower.blocks):
             is_short = self._counts[number] < tower.num_patches
@@ -173,6 +168,14 @@ class _Pruner:
             sizes_BN = torch.cat([sizes_BN, kept], dim=1)
         log_BN = self._policy.size_weight * sizes_BN.log()
         return nn.functional.pad(log_BN, (self._tower.num_prefix, 0))
+
+    def _replace_modules(self, device: torch.device, dtype: torch.dtype) -> None:
+        for block in self._tower.blocks:
+            for module, forward in replacements(self._tower, block, device, dtype):
+                self._replace_forward(module, forward)
+        if device.type == "cuda":
+            for module in filter(patchify.is_product, self._tower.stem.modules()):
+                self._replace_forward(module, partial(patchify.conv_forward, module))
 
     def _replace_forward(self, module: nn.Module, forward: Callable[..., Tensor]) -> None:
         # an instance attribute hides the method of the class; removing it restores the method
