@@ -12,8 +12,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import open_clip
 import torch
+from open_clip.model import convert_weights_to_lp
+from open_clip.timm_model import TimmModel
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
@@ -125,8 +126,10 @@ def _result(seconds: Mapping[Candidate, Sequence[float]]) -> Measurement:
 def _call(tower: Tower, candidate: Candidate, device: torch.device) -> Callable[[Tensor], object]:
     """Compute a block of the tower as `attach` lets it be computed in this way."""
     block, dtype = copy.deepcopy(tower.blocks[0]), DTYPES[candidate.precision]
-    if candidate.precision != "fp32":
-        open_clip.model.convert_weights_to_lp(block, dtype)
+    if isinstance(tower.module, TimmModel):
+        block.to(dtype)  # as open_clip converts towers of timm, norms included
+    elif candidate.precision != "fp32":
+        convert_weights_to_lp(block, dtype)
     tower = copy.copy(tower)
     tower.kernels = candidate.kernels
     for module, forward in replacements(tower, block, device, dtype):

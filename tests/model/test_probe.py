@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from pipeline.model import probe
+from pipeline.model.encode import sharing_weights
 from pipeline.model.load import load_model
 from pipeline.model.precision import Candidate, Measurement
 from pipeline.model.spec import ModelSource
-from pipeline.model.towers import onednn
+from pipeline.model.towers import kernels, onednn
+from tests.kit.families import FAMILIES
 
 FP32, BF16, OURS, FP16 = (
     Candidate(precision="fp32"),
@@ -41,9 +43,7 @@ def counted(monkeypatch):
         return seconds
 
     monkeypatch.setattr(probe, "_interleaved", interleaved)
-    calls_and_seconds = calls, seconds
-    yield calls_and_seconds
-    onednn.use(True)
+    return calls, seconds
 
 
 @pytest.fixture
@@ -146,14 +146,25 @@ def test_auto_loads_what_was_measured(cache, counted, tiny_model):
     assert load_model(ModelSource(model=tiny_model), "fp32", "cpu").measurement is None
 
 
-@pytest.mark.parametrize(("speed", "kernels"), [(0.5, "onednn"), (3.0, "torch")])
-def test_bf16_is_computed_by_the_faster_kernels(cache, counted, tiny_model, speed, kernels):
+@pytest.mark.parametrize(("speed", "expected"), [(0.5, "onednn"), (3.0, "torch")])
+def test_bf16_is_computed_by_the_faster_kernels(cache, counted, tiny_model, speed, expected):
     _, seconds = counted
     seconds[OURS] = [speed] * 5
-    load_model(ModelSource(model=tiny_model), "bf16", "cpu")
-    assert onednn.kernels() == kernels
-    load_model(ModelSource(model=tiny_model), "bf16", "cpu", kernels="onednn")  # a store keeps its own
-    assert onednn.kernels() == "onednn"
+    loaded = load_model(ModelSource(model=tiny_model), "bf16", "cpu")
+    assert loaded.kernels == sharing_weights(loaded).kernels == expected
+    assert loaded.measurement.chosen == Candidate(precision="bf16", kernels=expected)
+    kept = load_model(ModelSource(model=tiny_model), "bf16", "cpu", kernels="onednn")  # a store keeps its own
+    assert (kept.kernels, kept.measurement) == ("onednn", None)
+    assert loaded.kernels == expected  # models in one process do not affect each other
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES.keys())
+def test_every_family_is_measured(make, monkeypatch):
+    monkeypatch.setattr(probe, "cpu_features", lambda: FEATURES | {"avx512_bf16": True})
+    monkeypatch.setattr(kernels, "WIDE_HEADS", 16)
+    found = probe.measure(make().eval(), CPU, 4)
+    assert list(found.speeds) == [str(candidate) for candidate in probe.candidates_of(CPU)]
 
 
 @pytest.mark.usefixtures("cache")
