@@ -22,7 +22,7 @@ class WorkerSettings(Settings):
     }
 
     precision: PrecisionChoice = "auto"
-    """Number format of weights and activations. auto picks the fastest for the workers' hardware."""
+    """Number format of weights and activations. auto measures which is fastest on the first worker."""
 
     device: DeviceChoice = "auto"
     """Where workers encode. auto uses GPUs if there are any; with cpu, workers use no GPU."""
