@@ -22,11 +22,11 @@ from pipeline.errors import ConfigError, InputError, StoreError
 from pipeline.measure.provenance import provenance
 from pipeline.model.adapter.config import FusionConfig
 from pipeline.model.adapter.files import CARD_FILE, read_card, write_adapter
-from pipeline.model.device import device_name, pick_device, pick_precision, use_all_cores
+from pipeline.model.device import device_name, pick_device, use_all_cores
 from pipeline.model.export import export_checkpoint, refuse_used
 from pipeline.model.load import LoadedModel, load_model
 from pipeline.model.pruning.policy import PruningPolicy, named_policy, sharpened
-from pipeline.model.spec import ModelSource, Precision
+from pipeline.model.spec import ModelSource
 from pipeline.model.towers.families import unprunable_reason
 from pipeline.monitor.progress import Tick
 from pipeline.scenes import collection
@@ -82,12 +82,12 @@ def adapt(
         examples = gather(folder, captions, settings.held_out, settings.seed)
         use_all_cores()
         device = pick_device(settings.device)
-        source, precision = settings.model_source(), _precision(settings, device)
-        loaded, reference = load_model(source, precision, device), load_model(source, "fp32", "cpu")
+        source = settings.model_source()
+        loaded, reference = _loaded(source, settings, device), load_model(source, "fp32", "cpu")
         _refuse_unprunable(loaded)
         policies = _policies(settings)
         student = _student(settings, loaded, reference, policies)
-        recipe = _recipe(settings, precision, reference.spec.weights_sha256, examples.fingerprint())
+        recipe = _recipe(settings, loaded.spec.precision, reference.spec.weights_sha256, examples.fingerprint())
         texts = [text for captions in examples.captions for text in captions]
         num_cut, warnings = loaded.tokenize.count_cut(texts, "caption", "captions") if texts else (0, [])
         work = settings.out / "training"
@@ -179,9 +179,12 @@ def _data(settings: AdaptSettings) -> Iterator[tuple[Path, Path | None]]:
         yield captions.parent, None if settings.label_free else captions
 
 
-def _precision(settings: AdaptSettings, device: torch.device) -> Precision:
-    precision = pick_precision(settings.precision, device)
-    return "fp32" if precision == "fp16" else precision  # gradients underflow in fp16
+def _loaded(source: ModelSource, settings: AdaptSettings, device: torch.device) -> LoadedModel:
+    loaded = load_model(source, settings.precision, device)
+    if settings.precision == "auto" and loaded.measurement:
+        precision = loaded.measurement.for_training()
+        return loaded if precision == loaded.spec.precision else load_model(source, precision, device)
+    return loaded
 
 
 def _policies(settings: AdaptSettings) -> dict[str, PruningPolicy]:

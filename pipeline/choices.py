@@ -77,6 +77,7 @@ def encoder_request(settings: EmbedSettings, existing: StoreRecord | None, is_ba
         source=settings.model_source(),
         policy=settings.pruning_policy(),
         precision=precision,
+        kernels=existing.kernels if existing else None,
         max_pixels=existing.max_pixels if existing else settings.pixel_limit,
         # the order of summation, and so the last bits, depends on the number of threads
         threads=existing.threads_per_worker if existing else None,
@@ -102,5 +103,6 @@ def record_of(settings: EmbedSettings, listing: Listing, loaded: WorkerReport, c
             **loaded.versions,
             **{name: version(name) for name in ("ray", "pyarrow", "pillow", "numpy")},
             "device": loaded.device,
+            "kernels": loaded.kernels,
         },
     )

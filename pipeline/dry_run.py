@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.choices import refuse_other_choices
 from pipeline.errors import InputError
 from pipeline.machine import num_cores
-from pipeline.model.device import default_batch_size, peak_device_bytes, pick_device, pick_precision, use_all_cores
+from pipeline.model.device import default_batch_size, peak_device_bytes, pick_device, use_all_cores
 from pipeline.model.encode import Encoder, fastest_encoder, policy_or_unpruned
 from pipeline.model.load import load_model
 from pipeline.model.spec import EncoderSpec
@@ -115,7 +115,7 @@ class _Probe:
 def _probe(settings: EmbedSettings, listing: Listing, sample: list[ImageEntry]) -> _Probe:
     use_all_cores()
     device = pick_device(settings.device)
-    loaded = load_model(settings.model_source(), pick_precision(settings.precision, device), device)
+    loaded = load_model(settings.model_source(), settings.precision, device, settings.batch_size)
     policy, warning = policy_or_unpruned(loaded, settings.pruning_policy(), settings.policy_is_default)
     encoder = fastest_encoder(loaded, policy)
     batch_size = min(settings.batch_size or default_batch_size(device), len(sample))

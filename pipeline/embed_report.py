@@ -73,6 +73,9 @@ class EmbedReport:
     device: str | None = None
     """None if there was nothing to do, so that no worker was started."""
 
+    precision: str | None = None
+    """The precision that was measured to be fastest, and the speeds of all; None if nothing was measured."""
+
     warnings: list[str] = field(default_factory=list)
 
     @classmethod
@@ -89,6 +92,7 @@ class EmbedReport:
                 "summary": _summary(run, view.record),
                 "start_s": run.start_s,
                 "device": run.loaded.device,
+                "precision": run.loaded.measurement.describe() if run.loaded.measurement else None,
                 "warnings": _warnings(run, settings.canary_floor),
                 "model_files": run.model_files,
             }
@@ -186,6 +190,7 @@ def write_report(report: EmbedReport, reporting: Reporting | None = None) -> Emb
             "retried": report.retried,
             "start_s": report.start_s,
             "device": report.device,
+            "precision": report.precision,
             "warnings": report.warnings,
         }
     if summary != before:

@@ -10,7 +10,7 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 CPU_QUOTA_AND_PERIOD = [Path(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period")]
-_CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+_CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")
 
 
 def prepare_for_torch() -> None:
@@ -62,10 +62,12 @@ def cpu_features() -> dict[str, bool]:
     return {flag: flag in flags for flag in _CPU_FLAGS}
 
 
-def has_fast_bf16() -> bool:
-    """Whether the CPU multiplies bf16 matrices in hardware (AMX or AVX-512 bf16)."""
-    features = cpu_features()
-    return features["amx_bf16"] or features["avx512_bf16"]
+def cache_folder() -> Path:
+    """Where measurements of this machine are kept: $CLIPSIEVE_CACHE, else the user's cache directory."""
+    asked = os.environ.get("CLIPSIEVE_CACHE")
+    if asked:
+        return Path(asked).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipsieve"
 
 
 def _cpuinfo() -> dict[str, str]:

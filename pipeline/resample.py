@@ -65,7 +65,9 @@ def resample(
     use_all_cores(record.threads_per_worker)
     on = pick_device(device)
     source = record.encoder.source
-    encoder = fastest_encoder(load_model(source, record.encoder.precision, on), record.encoder.policy)
+    encoder = fastest_encoder(
+        load_model(source, record.encoder.precision, on, kernels=record.kernels), record.encoder.policy
+    )
     if encoder.spec.fingerprint != record.fingerprint:
         raise InputError(
             f"the model {source.model} is now {encoder.spec.describe()}, but the store was made with "

@@ -3,12 +3,17 @@
 import platform
 import shutil
 from importlib import metadata
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pipeline import __version__
 from pipeline.errors import ClipsieveError
 from pipeline.machine import cpu_features, cpu_name, num_cores
 from query.settings import DoctorSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.model.precision import Measurement
 
 _PACKAGES = ("torch", "open_clip_torch", "ray", "pyarrow", "pillow", "numpy", "pydantic-settings")
 _FAISS_PACKAGES = ("faiss-gpu", "faiss-gpu-cuvs", "faiss-cpu", "faiss-gpu-cu12")
@@ -22,27 +27,12 @@ def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
     """
     import torch
 
-    from pipeline.measure.parity import describe, generated_photos, parity_cosines
-    from pipeline.model.device import pick_device, pick_precision
-    from pipeline.model.load import load_model
-    from pipeline.model.spec import DecoderName
-    from pipeline.source.formats.folder import list_images
+    from pipeline.model.device import pick_device
 
     faiss = _faiss()
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = pick_device(settings.device)
-    precision = pick_precision(settings.precision, device)
-    exact = "fp32" if settings.precision == "auto" else precision  # rounding would hide differences between pixels
-    source = settings.model_source()
-    preprocessing = dict.fromkeys(get_args(DecoderName), "not examined")
-    try:
-        entries = list_images(settings.images)[0] if settings.images else list(generated_photos())
-        for decoder in preprocessing:
-            loaded = load_model(source.model_copy(update={"decoder": decoder}), exact, device)
-            preprocessing[decoder] = describe(parity_cosines(loaded, entries))
-        loading = f"ok, {loaded.spec.embedding_dim} dimensions, weights {loaded.spec.weights_sha256[:16]}"
-    except ClipsieveError as error:
-        loading = f"failed: {error}"
+    loading, preprocessing, speeds = _try_model(settings, device)
     workers = f"{num_gpus}, one per GPU" if device.type == "cuda" else f"{num_cores()}, one per core"
     decoded_on_device = "; with --decoder torchvision, some on the GPU" if device.type == "cuda" else ""
     return {
@@ -66,12 +56,44 @@ def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
         "disk": {"/dev/shm free": _free("/dev/shm"), "temporary folder free": _free("/tmp")},
         "model": {settings.model: loading},
         "pixels against open_clip's own": {f"--decoder {name}": found for name, found in preprocessing.items()},
+        **({"speed of precisions": speeds} if speeds else {}),
         "what will run where": {
             "decode": f"CPU, Ray tasks on {num_cores()} cores{decoded_on_device}",
-            "encode": f"{device.type}, {precision}, Ray workers: {workers}",
+            "encode": f"{device.type}, {speeds.get('auto', settings.precision)}, Ray workers: {workers}",
             "index and search": "GPU" if faiss["gpus"] and settings.device != "cpu" else "CPU",
         },
     }
+
+
+def _try_model(settings: DoctorSettings, device: "torch.device") -> tuple[str, dict[str, str], dict[str, str]]:
+    """Whether the model loads, how its pixels compare with open_clip's by decoder, and what `auto` is by the probe."""
+    from pipeline.measure.parity import describe, generated_photos, parity_cosines
+    from pipeline.model.device import default_batch_size, use_all_cores
+    from pipeline.model.load import load_model
+    from pipeline.model.probe import measure
+    from pipeline.model.spec import DecoderName
+    from pipeline.source.formats.folder import list_images
+
+    precision = "fp32" if settings.precision == "auto" else settings.precision  # rounding would hide differences
+    source, speeds = settings.model_source(), {}
+    preprocessing = dict.fromkeys(get_args(DecoderName), "not examined")
+    try:
+        entries = list_images(settings.images)[0] if settings.images else list(generated_photos())
+        for decoder in preprocessing:
+            loaded = load_model(source.model_copy(update={"decoder": decoder}), precision, device)
+            preprocessing[decoder] = describe(parity_cosines(loaded, entries))
+        if settings.precision == "auto":
+            use_all_cores(1)  # as each of several workers does
+            speeds = _speeds(measure(loaded.clip.visual, device, default_batch_size(device)))
+    except ClipsieveError as error:
+        return f"failed: {error}", preprocessing, speeds
+    described = f"ok, {loaded.spec.embedding_dim} dimensions, weights {loaded.spec.weights_sha256[:16]}"
+    return described, preprocessing, speeds
+
+
+def _speeds(found: "Measurement") -> dict[str, str]:
+    speeds = {name: f"{speed:.2f} x fp32" for name, speed in found.speeds.items()}
+    return {"auto": str(found.chosen), **speeds} | ({"disturbed": "by other load"} if found.is_disturbed else {})
 
 
 def _faiss() -> dict[str, str | int]:

@@ -102,7 +102,7 @@ def _tower_rates(
     device, loaded = pick_device(asked), {}
     for adapter in {condition.adapter for condition in conditions}:
         source = spec.source.model_copy(update={"adapter": adapter})
-        loaded[adapter] = load_model(source, spec.precision, device)
+        loaded[adapter] = load_model(source, spec.precision, device, kernels=record.kernels)
     encoders = {
         condition.name: Encoder(sharing_weights(loaded[condition.adapter]), condition.policy)
         for condition in conditions

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.model.device import pick_device, pick_precision, use_all_cores
+from pipeline.model.device import pick_device, use_all_cores
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import LoadedModel, load_model
 from pipeline.model.pruning.cost import block_costs
@@ -34,7 +34,7 @@ def inspect(settings: InspectSettings) -> tuple[dict[str, Any], Callable[[], Non
     source = settings.model_source() if settings.image else settings.any_weights()
     use_all_cores()
     device = pick_device(settings.device)
-    loaded = load_model(source, pick_precision(settings.precision, device), device)
+    loaded = load_model(source, settings.precision, device)
     tower = view_of(loaded.clip.visual)
     unpruned, encoder = Encoder(sharing_weights(loaded), None), Encoder(sharing_weights(loaded), policy)
     preprocess = loaded.spec.preprocess

@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
-from pipeline.model.spec import DeviceChoice, PrecisionChoice
+from pipeline.model.precision import PrecisionChoice
+from pipeline.model.spec import DeviceChoice
 from pipeline.settings.load import OutputSettings, Settings
 from pipeline.settings.model import ModelSettings, PoliciesSettings, PolicySettings
 from pipeline.settings.workers import WorkerSettings
@@ -108,7 +109,7 @@ class BenchPoliciesSettings(ModelSettings, OutputSettings):
     """Seed of the random sample."""
 
     precision: PrecisionChoice = "auto"
-    """Number format of weights and activations. auto picks the fastest for the device."""
+    """Number format of weights and activations. auto measures which is fastest on the device."""
 
     device: DeviceChoice = "auto"
     """Where to run. auto uses a GPU if there is one."""
@@ -146,8 +147,8 @@ class InspectSettings(PolicySettings, OutputSettings):
     """Picture to write the kept patches to, if --image is given: .png, .jpg or .webp."""
 
     precision: PrecisionChoice = "fp32"
-    """Number format of weights and activations. The table does not depend on it; the kept patches may. auto picks the
-    fastest for the device."""
+    """Number format of weights and activations. The table does not depend on it; the kept patches may. auto
+    measures which is fastest on the device."""
 
     device: DeviceChoice = "auto"
     """Where to run. auto uses a GPU if there is one."""
@@ -168,7 +169,7 @@ class BenchModelSettings(PoliciesSettings, OutputSettings):
     }
 
     precision: PrecisionChoice = "auto"
-    """Number format of weights and activations. auto picks the fastest for the device."""
+    """Number format of weights and activations. auto measures which is fastest on the device."""
 
     device: DeviceChoice = "auto"
     """Where to run. auto uses a GPU if there is one."""
@@ -259,7 +260,7 @@ class DemoSettings(OutputSettings):
     `balanced`."""
 
     precision: PrecisionChoice = "auto"
-    """Number format of weights and activations. auto picks the fastest for the workers' hardware."""
+    """Number format of weights and activations. auto measures which is fastest on the first worker."""
 
     device: DeviceChoice = "auto"
     """Where workers encode. auto uses GPUs if there are any; with cpu, workers use no GPU."""
@@ -281,7 +282,8 @@ class DoctorSettings(ModelSettings, OutputSettings):
     """Folder of photos to compare the preprocessing with open_clip's own on. By default, a few are generated."""
 
     precision: PrecisionChoice = "auto"
-    """Number format to report, and to load the model in. auto reports the fastest for the device, and loads in fp32."""
+    """Number format to report, and to load the model in. auto measures which is fastest on the device,
+    and loads in fp32."""
 
     device: DeviceChoice = "auto"
     """Where to load the model. auto uses a GPU if there is one."""

@@ -38,6 +38,14 @@ def forget_credentials() -> Iterator[None]:
     KEYRING.clear()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep measurements of this machine in a folder of the tests, for their other processes, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIPSIEVE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of shared data; see CONTRIBUTING. Tests that need it are skipped if it is missing."""

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipeline.model.device import DTYPES
 from pipeline.model.encode import Encoder
-from pipeline.model.load import DTYPES, LoadedModel
+from pipeline.model.load import LoadedModel
 from pipeline.model.transform import reference_transform
 from pipeline.pixels.decode import open_rgb
 from pipeline.pixels.to_device import decode_for

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from pipeline.model.device import DTYPES
 from pipeline.model.encode import Encoder, compile_tower
-from pipeline.model.load import DTYPES, LoadedModel
+from pipeline.model.load import LoadedModel
 
 ROUNDS = 7
 

@@ -3,8 +3,10 @@
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.machine import has_fast_bf16, num_cores
-from pipeline.model.spec import DeviceChoice, Precision, PrecisionChoice
+from pipeline.machine import num_cores
+from pipeline.model.spec import DeviceChoice
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def use_all_cores(num_threads: int | None = None) -> None:
@@ -23,15 +25,6 @@ def pick_device(asked: DeviceChoice = "auto") -> torch.device:
     if asked == "auto":
         asked = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(asked)
-
-
-def pick_precision(asked: PrecisionChoice, device: torch.device) -> Precision:
-    """The requested precision; `auto` is the fastest one with native support on the device, bf16 if possible."""
-    if asked != "auto":
-        return asked
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if has_fast_bf16() else "fp32"
 
 
 def default_batch_size(device: torch.device) -> int:

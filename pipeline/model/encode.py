@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ClipsieveError, first_line
-from pipeline.model.device import device_name
-from pipeline.model.load import DTYPES, LoadedModel, Tokenizer, with_policy
+from pipeline.model.device import DTYPES, device_name
+from pipeline.model.load import LoadedModel, with_policy
 from pipeline.model.pruning.attach import OnCut, attach
 from pipeline.model.pruning.cost import gmacs_per_image, patches_per_block
 from pipeline.model.pruning.policy import PruningPolicy, named_policy
 from pipeline.model.spec import EncoderSpec, Preprocess
+from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.towers.families import unprunable_reason, view_of
 
 

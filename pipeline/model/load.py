@@ -8,7 +8,6 @@ import copy
 import difflib
 import logging
 import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -21,15 +20,18 @@ from torch import Tensor, nn
 
 from pipeline.errors import ClipsieveError, ConfigError, InputError, first_line
 from pipeline.model.adapter.files import Adapter, read_adapter
+from pipeline.model.device import default_batch_size
 from pipeline.model.hashing import hash_tensors
+from pipeline.model.precision import Candidate, Kernels, Measurement, Precision, PrecisionChoice
+from pipeline.model.probe import measure
 from pipeline.model.pruning.policy import PruningPolicy
-from pipeline.model.spec import EMBEDDED, LOCAL_DIR, EncoderSpec, ModelSource, Precision, Preprocess
+from pipeline.model.spec import EMBEDDED, LOCAL_DIR, EncoderSpec, ModelSource, Preprocess
+from pipeline.model.tokenizer import Tokenizer
+from pipeline.model.towers import onednn
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_IMAGE_SIZE = 4096
 """Largest side of the tower's input in pixels; anything larger is a typo, or would not fit in memory."""
 
-_TEXTS = 256  # texts to tokenize at once
 _SCHEMAS = ("hf-hub:", LOCAL_DIR)
 
 
@@ -38,21 +40,38 @@ class LoadedModel:
     """A CLIP in eval mode on its device, with parameters as loaded by open_clip and its unpruned encoder spec."""
 
     clip: nn.Module
-    tokenize: "Tokenizer"
+    tokenize: Tokenizer
     spec: EncoderSpec
     device: torch.device
+    measurement: Measurement | None = None
+    """How fast the device computes the tower in each way, and which one was chosen; None if nothing was measured."""
+
     summary_offsets_LD: Tensor | None = None
     """Offsets that an adapter adds to the summary tokens of a policy."""
 
+    @property
+    def kernels(self) -> Kernels:
+        """How a CPU computes the image tower in bf16."""
+        return onednn.kernels_of(self.clip.visual)
 
-def load_model(source: ModelSource, precision: Precision, device: str | torch.device) -> LoadedModel:
+
+def load_model(
+    source: ModelSource,
+    precision: PrecisionChoice,
+    device: str | torch.device,
+    batch_size: int | None = None,
+    kernels: Kernels | None = None,
+) -> LoadedModel:
     """Load a model by its open_clip name.
 
     Args:
         source: `scenes`, a name with a pretrained tag, `hf-hub:...` or `local-dir:PATH`. Its adapter is merged into
             the weights in float32, before any conversion.
-        precision: Data type of weights and activations.
+        precision: Data type of weights and activations; `auto` is the one that the device computes the tower in
+            fastest, see `pipeline.model.probe`.
         device: Where to run.
+        batch_size: Images per forward pass, to measure with. None is the default of the device.
+        kernels: How a CPU computes bf16. None means the faster way.
 
     Raises:
         ConfigError: If a name has no pretrained tag and random weights were not requested.
@@ -63,14 +82,18 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
     _check_source(source)
     _check_image_size(source, name)
     adapter = read_adapter(source.adapter) if source.adapter else None
+    device = torch.device(device)
     try:
         # open_clip logs to the root logger and warns; we report the same problems as errors
         logging.disable(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            clip, spec = _load_in_float32(source, name, precision, adapter)
-            if precision != "fp32":
-                clip = _in_precision(clip, name, precision, source.image_size)
+            clip, spec = _load_in_float32(source, name, adapter)
+            chosen, measurement = _choose(clip.visual, precision, kernels, device, batch_size)
+            spec = spec.model_copy(update={"precision": chosen.precision})
+            if chosen.precision != "fp32":
+                clip = _in_precision(clip, name, chosen.precision, source.image_size)
+            onednn.use(clip.visual, chosen.kernels)
     except ClipsieveError:
         raise
     except Exception as error:  # open_clip raises many types for files, names, networks and shapes
@@ -80,15 +103,31 @@ def load_model(source: ModelSource, precision: Precision, device: str | torch.de
         ) from error
     finally:
         logging.disable(logging.NOTSET)
-    device = torch.device(device)
     offsets = adapter.summary_offsets_LD if adapter else None
     offsets = None if offsets is None else offsets.to(device)
-    return LoadedModel(clip.eval().to(device), Tokenizer(name), spec, device, offsets)
+    return LoadedModel(clip.eval().to(device), Tokenizer(name), spec, device, measurement, offsets)
 
 
-def _load_in_float32(
-    source: ModelSource, name: str, precision: Precision, adapter: Adapter | None
-) -> tuple[nn.Module, EncoderSpec]:
+def _choose(
+    visual: nn.Module,
+    asked: PrecisionChoice,
+    kernels: Kernels | None,
+    device: torch.device,
+    batch_size: int | None,
+) -> tuple[Candidate, Measurement | None]:
+    """Choose the precision and, for bf16 on a CPU, the kernels. Measures only if a choice is left."""
+    if asked != "auto" and (asked != "bf16" or device.type != "cpu" or kernels):
+        return Candidate(precision=asked, kernels=kernels or "torch"), None
+    measured = measure(visual.eval().to(device), device, batch_size or default_batch_size(device))
+    chosen = measured.chosen
+    if asked != "auto":
+        chosen = Candidate(precision=asked, kernels=measured.kernels_in(asked))
+    elif kernels:
+        chosen = Candidate(precision=chosen.precision, kernels=kernels)
+    return chosen, measured.model_copy(update={"chosen": chosen})
+
+
+def _load_in_float32(source: ModelSource, name: str, adapter: Adapter | None) -> tuple[nn.Module, EncoderSpec]:
     """Load the model in float32, at the requested input size and with its adapter merged, and describe it."""
     torch.manual_seed(0)  # determines random weights, if requested
     clip = open_clip.create_model(
@@ -100,7 +139,7 @@ def _load_in_float32(
     weights_sha256 = hash_tensors(clip.state_dict().items())
     if source.image_size:
         clip = _at_image_size(clip, name, source.image_size)
-    spec = _spec_of(clip, source, name, precision, weights_sha256)
+    spec = _spec_of(clip, source, name, "fp32", weights_sha256)
     if adapter:
         adapter.merge_into(clip, weights_sha256)
         text_adapter = adapter.sha256 if adapter.updates_text else None
@@ -115,59 +154,6 @@ def _in_precision(clip: nn.Module, name: str, precision: Precision, image_size: 
     )
     lower.load_state_dict(clip.state_dict())
     return lower
-
-
-class Tokenizer:
-    """open_clip's tokenizer for a model, loaded on first use: images can be embedded without it."""
-
-    def __init__(self, name: str) -> None:
-        """Refer to the tokenizer of the model with this open_clip name."""
-        self._name = name
-        self._tokenize: Callable[..., Tensor] | None = None
-
-    def __call__(self, texts: list[str]) -> Tensor:
-        """Token ids [len(texts), context length]; longer texts are cut."""
-        return self._loaded()(texts)
-
-    @property
-    def context_length(self) -> int:
-        """Number of tokens that the model reads of a text, including those that mark its start and end."""
-        return self._loaded().context_length
-
-    def count_cut(self, texts: Sequence[str], one: str, many: str) -> tuple[int, list[str]]:
-        """How many texts are longer than the model reads, and a warning if there are any.
-
-        Args:
-            texts: The texts.
-            one: What one of them is, for the warning.
-            many: What several of them are.
-        """
-        num_cut = self._num_cut(texts)
-        what = f"the {one} is" if len(texts) == 1 else f"{num_cut} of {len(texts)} {many} are"
-        warning = f"{what} longer than the {self.context_length} tokens that the model reads; the rest is ignored"
-        return num_cut, [warning] if num_cut else []
-
-    def _num_cut(self, texts: Sequence[str]) -> int:
-        length = self.context_length
-        # a token is at least one byte long, and two tokens mark the start and the end
-        long = [text for text in texts if len(text.encode("utf-8", "replace")) + 2 > length]
-        num_cut = 0
-        for first in range(0, len(long), _TEXTS):
-            # with more room, only the texts that are cut reach beyond the context; an empty text shows the padding
-            tokens = self._loaded()(["", *long[first : first + _TEXTS]], context_length=length + 2)
-            num_cut += int((tokens[1:, length:] != tokens[0, -1]).any(dim=1).sum())
-        return num_cut
-
-    def _loaded(self) -> Callable[..., Tensor]:
-        if self._tokenize is None:
-            try:
-                self._tokenize = open_clip.get_tokenizer(self._name)
-            except Exception as error:  # a missing package, a missing file, no network
-                raise InputError(
-                    f"cannot load the tokenizer of {self._name}: {first_line(error)}; SigLIP and other Hugging "
-                    "Face tokenizers need `pip install transformers`, and network access on first use"
-                ) from error
-        return self._tokenize
 
 
 def with_policy(spec: EncoderSpec, policy: PruningPolicy | None) -> EncoderSpec:

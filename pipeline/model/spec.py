@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.model.precision import Precision
 from pipeline.model.pruning.policy import PruningPolicy
 
-Precision = Literal["fp32", "bf16", "fp16"]
-PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 DecoderName = Literal["pillow", "torchvision"]
 """Decoder for JPEGs: Pillow on the CPUs, or torchvision on the encoder's device where it gives the same pixels."""

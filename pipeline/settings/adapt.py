@@ -107,7 +107,7 @@ class AdaptSettings(PolicySettings, OutputSettings):
     """Seed of the factors, the order of the images and the drawn costs."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of weights and activations. auto uses bf16 if the device supports it natively."""
+    """Number format of weights and activations. auto measures whether bf16 is faster than fp32."""
 
     device: DeviceChoice = "auto"
     """Where to train. auto uses a GPU if there is one."""

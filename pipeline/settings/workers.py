@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.model.spec import DecoderName, DeviceChoice, PrecisionChoice
+from pipeline.model.precision import PrecisionChoice
+from pipeline.model.spec import DecoderName, DeviceChoice
 from pipeline.settings.load import Settings
 from pipeline.source.limits import DEFAULT_MAX_PIXELS
 
@@ -21,7 +22,7 @@ class WorkerSettings(Settings):
     }
 
     precision: PrecisionChoice = "auto"
-    """Number format of weights and activations. auto picks the fastest for the workers' hardware."""
+    """Number format of weights and activations. auto measures which is fastest on the first worker."""
 
     device: DeviceChoice = "auto"
     """Where workers encode. auto uses GPUs if there are any; with cpu, workers use no GPU."""

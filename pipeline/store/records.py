@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from pipeline.model.precision import Kernels
 from pipeline.model.spec import EncoderSpec
 from pipeline.source.entry import Source, SourceFile, bare_source
 from pipeline.source.left_out import LeftOut
@@ -90,6 +91,11 @@ class StoreRecord(BaseModel):
     threads_per_worker: int
     environment: dict[str, Any]
     plans: tuple[Plan, ...] = Field(default=(), exclude=True)
+
+    @property
+    def kernels(self) -> Kernels:
+        """How its workers compute bf16 on a CPU. Before there was a choice, it was by oneDNN."""
+        return self.environment.get("kernels", "onednn")
 
     @property
     def shards(self) -> tuple[Shard, ...]:

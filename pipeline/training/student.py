@@ -15,8 +15,9 @@ from torch.func import functional_call
 
 from pipeline.model.adapter.config import FusionConfig
 from pipeline.model.adapter.fusion import Fusion
+from pipeline.model.device import DTYPES
 from pipeline.model.encode import PixelScaling, sharing_weights
-from pipeline.model.load import DTYPES, LoadedModel
+from pipeline.model.load import LoadedModel
 from pipeline.model.pruning.attach import attach
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.towers.families import view_of

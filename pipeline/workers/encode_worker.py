@@ -42,17 +42,11 @@ class EncodeWorker:
         self._done = (0, 0)
 
     def identify(self) -> WorkerIdentity:
-        """Report where this worker runs, the version of its code, and the fastest precision of its hardware."""
+        """Report where this worker runs, and the version of its code."""
         # importing the model's code takes seconds: here all workers do it at once, in `load` one after another
         import pipeline.model.load  # noqa: F401
-        from pipeline.model.device import pick_device, pick_precision
 
-        return WorkerIdentity(
-            host=platform.node(),
-            version=__version__,
-            code_sha256=code_sha256(),
-            preferred_precision=pick_precision("auto", pick_device(self._asked_device)),
-        )
+        return WorkerIdentity(host=platform.node(), version=__version__, code_sha256=code_sha256())
 
     def load(self, request: EncoderRequest, weights: Any = None) -> WorkerReport:
         """Load the model, from its source or from weights packed by another worker, and warm it up."""
@@ -68,7 +62,11 @@ class EncodeWorker:
         torch.set_num_threads(self._threads)
         device = pick_device(self._asked_device)
         self._encoder = self._canary = self._loaded = None  # free memory first
-        loaded = load_model(request.source, request.precision, device) if weights is None else _unpack(weights, device)
+        self._batch_size = batch_size = request.batch_size or default_batch_size(device)
+        if weights is None:
+            loaded = load_model(request.source, request.precision or "auto", device, batch_size, request.kernels)
+        else:
+            loaded = _unpack(weights, device)
         policy, warning = policy_or_unpruned(loaded, request.policy, request.policy_is_default)
         if request.canary:
             if policy is None:
@@ -85,7 +83,6 @@ class EncodeWorker:
             num_cpus=self._decode_cpus,
             num_ahead=self._num_ahead,
         )
-        self._batch_size = batch_size = request.batch_size or default_batch_size(device)
         # warm up: the first forward pass takes seconds, and so does starting the decode processes
         decoders = self._decode_tasks.warm_up()
         self._encoder.encode(np.zeros((batch_size, preprocess.height, preprocess.width, 3), np.uint8))
@@ -96,6 +93,8 @@ class EncodeWorker:
             device=device_name(device),
             batch_size=batch_size,
             threads=self._threads,
+            kernels=loaded.kernels,
+            measurement=loaded.measurement,
             # plain strings: the driver would have to import torch to read torch's own version type
             versions={"torch": str(torch.__version__), "open_clip": str(open_clip.__version__)},
         )
@@ -157,4 +156,4 @@ def _unpack(weights: Any, device: Any) -> Any:
     from pipeline.model.load import LoadedModel
 
     clip, tokenize, spec, offsets = torch.load(io.BytesIO(weights), map_location=device, weights_only=False)
-    return LoadedModel(clip, tokenize, spec, device, offsets)
+    return LoadedModel(clip, tokenize, spec, device, summary_offsets_LD=offsets)

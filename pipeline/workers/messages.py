@@ -6,17 +6,22 @@ from functools import cache
 from pathlib import Path
 
 import pipeline
+from pipeline.model.precision import Kernels, Measurement, Precision
 from pipeline.model.pruning.policy import PruningPolicy
-from pipeline.model.spec import EncoderSpec, ModelSource, Precision
+from pipeline.model.spec import EncoderSpec, ModelSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderRequest:
-    """What the workers must load. If None, their hardware sets the precision and their cores the threads."""
+    """What the workers must load.
+
+    If None, the first of them measures the precision and the kernels, and their cores set the threads.
+    """
 
     source: ModelSource
     policy: PruningPolicy | None
     precision: Precision | None
+    kernels: Kernels | None = None
     max_pixels: int
     threads: int | None = None
     batch_size: int | None = None
@@ -38,7 +43,6 @@ class WorkerIdentity:
     host: str
     version: str
     code_sha256: str
-    preferred_precision: Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,8 @@ class WorkerReport:
     device: str
     batch_size: int
     threads: int
+    kernels: Kernels
+    measurement: Measurement | None
     versions: dict[str, str]
 
 

@@ -80,6 +80,7 @@ class WorkerPool:
         self._workers = [self._start() for _ in range(count)]
         self.joining = {}
         self._request: EncoderRequest | None = None
+        self._decided: EncoderRequest | None = None
         self._weights: Any = None
         self._compiles = False
 
@@ -114,11 +115,12 @@ class WorkerPool:
             )
         for identity in [get(ref) for ref in present]:
             _refuse_other_code(identity)
-        first, identity = identities[present[0]], get(present[0])
-        if request.precision is None:
-            request = replace(request, precision=identity.preferred_precision)
-        self.report = get(wait([first.load.remote(request)])[0])
-        self._request = request
+        first = identities[present[0]]
+        self.report = get(wait([first.load.remote(self._as_decided(request))])[0])
+        # the others compute as the first one found fastest, so that the bytes of a part do not depend on the worker
+        self._request = replace(request, precision=self.report.spec.precision, kernels=self.report.kernels)
+        if self._decided is None and self.report.measurement:
+            self._decided = self._request
         if len(self._workers) > 1:
             self._weights = first.pack.remote()
         for worker in self._workers:
@@ -157,9 +159,20 @@ class WorkerPool:
     def _has_loaded(self, request: EncoderRequest) -> bool:
         if self._request is None or self.joining:
             return False
-        precision, threads = request.precision or self._request.precision, request.threads or self._threads
         loaded = replace(self._request, threads=self.report.threads)
-        return replace(request, precision=precision, threads=threads) == loaded
+        asked = replace(
+            request,
+            precision=request.precision or loaded.precision,
+            kernels=request.kernels or loaded.kernels,
+            threads=request.threads or self._threads,
+        )
+        return asked == loaded
+
+    def _as_decided(self, request: EncoderRequest) -> EncoderRequest:
+        """The request; where it leaves a choice, as measured with the first model: stores are compared with others."""
+        if self._decided is None or request.kernels or request.precision not in (None, self._decided.precision):
+            return request
+        return replace(request, precision=self._decided.precision, kernels=self._decided.kernels)
 
     @property
     def num_workers(self) -> int:

@@ -20,7 +20,7 @@ from pipeline.measure.timing import (
     peak_bytes,
     tower_call,
 )
-from pipeline.model.device import default_batch_size, device_name, pick_device, pick_precision, use_all_cores
+from pipeline.model.device import default_batch_size, device_name, pick_device, use_all_cores
 from pipeline.model.encode import Encoder, compile_tower, sharing_weights
 from pipeline.model.load import load_model
 from pipeline.model.pruning.names import OPEN_CLIP, UNPRUNED
@@ -42,8 +42,7 @@ def bench_model(settings: BenchModelSettings) -> dict[str, Any]:
     """
     use_all_cores()
     device = pick_device(settings.device)
-    precision = pick_precision(settings.precision, device)
-    loaded = load_model(settings.any_weights(), precision, device)
+    loaded = load_model(settings.any_weights(), settings.precision, device, settings.batch_size)
     policies = [None, *settings.pruning_policies().values()]
     towers = [sharing_weights(loaded) for _ in policies]
     encoders = [Encoder(tower, policy) for tower, policy in zip(towers, policies, strict=True)]
@@ -60,7 +59,7 @@ def bench_model(settings: BenchModelSettings) -> dict[str, Any]:
     return {
         "model": settings.model,
         "image_size": [height, width],
-        "precision": precision,
+        "precision": loaded.spec.precision,
         "batch_size": batch_size,
         "compiled": settings.compile_tower,
         "conditions": conditions,

@@ -15,7 +15,7 @@ from pipeline.errors import InputError
 from pipeline.measure.provenance import provenance
 from pipeline.measure.recall import first_hit_ranks, recall_metrics, recall_sum
 from pipeline.measure.timing import images_per_second, median_rates, median_speedup
-from pipeline.model.device import default_batch_size, device_name, pick_device, pick_precision, use_all_cores
+from pipeline.model.device import default_batch_size, device_name, pick_device, use_all_cores
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import LoadedModel, load_model
 from pipeline.model.pruning.policy import UNPRUNED
@@ -128,10 +128,12 @@ class _Models:
 
     def loaded(self, image_size: int | None) -> LoadedModel:
         if image_size not in self._loaded:
-            precision = pick_precision(self._settings.precision, self.device)
             source = self._settings.model_source()
             source = source.model_copy(update={"image_size": image_size or source.image_size})
-            self._loaded[image_size] = load_model(source, precision, self.device)
+            # the first model decides for all: points are compared, so they are computed alike
+            first = next(iter(self._loaded.values()), None)
+            precision, kernels = (first.spec.precision, first.kernels) if first else (self._settings.precision, None)
+            self._loaded[image_size] = load_model(source, precision, self.device, self.batch_size, kernels)
         return self._loaded[image_size]
 
     def pixels(self, image_size: int | None) -> np.ndarray:

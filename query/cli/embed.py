@@ -54,6 +54,7 @@ def _results(report: "EmbedReport") -> dict[str, Any]:
         "retried": report.retried,
         "start_s": report.start_s,
         "device": report.device,
+        "precision": report.precision,
         "summary": report.summary,
         "warnings": report.warnings,
     }
@@ -77,6 +78,8 @@ def _print_report(report: "EmbedReport", settings: "EmbedSettings") -> None:
         rate = report.images_per_second_end_to_end
         print(f"{rate:.1f} images/s end to end on {report.device}, after {report.start_s:.1f} s to start")
         print(report.summary["sentence"])
+        if report.precision:
+            print(f"precision {report.precision}")
     else:
         print("nothing new to embed")
     if report.of_source.failed:

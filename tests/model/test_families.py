@@ -9,10 +9,10 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.model.pruning import attach as prune
 from pipeline.model.pruning.attach import attach
 from pipeline.model.pruning.cost import gmacs_per_image, patches_per_block
 from pipeline.model.pruning.policy import PruningPolicy, named_policy
+from pipeline.model.towers import kernels, onednn
 from pipeline.model.towers.families import unprunable_reason, view_of
 from tests.kit.families import FAMILIES, counted_gmacs, own
 
@@ -145,7 +145,7 @@ def test_sizes_of_one_change_nothing(tower, images):
 @torch.no_grad()
 def test_low_precision_on_a_cpu_is_the_same_up_to_rounding(tower, images, monkeypatch):
     """With bf16 on a CPU, our own blocks run for speed, whatever the policy."""
-    monkeypatch.setattr(prune, "WIDE_HEADS", 16)
+    monkeypatch.setattr(kernels, "WIDE_HEADS", 16)
     tower = copy.deepcopy(tower).bfloat16()
     before = features(tower, images.bfloat16()).float()
     detach = attach(tower, named_policy("lossless"))
@@ -155,6 +155,21 @@ def test_low_precision_on_a_cpu_is_the_same_up_to_rounding(tower, images, monkey
     assert all(is_replaced)
     assert torch.cosine_similarity(after, before).min() > 0.999
     assert torch.equal(features(tower, images.bfloat16()).float(), before)
+
+
+@torch.no_grad()
+def test_a_tower_can_keep_torchs_own_kernels(tower, images, monkeypatch):
+    monkeypatch.setattr(kernels, "WIDE_HEADS", 16)
+    monkeypatch.setattr(onednn, "_applies", lambda x: pytest.fail("oneDNN was called"))
+    tower = copy.deepcopy(tower).bfloat16()
+    onednn.use(tower, "torch")
+    before = features(tower, images.bfloat16()).float()
+    attach(tower, named_policy("lossless").model_copy(update={"class_token_last": False}))
+    assert not any("forward" in vars(module) for module in tower.modules())
+    assert torch.equal(features(tower, images.bfloat16()).float(), before)
+    pruned = copy.deepcopy(tower)
+    attach(pruned, named_policy("reference").model_copy(update={"score": "cls_attn"}))
+    assert torch.isfinite(features(pruned, images.bfloat16())).all()
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.model.device import pick_device, pick_precision
 from pipeline.model.encode import Encoder, fastest_encoder, sharing_weights
 from pipeline.model.load import load_model
 from pipeline.model.pruning.attach import attach
@@ -73,9 +72,8 @@ def test_embeddings_equal_those_of_a_cpu(on_cpu, on_gpu, pixels, policy):
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_precision_of_auto_is_near_full_precision(on_gpu, pixels, policy):
-    precision = pick_precision("auto", pick_device("cuda"))
-    assert precision in ("bf16", "fp16")
-    low = fastest_encoder(load_model(ModelSource(model="scenes"), precision, "cuda"), named_policy(policy))
+    low = fastest_encoder(load_model(ModelSource(model="scenes"), "auto", "cuda"), named_policy(policy))
+    assert low.spec.precision in ("fp32", "bf16", "fp16")
     full = fastest_encoder(sharing_weights(on_gpu), named_policy(policy))
     assert cosines(low.encode(pixels), full.encode(pixels)).mean() > 0.98
 

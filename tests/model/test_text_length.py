@@ -2,8 +2,9 @@
 
 import pytest
 
-from pipeline.model.load import Tokenizer, load_model
+from pipeline.model.load import load_model
 from pipeline.model.spec import ModelSource
+from pipeline.model.tokenizer import Tokenizer
 
 LONG = "a photo of " + "one more thing and " * 20
 

@@ -2,16 +2,16 @@
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import ray
-import torch
 
 from pipeline.errors import ConfigError, WorkerError
 from pipeline.machine import num_cores
-from pipeline.model.device import pick_precision
+from pipeline.model.precision import Candidate, Measurement
 from pipeline.model.spec import ModelSource
 from pipeline.store.records import Shard
 from pipeline.workers import pool as pools
@@ -22,7 +22,10 @@ from pipeline.workers.pool import WorkerPool
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
-REPORT = {"spec": None, "warning": "tower unpruned", "device": "cpu", "batch_size": 32, "threads": 1, "versions": {}}
+REPORT = {
+    **{"spec": None, "warning": "tower unpruned", "device": "cpu", "batch_size": 32, "threads": 1, "versions": {}},
+    **{"kernels": "torch", "measurement": None},
+}
 
 
 def test_a_slow_shard_runs_a_second_time_and_the_first_to_finish_wins():
@@ -100,15 +103,15 @@ def test_spare_cores_limit_decoding():
     assert cpus_reserved(8, 2, 4) == (3, 0.25)
 
 
-def test_with_device_cpu_workers_take_no_gpu_and_see_none(monkeypatch):
+def test_with_device_cpu_workers_take_no_gpu_and_see_none(tiny_model, monkeypatch):
     found = ray.cluster_resources()
     monkeypatch.setattr(ray, "cluster_resources", lambda: found | {"GPU": 4.0})
     pool = WorkerPool(1, device="cpu")
     try:
         assert pool.resources["gpus"] == 0
         assert "num_gpus" not in pool._options  # Ray places the worker on any node with cores
-        worker = pool._workers[0]
-        assert ray.get(worker.identify.remote()).preferred_precision == pick_precision("auto", torch.device("cpu"))
+        pool.load(EncoderRequest(source=ModelSource(model=tiny_model), policy=None, precision="fp32", max_pixels=1000))
+        assert pool.report.device == "cpu"
     finally:
         pool.stop()
 
@@ -142,6 +145,53 @@ def test_towers_are_compiled_where_that_pays(choice, num_images, num_gpus, compi
     assert len(calls) == 2 * compiles
     warning = "tower unpruned; the image tower cannot be compiled: no compiler; it runs uncompiled"
     assert pool.report.warning == (warning if compiles else "tower unpruned")
+
+
+@pytest.mark.skipif(num_cores() < 2, reason="needs two workers")
+def test_the_first_worker_decides_how_all_compute(spec, tiny_model, tmp_path, monkeypatch):
+    class Measures:
+        """Notes what it is to load. The first to measure finds bf16 fastest, the second would find fp16."""
+
+        def __init__(self, *_):
+            self.asked = []
+
+        def identify(self):
+            return WorkerIdentity(host="here", version="0", code_sha256=code_sha256())
+
+        def load(self, request, weights=None):
+            self.asked.append((request.precision, request.kernels))
+            if request.precision:
+                chosen, measurement = Candidate(precision=request.precision, kernels=request.kernels), None
+            else:
+                number = len(list(tmp_path.iterdir()))
+                (tmp_path / str(number)).touch()
+                chosen = [Candidate(precision="bf16", kernels="onednn"), Candidate(precision="fp16")][number]
+                measurement = Measurement(chosen=chosen, speeds={"fp32": 1.0, str(chosen): 2.0})
+            loaded = spec.model_copy(update={"precision": chosen.precision, "policy": request.policy})
+            return WorkerReport(**REPORT | {"spec": loaded, "kernels": chosen.kernels, "measurement": measurement})
+
+        def pack(self):
+            return b"weights"
+
+        def images_done(self):
+            return self.asked
+
+    monkeypatch.setattr(pools, "EncodeWorker", ray.remote(Measures))
+    pool = WorkerPool(2)
+    try:
+        source, of_first = ModelSource(model=tiny_model), ("bf16", "onednn")
+        request = EncoderRequest(source=source, policy=None, precision=None, max_pixels=1000)
+        pool.load(request)
+        assert (pool.report.spec.precision, pool.report.kernels) == of_first
+        pool.load(replace(request, policy=spec.policy))  # another store, to be compared with the first one
+        pool.load(replace(request, precision="fp32", kernels="torch"))
+        asked = [ray.get(worker.images_done.remote()) for worker in pool._workers]
+    finally:
+        pool.stop()
+    assert sorted(asked, key=str) == [
+        [of_first, of_first, ("fp32", "torch")],
+        [(None, None), of_first, ("fp32", "torch")],
+    ]
 
 
 @pytest.mark.parametrize("delay_s", [0.002, 0.004, 0.006, 0.008])
@@ -232,14 +282,14 @@ def test_workers_that_keep_dying_while_loading_end_the_run(tiny_model, tmp_path,
             pass
 
         def identify(self):
-            return WorkerIdentity(host="here", version="0", code_sha256=code_sha256(), preferred_precision="fp32")
+            return WorkerIdentity(host="here", version="0", code_sha256=code_sha256())
 
         def load(self, request, weights=None):
             try:
                 (tmp_path / "loaded").touch(exist_ok=False)
             except FileExistsError:
                 os._exit(9)
-            return "report"
+            return WorkerReport(**REPORT | {"spec": SimpleNamespace(precision="fp32")})
 
         def pack(self):
             return b"weights"

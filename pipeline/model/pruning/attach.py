@@ -17,13 +17,10 @@ from pipeline.model.pruning.cost import cuts_of, patches_per_block
 from pipeline.model.pruning.cut import Cut, rope_at
 from pipeline.model.pruning.policy import Bypass, PruningPolicy
 from pipeline.model.pruning.tokens import Patches
-from pipeline.model.towers import onednn, patchify
-from pipeline.model.towers.attention import dense_is_faster
+from pipeline.model.towers import patchify
 from pipeline.model.towers.families import view_of
+from pipeline.model.towers.kernels import is_written_out, replacements
 from pipeline.model.towers.tower import Tower
-
-WIDE_HEADS = 64
-"""With narrower heads, torch's own multi-head attention is as fast as ours."""
 
 OnCut = Callable[[int, Tensor], None]
 """Called at every cut with the number of the block after it and the places of the kept patch tokens ([B, K])."""
@@ -79,14 +76,8 @@ class _Pruner:
         self._undo: list[Callable[[], None]] = []
         weight = next(parameter for parameter in tower.module.parameters() if parameter.dim() == 4)
         # keep a block's own forward where ours is no faster
-        self._is_written_out = tower.head_width >= WIDE_HEADS and dense_is_faster(
-            weight.device, weight.dtype, tower.num_prefix + tower.num_patches
-        )
-        if onednn.suits(weight.device, weight.dtype):
-            self._use_onednn()
-        if weight.device.type == "cuda":
-            for module in filter(patchify.is_product, tower.stem.modules()):
-                self._replace_forward(module, partial(patchify.conv_forward, module))
+        self._is_written_out = is_written_out(tower, weight.device, weight.dtype)
+        self._replace_modules(weight.device, weight.dtype)
         bypasses, last = isinstance(policy.schedule, Bypass), len(tower.blocks) - 1
         for number, block in enumerate(tower.blocks):
             is_short = self._counts[number] < tower.num_patches
@@ -178,16 +169,13 @@ class _Pruner:
         log_BN = self._policy.size_weight * sizes_BN.log()
         return nn.functional.pad(log_BN, (self._tower.num_prefix, 0))
 
-    def _use_onednn(self) -> None:
-        """Run the linear layers of all blocks with oneDNN, with the GELU of their MLPs fused in."""
+    def _replace_modules(self, device: torch.device, dtype: torch.dtype) -> None:
         for block in self._tower.blocks:
-            pair = self._tower.gelu_after_linear(block)
-            if pair:
-                self._replace_forward(pair[1], lambda x: x)
-            for module in block.modules():
-                if isinstance(module, nn.Linear):
-                    gelu = pair[1].approximate if pair and module is pair[0] else None
-                    self._replace_forward(module, partial(onednn.linear_forward, module, gelu))
+            for module, forward in replacements(self._tower, block, device, dtype):
+                self._replace_forward(module, forward)
+        if device.type == "cuda":
+            for module in filter(patchify.is_product, self._tower.stem.modules()):
+                self._replace_forward(module, partial(patchify.conv_forward, module))
 
     def _replace_forward(self, module: nn.Module, forward: Callable[..., Tensor]) -> None:
         # an instance attribute hides the method of the class; removing it restores the method

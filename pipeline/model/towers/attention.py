@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.model.precision import Kernels
 from pipeline.model.towers import onednn
 
 MAX_DENSE_TOKENS = 640
@@ -16,19 +17,26 @@ MAX_DENSE_TOKENS = 640
 def dense_is_faster(device: torch.device, dtype: torch.dtype, num_tokens: int) -> bool:
     """Whether two matrix products and a softmax are faster than the fused kernel.
 
-    They are on CPUs in bf16, where torch's fused kernel takes twice as long at 50 to 600 tokens. See DECISIONS.md.
+    They are on CPUs with fast bf16, where torch's fused kernel takes twice as long at 50 to 600 tokens. See
+    DECISIONS.md. `pipeline.model.probe` finds out whether this CPU is one.
     """
-    return device.type == "cpu" and dtype == torch.bfloat16 and num_tokens <= MAX_DENSE_TOKENS
+    return onednn.suits(device, dtype) and num_tokens <= MAX_DENSE_TOKENS
 
 
-def attend(query_BHQE: Tensor, key_BHTE: Tensor, value_BHTE: Tensor, log_sizes_BT: Tensor | None = None) -> Tensor:
+def attend(
+    query_BHQE: Tensor,
+    key_BHTE: Tensor,
+    value_BHTE: Tensor,
+    log_sizes_BT: Tensor | None = None,
+    kernels: Kernels = "onednn",
+) -> Tensor:
     """softmax(q k^T / sqrt(E) + log s) v, [B, H, Q, E], by the fastest method; plain attention without sizes.
 
     The fused kernels of CPUs and of GPUs accept the row of log sizes as a mask.
     """
     if log_sizes_BT is not None:
         log_sizes_BT = log_sizes_BT.to(query_BHQE.dtype)
-    if dense_is_faster(query_BHQE.device, query_BHQE.dtype, key_BHTE.shape[2]):
+    if kernels == "onednn" and dense_is_faster(query_BHQE.device, query_BHQE.dtype, key_BHTE.shape[2]):
         return attend_densely(query_BHQE, key_BHTE, value_BHTE, log_sizes_BT)
     mask = None if log_sizes_BT is None else _mask(log_sizes_BT, query_BHQE)
     return F.scaled_dot_product_attention(query_BHQE, key_BHTE, value_BHTE, attn_mask=mask)

@@ -5,6 +5,7 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from pipeline.errors import InputError
+from pipeline.model.towers import onednn
 from pipeline.model.towers.open_clip_tower import OpenClipTower
 from pipeline.model.towers.timm_tower import TimmTower
 from pipeline.model.towers.tower import Tower
@@ -24,7 +25,9 @@ def view_of(module: nn.Module) -> Tower:
     reason = unprunable_reason(module)
     if reason:
         raise InputError(f"this image tower cannot be pruned: {reason}; use the policy `none`")
-    return _FAMILIES[type(module)](module)
+    tower = _FAMILIES[type(module)](module)
+    tower.kernels = onednn.kernels_of(module)
+    return tower
 
 
 def unprunable_reason(module: nn.Module) -> str | None:

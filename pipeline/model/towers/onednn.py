@@ -1,4 +1,6 @@
-"""oneDNN's kernels where torch's default ones are slower: on CPUs in bf16, with gradients disabled.
+"""oneDNN's kernels where torch's default ones are slower: on some CPUs in bf16, with gradients disabled.
+
+Each tower is told whether it uses them (`use`), as the probe of its device found.
 
 `F.linear` copies the bias into its result before it multiplies, and converts the weight to oneDNN's layout at every
 call. A GELU after it reads and writes the whole result again. torch's softmax of bf16 rows takes twice as long as
@@ -13,16 +15,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from pipeline.model.precision import Kernels
+
 # per weight: its version, and a copy in oneDNN's layout per range of rows; modules that share a weight share the copies
 _packed_weights: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
+def use(visual: nn.Module, kernels: Kernels) -> None:
+    """Have an image tower computed with these kernels, where it is computed in bf16 on a CPU."""
+    visual.bf16_kernels = kernels  # on the module, so that copies and other processes compute alike
+
+
+def kernels_of(visual: nn.Module) -> Kernels:
+    """The kernels for bf16 on a CPU that an image tower was given; oneDNN's without a choice."""
+    return getattr(visual, "bf16_kernels", "onednn")
+
+
 def linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, rows: slice = slice(None), gelu: str | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    rows: slice = slice(None),
+    gelu: str | None = None,
+    kernels: Kernels = "onednn",
 ) -> Tensor:
     """`F.linear` with some rows of a weight, then a GELU if `gelu` names its approximation: `none` or `tanh`."""
     bias = None if bias is None else bias[rows]
-    if _applies(x):
+    if kernels == "onednn" and _applies(x):
         packed = _packed(weight, rows)
         return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "gelu" if gelu else "none", [], gelu or "")
     result = F.linear(x, weight[rows], bias)
@@ -41,11 +60,12 @@ def linear_forward(module: nn.Linear, gelu: str | None, x: Tensor) -> Tensor:
 
 def suits(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN computes tensors of this type on this machine."""
-    return device.type == "cpu" and dtype == torch.bfloat16 and _computes_bf16()
+    return device.type == "cpu" and dtype == torch.bfloat16 and computes_bf16()
 
 
 @cache
-def _computes_bf16() -> bool:
+def computes_bf16() -> bool:
+    """Whether oneDNN computes bf16 on this machine."""
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 

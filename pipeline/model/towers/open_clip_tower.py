@@ -49,7 +49,9 @@ class OpenClipTower(Tower):
         attention, first, last = block.attn, "qkv".index(parts[0]), "qkv".index(parts[-1]) + 1
         width = attention.in_proj_weight.shape[0] // 3
         rows = slice(first * width, last * width)
-        joint_BTF = onednn.linear(normed_BTD, attention.in_proj_weight, attention.in_proj_bias, rows)
+        joint_BTF = onednn.linear(
+            normed_BTD, attention.in_proj_weight, attention.in_proj_bias, rows, kernels=self.kernels
+        )
         heads = [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in joint_BTF.split(width, dim=-1)]
         norms = [getattr(attention, f"ln_{name}", nn.Identity()) for name in "qkv"[first:last]]
         return [norm(part) for part, norm in zip(heads, norms, strict=True)]

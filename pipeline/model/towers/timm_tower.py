@@ -66,7 +66,9 @@ class TimmTower(Tower):
         else:
             width = attention.qkv.out_features // 3
             rows = slice(first * width, last * width)
-            joint_BTF = onednn.linear(normed_BTD, attention.qkv.weight, _qkv_bias(attention), rows)
+            joint_BTF = onednn.linear(
+                normed_BTD, attention.qkv.weight, _qkv_bias(attention), rows, kernels=self.kernels
+            )
             projected = joint_BTF.split(width, dim=-1)
         heads = [part.unflatten(-1, (-1, self.head_width)).transpose(1, 2) for part in projected]
         norms = [attention.q_norm, attention.k_norm, nn.Identity()][first:last]

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pipeline.model.precision import Kernels
 from pipeline.model.towers.attention import attend
 
 
 class Tower(ABC):
-    """A view of an image tower. Holds no state beyond the module."""
+    """A view of an image tower. Holds no state beyond the module and what was chosen for it."""
 
     module: nn.Module
     """Maps images to features."""
@@ -34,6 +35,9 @@ class Tower(ABC):
     width: int
     num_heads: int
     head_width: int
+
+    kernels: Kernels = "onednn"
+    """How a CPU computes it in bf16."""
 
     pool: nn.Module | None
     """Pools the tokens by attention; None if the class token is read instead."""
@@ -88,7 +92,7 @@ class Tower(ABC):
         normed_BTD = self.first_norm(block, x_BTD)
         query, key, value = self.heads(block, normed_BTD, "qkv")
         query, key = self.rotate(block, query, rope), self.rotate(block, key, rope)
-        return self.finish(block, x_BTD, normed_BTD, attend(query, key, value, log_sizes_BT))
+        return self.finish(block, x_BTD, normed_BTD, attend(query, key, value, log_sizes_BT, self.kernels))
 
     def class_token_block(
         self, block: nn.Module, x_BTD: Tensor, log_sizes_BT: Tensor | None = None, rope: Tensor | None = None
@@ -97,7 +101,7 @@ class Tower(ABC):
         normed_BTD = self.first_norm(block, x_BTD)
         [query] = self.heads(block, normed_BTD[:, :1], "q")
         key, value = self.heads(block, normed_BTD, "kv")
-        mixed = attend(query, self.rotate(block, key, rope), value, log_sizes_BT)
+        mixed = attend(query, self.rotate(block, key, rope), value, log_sizes_BT, self.kernels)
         return self.finish(block, x_BTD[:, :1], normed_BTD[:, :1], mixed)
 
     def reader_logits(self, block: nn.Module, x_BTD: Tensor, rope: Tensor | None) -> Tensor:

@@ -15,7 +15,8 @@ from PIL import Image
 from pipeline.measure.parity import generated_photos, parity_cosines
 from pipeline.model.encode import Encoder
 from pipeline.model.load import load_model
-from pipeline.model.spec import DecoderName, ModelSource, Precision
+from pipeline.model.precision import Precision
+from pipeline.model.spec import DecoderName, ModelSource
 from pipeline.pixels.decode import decode_all_but_jpegs
 from pipeline.pixels.nvjpeg import decode_jpegs
 from pipeline.pixels.to_device import decode_for

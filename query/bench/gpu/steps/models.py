@@ -11,7 +11,8 @@ from typing import Any
 import open_clip
 
 from pipeline.model.load import LoadedModel, load_model
-from pipeline.model.spec import ModelSource, Precision
+from pipeline.model.precision import Precision
+from pipeline.model.spec import ModelSource
 from query.bench.gpu.setup import Setup
 
 _SMALL_TEXT = {"context_length": 8, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1}

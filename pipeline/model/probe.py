@@ -1,0 +1,202 @@
+"""Which precision a device computes an image tower in fastest, and by which kernels: measured once, then cached.
+
+Instruction sets are no guide. A CPU can list bf16 and multiply it slower than float32, for example where a hypervisor
+hides AMX. So one block of the tower is computed in each way, side by side, in less than three seconds.
+"""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import torch
+from open_clip.model import convert_weights_to_lp
+from open_clip.timm_model import TimmModel
+from pydantic import BaseModel, ValidationError
+from torch import Tensor, nn
+
+from pipeline import __version__
+from pipeline.durable.atomic import write_text
+from pipeline.errors import StoreError
+from pipeline.machine import cache_folder, cpu_features, cpu_name
+from pipeline.model.device import DTYPES, device_name
+from pipeline.model.precision import MIN_GAIN, Candidate, Measurement
+from pipeline.model.towers import onednn
+from pipeline.model.towers.families import unprunable_reason, view_of
+from pipeline.model.towers.kernels import is_written_out, replacements
+from pipeline.model.towers.tower import Tower
+
+MAX_SPREAD = 1.10
+"""Rounds whose speed differs by more were disturbed by other load, and are repeated once."""
+
+ROUNDS = 5
+MIN_ROUNDS = 3
+MAX_S = 3.0
+"""Time for a probe. Rounds after the third are left out if they would take longer."""
+
+MAX_CALL_S = 0.04
+"""A call computes as many images as take this long in float32, but at most the run's batch; or a part of an image."""
+
+_MIN_TOKENS = 32
+_SAMPLE_TOKENS = 256
+
+_FILE = "precision.json"
+
+
+class _Cache(BaseModel):
+    found: dict[str, Measurement] = {}
+
+
+def measure(visual: nn.Module, device: torch.device, batch_size: int) -> Measurement:
+    """The fastest way to compute an image tower, from the cache or measured.
+
+    Args:
+        visual: The tower in eval mode, in float32 on the device.
+        device: Where it runs.
+        batch_size: Images per forward pass.
+    """
+    candidates = candidates_of(device)
+    if len(candidates) == 1 or unprunable_reason(visual):  # of other towers, no block can be computed on its own
+        return Measurement(chosen=candidates[0 if device.type == "cpu" else 1], speeds={})
+    tower = view_of(visual)
+    key = _key(tower, device, batch_size)
+    found = _read_cache().found.get(key)
+    if found is None:
+        found = _measure(tower, device, candidates, batch_size)
+        if not found.is_disturbed:
+            _remember(key, found)
+    return found
+
+
+def candidates_of(device: torch.device) -> list[Candidate]:
+    """Float32, then what the device lists."""
+    found = [Candidate(precision="fp32")]
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return [*found, *([Candidate(precision="bf16")] if has_bf16 else []), Candidate(precision="fp16")]
+    features = cpu_features()
+    if features["avx512_bf16"] or features["amx_bf16"]:
+        found.append(Candidate(precision="bf16"))
+        if onednn.computes_bf16():
+            found.append(Candidate(precision="bf16", kernels="onednn"))
+    if features["avx512_fp16"] or features["amx_fp16"]:
+        found.append(Candidate(precision="fp16"))
+    return found
+
+
+def _measure(tower: Tower, device: torch.device, candidates: Sequence[Candidate], batch_size: int) -> Measurement:
+    started = time.perf_counter()
+    calls = {candidate: _call(tower, candidate, device) for candidate in candidates}
+    num_tokens = tower.num_prefix + tower.num_patches
+    sample_BTD = torch.randn(1, min(num_tokens, _SAMPLE_TOKENS), tower.width, device=device)
+    seconds_per_token = min(_seconds(calls[candidates[0]], sample_BTD) for _ in range(3)) / sample_BTD.shape[1]
+    images = MAX_CALL_S / (seconds_per_token * num_tokens)
+    if images < 1:
+        num_tokens = min(num_tokens, max(_MIN_TOKENS, int(images * num_tokens)))
+    x_BTD = torch.randn(min(batch_size, max(1, int(images))), num_tokens, tower.width, device=device)
+    seconds = _interleaved(calls, x_BTD, started + MAX_S / 2)
+    if _spread(seconds) > MAX_SPREAD:
+        again = _interleaved(calls, x_BTD, started + MAX_S)
+        is_quiet = _spread(again) <= MAX_SPREAD
+        seconds = again if is_quiet else {candidate: [*seconds[candidate], *again[candidate]] for candidate in calls}
+    return _result(seconds)
+
+
+def _result(seconds: Mapping[Candidate, Sequence[float]]) -> Measurement:
+    """The result of seconds per round, the first candidate being float32.
+
+    A candidate must be faster than the one chosen before it by `MIN_GAIN` in the median; if other load disturbed the
+    rounds, in three of four of them.
+    """
+    is_disturbed = _spread(seconds) > MAX_SPREAD
+    chosen, *others = seconds
+    for candidate in others:
+        gains = [slow / own for slow, own in zip(seconds[chosen], seconds[candidate], strict=True)]
+        if (sorted(gains)[len(gains) // 4] if is_disturbed else statistics.median(gains)) > MIN_GAIN:
+            chosen = candidate
+    base = next(iter(seconds.values()))
+    speeds = {
+        str(candidate): round(statistics.median(slow / own for slow, own in zip(base, rounds, strict=True)), 3)
+        for candidate, rounds in seconds.items()
+    }
+    return Measurement(chosen=chosen, speeds=speeds, is_disturbed=is_disturbed)
+
+
+def _call(tower: Tower, candidate: Candidate, device: torch.device) -> Callable[[Tensor], object]:
+    """Compute a block of the tower as `attach` lets it be computed in this way."""
+    block, dtype = copy.deepcopy(tower.blocks[0]), DTYPES[candidate.precision]
+    if isinstance(tower.module, TimmModel):
+        block.to(dtype)  # as open_clip converts towers of timm, norms included
+    elif candidate.precision != "fp32":
+        convert_weights_to_lp(block, dtype)
+    tower = copy.copy(tower)
+    tower.kernels = candidate.kernels
+    for module, forward in replacements(tower, block, device, dtype):
+        module.forward = forward
+    return partial(tower.run_block, block) if is_written_out(tower, device, dtype) else block
+
+
+def _interleaved(
+    calls: Mapping[Candidate, Callable[[Tensor], object]], x_BTD: Tensor, deadline: float
+) -> dict[Candidate, list[float]]:
+    """Seconds of each call in each round, after a round to warm up. There are fewer rounds past the deadline."""
+    seconds: dict[Candidate, list[float]] = {candidate: [] for candidate in calls}
+    inputs = {candidate: x_BTD.to(DTYPES[candidate.precision]) for candidate in calls}
+    for number in range(ROUNDS + 1):
+        if number > MIN_ROUNDS and time.perf_counter() > deadline:
+            break
+        for candidate, call in calls.items():
+            elapsed_s = _seconds(call, inputs[candidate])
+            if number:
+                seconds[candidate].append(elapsed_s)
+    return seconds
+
+
+@torch.inference_mode()
+def _seconds(call: Callable[[Tensor], object], x_BTD: Tensor) -> float:
+    _synchronize(x_BTD.device)
+    started = time.perf_counter()
+    call(x_BTD)
+    _synchronize(x_BTD.device)
+    return time.perf_counter() - started
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _spread(seconds: Mapping[Candidate, Sequence[float]]) -> float:
+    """How much the rounds of a candidate disagree, at worst: the second slowest over the fastest."""
+    return max(sorted(rounds)[-2] / min(rounds) for rounds in seconds.values())
+
+
+def _key(tower: Tower, device: torch.device, batch_size: int) -> str:
+    """Everything that the speeds depend on, as text."""
+    mlp = max(module.out_features for module in tower.blocks[0].modules() if isinstance(module, nn.Linear))
+    where = device_name(device) if device.type == "cuda" else f"{cpu_name()}, {torch.get_num_threads()} threads"
+    shape = f"width {tower.width}, {tower.num_heads} heads, MLP {mlp}, {tower.num_patches} patches, batch {batch_size}"
+    return f"{where}; {type(tower).__name__}, {shape}; clipsieve {__version__}, torch {torch.__version__}"
+
+
+def _path() -> Path:
+    return cache_folder() / _FILE
+
+
+def _read_cache() -> _Cache:
+    """What earlier runs measured; nothing if the file is missing, damaged or of another version."""
+    try:
+        return _Cache.model_validate_json(_path().read_bytes())
+    except (OSError, ValidationError):
+        return _Cache()
+
+
+def _remember(key: str, found: Measurement) -> None:
+    cache = _read_cache()
+    cache.found[key] = found
+    with suppress(OSError, StoreError):  # a home that cannot be written does without
+        _path().parent.mkdir(parents=True, exist_ok=True)
+        write_text(_path(), cache.model_dump_json(indent=1) + "\n")
