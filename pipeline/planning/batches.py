@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
-from pipeline.source.access.credentials import KEYRING
+from pipeline.source.access.credentials import KEYRING, bare_entry
 from pipeline.source.entry import ImageEntry, SourceFile
 from pipeline.source.formats.parquet import cell_uri
 from pipeline.source.left_out import ReadNotes
@@ -53,7 +53,7 @@ def batches_of(
     """
     plan = record.plan_of(shard)
     if shard.file is None:
-        entries = store.entries_of(plan, shard)
+        entries = map(bare_entry, store.entries_of(plan, shard))  # plans of earlier versions hold credentials
         if plan.source.format == "parquet":
             entries = _read_cells(list(entries), plan, record, store)
         elif plan.has_files:  # its images are tried again

@@ -69,10 +69,11 @@ class SourceFile(BaseModel):
     @classmethod
     def _take_out_credentials(cls, values: Any) -> Any:
         """Earlier plans have signed links, and dates of any size: compared with today's files, they must not."""
-        uri = without_credentials(values["uri"])
-        if uri == values["uri"]:
-            return values
-        return {**values, "uri": uri, "key": key_without_credentials(values["key"])}
+        uri, key = values.get("uri"), values.get("key")
+        if not isinstance(uri, str) or not isinstance(key, str):
+            return values  # refused by the types of the fields
+        bare = without_credentials(uri)
+        return values if bare == uri else {**values, "uri": bare, "key": key_without_credentials(key)}
 
 
 class Source(BaseModel):

@@ -4,8 +4,6 @@ A date or size that does not fit its column is taken as unknown, which is 0, and
 a file server, a tar or a web server can report anything.
 """
 
-import math
-
 DEFAULT_MAX_PIXELS = 200_000_000
 """Images with more pixels are refused before they are decoded."""
 
@@ -17,13 +15,10 @@ _PAST_INT64 = 2**63
 
 def known_time_ns(time_ns: float | None) -> int:
     """A time in ns since 1970, or 0 if it is none that an int64 can hold: years 1678 to 2262."""
-    if time_ns is None or not math.isfinite(time_ns):
-        return 0
-    return int(time_ns) if -_PAST_INT64 <= time_ns < _PAST_INT64 else 0
+    # comparisons also refuse NaN and infinity
+    return int(time_ns) if time_ns is not None and -_PAST_INT64 <= time_ns < _PAST_INT64 else 0
 
 
 def known_size(num_bytes: float | None) -> int:
     """A size in bytes, or 0 if it is none that a file can have."""
-    if num_bytes is None or not math.isfinite(num_bytes):
-        return 0
-    return int(num_bytes) if 0 <= num_bytes < _PAST_INT64 else 0
+    return int(num_bytes) if num_bytes is not None and 0 <= num_bytes < _PAST_INT64 else 0

@@ -6,6 +6,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from pipeline.source.access import location, remote
 from pipeline.source.entry import SourceFile
@@ -26,12 +27,12 @@ DATES = {
 }
 
 
-@pytest.mark.parametrize("ns", [None, float("nan"), float("inf"), -float("inf"), 2**63, -(2**63) - 1, 1e300])
+@pytest.mark.parametrize("ns", [None, float("nan"), float("inf"), -float("inf"), 2**63, -(2**63) - 1, 1e300, 10**400])
 def test_times_that_are_none(ns):
     assert known_time_ns(ns) == 0
 
 
-@pytest.mark.parametrize("size", [None, -1, 2**63, float("nan"), float("inf")])
+@pytest.mark.parametrize("size", [None, -1, 2**63, float("nan"), float("inf"), 10**400, -(10**400)])
 def test_sizes_that_are_none(size):
     assert known_size(size) == 0
 
@@ -85,6 +86,12 @@ def test_files_of_any_date_are_planned_and_resumed(tmp_path, spec, dated, kind, 
 def test_an_earlier_plan_of_a_tar_holds_any_date():
     earlier = SourceFile.model_validate({"key": "0.tar", "uri": "file:///0.tar", "num_bytes": 1, "mtime_ns": 2**64})
     assert earlier == SourceFile(key="0.tar", uri="file:///0.tar", num_bytes=1, mtime_ns=0)
+
+
+@pytest.mark.parametrize("values", [{"key": "a"}, {"uri": "file:///a"}, {"key": 1, "uri": "https://h/a?sig=1"}])
+def test_a_damaged_plan_of_a_tar_is_refused(values):
+    with pytest.raises(ValidationError):
+        SourceFile.model_validate({"num_bytes": 1, "mtime_ns": 1, **values})
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import pytest
 from pipeline.durable.seal import write_sealed_json
 from pipeline.errors import InputError
 from pipeline.planning.batches import batches_of, credentials_of
+from pipeline.planning.shards import listing_hash
+from pipeline.settings.store import VerifySettings
 from pipeline.source import secrets
 from pipeline.source.access import location
 from pipeline.source.access.credentials import KEYRING, Keyring
@@ -19,6 +21,7 @@ from pipeline.source.reading import read_file, read_image
 from pipeline.source.secrets import scrubbed, without_credentials
 from pipeline.store.lists import EntryWriter
 from pipeline.store.view import StoreView
+from pipeline.verify import verify
 from tests.kit.jobs import Job
 from tests.kit.signed_links import Site, assert_nothing_secret_in, serving_signed, signed
 from tests.kit.sources import listed, record_of, tar_of
@@ -313,6 +316,8 @@ def test_earlier_plans_match_without_their_credentials(site, tmp_path, spec, mon
         record = job.plan(write_list(tmp_path, site, targets))
     written = record.plans[0].model_dump(mode="json")
     del written["source"]["is_signed"], written["text_rules"]
+    [shard] = written["shards"]
+    shard["shard_id"] = listing_hash(job.store.entries_of(record.plans[0]))
     write_sealed_json(job.store.plan_dir / "00000.json", written)
     write_list(tmp_path, site, targets, number=2)
     KEYRING.clear()
@@ -320,10 +325,13 @@ def test_earlier_plans_match_without_their_credentials(site, tmp_path, spec, mon
     assert len(job.record.plans) == 1
     view = StoreView.now(job.store, job.record)
     entries = [entry for shard in view.missing for batch in batches_of(shard, job.record, job.store) for entry in batch]
-    assert all("X-Amz-Date=1" in entry.uri for entry in entries)
+    assert {entry.uri for entry in entries} == {entry.key for entry in entries} == set(whole)  # new rows have none
     for entry in entries:
         read_image(entry.uri)
     assert all("X-Amz-Date=2" in path for path in Site.seen)  # the fresh ones are sent
+    job.commit()
+    assert verify(VerifySettings(store=job.store.root)).findings == []
+    assert_nothing_secret_in(job.store.embeddings_dir)
 
 
 def test_earlier_plans_of_signed_tars_match(site, tmp_path, spec):
