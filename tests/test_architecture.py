@@ -40,8 +40,8 @@ LEVELS = {
         ["listing", "reading"],
     ],
     "pipeline.source.formats": [
-        ["text", "lines"],
-        ["tree", "arrow_types"],
+        ["text"],
+        ["tree", "arrow_types", "lines"],
         ["folder"],
         ["tar", "captions", "files", "inline"],
         ["webdataset", "parquet", "table"],

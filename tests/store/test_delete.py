@@ -125,7 +125,13 @@ def test_failed_images_can_be_deleted(store, remove):
 
 
 @pytest.mark.parametrize(
-    ("data", "says"), [(b"", "is empty"), (b"\n\r\n", "is empty"), (b"a\xff", r"not UTF-8 \(byte 1\)")]
+    ("data", "says"),
+    [
+        (b"", "is empty"),
+        (b"\n\r\n", "is empty"),
+        (b"a\xff", r"not UTF-8 \(.*byte 1\)"),
+        (b"\xff\xfea", r"not UTF-16 \(truncated data"),
+    ],
 )
 def test_an_invalid_file_of_keys(store, tmp_path, data, says):
     (tmp_path / "keys").write_bytes(data)

@@ -1,12 +1,11 @@
 """Lines of text files that people write: UTF-8, or UTF-16 with a byte-order mark, with any kind of line end."""
 
-import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.source.formats.text import encoding_of
 
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _START = 1 << 20  # bytes that are examined for line ends
 
 
@@ -26,7 +25,7 @@ def read_lines(path: Path, what: str, expected: str) -> Iterator[tuple[int, str]
     try:
         with path.open("rb") as file:
             start = file.read(_START)
-        encoding = "utf-16" if start.startswith(_UTF16) else "utf-8-sig"
+        encoding = encoding_of(start)
         is_old = b"\r" in start and b"\n" not in start
         with path.open(encoding=encoding, newline="\r" if is_old else "\n") as file:
             for number, line in enumerate(file, start=1):
@@ -35,6 +34,7 @@ def read_lines(path: Path, what: str, expected: str) -> Iterator[tuple[int, str]
     except OSError as error:
         raise InputError(f"cannot read {what} {path}: {error.strerror}; pass {expected}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{what} {path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    except UnicodeError as error:  # UTF-16 that ends in the middle of a character
-        raise InputError(f"{what} {path} is not UTF-16 ({error}); save it as UTF-8") from error
+        tried = "UTF-16" if encoding == "utf-16" else "UTF-8"
+        raise InputError(
+            f"{what} {path} is not {tried} ({error.reason}, byte {error.start}); save it as UTF-8"
+        ) from error
