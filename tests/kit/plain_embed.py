@@ -24,7 +24,9 @@ def embed_plainly(
     source, root, model, precision="fp32", on_change="stop", source_format="auto", retried=(), max_pixels=None, **spec
 ):
     """Embed what is in a source but not yet in the store, in batches of 2 and shards of 5."""
-    encoder = Encoder(load_model(ModelSource(model=model), precision, "cpu"), named_policy("balanced"))
+    encoder = Encoder(
+        load_model(ModelSource(model=model), precision, "cpu", kernels="onednn"), named_policy("balanced")
+    )
     listing = list_source(Source(location=str(source), format=source_format, **spec))
     store = Store(root)
     store.create_folders()
