@@ -14,6 +14,7 @@ class Kind(StrEnum):
     OTHER_SUFFIX = "other_suffix"
     TEXT_WITHOUT_IMAGE = "text_without_image"
     IMAGE_WITHOUT_TEXT = "image_without_text"
+    DAMAGED_JSON = "damaged_json"
     LINK_OUT_OF_TAR = "link_out_of_tar"
     DANGLING_LINK = "dangling_link"
     LINK_IN_LOOP = "link_in_loop"
@@ -35,6 +36,7 @@ _WORDS = {
     Kind.OTHER_SUFFIX: "files without an image suffix",
     Kind.TEXT_WITHOUT_IMAGE: "texts in tars that belong to no image",
     Kind.IMAGE_WITHOUT_TEXT: "images embedded without text, although their group in the tar has texts",
+    Kind.DAMAGED_JSON: "images embedded without the fields of their .json, which is not a JSON object",
     Kind.LINK_OUT_OF_TAR: "links in tars to a place outside the tar",
     Kind.DANGLING_LINK: "links in tars to nothing in the tar",
     Kind.LINK_IN_LOOP: "links in tars that form a loop",

@@ -359,3 +359,16 @@ def test_a_shard_has_room_for_every_image_that_a_tar_can_hold(tmp_path):
 def test_room_for_a_tar_of_unknown_size():
     file = SourceFile(key="a.tar", uri="https://host/a.tar", num_bytes=0, mtime_ns=0)
     assert webdataset.most_images(file) == 2**31
+
+
+def test_what_is_neither_image_nor_text_is_counted(tmp_path):
+    members = {"a.jpg": b"a", "a.json": b"[1]", "b.jpg": b"b", "b.json": b"{", "b.cls": b"7", ".c.jpg": b"c"}
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    found, left_out = read_with_notes(tmp_path / "x.tar")
+    assert [entry.key for entry in found] == ["x.tar/a.jpg", "x.tar/b.jpg"]
+    assert left_out.counts == {Kind.OTHER_SUFFIX: 1, Kind.HIDDEN: 1, Kind.DAMAGED_JSON: 2}
+    assert left_out.names[Kind.DAMAGED_JSON] == ["x.tar/a.jpg", "x.tar/b.jpg"]

@@ -128,7 +128,10 @@ def _members(archive: tarfile.TarFile, links: TarLinks, file: SourceFile, notes:
     """Yield the images and texts. The bytes of each are read when the next one is asked for."""
     for info in archive:
         archive.members.clear()  # otherwise it keeps them all in memory
-        if not _is_of_use(info.name):
+        passed_over = _passed_over(info.name)
+        if passed_over:
+            if info.isfile():
+                notes.left_out.add(passed_over, _key(file, info.name))
             continue
         if info.isfile():
             content, read = info, archive.extractfile
@@ -148,9 +151,11 @@ def _members(archive: tarfile.TarFile, links: TarLinks, file: SourceFile, notes:
             member.data = read(content).read()
 
 
-def _is_of_use(name: str) -> bool:
-    is_hidden = name.rpartition("/")[2].startswith(".")
-    return not is_hidden and (has_image_suffix(name) or name.lower().endswith(TEXT_SUFFIXES))
+def _passed_over(name: str) -> Kind | None:
+    """Why a member is neither an image nor a text; None if it is one."""
+    if name.rpartition("/")[2].startswith("."):
+        return Kind.HIDDEN
+    return None if has_image_suffix(name) or name.lower().endswith(TEXT_SUFFIXES) else Kind.OTHER_SUFFIX
 
 
 def _mtime_ns(member: tarfile.TarInfo) -> int:
@@ -159,6 +164,9 @@ def _mtime_ns(member: tarfile.TarInfo) -> int:
 
 def _entry(file: SourceFile, source: Source, sample: Sample, notes: ReadNotes) -> ImageEntry:
     fields = _fields(sample.json.data) if sample.json else {}
+    if fields is None:
+        notes.left_out.add(Kind.DAMAGED_JSON, _key(file, sample.image.name))
+        fields = {}
     notes.columns_seen |= fields.keys() & {source.caption_column, *source.columns}
     texts = [sample.txt and decode_text(sample.txt.data), fields.get(source.caption_column)]
     if source.is_caption_column_named:
@@ -180,9 +188,9 @@ def _key(file: SourceFile, name: str) -> str:
 
 
 @lru_cache(1)  # for images that share a text
-def _fields(data: bytes) -> dict[str, Any]:
+def _fields(data: bytes) -> dict[str, Any] | None:
     try:
         fields = json.loads(decode_text(data))
     except (ValueError, RecursionError):  # only the metadata is damaged, not the image
-        return {}
-    return fields if isinstance(fields, dict) else {}
+        return None
+    return fields if isinstance(fields, dict) else None
