@@ -103,7 +103,7 @@ def planned_files(view: StoreView) -> dict[str, PlannedFile]:
 
 
 def current_markers(view: StoreView) -> list[CommitMarker]:
-    """Commit markers, without those of files that were planned anew, or that were gone."""
+    """Commit markers, without those of files that were planned again, or that were gone."""
     current = {item.shard.ordinal for file in planned_files(view).values() for item in file.shards}
     shards = [shard for shard in view.record.shards if shard.file is None or shard.ordinal in current]
     return [view.committed[shard.ordinal] for shard in shards if shard.ordinal in view.committed]

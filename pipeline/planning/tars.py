@@ -50,7 +50,7 @@ def warn_of_kept_captions(
     if num_kept:
         on_warning(
             f"--caption-column {source.caption_column}: {num_kept} tars of {source.location} were planned without it "
-            "and keep their captions, for which .txt counts before .json; to read them anew, embed into another --out"
+            "and keep their captions, for which .txt counts before .json; to read them again, embed into another --out"
         )
 
 

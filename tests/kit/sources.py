@@ -31,3 +31,11 @@ def record_of(uri):
     """The image result for a URI."""
     [result] = decode_batch([ImageEntry("k", uri, 0, 0)], PREPROCESS).results
     return result
+
+
+def folder_of(folder, names):
+    """Make a folder with a small file of each name, each with other content."""
+    folder.mkdir()
+    for number, name in enumerate(names):
+        (folder / name).write_text(f"image {number}")
+    return folder

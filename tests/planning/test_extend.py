@@ -12,6 +12,7 @@ from pipeline.source.listing import Listing, list_source
 from pipeline.store.tombstones import DELETED, add_tombstones, read_tombstones
 from pipeline.store.view import StoreView
 from tests.kit.jobs import KILLS, Job, Killed, contents, hashed, kill_before_the_plan_counts, spoil
+from tests.kit.sources import folder_of
 
 
 @pytest.fixture
@@ -22,11 +23,7 @@ def job(tmp_path, spec):
 @pytest.fixture
 def folder(tmp_path):
     """Seven images, `0.jpg` to `6.jpg`."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(7):
-        (folder / f"{number}.jpg").write_text(f"image {number}")
-    return folder
+    return folder_of(tmp_path / "photos", [f"{number}.jpg" for number in range(7)])
 
 
 # --- individual images

@@ -14,6 +14,7 @@ from pipeline.store.view import StoreView
 from pipeline.verify import verify
 from query.cli.main import main
 from tests.kit.jobs import Job, contents
+from tests.kit.sources import folder_of
 from tests.planning.test_extend_files import WRITERS, Source
 
 
@@ -25,11 +26,7 @@ def job(tmp_path, spec):
 @pytest.fixture
 def folder(tmp_path):
     """Twenty images."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(20):
-        (folder / f"{number:02d}.jpg").write_text(f"image {number}")
-    return folder
+    return folder_of(tmp_path / "photos", [f"{number:02d}.jpg" for number in range(20)])
 
 
 def delete_missing(job, yes=False):
@@ -129,7 +126,7 @@ def test_a_file_that_is_gone_and_returns(job, tmp_path, suffix):
 
 
 def test_a_file_that_the_listing_leaves_out_is_not_gone(job, folder):
-    # a folder listed anew may leave out what is still there, such as a linked folder
+    # a new listing of a folder may leave out what is still there, such as a linked folder
     job.run(folder)
     (folder / "03.jpg").rename(folder / ".hidden")
     (folder / "03.jpg").mkdir()
