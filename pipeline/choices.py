@@ -8,10 +8,23 @@ from pipeline.errors import ConfigError
 from pipeline.model.spec import local_files, spec_metadata
 from pipeline.planning.changes import Changes
 from pipeline.settings.embed import EmbedSettings
-from pipeline.source.listing import Listing
+from pipeline.source.listing import Listing, list_source
+from pipeline.store.parts import refuse_taken_names
 from pipeline.store.records import StoreRecord
 from pipeline.store.view import StoreView
 from pipeline.workers.messages import EncoderRequest, WorkerReport
+
+
+def listed(settings: EmbedSettings) -> Listing:
+    """The source of a run, listed.
+
+    Raises:
+        InputError: If it cannot be listed.
+        ConfigError: If a carried column has a name of our own.
+    """
+    source = settings.image_source()
+    refuse_taken_names(source.columns)
+    return list_source(source, settings.captions)
 
 
 def refuse_other_choices(settings: EmbedSettings, listing: Listing, view: StoreView | None) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.choices import refuse_other_choices
+from pipeline.choices import listed, refuse_other_choices
 from pipeline.errors import InputError
 from pipeline.machine import num_cores
 from pipeline.model.device import default_batch_size, peak_device_bytes, pick_device, use_all_cores
@@ -26,10 +26,10 @@ from pipeline.planning.shards import shard_capacity
 from pipeline.planning.tars import first_look
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.entry import ImageEntry, ImageResult
-from pipeline.source.listing import Listing, list_source
+from pipeline.source.listing import Listing
 from pipeline.source.reading import read_file
 from pipeline.store.layout import Store
-from pipeline.store.parts import part_table, refuse_taken_names, write_part
+from pipeline.store.parts import part_table, write_part
 from pipeline.store.view import StoreView
 from pipeline.workers.session import cluster_resources
 
@@ -53,9 +53,7 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
     Raises:
         ClipsieveError: Whatever the run itself would raise at its start.
     """
-    source = settings.image_source()
-    refuse_taken_names(source.columns)
-    listing = list_source(source, settings.captions)
+    listing = listed(settings)
     news = _news(settings, listing)
     sample = list(islice(_sample(listing), PROBE_IMAGES))
     if not sample:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from pipeline.choices import encoder_request, is_up_to_date, record_of, refuse_other_choices
+from pipeline.choices import encoder_request, is_up_to_date, listed, record_of, refuse_other_choices
 from pipeline.durable.lock import store_lock
 from pipeline.embed_report import EmbedReport, Run, write_report
 from pipeline.errors import InputError
@@ -18,9 +18,8 @@ from pipeline.planning.extend import find_changes, write_changes
 from pipeline.planning.shards import DEFAULT_SHARD_CAPACITY, shard_capacity
 from pipeline.planning.tars import first_look, warn_of_kept_captions
 from pipeline.settings.embed import EmbedSettings
-from pipeline.source.listing import Listing, list_source
+from pipeline.source.listing import Listing
 from pipeline.store.layout import Store
-from pipeline.store.parts import refuse_taken_names
 from pipeline.store.view import StoreView
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def embed(
     Raises:
         ClipsieveError: See `pipeline.errors`. Shards committed before the error stay committed.
     """
-    listing = _list(settings)
+    listing = listed(settings)
     store = _prepared(settings)
     try:
         with store_lock(store.root), ExitStack() as stack:
@@ -87,12 +86,6 @@ def embed(
         _remove_if_empty(store)
     _refuse_damaged(progress, len(todo))
     return report
-
-
-def _list(settings: EmbedSettings) -> Listing:
-    source = settings.image_source()
-    refuse_taken_names(source.columns)
-    return list_source(source, settings.captions)
 
 
 def _prepared(settings: EmbedSettings) -> Store:
