@@ -58,4 +58,4 @@ def test_demo_runs_from_an_empty_folder(installed, tmp_path):
     assert (tmp_path / "clipsieve-demo" / "sheet.png").is_file()
     for name in ("none", "balanced", "balanced+adapter"):
         assert (tmp_path / "clipsieve-demo" / "stores" / name / "index" / "image.index").is_file()
-    assert "contact sheet" in done.stdout
+    assert "contact sheet" in done.stderr
