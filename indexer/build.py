@@ -1,73 +1,246 @@
-"""`clipsieve index`: everything from committed parts to an index and its manifest."""
+"""`clipsieve index`: everything from committed parts to an index that is planned, built and proven."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
+import faiss
 
-from indexer.files import faiss_version, save_index
-from indexer.manifest import MANIFEST_FILE, IndexManifest, index_path
-from indexer.recipes.flat import flat_index
+from indexer.building.graph import build_flat, build_graph
+from indexer.building.lists import build_lists
+from indexer.building.plan import FOLDER, BuildPlan, read_plan
+from indexer.files import faiss_version, save_index, simd_level
+from indexer.manifest import MANIFEST_FILE, IndexManifest, Proof, hash_file, read_manifest
+from indexer.proof.queries import TextQueries
+from indexer.prove import UNTUNED, prove
+from indexer.recipes.recipe import Kind, Recipe, parse_recipe
+from indexer.segments.collect import collect
+from indexer.segments.mapped import MappedSegments
+from indexer.segments.record import Segment
 from indexer.settings import IndexSettings
-from indexer.vectors import live_vectors
-from pipeline.durable.atomic import write_atomically, write_json
+from indexer.update import can_update, rebuild_advice, update_index
+from pipeline.durable.atomic import write_atomically
+from pipeline.durable.lock import store_lock
 from pipeline.durable.outputs import refuse_unwritable_folder
-from pipeline.durable.seal import sha256_of
-from pipeline.errors import StoreError
+from pipeline.errors import NotProven, StoreError
 from pipeline.store.view import StoreView
+
+OnStep = Callable[[str, int, int], None]
+"""Called with the name of a step, what is done of it, and its total."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What became of an index."""
+
+    manifest: IndexManifest
+    action: str
+    """built, updated or unchanged."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def num_vectors(self) -> int:
+        """Rows that can be found."""
+        return self.manifest.num_vectors
+
+    def refuse_short(self, settings: IndexSettings) -> None:
+        """Raise an error if the recall that was asked for is not proven. The index stays, and can be searched.
+
+        Raises:
+            NotProven: If it was measured and falls short, or could not be measured and --min-recall was given.
+        """
+        proof = self.manifest.proof
+        if proof.is_proven or not settings.proof or (not proof.text and settings.min_recall is None):
+            return
+        raise NotProven(
+            f"the index of {settings.store} is not proven: {proof.reason}; "
+            + (
+                "give --recipe Flat, a lower --min-recall, or more --max-index-memory"
+                if proof.text
+                else "give --queries"
+            )
+        )
 
 
 def build_index(
-    settings: IndexSettings, on_progress: Callable[[int, int], None] = lambda num_done, num_total: None
-) -> IndexManifest:
-    """Build an exact inner-product index over a store. Vectors have their rows' `id`; deleted rows are left out.
+    settings: IndexSettings,
+    text_queries: Callable[[StoreView], TextQueries | str] = lambda view: "no text queries were given",
+    on_step: OnStep = lambda step, num_done, num_total: None,
+) -> IndexReport:
+    """Build the index of a store, or bring it up to date. Deleted rows are left out.
+
+    The old index serves until the new one is complete. A build that was killed continues.
 
     Args:
-        settings: Which store to index.
-        on_progress: Called after each part with the number of rows done and their total.
+        settings: Which store to index, and how.
+        text_queries: Makes the text queries that tune and prove; or says why there are none.
+        on_step: Called with progress.
 
     Raises:
+        ConfigError: If the recipe or a limit cannot be met.
         UnfinishedStore: If shards are missing and `partial` is not set.
+        StoreLocked: If another process builds it.
         StoreError: If a part is damaged or from another encoder, or the index cannot be written.
     """
     view = StoreView.open(settings.store, settings.partial)
-    folder, path = view.store.index_dir, index_path(view.store)
-    refuse_unwritable_folder(folder, "the index", "make the store writable, or index a copy of it")
-    index = flat_index(view.record.encoder.embedding_dim, _counted(view, on_progress))
+    folder, advice = view.store.index_dir, "make the store writable, or index a copy of it"
+    refuse_unwritable_folder(folder, "the index", advice)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror}; fix its permissions") from error
+    with store_lock(folder, advice):
+        faiss.omp_set_num_threads(settings.num_threads)
+        clock, notes = _Clock(on_step), []
+        old = _current(view)
+        if old is not None and can_update(settings, view, old):
+            manifest = update_index(view, old, _next_number(folder), clock)
+            action = "unchanged" if manifest.num_rows == old.num_rows and manifest.files == old.files else "updated"
+        else:
+            plan = _plan(settings, view, notes)
+            manifest, action = _build(view, plan, clock), "built"
+        if action != "unchanged" or _wants_proof(settings, manifest):
+            manifest = prove(settings, view, manifest, text_queries, clock)
+        manifest = manifest.model_copy(update={"seconds": clock.seconds or manifest.seconds})
+        if manifest != old:
+            manifest.write(folder)
+        sweep(folder, manifest)
+    advice_to_rebuild = rebuild_advice(manifest)
+    return IndexReport(manifest, action, notes + ([advice_to_rebuild] if advice_to_rebuild else []))
 
-    def write(temporary: Path) -> None:
-        save_index(index, temporary)
-        # not earlier, so that a failed write keeps the old pair; not later, so that a manifest never has another index
-        (folder / MANIFEST_FILE).unlink(missing_ok=True)
 
-    write_atomically(path, write)
-    manifest = IndexManifest(
-        index_type="Flat",
-        metric="inner_product",
-        embedding_dim=view.record.encoder.embedding_dim,
-        num_vectors=index.ntotal,
+def _current(view: StoreView) -> IndexManifest | None:
+    """The index that exists, if it is whole and of this format."""
+    try:
+        found = read_manifest(view)
+    except StoreError:
+        return None
+    return found if isinstance(found, IndexManifest) else None
+
+
+def _wants_proof(settings: IndexSettings, manifest: IndexManifest) -> bool:
+    """Whether an index that is up to date is to be measured: it was not, or not with what is asked now."""
+    proof = manifest.proof
+    if manifest.kind == Kind.EXACT or not settings.proof:
+        return False
+    return not proof.text or proof.min_recall != settings.recall or settings.queries is not None
+
+
+def _plan(settings: IndexSettings, view: StoreView, notes: list[str]) -> BuildPlan:
+    """The plan of a build that was stopped, if it is still what is wanted; or a new one."""
+    folder = view.store.index_dir / FOLDER
+    parts = {ordinal: marker.sha256 for ordinal, marker in sorted(view.committed.items())}
+    deleted = hashlib.sha256(view.deleted.tobytes()).hexdigest()
+    stopped = read_plan(folder)
+    if stopped and stopped.is_for(parts, deleted, settings.recipe, settings.seed):
+        faiss.omp_set_num_threads(stopped.threads)
+        notes.append("this continues a build that was stopped")
+        if changed := stopped.differences():
+            notes.append(f"the files may differ from those of an undisturbed build: {'; '.join(changed)}")
+        return stopped
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    num_rows = sum(marker.num_ok for marker in view.committed.values())
+    recipe = parse_recipe(settings.recipe or _default_recipe(num_rows, view), view.record.encoder.embedding_dim)
+    number = _next_number(view.store.index_dir)
+    plan = BuildPlan(
+        recipe=recipe.factory,
+        num_lists=recipe.num_lists,
+        parts=parts,
+        deleted_sha256=deleted,
+        segment=number,
+        generation=number,
+        num_train=max(64 * recipe.num_lists, 20_000),
+        iterations=10,
+        chunk_rows=50_000 if recipe.kind is Kind.GRAPH else 16_384,
+        threads=settings.num_threads,
+        seed=settings.seed,
+        simd=simd_level(),
+        faiss_version=faiss_version(),
+    )
+    plan.write(folder)
+    return plan
+
+
+def _default_recipe(num_rows: int, view: StoreView) -> str:
+    if num_rows <= 50_000:
+        return "Flat"
+    return f"IVF{1024},PQ{view.record.encoder.embedding_dim // 2}x4fs"
+
+
+def _next_number(folder: Path) -> int:
+    """A number that no file of the index has."""
+    names = [path.stem.rpartition("-")[2] for path in folder.glob("*-*.*")]
+    return max([int(name) for name in names if name.isdigit()], default=-1) + 1
+
+
+def _build(view: StoreView, plan: BuildPlan, on_step: OnStep) -> IndexManifest:
+    """Write the files of a plan. The manifest is not written yet."""
+    folder = view.store.index_dir
+    segment = collect(view, sorted(plan.parts), plan.segment, folder, lambda done, total: on_step("rows", done, total))
+    recipe, segments = parse_recipe(plan.recipe, segment.dim), MappedSegments(folder, [segment])
+    if recipe.num_lists > segments.num_rows:
+        raise StoreError(
+            f"{plan.recipe} has {recipe.num_lists} lists for {segments.num_rows} vectors; give a --recipe of fewer "
+            "lists, or none"
+        )
+    if recipe.kind is Kind.LISTS:
+        index = build_lists(plan, recipe, segments, folder / FOLDER, on_step)
+    elif recipe.kind is Kind.GRAPH:
+        index = build_graph(plan, recipe, segments, folder / FOLDER, on_step)
+    else:
+        index = build_flat(plan, recipe, segments, on_step)
+    path = folder / f"image-{plan.generation:05d}.index"
+    write_atomically(path, lambda temporary: save_index(index, temporary))
+    return _manifest(view, plan, recipe, segment, path)
+
+
+def _manifest(view: StoreView, plan: BuildPlan, recipe: Recipe, segment: Segment, path: Path) -> IndexManifest:
+    names = (path.name, *segment.files)
+    return IndexManifest(
+        recipe=recipe.factory,
+        kind=recipe.kind,
+        embedding_dim=segment.dim,
+        num_vectors=segment.num_rows,
+        num_rows=segment.num_rows,
         fingerprint=view.record.fingerprint,
         text_space=view.record.text_space,
         image_policy=view.record.image_space,
-        parts={ordinal: marker.sha256 for ordinal, marker in view.committed.items()},
-        sha256=sha256_of(path),
-        num_bytes=path.stat().st_size,
-        faiss_version=faiss_version(),
+        parts=plan.parts,
+        generation=plan.generation,
+        segments=(segment,),
+        files={name: hash_file(path.parent / name) for name in names},
+        point=UNTUNED,
+        proof=Proof(is_proven=False, reason="not measured"),
+        reason=plan.reason,
+        seconds={},
+        environment={"faiss": faiss_version(), "simd": simd_level(), "threads": plan.threads},
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    write_json(folder / MANIFEST_FILE, manifest.model_dump(mode="json"))
-    return manifest
 
 
-def _counted(view: StoreView, on_progress: Callable[[int, int], None]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The vectors of each part, with a report of progress after it."""
-    num_done, num_total = 0, sum(marker.num_ok for marker in view.committed.values())
-    for (_, marker), part in zip(sorted(view.committed.items()), live_vectors(view), strict=True):
-        yield part
-        num_done += marker.num_ok
-        on_progress(num_done, num_total)
+def sweep(folder: Path, manifest: IndexManifest) -> None:
+    """Remove the files of older indexes and of the build."""
+    kept = {MANIFEST_FILE, "lock.json", *manifest.files}
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in kept:
+            path.unlink()
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+class _Clock:
+    """Passes progress on, and adds up the seconds of each step."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        self.seconds: dict[str, float] = {}
+        self._on_step, self._last = on_step, time.perf_counter()
+
+    def __call__(self, step: str, num_done: int, num_total: int) -> None:
+        now = time.perf_counter()
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + now - self._last, 3)
+        self._last = now
+        self._on_step(step, num_done, num_total)

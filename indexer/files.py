@@ -1,9 +1,11 @@
-"""Write the index file, always in its CPU form, and report the FAISS version and build."""
+"""Read and write FAISS index files, always in their CPU form, and report the FAISS version and build."""
 
 import errno
 from pathlib import Path
 
 import faiss
+
+from pipeline.errors import StoreError
 
 
 def save_index(index: faiss.Index, path: Path) -> None:
@@ -16,9 +18,28 @@ def save_index(index: faiss.Index, path: Path) -> None:
             raise OSError(errno.EIO, "the index was not written completely") from error
 
 
+def load_index(path: Path) -> faiss.Index:
+    """Open an index. Its vectors or lists stay in the file, and are read when they are searched, where FAISS can.
+
+    FAISS maps IVF lists of plain codes, flat indexes and the codes of HNSW. It reads fast-scan lists.
+
+    Raises:
+        StoreError: If the file is missing or damaged.
+    """
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise StoreError(f"cannot read the index {path}; rebuild it with `clipsieve index --rebuild`") from error
+
+
 def faiss_version() -> str:
     """The FAISS version in use."""
     return faiss.__version__
+
+
+def simd_level() -> str:
+    """The SIMD level that FAISS uses on this CPU, or the one that FAISS_SIMD_LEVEL asks for."""
+    return faiss.SIMDConfig.get_level_name()
 
 
 def faiss_build() -> dict[str, str | int]:

@@ -1,19 +1,62 @@
-"""The index's record: its parts and their encoder. A stable contract; readers check it against the store.
+"""The index's record: its rows, its recipe, what was proven, and a hash of every block. Readers check it first.
 
-STORE/index/image.index      FAISS, CPU form
-STORE/index/manifest.json    written last
+    STORE/index/manifest.json           sealed, written last: replacing it is the switch to a new index
+    STORE/index/image-00000.index       the FAISS index over positions, CPU form
+    STORE/index/segment-00000.*         vectors, ids and metadata (see `indexer.segments`)
+    STORE/index/building/               a build that is under way, or was killed
+
+Up to schema version 1, the index was one file, image.index, and the manifest was not sealed. See `indexer.earlier`.
 """
 
+import hashlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from indexer.proof.curve import Measured
+from indexer.recipes.point import OperatingPoint
+from indexer.segments.record import Segment
+from pipeline.durable.seal import unsealed_json, write_sealed_json
 from pipeline.errors import StoreError, UnfinishedStore, first_line
-from pipeline.store.layout import Store
 from pipeline.store.view import StoreView
 
-INDEX_FILE = "image.index"
 MANIFEST_FILE = "manifest.json"
+SCHEMA_VERSION = 2
+BLOCK_BYTES = 16 << 20
+
+
+class IndexFile(BaseModel):
+    """A file of an index: its size, and the SHA-256 of each block of `BLOCK_BYTES`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_bytes: int
+    blocks: tuple[str, ...]
+
+
+class Proof(BaseModel):
+    """What was measured against exact search, and whether it is enough."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    is_proven: bool
+    reason: str
+    """Why it is proven or not, for people."""
+    min_recall: float | None = None
+    queries: str = ""
+    """Where the text queries come from, and how many there are."""
+    queries_sha256: str = ""
+    text: tuple[Measured, ...] = ()
+    """The curve of text queries, by effort."""
+    image: tuple[Measured, ...] = ()
+    """The curve of rows of the index as queries; the row itself does not count."""
+
+    def at(self, point: OperatingPoint) -> Measured | None:
+        """What text queries found at a point."""
+        return next((measured for measured in self.text if measured.point == point), None)
 
 
 class IndexManifest(BaseModel):
@@ -21,63 +64,121 @@ class IndexManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
-    schema_version: int = 1
-    index_type: str
-    metric: str
+    schema_version: int = SCHEMA_VERSION
+    recipe: str
+    kind: str
+    metric: str = "inner_product"
     embedding_dim: int
     num_vectors: int
+    """Rows that can be found."""
+    num_rows: int
+    """Positions, those of rows that were deleted since among them."""
+    num_grown: int = 0
+    """Rows added since the last whole build."""
     fingerprint: str
     text_space: str
     image_space: str = Field(alias="image_policy")
     """The key on disk is older than the name."""
 
     parts: dict[int, str]
-    sha256: str
-    num_bytes: int
-    faiss_version: str
+    generation: int
+    segments: tuple[Segment, ...]
+    files: dict[str, IndexFile]
+    point: OperatingPoint
+    proof: Proof
+    reason: str
+    """Why this recipe was chosen."""
+    seconds: dict[str, float]
+    """Of each step of the build."""
+    environment: dict[str, Any]
+    """FAISS version, SIMD level, threads: what the bytes of the index depend on besides its rows."""
     created_at: str
 
+    @property
+    def index_file(self) -> str:
+        """Name of the FAISS index file."""
+        return f"image-{self.generation:05d}.index"
 
-def index_path(store: Store) -> Path:
-    """Path of a store's index file."""
-    return store.index_dir / INDEX_FILE
+    @property
+    def num_bytes(self) -> int:
+        """Size of the FAISS index file."""
+        return self.files[self.index_file].num_bytes
+
+    def write(self, folder: Path) -> None:
+        """Write it, which makes this the index that is searched."""
+        write_sealed_json(folder / MANIFEST_FILE, self.model_dump(mode="json"))
 
 
-def read_manifest(view: StoreView, partial: bool = False) -> IndexManifest:
-    """Read the manifest of a store's index and check it against the store.
-
-    Args:
-        view: The store.
-        partial: Accept an index that does not cover the store.
+def read_manifest(view: StoreView) -> IndexManifest | dict[str, Any]:
+    """Read the manifest of a store's index, of this version or (as a dict) of an earlier one.
 
     Raises:
-        StoreError: If there is no index, or it is damaged or from another encoder.
-        UnfinishedStore: If the index is older than the store. The message has the counts.
+        StoreError: If there is no index, or its manifest is damaged or from a newer version.
     """
-    path, index = view.store.index_dir / MANIFEST_FILE, index_path(view.store)
+    path = view.store.index_dir / MANIFEST_FILE
     try:
-        manifest = IndexManifest.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
+        version = json.loads(data)["schema_version"]
+        if version == 1:
+            return json.loads(data)
+        if version != SCHEMA_VERSION:
+            raise StoreError(
+                f"{path} has schema version {version}, but this version of clipsieve reads {SCHEMA_VERSION}; use the "
+                "version that wrote it, or run `clipsieve index --rebuild`"
+            )
+        return IndexManifest.model_validate(unsealed_json(data))
     except FileNotFoundError:
         raise StoreError(f"the store {view.root} has no index; run `clipsieve index {view.root}`") from None
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         reason = first_line(error)
-        raise StoreError(f"cannot read {path} ({reason}); rebuild the index with `clipsieve index`") from error
-    num_bytes = index.stat().st_size if index.exists() else 0
-    if num_bytes != manifest.num_bytes:
+        raise StoreError(f"cannot read {path} ({reason}); run `clipsieve index --rebuild {view.root}`") from error
+
+
+def check_covers(view: StoreView, parts: dict[int, str], num_vectors: int, fingerprint: str, partial: bool) -> None:
+    """Check that an index is of this store and encoder, and of all its shards.
+
+    Raises:
+        StoreError: If it is from another encoder.
+        UnfinishedStore: If the index is older than the store and not `partial`. The message has the counts.
+    """
+    if fingerprint != view.record.fingerprint:
         raise StoreError(
-            f"{index} has {num_bytes} bytes, its manifest says {manifest.num_bytes}; rebuild it with `clipsieve index`"
-        )
-    if manifest.fingerprint != view.record.fingerprint:
-        raise StoreError(
-            f"the index of {view.root} is from encoder {manifest.fingerprint}, but the store is from "
-            f"{view.record.fingerprint}; rebuild the index with `clipsieve index`"
+            f"the index of {view.root} is from encoder {fingerprint}, but the store is from "
+            f"{view.record.fingerprint}; run `clipsieve index --rebuild {view.root}`"
         )
     in_store = {ordinal: marker.sha256 for ordinal, marker in view.committed.items()}
-    if manifest.parts != in_store and not partial:
+    if parts != in_store and not partial:
         raise UnfinishedStore(
-            f"the index of {view.root} is older than the store: it covers {len(manifest.parts)} shards and "
-            f"{manifest.num_vectors} images, the store has {len(in_store)} shards and "
+            f"the index of {view.root} is older than the store: it covers {len(parts)} shards and {num_vectors} "
+            f"images, the store has {len(in_store)} shards and "
             f"{sum(marker.num_ok for marker in view.committed.values())} images; run `clipsieve index`, or pass "
             "--partial"
         )
-    return manifest
+
+
+def check_sizes(folder: Path, manifest: IndexManifest) -> None:
+    """Check that each file of an index is there and has its size.
+
+    Raises:
+        StoreError: If one is not.
+    """
+    for name, file in manifest.files.items():
+        path = folder / name
+        num_bytes = path.stat().st_size if path.exists() else 0
+        if num_bytes != file.num_bytes:
+            raise StoreError(
+                f"{path} has {num_bytes} bytes, its manifest says {file.num_bytes}; rebuild the index with "
+                "`clipsieve index --rebuild`"
+            )
+
+
+def hash_file(path: Path) -> IndexFile:
+    """Hash a file block by block."""
+    return IndexFile(num_bytes=path.stat().st_size, blocks=tuple(hash_blocks(path)))
+
+
+def hash_blocks(path: Path) -> Iterator[str]:
+    """Yield the SHA-256 of each block of a file."""
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            yield hashlib.sha256(block).hexdigest()

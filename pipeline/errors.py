@@ -7,7 +7,8 @@
     |- StoreError                  4   a store or an index that cannot be used
     |  |- FingerprintMismatch      4   two encoders in one store
     |  |- StoreLocked              4   another job owns the store
-    |  `- UnfinishedStore          4   shards are missing, or the index is older than the store
+    |  |- UnfinishedStore          4   shards are missing, or the index is older than the store
+    |  `- NotProven                4   the index does not reach the recall that was asked for
     `- WorkerError                 5   a Ray worker failed for good
 
 A message says what failed, where, what was expected, and what to do; the command line prints it as one line.
@@ -52,6 +53,10 @@ class StoreLocked(StoreError):
 
 class UnfinishedStore(StoreError):
     """The store is missing shards, or the index does not cover the store."""
+
+
+class NotProven(StoreError):
+    """The index does not reach the recall that was asked for, or it could not be measured."""
 
 
 class WorkerError(ClipsieveError):

@@ -4,10 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from indexer.manifest import index_path, read_manifest
-from indexer.searcher import FlatSearcher
+from indexer.opening import open_index
 from pipeline.errors import InputError
 from pipeline.model.spec import DeviceChoice
 from pipeline.store.view import StoreView
@@ -52,38 +49,18 @@ def search(
     if not all(query.strip() for query in queries):
         raise InputError("the query is empty; describe what to look for")
     view = StoreView.open(root, partial)
-    read_manifest(view, partial)
-    searcher = FlatSearcher(index_path(view.store), device)
+    searcher = open_index(view, partial, device)
     encoder = text_encoder(view.record.encoder, device)
     texts = encoder.encode_texts(queries)
     for warning in encoder.tokenize.count_cut(queries, "query", "queries")[1]:
         on_warning(warning)
-    found = _search_live(searcher, texts, k, view.deleted)
-    rows = view.rows(np.concatenate(found.ids), ["key", "uri", "caption"])
+    scores_QK, ids_QK = searcher.search(texts, k)
+    rows = iter(searcher.rows(ids_QK[ids_QK >= 0], ["key", "uri", "caption"]))
     return [
         [
-            Hit(rank=rank, id=int(i), score=float(score), **rows[int(i)])
+            Hit(rank=rank, id=int(i), score=float(score), **next(rows))
             for rank, (i, score) in enumerate(zip(ids, scores, strict=True), 1)
+            if i >= 0
         ]
-        for ids, scores in zip(found.ids, found.scores, strict=True)
+        for ids, scores in zip(ids_QK, scores_QK, strict=True)
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    ids: list[np.ndarray]
-    scores: list[np.ndarray]
-
-
-def _search_live(searcher: FlatSearcher, queries_QE: np.ndarray, k: int, deleted: np.ndarray) -> _Found:
-    """The `k` best hits of each query that are not deleted; the index may be older than the tombstones."""
-    more = min(k, len(deleted))
-    while True:
-        scores_QK, ids_QK = searcher.search(queries_QE, k + more)
-        is_live = [~np.isin(ids, deleted) for ids in ids_QK]
-        if more >= len(deleted) or min(live.sum() for live in is_live) >= k:
-            return _Found(
-                [ids[live][:k] for ids, live in zip(ids_QK, is_live, strict=True)],
-                [scores[live][:k] for scores, live in zip(scores_QK, is_live, strict=True)],
-            )
-        more = min(4 * more, len(deleted))

@@ -1,1 +1,1 @@
-"""How to build an index from vectors: one module per kind of index."""
+"""Recipes: which FAISS index holds the codes, how it is told how hard to search, and in which form it is built."""

@@ -1,31 +1,131 @@
 """`clipsieve index`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from indexer.manifest import IndexManifest
     from indexer.settings import IndexSettings
 
-SUMMARY = "build a FAISS index over a store"
-EXAMPLES = "  clipsieve index store"
+SUMMARY = "build a FAISS index over a store, or bring it up to date"
+EXAMPLES = (
+    "  clipsieve index store\n"
+    "  clipsieve index store --max-index-memory 600M --min-recall 0.98\n"
+    "  clipsieve index store --show --plot recall.png\n"
+    "  clipsieve index store --check"
+)
 SETTINGS = "indexer.settings:IndexSettings"
 
 
 def run(settings: "IndexSettings") -> None:
-    """Build the index and report its size."""
+    """Build the index and report what was done; or show or check the one that exists."""
+    if settings.check:
+        _check(settings)
+    elif settings.show:
+        from indexer.manifest import IndexManifest, read_manifest
+        from pipeline.errors import StoreError
+        from pipeline.store.view import StoreView
+
+        view = StoreView.open(settings.store, settings.partial)
+        manifest = read_manifest(view)
+        if not isinstance(manifest, IndexManifest):
+            raise StoreError(
+                f"the index of {view.root} has an earlier format, which has no curve; run `clipsieve index {view.root}`"
+            )
+        _show(settings, manifest, ["shown"])
+    else:
+        _build(settings)
+
+
+def _build(settings: "IndexSettings") -> None:
     import time
 
     from indexer.build import build_index
     from pipeline.monitor.progress import Tick
-    from query.cli.console import Lines, show
+    from query.cli.console import Lines, note
 
     started = time.perf_counter()
     with Lines("index") as lines:
-        manifest = build_index(
+        report = build_index(
             settings,
-            lambda num_done, num_total: lines(
-                "index", Tick(num_done, num_total, 0, num_done / (time.perf_counter() - started))
+            on_step=lambda step, num_done, num_total: lines(
+                step, Tick(num_done, num_total, 0, num_done / (time.perf_counter() - started))
             ),
         )
-    results = {"store": str(settings.store), **manifest.model_dump(mode="json", exclude={"parts"})}
-    size = f"{manifest.embedding_dim} dimensions, {manifest.num_bytes / 1e6:.1f} MB"
-    show(settings, results, lambda: print(f"{manifest.num_vectors} vectors indexed, {size}"))
+    for text in report.notes:
+        note(text)
+    _show(settings, report.manifest, [report.action])
+    report.refuse_short(settings)
+
+
+def _show(settings: "IndexSettings", manifest: "IndexManifest", actions: list[str]) -> None:
+    from query.cli.console import show
+
+    results: dict[str, Any] = {"store": str(settings.store), "action": actions[0]}
+    results |= manifest.model_dump(mode="json", exclude={"parts", "segments", "files"})
+    results["num_bytes"] = manifest.num_bytes
+    show(settings, results, lambda: print_index(manifest, actions[0]))
+
+
+def print_index(manifest: "IndexManifest", action: str) -> None:
+    """Print an index in a few lines, and its curve if it has one."""
+    from query.cli.console import console, table
+
+    proof = manifest.proof
+    to = console()
+    to.print(
+        f"{action}: {manifest.num_vectors} vectors of {manifest.embedding_dim} dimensions, {manifest.recipe}, "
+        f"{manifest.num_bytes / 1e6:.1f} MB"
+    )
+    if manifest.reason:
+        to.print(f"why: {manifest.reason}")
+    to.print(f"{'proven' if proof.is_proven else 'not proven'}: {proof.reason}")
+    if proof.queries:
+        to.print(f"queries: {proof.queries}")
+    if not proof.text:
+        return
+    found = table("text queries" + (", image queries" if proof.image else ""))
+    headings = ("effort", "recall@1", "recall@10", "95 %", "5th pct.", "recall@100", "p50 ms", "p99 ms", "queries/s")
+    for heading in (*headings, "image recall@10"):
+        found.add_column(heading, justify="right")
+    for text, image in zip(proof.text, proof.image, strict=True):
+        chosen = "*" if text.point == manifest.point else ""
+        ten = text.recall_at_10
+        found.add_row(
+            f"{chosen}{text.point.effort}",
+            f"{text.recall_at_1.mean:.3f}",
+            f"{ten.mean:.3f}",
+            f"{ten.low:.3f}-{ten.high:.3f}",
+            f"{text.recall_at_10_p5:.2f}",
+            f"{text.recall_at_100.mean:.3f}",
+            f"{text.p50_ms:.2f}",
+            f"{text.p99_ms:.2f}",
+            f"{text.queries_per_second:.0f}",
+            f"{image.recall_at_10.mean:.3f}",
+        )
+    to.print(found)
+
+
+def _check(settings: "IndexSettings") -> None:
+    from dataclasses import asdict
+
+    from indexer.check import check_index
+    from pipeline.errors import StoreError
+    from pipeline.monitor.progress import Tick
+    from pipeline.store.view import StoreView
+    from query.cli.console import Lines, note, show
+
+    view = StoreView.open(settings.store, settings.partial)
+    with Lines("check") as lines:
+        report = check_index(view, lambda step, num_done, num_total: lines(step, Tick(num_done, num_total, 0, 0.0)))
+    for finding in report.findings:
+        note(finding)
+    sound = f"{report.num_blocks} blocks and {report.num_rows} rows"
+    show(
+        settings,
+        {"store": str(settings.store), **asdict(report)},
+        lambda: print(
+            f"{sound} checked: " + ("no damage" if not report.findings else f"{len(report.findings)} faults")
+        ),
+    )
+    if report.findings:
+        raise StoreError(f"the index of {settings.store} has {len(report.findings)} faults; see above")

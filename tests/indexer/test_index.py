@@ -1,6 +1,5 @@
 """The index of a store: exact, checked by size, and never used with another store or encoder."""
 
-import json
 import resource
 import signal
 
@@ -8,8 +7,8 @@ import numpy as np
 import pytest
 
 from indexer.build import build_index
-from indexer.manifest import MANIFEST_FILE, index_path, read_manifest
-from indexer.searcher import FlatSearcher
+from indexer.manifest import MANIFEST_FILE, read_manifest
+from indexer.opening import open_index
 from indexer.settings import IndexSettings
 from pipeline.errors import StoreError, UnfinishedStore
 from pipeline.model.spec import EncoderSpec, ModelSource, Preprocess
@@ -82,7 +81,7 @@ def _all_rows(store):
 def test_search_is_exact_and_returns_row_ids(indexed):
     ids, vectors = _all_rows(indexed)
     queries = np.random.default_rng(3).normal(size=(4, vectors.shape[1])).astype(np.float32)
-    scores, found = FlatSearcher(index_path(indexed)).search(queries, 6)
+    scores, found = open_index(StoreView.open(indexed.root)).search(queries, 6)
     exact = queries @ vectors.T
     order = np.argsort(-exact, axis=1)[:, :6]
     assert (found == ids[order]).all()
@@ -92,7 +91,8 @@ def test_search_is_exact_and_returns_row_ids(indexed):
 @pytest.mark.gpu
 def test_a_gpu_finds_the_same_as_the_cpu(indexed):
     queries = np.random.default_rng(3).normal(size=(4, 8)).astype(np.float32)
-    on_cpu, on_gpu = (FlatSearcher(index_path(indexed), device) for device in ("cpu", "cuda"))
+    view = StoreView.open(indexed.root)
+    on_cpu, on_gpu = (open_index(view, device=device) for device in ("cpu", "cuda"))
     assert on_gpu.device == "gpu"
     for found, expected in zip(on_gpu.search(queries, 6), on_cpu.search(queries, 6), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -101,15 +101,16 @@ def test_a_gpu_finds_the_same_as_the_cpu(indexed):
 def test_failed_rows_are_not_in_the_index(indexed):
     ids, _ = _all_rows(indexed)
     assert len(ids) == 12
-    _, found = FlatSearcher(index_path(indexed)).search(np.ones((1, 8), np.float32), 100)
+    _, found = open_index(StoreView.open(indexed.root)).search(np.ones((1, 8), np.float32), 100)
     assert sorted(found[0]) == sorted(ids)  # k is limited to the number of vectors, so there is no -1
 
 
 def test_manifest_describes_the_index(indexed):
     manifest = read_manifest(StoreView.open(indexed.root))
     assert manifest.fingerprint == SPEC.fingerprint
-    assert (manifest.num_vectors, manifest.metric, manifest.index_type) == (12, "inner_product", "Flat")
-    assert manifest.num_bytes == index_path(indexed).stat().st_size
+    assert (manifest.num_vectors, manifest.metric, manifest.recipe) == (12, "inner_product", "Flat")
+    assert manifest.num_bytes == (indexed.index_dir / manifest.index_file).stat().st_size
+    assert {path.name for path in indexed.index_dir.iterdir()} == {MANIFEST_FILE, *manifest.files}
 
 
 def test_unfinished_store_is_refused_with_counts(make_store):
@@ -127,8 +128,8 @@ def test_index_older_than_its_store_is_refused(make_store):
     build_index(IndexSettings(store=store.root, partial=True))
     store.marker_path(1).write_bytes(kept)
     with pytest.raises(UnfinishedStore, match="covers 2 shards and 8 images, the store has 3 shards and 12 images"):
-        read_manifest(StoreView.open(store.root))
-    assert read_manifest(StoreView.open(store.root), partial=True).num_vectors == 8
+        open_index(StoreView.open(store.root))
+    assert open_index(StoreView.open(store.root), partial=True).num_rows == 8
 
 
 def test_flipped_byte_in_a_part_is_found(make_store):
@@ -142,36 +143,51 @@ def test_flipped_byte_in_a_part_is_found(make_store):
 
 
 def test_index_that_cannot_be_written_leaves_the_old_one(indexed):
-    before = index_path(indexed).read_bytes()
+    before = {path.name: path.read_bytes() for path in indexed.index_dir.iterdir()}
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writes fail instead of ending the process
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
     try:
         with pytest.raises(StoreError, match="cannot write"):
-            build_index(IndexSettings(store=indexed.root))
+            build_index(IndexSettings(store=indexed.root, rebuild=True))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, old_handler)
-    assert index_path(indexed).read_bytes() == before
-    assert sorted(path.name for path in indexed.index_dir.iterdir()) == ["image.index", MANIFEST_FILE]
+    after = {path.name: path.read_bytes() for path in indexed.index_dir.iterdir() if path.is_file()}
+    assert before.items() <= after.items()
+    assert open_index(StoreView.open(indexed.root)).num_rows == 12
+    build_index(IndexSettings(store=indexed.root, rebuild=True))
+    assert not {path.name for path in indexed.index_dir.iterdir()} & set(before) - {MANIFEST_FILE}
 
 
 def test_damaged_index_is_refused(indexed):
-    path = index_path(indexed)
-    path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(StoreError, match="rebuild it"):
-        read_manifest(StoreView.open(indexed.root))
-    path.write_bytes(b"not an index")
+    view = StoreView.open(indexed.root)
+    path = indexed.index_dir / read_manifest(view).index_file
+    data = path.read_bytes()
+    path.write_bytes(data[:-7])
+    with pytest.raises(StoreError, match="rebuild the index"):
+        open_index(view)
+    path.write_bytes(bytes(len(data)))
     with pytest.raises(StoreError, match="cannot read the index"):
-        FlatSearcher(path)
+        open_index(view)
 
 
 def test_index_of_another_encoder_is_refused(indexed):
-    path = indexed.index_dir / MANIFEST_FILE
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps(manifest | {"fingerprint": "0" * 33}))
+    manifest = read_manifest(StoreView.open(indexed.root))
+    manifest.model_copy(update={"fingerprint": "0" * 33}).write(indexed.index_dir)
     with pytest.raises(StoreError, match="is from encoder 0000"):
-        read_manifest(StoreView.open(indexed.root))
+        open_index(StoreView.open(indexed.root))
+
+
+def test_a_manifest_with_a_flipped_byte_or_of_a_newer_version_is_refused(indexed):
+    path = indexed.index_dir / MANIFEST_FILE
+    text = path.read_text()
+    path.write_text(text.replace("inner_product", "inner_Product"))
+    with pytest.raises(StoreError, match="its bytes do not match its seal"):
+        open_index(StoreView.open(indexed.root))
+    path.write_text(text.replace('"schema_version": 2', '"schema_version": 3'))
+    with pytest.raises(StoreError, match="has schema version 3, but this version of clipsieve reads 2"):
+        open_index(StoreView.open(indexed.root))
 
 
 def test_a_missing_store_or_index_says_what_to_run(tmp_path, make_store):
@@ -179,7 +195,7 @@ def test_a_missing_store_or_index_says_what_to_run(tmp_path, make_store):
         build_index(IndexSettings(store=tmp_path))
     store = make_store(num_shards=1, rows=5)
     with pytest.raises(StoreError, match="clipsieve index"):
-        read_manifest(StoreView.open(store.root))
+        open_index(StoreView.open(store.root))
 
 
 # --- deleted rows
@@ -189,14 +205,14 @@ def test_deleted_rows_are_left_out_of_a_new_index(make_store):
     store = make_store(num_shards=3, rows=5)
     add_tombstones(store, [0, 104], DELETED)
     assert build_index(IndexSettings(store=store.root)).num_vectors == 10
-    _, found = FlatSearcher(index_path(store)).search(np.ones((1, 8), np.float32), 100)
+    _, found = open_index(StoreView.open(store.root)).search(np.ones((1, 8), np.float32), 100)
     assert not {0, 104} & set(found[0])
 
 
 def test_progress_is_reported_after_each_part(make_store):
     reports = []
-    build_index(IndexSettings(store=make_store(num_shards=3, rows=5).root), lambda *report: reports.append(report))
-    assert reports == [(4, 12), (8, 12), (12, 12)]
+    build_index(IndexSettings(store=make_store(num_shards=3, rows=5).root), on_step=lambda *step: reports.append(step))
+    assert [step for step in reports if step[0] == "rows"] == [("rows", 4, 12), ("rows", 8, 12), ("rows", 12, 12)]
 
 
 def test_an_index_that_cannot_be_written_is_found_before_the_work(make_store):
@@ -204,5 +220,5 @@ def test_an_index_that_cannot_be_written_is_found_before_the_work(make_store):
     store.index_dir.write_text("in the way")
     reports = []
     with pytest.raises(StoreError, match=r"cannot write the index .*/index: Not a directory; make the store writable"):
-        build_index(IndexSettings(store=store.root), lambda *report: reports.append(report))
+        build_index(IndexSettings(store=store.root), on_step=lambda *report: reports.append(report))
     assert reports == []

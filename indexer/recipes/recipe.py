@@ -1,0 +1,90 @@
+"""Recipes: `faiss.index_factory` strings over positions. Every recipe's candidates are scored from the vector file."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+import faiss
+
+from pipeline.errors import ConfigError, first_line
+
+_FAST_SCAN = re.compile(r"PQ(\d+)x4fs(r?)(_\d+)?|RaBitQfs(\d*)(_\d+)?")
+
+
+class Kind(StrEnum):
+    """What an index does with the effort that a search is given."""
+
+    EXACT = "exact"
+    """Compares every vector; there is no effort."""
+    LISTS = "lists"
+    """IVF: the effort is nprobe, the number of lists to scan."""
+    GRAPH = "graph"
+    """HNSW: the effort is efSearch."""
+    OTHER = "other"
+    """Searches as FAISS's defaults say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A factory string, and what it means."""
+
+    factory: str
+    kind: Kind
+    num_lists: int = 0
+
+    @property
+    def building(self) -> str:
+        """The factory string in whose form the index is built.
+
+        Fast-scan lists take rows only without their precomputed lists, so they are built as plain lists and converted.
+        """
+        return _FAST_SCAN.sub(lambda found: f"PQ{found[1]}x4" if found[1] else f"RaBitQ{found[4] or ''}", self.factory)
+
+    @property
+    def by_residual(self) -> bool | None:
+        """Whether a fast-scan PQ codes the difference to its list's centroid; None for any other code."""
+        found = _FAST_SCAN.search(self.factory)
+        return bool(found[2]) if found and found[1] else None
+
+
+def parse_recipe(factory: str, dim: int) -> Recipe:
+    """Check a factory string by building the empty index.
+
+    Raises:
+        ConfigError: If FAISS refuses it, or it cannot hold positions, or it would score what we score ourselves.
+    """
+    if re.search(r"IDMap|Refine|RFlat", factory):
+        raise ConfigError(
+            f"--recipe {factory}: ids and re-scoring are not part of a recipe, every recipe has them; leave out "
+            "IDMap, Refine and RFlat"
+        )
+    try:
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"--recipe {factory}: FAISS refuses it for inner products of {dim} dimensions ({_reason(error)}); "
+            "see https://github.com/facebookresearch/faiss/wiki/The-index-factory"
+        ) from error
+    inner = unwrapped(index)
+    if isinstance(inner, faiss.IndexIVF):
+        return Recipe(factory, Kind.LISTS, inner.nlist)
+    if isinstance(inner, faiss.IndexHNSW):
+        return Recipe(factory, Kind.GRAPH)
+    return Recipe(factory, Kind.EXACT if factory in ("Flat", "SQfp16") else Kind.OTHER)
+
+
+def transforms_of(index: faiss.Index) -> list[faiss.VectorTransform]:
+    """The transforms of an IndexPreTransform, in their order; none of any other index."""
+    chain = index.chain if isinstance(index, faiss.IndexPreTransform) else None
+    return [chain.at(number) for number in range(chain.size())] if chain else []
+
+
+def unwrapped(index: faiss.Index) -> faiss.Index:
+    """The index inside an IndexPreTransform, or the index itself."""
+    index = faiss.downcast_index(index)
+    return faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+
+
+def _reason(error: RuntimeError) -> str:
+    # FAISS: "Error in <function> at <file>:<line>: <condition>\n<reason>"
+    return first_line(RuntimeError(str(error).rpartition("Error: ")[2].strip() or str(error)))
