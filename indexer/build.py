@@ -12,15 +12,15 @@ import faiss
 
 from indexer.building.graph import build_flat, build_graph
 from indexer.building.lists import build_lists
-from indexer.building.plan import FOLDER, BuildPlan, read_plan
+from indexer.building.plan import FOLDER, ROWS_FILE, BuildPlan, read_plan
 from indexer.files import faiss_version, save_index, simd_level
-from indexer.manifest import MANIFEST_FILE, IndexManifest, Proof, hash_file, read_manifest
+from indexer.manifest import MANIFEST_FILE, IndexManifest, Proof, hash_files, read_manifest
 from indexer.proof.queries import TextQueries
 from indexer.prove import UNTUNED, prove
 from indexer.recipes.recipe import Kind, Recipe, parse_recipe
-from indexer.segments.collect import collect
-from indexer.segments.mapped import MappedSegments
-from indexer.segments.record import Segment
+from indexer.rows.collect import collect
+from indexer.rows.mapped import MappedRows
+from indexer.rows.record import RowFiles
 from indexer.settings import IndexSettings
 from indexer.update import can_update, rebuild_advice, update_index
 from pipeline.durable.atomic import write_atomically
@@ -152,8 +152,7 @@ def _plan(settings: IndexSettings, view: StoreView, notes: list[str]) -> BuildPl
         num_lists=recipe.num_lists,
         parts=parts,
         deleted_sha256=deleted,
-        segment=number,
-        generation=number,
+        number=number,
         num_train=max(64 * recipe.num_lists, 20_000),
         iterations=10,
         chunk_rows=50_000 if recipe.kind is Kind.GRAPH else 16_384,
@@ -181,39 +180,41 @@ def _next_number(folder: Path) -> int:
 def _build(view: StoreView, plan: BuildPlan, on_step: OnStep) -> IndexManifest:
     """Write the files of a plan. The manifest is not written yet."""
     folder = view.store.index_dir
-    segment = collect(view, sorted(plan.parts), plan.segment, folder, lambda done, total: on_step("rows", done, total))
-    recipe, segments = parse_recipe(plan.recipe, segment.dim), MappedSegments(folder, [segment])
-    if recipe.num_lists > segments.num_rows:
+    state_path = folder / FOLDER / ROWS_FILE
+    files = collect(
+        view, sorted(plan.parts), plan.number, folder, state_path, lambda done, total: on_step("rows", done, total)
+    )
+    recipe, rows = parse_recipe(plan.recipe, files.dim), MappedRows(folder, files)
+    if recipe.num_lists > rows.num_rows:
         raise StoreError(
-            f"{plan.recipe} has {recipe.num_lists} lists for {segments.num_rows} vectors; give a --recipe of fewer "
+            f"{plan.recipe} has {recipe.num_lists} lists for {rows.num_rows} vectors; give a --recipe of fewer "
             "lists, or none"
         )
     if recipe.kind is Kind.LISTS:
-        index = build_lists(plan, recipe, segments, folder / FOLDER, on_step)
+        index = build_lists(plan, recipe, rows, folder / FOLDER, on_step)
     elif recipe.kind is Kind.GRAPH:
-        index = build_graph(plan, recipe, segments, folder / FOLDER, on_step)
+        index = build_graph(plan, recipe, rows, folder / FOLDER, on_step)
     else:
-        index = build_flat(plan, recipe, segments, on_step)
-    path = folder / f"image-{plan.generation:05d}.index"
+        index = build_flat(plan, recipe, rows, on_step)
+    path = folder / f"image-{plan.number:05d}.index"
     write_atomically(path, lambda temporary: save_index(index, temporary))
-    return _manifest(view, plan, recipe, segment, path)
+    return _manifest(view, plan, recipe, files, path)
 
 
-def _manifest(view: StoreView, plan: BuildPlan, recipe: Recipe, segment: Segment, path: Path) -> IndexManifest:
-    names = (path.name, *segment.files)
+def _manifest(view: StoreView, plan: BuildPlan, recipe: Recipe, rows: RowFiles, path: Path) -> IndexManifest:
     return IndexManifest(
         recipe=recipe.factory,
         kind=recipe.kind,
-        embedding_dim=segment.dim,
-        num_vectors=segment.num_rows,
-        num_rows=segment.num_rows,
+        embedding_dim=rows.dim,
+        num_vectors=rows.num_rows,
+        num_rows=rows.num_rows,
         fingerprint=view.record.fingerprint,
         text_space=view.record.text_space,
         image_policy=view.record.image_space,
         parts=plan.parts,
-        generation=plan.generation,
-        segments=(segment,),
-        files={name: hash_file(path.parent / name) for name in names},
+        generation=plan.number,
+        rows=rows,
+        files=hash_files(path.parent, path.name, rows),
         point=UNTUNED,
         proof=Proof(is_proven=False, reason="not measured"),
         reason=plan.reason,

@@ -11,8 +11,8 @@ from indexer.manifest import IndexManifest, check_covers, check_sizes, hash_bloc
 from indexer.opening import open_manifest
 from indexer.proof.curve import TIED
 from indexer.proof.truth import exact_search
+from indexer.rows.collect import live_batches
 from indexer.searcher import Searcher
-from indexer.segments.collect import live_batches
 from pipeline.errors import StoreError
 from pipeline.source.entry import Status
 from pipeline.store.view import StoreView
@@ -75,7 +75,7 @@ def _about_files(view: StoreView, manifest: IndexManifest, on_step: Callable[[st
     done, total = 0, sum(len(file.blocks) for file in manifest.files.values())
     for name, file in manifest.files.items():
         for number, (found, expected) in enumerate(
-            zip(hash_blocks(view.store.index_dir / name), file.blocks, strict=True)
+            zip(hash_blocks(view.store.index_dir / name, file.num_bytes), file.blocks, strict=True)
         ):
             if found != expected:
                 yield f"{view.store.index_dir / name}: block {number} is damaged; run `clipsieve index --rebuild`"
@@ -85,14 +85,14 @@ def _about_files(view: StoreView, manifest: IndexManifest, on_step: Callable[[st
 
 def _about_rows(view: StoreView, manifest: IndexManifest, searcher: Searcher) -> Iterator[str]:
     """Ids against the store, and the vectors of a few parts."""
-    segments = searcher.segments
+    rows = searcher.rows
     expected = [
         table.filter(pc.equal(table["status"], Status.OK))["id"].to_numpy()
         for marker, table in view.parts(["id", "status"])
         if marker.ordinal in manifest.parts
     ]
     expected = np.setdiff1d(np.concatenate(expected or [np.empty(0, np.int64)]), view.deleted)
-    found = segments.ids(np.setdiff1d(np.arange(segments.num_rows), searcher.dead))
+    found = rows.ids(np.setdiff1d(np.arange(rows.num_rows), searcher.dead))
     if not np.array_equal(np.sort(found), expected):
         missing, foreign = len(np.setdiff1d(expected, found)), len(np.setdiff1d(found, expected))
         yield f"{missing} rows of the store are not in the index, {foreign} of its rows are not in the store"
@@ -100,7 +100,7 @@ def _about_rows(view: StoreView, manifest: IndexManifest, searcher: Searcher) ->
     ordinals = np.array(sorted(manifest.parts))
     for ordinal in ordinals[sample_positions(len(ordinals), SAMPLE_PARTS, seed=1)]:
         for ids, vectors, _ in live_batches(view, view.committed[int(ordinal)]):
-            if not np.allclose(segments.vectors(segments.positions(ids)), vectors, atol=1e-3):
+            if not np.allclose(rows.vectors(rows.positions(ids)), vectors, atol=1e-3):
                 yield f"the vectors of shard {ordinal} are not those of the store; run `clipsieve index --rebuild`"
                 break
 
@@ -109,11 +109,11 @@ def _sample_recall(searcher: Searcher) -> float | None:
     """The share of the 10 nearest rows that a sample of rows finds; a tie counts. None without rows."""
     if not searcher.num_rows:
         return None
-    live = np.setdiff1d(np.arange(searcher.segments.num_rows), searcher.dead)
-    queries_QE = searcher.segments.vectors(live[sample_positions(len(live), SAMPLE, seed=1)])
-    is_dead = np.zeros(searcher.segments.num_rows, bool)
+    live = np.setdiff1d(np.arange(searcher.rows.num_rows), searcher.dead)
+    queries_QE = searcher.rows.vectors(live[sample_positions(len(live), SAMPLE, seed=1)])
+    is_dead = np.zeros(searcher.rows.num_rows, bool)
     is_dead[searcher.dead] = True
     k = min(10, len(live))
-    true_scores, _ = exact_search(searcher.segments, queries_QE, k, is_dead)
+    true_scores, _ = exact_search(searcher.rows, queries_QE, k, is_dead)
     scores, _ = searcher.search(queries_QE, k)
     return float((scores >= true_scores[:, -1:] - TIED).mean())

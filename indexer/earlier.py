@@ -9,6 +9,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow as pa
 
 from pipeline.errors import StoreError
 from pipeline.store.view import StoreView
@@ -20,6 +21,7 @@ class EarlierSearcher:
     """An index of schema version 1 in memory. It answers as a `Searcher` does."""
 
     device = "cpu"
+    warning = None
 
     def __init__(self, path: Path, view: StoreView) -> None:
         """Read the index.
@@ -46,10 +48,10 @@ class EarlierSearcher:
         parameters = faiss.SearchParameters(sel=selector) if len(found) < self._index.ntotal else None
         return self._index.search(np.ascontiguousarray(queries_QE, np.float32), k, params=parameters)
 
-    def rows(self, ids: np.ndarray, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """The metadata of rows, in the order of `ids`."""
+    def metadata(self, ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """The metadata of rows, in the order of `ids` (int64 [n], all in the index)."""
         found = self._view.rows(ids, columns)
-        return [found[int(i)] for i in ids]
+        return pa.table({name: [found[int(i)][name] for i in ids] for name in columns})
 
 
 def refuse_damaged(path: Path, manifest: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
     STORE/index/manifest.json           sealed, written last: replacing it is the switch to a new index
     STORE/index/image-00000.index       the FAISS index over positions, CPU form
-    STORE/index/segment-00000.*         vectors, ids and metadata (see `indexer.segments`)
+    STORE/index/rows-00000.*            vectors, ids and metadata (see `indexer.rows`)
     STORE/index/building/               a build that is under way, or was killed
 
 Up to schema version 1, the index was one file, image.index, and the manifest was not sealed. See `indexer.earlier`.
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from indexer.proof.curve import Measured
 from indexer.recipes.point import OperatingPoint
-from indexer.segments.record import Segment
+from indexer.rows.record import RowFiles
 from pipeline.durable.seal import unsealed_json, write_sealed_json
 from pipeline.errors import StoreError, UnfinishedStore, first_line
 from pipeline.store.view import StoreView
@@ -82,7 +82,7 @@ class IndexManifest(BaseModel):
 
     parts: dict[int, str]
     generation: int
-    segments: tuple[Segment, ...]
+    rows: RowFiles
     files: dict[str, IndexFile]
     point: OperatingPoint
     proof: Proof
@@ -103,6 +103,19 @@ class IndexManifest(BaseModel):
     def num_bytes(self) -> int:
         """Size of the FAISS index file."""
         return self.files[self.index_file].num_bytes
+
+    def describe(self) -> list[str]:
+        """What it is, why, and what was proven, for people."""
+        size = sum(file.num_bytes for file in self.files.values())
+        lines = [
+            f"{self.num_vectors} vectors of {self.embedding_dim} dimensions, {self.recipe}: "
+            f"{self.num_bytes / 1e6:.1f} MB, {size / 1e6:.1f} MB with vectors and metadata"
+        ]
+        lines += [f"why: {self.reason}"] if self.reason else []
+        lines += [f"{'proven' if self.proof.is_proven else 'not proven'}: {self.proof.reason}"]
+        lines += [f"queries: {self.proof.queries}"] if self.proof.queries else []
+        steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self.seconds.items())
+        return lines + ([f"time: {steps}"] if steps else [])
 
     def write(self, folder: Path) -> None:
         """Write it, which makes this the index that is searched."""
@@ -165,20 +178,28 @@ def check_sizes(folder: Path, manifest: IndexManifest) -> None:
     for name, file in manifest.files.items():
         path = folder / name
         num_bytes = path.stat().st_size if path.exists() else 0
-        if num_bytes != file.num_bytes:
+        # more is left from an update that was stopped, and is cut off by the next
+        if num_bytes < file.num_bytes or (num_bytes > file.num_bytes and name == manifest.index_file):
             raise StoreError(
                 f"{path} has {num_bytes} bytes, its manifest says {file.num_bytes}; rebuild the index with "
                 "`clipsieve index --rebuild`"
             )
 
 
-def hash_file(path: Path) -> IndexFile:
-    """Hash a file block by block."""
-    return IndexFile(num_bytes=path.stat().st_size, blocks=tuple(hash_blocks(path)))
+def hash_file(path: Path, num_bytes: int | None = None) -> IndexFile:
+    """Hash a file, or the first of its bytes, block by block."""
+    num_bytes = path.stat().st_size if num_bytes is None else num_bytes
+    return IndexFile(num_bytes=num_bytes, blocks=tuple(hash_blocks(path, num_bytes)))
 
 
-def hash_blocks(path: Path) -> Iterator[str]:
-    """Yield the SHA-256 of each block of a file."""
+def hash_files(folder: Path, index_file: str, rows: RowFiles) -> dict[str, IndexFile]:
+    """Hash the files of an index."""
+    sizes = dict(zip(rows.names, rows.sizes, strict=True))
+    return {name: hash_file(folder / name, sizes.get(name)) for name in (index_file, *rows.names)}
+
+
+def hash_blocks(path: Path, num_bytes: int) -> Iterator[str]:
+    """Yield the SHA-256 of each block of the first bytes of a file."""
     with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
+        while block := file.read(min(BLOCK_BYTES, num_bytes - file.tell())):
             yield hashlib.sha256(block).hexdigest()

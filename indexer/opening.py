@@ -5,8 +5,8 @@ from typing import Literal
 from indexer.earlier import INDEX_FILE, EarlierSearcher, refuse_damaged
 from indexer.manifest import IndexManifest, check_covers, check_sizes, read_manifest
 from indexer.recipes.recipe import parse_recipe
+from indexer.rows.mapped import MappedRows
 from indexer.searcher import Searcher
-from indexer.segments.mapped import MappedSegments
 from pipeline.errors import ConfigError, StoreError
 from pipeline.store.view import StoreView
 
@@ -49,10 +49,11 @@ def open_manifest(
     return Searcher(
         folder / manifest.index_file,
         parse_recipe(manifest.recipe, manifest.embedding_dim),
-        MappedSegments(folder, manifest.segments),
+        MappedRows(folder, manifest.rows),
         manifest.point,
         view.deleted,
         device,
+        None if manifest.proof.is_proven else f"the recall of this index is not proven: {manifest.proof.reason}",
     )
 
 

@@ -45,14 +45,14 @@ def prove(
     if isinstance(queries, str):
         return manifest.model_copy(update={"proof": Proof(is_proven=False, reason=queries)})
     is_dead = _mask(searcher)
-    _, tuning_QK = exact_search(searcher.segments, queries.tuning_QE, 10, is_dead)
+    _, tuning_QK = exact_search(searcher.rows, queries.tuning_QE, 10, is_dead)
     on_step("proof", 1, 4)
     point, reached = tune(
         lambda point: _search_at(searcher, point), queries.tuning_QE, tuning_QK, settings.recall,
         _max_effort(searcher), CANDIDATES,
     )  # fmt: skip
     on_step("proof", 2, 4)
-    truth = exact_search(searcher.segments, queries.proving_QE, min(DEPTH, searcher.num_rows), is_dead)
+    truth = exact_search(searcher.rows, queries.proving_QE, min(DEPTH, searcher.num_rows), is_dead)
     points = _curve_points(point, _max_effort(searcher))
     text = [measure(at, _search_at(searcher, at), queries.proving_QE, truth, True) for at in points]
     on_step("proof", 3, 4)
@@ -78,7 +78,7 @@ def _search_at(searcher: Searcher, point: OperatingPoint) -> Search:
 def _mask(searcher: Searcher) -> np.ndarray | None:
     if not len(searcher.dead):
         return None
-    is_dead = np.zeros(searcher.segments.num_rows, bool)
+    is_dead = np.zeros(searcher.rows.num_rows, bool)
     is_dead[searcher.dead] = True
     return is_dead
 
@@ -100,8 +100,8 @@ def _image_curve(
     searcher: Searcher, points: Sequence[OperatingPoint], is_dead: np.ndarray | None, seed: int
 ) -> list[Measured]:
     """The same points with rows of the index as queries. The row itself is taken out of answers and truth."""
-    positions = sample_positions(searcher.segments.num_rows, IMAGE_QUERIES, seed)
-    queries_QE = searcher.segments.vectors(positions)
+    positions = sample_positions(searcher.rows.num_rows, IMAGE_QUERIES, seed)
+    queries_QE = searcher.rows.vectors(positions)
 
     def others(search: Search) -> Search:
         def search_others(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +111,7 @@ def _image_curve(
 
         return search_others
 
-    truth = others(lambda queries, k: exact_search(searcher.segments, queries, k, is_dead))(
+    truth = others(lambda queries, k: exact_search(searcher.rows, queries, k, is_dead))(
         queries_QE, max(1, min(DEPTH, searcher.num_rows - 1))
     )
     return [measure(point, others(_search_at(searcher, point)), queries_QE, truth, False) for point in points]

@@ -5,24 +5,25 @@ Shapes: Q queries, N rows, E embedding width, K results, C candidates.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import faiss
 import numpy as np
+import pyarrow as pa
 
 from indexer.files import load_index
 from indexer.proof.truth import score_all
 from indexer.recipes.point import OperatingPoint, search_parameters
 from indexer.recipes.recipe import Kind, Recipe
-from indexer.segments.mapped import MappedSegments
+from indexer.rows.mapped import MappedRows
 from pipeline.errors import ConfigError, StoreError
 
 EXACT_ROWS = 20_000
 """Up to so many allowed rows are all compared, without the index."""
 GPU_CANDIDATES = 2_048
 """FAISS's limit on a GPU."""
-BATCH_BYTES = 256 << 20
-"""Memory of the candidates' vectors of a batch of queries."""
+GATHER_SHARE = 50
+"""If fewer than one row in so many is allowed, the allowed rows are gathered; otherwise all rows are passed by."""
 
 
 class Searcher:
@@ -32,46 +33,53 @@ class Searcher:
         self,
         path: Path,
         recipe: Recipe,
-        segments: MappedSegments,
+        rows: MappedRows,
         point: OperatingPoint,
         deleted: np.ndarray,
         device: Literal["auto", "cpu", "cuda"] = "auto",
+        warning: str | None = None,
     ) -> None:
         """Open the index file.
 
         Args:
             path: The FAISS index over positions.
             recipe: Its recipe.
-            segments: Its rows.
+            rows: Its rows.
             point: How hard to search.
             deleted: Ids (int64, ascending) that must not be found; the index may be older than they are.
             device: Where to search. A GPU takes exact and IVF indexes of plain codes; the others stay on the CPU.
+
+            warning: What whoever searches should know about the index.
 
         Raises:
             ConfigError: If a GPU is asked for, and FAISS sees none.
             StoreError: If the file cannot be read.
         """
+        self.warning = warning
         if device == "cuda" and faiss.get_num_gpus() == 0:
             raise ConfigError("device = 'cuda': FAISS finds no GPU; give --device cpu, or run `clipsieve doctor`")
-        self.recipe, self.segments, self.point = recipe, segments, point
+        self.recipe, self.rows, self.point = recipe, rows, point
         self._index = load_index(path)
-        if self._index.d != segments.dim:
+        if self._index.d != rows.dim:
             raise StoreError(
-                f"{path} has {self._index.d} dimensions, its vectors have {segments.dim}; rebuild the index with "
+                f"{path} has {self._index.d} dimensions, its vectors have {rows.dim}; rebuild the index with "
                 "`clipsieve index --rebuild`"
             )
-        self.dead = segments.positions(deleted)
-        self._bitmap = _bitmap(segments.num_rows, self.dead) if len(self.dead) else None
-        self.device, self._gpu_index = "cpu", None
+        self.dead = rows.positions(deleted)
+        self._bitmap = _bitmap(rows.num_rows, self.dead) if len(self.dead) else None
+        self._exact = rows.as_index()
+        self._refined = _refined(self._index, self._exact)
+        self.device, self._gpu_refined = "cpu", None
         if device != "cpu" and faiss.get_num_gpus() > 0 and _fits_gpu(self._index, recipe):
             self._resources = faiss.StandardGpuResources()
-            self._gpu_index = faiss.index_cpu_to_gpu(self._resources, 0, self._index)
+            self._on_gpu = faiss.index_cpu_to_gpu(self._resources, 0, self._index)
+            self._gpu_refined = _refined(self._on_gpu, self._exact)
             self.device = "gpu"
 
     @property
     def num_rows(self) -> int:
         """Rows that can be found."""
-        return self.segments.num_rows - len(self.dead)
+        return self.rows.num_rows - len(self.dead)
 
     def search(
         self, queries_QE: np.ndarray, k: int, allowed_ids: np.ndarray | None = None, point: OperatingPoint | None = None
@@ -89,13 +97,12 @@ class Searcher:
             Where an index found fewer, the score is -inf and the id is -1.
         """
         scores_QK, positions_QK = self.find(queries_QE, k, allowed_ids, point)
-        return scores_QK, self.segments.ids(positions_QK)
+        return scores_QK, self.rows.ids(positions_QK)
 
-    def rows(self, ids: np.ndarray, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """The metadata of rows, in the order of `ids` (int64, all in the index)."""
+    def metadata(self, ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """The metadata of rows, in the order of `ids` (int64 [n], all in the index)."""
         unique, inverse = np.unique(ids, return_inverse=True)
-        found = self.segments.rows(self.segments.positions(unique), list(columns)).to_pylist()
-        return [found[place] for place in inverse]
+        return self.rows.metadata(self.rows.positions(unique), columns).take(inverse)
 
     def find(
         self, queries_QE: np.ndarray, k: int, allowed_ids: np.ndarray | None = None, point: OperatingPoint | None = None
@@ -104,63 +111,49 @@ class Searcher:
         queries_QE = np.ascontiguousarray(queries_QE, np.float32)
         allowed, bitmap = None, self._bitmap
         if allowed_ids is not None:
-            allowed = np.setdiff1d(self.segments.positions(np.unique(allowed_ids)), self.dead, assume_unique=True)
+            allowed = np.setdiff1d(self.rows.positions(np.unique(allowed_ids)), self.dead, assume_unique=True)
         k = min(k, self.num_rows if allowed is None else len(allowed))
         if k == 0:
             return np.empty((len(queries_QE), 0), np.float32), np.empty((len(queries_QE), 0), np.int64)
         point, share = point or self.point, 1.0
         if allowed is not None:
-            share = len(allowed) / self.segments.num_rows
+            share = len(allowed) / self.rows.num_rows
             if len(allowed) <= EXACT_ROWS or (self.recipe.kind is Kind.GRAPH and share < 0.2):
                 return self._compare(queries_QE, k, allowed)
-            bitmap = ~_bitmap(self.segments.num_rows, allowed)
-        candidates_QC = self._candidates(queries_QE, point, point.candidates_for(k), share, bitmap)
-        return self._score(queries_QE, candidates_QC, k)
+            bitmap = ~_bitmap(self.rows.num_rows, allowed)
+        return self._propose(queries_QE, k, point, share, bitmap)
 
-    def _candidates(
-        self, queries_QE: np.ndarray, point: OperatingPoint, count: int, share: float, bitmap: np.ndarray | None
-    ) -> np.ndarray:
-        """Positions (int64 [Q, C]) that the index proposes, -1 where it has no more."""
+    def _propose(
+        self, queries_QE: np.ndarray, k: int, point: OperatingPoint, share: float, bitmap: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best of the candidates that the index proposes. `bitmap` has a set bit for each row to leave out."""
+        count = k if self.recipe.kind is Kind.EXACT else min(point.candidates_for(k), self.rows.num_rows)
         effort = -(-point.effort // share)  # of the rows that a list holds, only a share is allowed
         effort = int(min(effort, self.recipe.num_lists) if self.recipe.kind is Kind.LISTS else max(effort, count))
-        count = min(count, self.segments.num_rows)
-        if bitmap is None and self._gpu_index is not None and max(count, effort) <= GPU_CANDIDATES:
-            parameters, _ = search_parameters(self._index, self.recipe.kind, effort)
-            return self._gpu_index.search(queries_QE, count, params=parameters)[1]
-        selector = None
-        if bitmap is not None:  # a set bit is a row to leave out
-            selector = faiss.IDSelectorNot(faiss.IDSelectorBitmap(bitmap))
+        selector = None if bitmap is None else faiss.IDSelectorNot(faiss.IDSelectorBitmap(bitmap))
         parameters, _alive = search_parameters(self._index, self.recipe.kind, effort, selector)
-        return self._index.search(queries_QE, count, params=parameters)[1]
-
-    def _score(self, queries_QE: np.ndarray, candidates_QC: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The `k` best candidates of each query by their exact scores."""
-        step = max(1, BATCH_BYTES // (4 * self.segments.dim * candidates_QC.shape[1]))
-        found = [
-            self._score_few(queries_QE[low : low + step], candidates_QC[low : low + step], k)
-            for low in range(0, len(queries_QE), step)
-        ]
-        return np.concatenate([scores for scores, _ in found]), np.concatenate([positions for _, positions in found])
-
-    def _score_few(self, queries_QE: np.ndarray, candidates_QC: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        num, count = candidates_QC.shape
-        sorted_QC = np.sort(candidates_QC, axis=1)  # so that files are read forwards
-        vectors = self.segments.vectors(np.maximum(sorted_QC, 0).ravel()).reshape(num, count, -1)
-        scores_QC = np.matmul(vectors, queries_QE[:, :, None])[:, :, 0]
-        scores_QC[sorted_QC < 0] = -np.inf
-        order = np.argsort(-scores_QC, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores_QC, order, 1), np.take_along_axis(sorted_QC, order, 1)
+        if self.recipe.kind is Kind.EXACT and (selector is not None or self._gpu_refined is None):
+            return self._index.search(queries_QE, k, params=parameters)
+        factor = (count + 0.5) / k  # FAISS takes the integer part of k times this
+        refining = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=parameters)
+        if selector is None and self._gpu_refined is not None and max(count, effort) <= GPU_CANDIDATES:
+            return self._gpu_refined.search(queries_QE, k, params=refining)
+        return self._refined.search(queries_QE, k, params=refining)
 
     def _compare(self, queries_QE: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compare the queries with every allowed row."""
-        scores = np.full((len(queries_QE), 0), -np.inf, np.float32)
-        positions = np.empty((len(queries_QE), 0), np.int64)
-        for low in range(0, len(allowed), EXACT_ROWS):
-            some = allowed[low : low + EXACT_ROWS]
-            found = score_all(queries_QE, self.segments.vectors(some), some, k)
-            scores, positions = np.hstack([scores, found[0]]), np.hstack([positions, found[1]])
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+        if len(allowed) * GATHER_SHARE < self.rows.num_rows:
+            return score_all(queries_QE, self.rows.vectors(allowed), allowed, k)
+        selector = faiss.IDSelectorBitmap(_bitmap(self.rows.num_rows, allowed))
+        return self._exact.search(queries_QE, k, params=faiss.SearchParameters(sel=selector))
+
+
+def _refined(index: faiss.Index, exact: faiss.Index) -> faiss.IndexRefine:
+    """Candidates from one index, scored by the other, as one search of FAISS."""
+    num_rows, exact.ntotal = exact.ntotal, index.ntotal  # FAISS wants as many; deleted rows are gone from lists
+    refined = faiss.IndexRefine(index, exact)
+    exact.ntotal = refined.ntotal = num_rows
+    return refined
 
 
 def _bitmap(num_rows: int, positions: np.ndarray) -> np.ndarray:

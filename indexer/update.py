@@ -6,11 +6,12 @@ import faiss
 import numpy as np
 
 from indexer.building.graph import add_to_graph
+from indexer.building.plan import FOLDER, ROWS_FILE
 from indexer.files import save_index
-from indexer.manifest import IndexManifest, check_sizes, hash_file
+from indexer.manifest import IndexManifest, check_sizes, hash_files
 from indexer.recipes.recipe import Kind, parse_recipe, unwrapped
-from indexer.segments.collect import collect
-from indexer.segments.mapped import MappedSegments
+from indexer.rows.collect import collect
+from indexer.rows.mapped import MappedRows
 from indexer.settings import IndexSettings
 from pipeline.durable.atomic import write_atomically
 from pipeline.errors import StoreError
@@ -48,7 +49,7 @@ def update_index(
     Args:
         view: The store.
         manifest: The index, for which `can_update` holds.
-        number: The number of the new generation and segment.
+        number: The number of the new generation.
         on_step: Called with progress.
 
     Returns:
@@ -56,40 +57,43 @@ def update_index(
     """
     folder = view.store.index_dir
     new = sorted(set(view.committed) - set(manifest.parts))
-    old = MappedSegments(folder, manifest.segments)
+    old = MappedRows(folder, manifest.rows)
     num_live = old.num_rows - len(old.positions(view.deleted))
     parts = {ordinal: marker.sha256 for ordinal, marker in sorted(view.committed.items())}
     if not new and num_live == manifest.num_vectors:
         return manifest.model_copy(update={"parts": parts})
-    added = [collect(view, new, number, folder, lambda done, total: on_step("rows", done, total))] if new else []
-    segments = MappedSegments(folder, [*manifest.segments, *added])
+    files = manifest.rows
+    if new:
+        (folder / FOLDER).mkdir(exist_ok=True)
+        files = collect(
+            view, new, files, folder, folder / FOLDER / ROWS_FILE, lambda done, total: on_step("rows", done, total)
+        )
+    rows = MappedRows(folder, files)
     recipe = parse_recipe(manifest.recipe, manifest.embedding_dim)
     index = faiss.read_index(str(folder / manifest.index_file))
-    for start, vectors in segments.chunks(start=old.num_rows):
+    for start, vectors in rows.chunks(start=old.num_rows):
         if recipe.kind is Kind.LISTS:
             index.add_with_ids(vectors, np.arange(start, start + len(vectors), dtype=np.int64))
         elif recipe.kind is Kind.GRAPH:
             add_to_graph(index, vectors, seed=start)
         else:
             index.add(vectors)
-        on_step("codes", start + len(vectors) - old.num_rows, segments.num_rows - old.num_rows)
-    dead = segments.positions(view.deleted)
+        on_step("codes", start + len(vectors) - old.num_rows, rows.num_rows - old.num_rows)
+    dead = rows.positions(view.deleted)
     if recipe.kind is Kind.LISTS and len(dead):
         unwrapped(index).remove_ids(faiss.IDSelectorBatch(dead))
         index.ntotal = unwrapped(index).ntotal
     path = folder / f"image-{number:05d}.index"
     write_atomically(path, lambda temporary: save_index(index, temporary))
-    names = [path.name, *(name for segment in added for name in segment.files)]
-    files = {name: file for name, file in manifest.files.items() if name != manifest.index_file}
     return manifest.model_copy(
         update={
             "parts": parts,
             "generation": number,
-            "segments": segments.segments,
-            "num_rows": segments.num_rows,
-            "num_vectors": segments.num_rows - len(dead),
-            "num_grown": manifest.num_grown + segments.num_rows - old.num_rows,
-            "files": files | {name: hash_file(folder / name) for name in names},
+            "rows": files,
+            "num_rows": rows.num_rows,
+            "num_vectors": rows.num_rows - len(dead),
+            "num_grown": manifest.num_grown + rows.num_rows - old.num_rows,
+            "files": hash_files(folder, path.name, files),
         }
     )
 

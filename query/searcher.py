@@ -54,8 +54,10 @@ def search(
     texts = encoder.encode_texts(queries)
     for warning in encoder.tokenize.count_cut(queries, "query", "queries")[1]:
         on_warning(warning)
+    if warning := searcher.warning:
+        on_warning(warning)
     scores_QK, ids_QK = searcher.search(texts, k)
-    rows = iter(searcher.rows(ids_QK[ids_QK >= 0], ["key", "uri", "caption"]))
+    rows = iter(searcher.metadata(ids_QK[ids_QK >= 0], ["key", "uri", "caption"]).to_pylist())
     return [
         [
             Hit(rank=rank, id=int(i), score=float(score), **next(rows))

@@ -9,29 +9,29 @@ import numpy as np
 from indexer.building.plan import BuildPlan, sample_positions
 from indexer.files import save_index
 from indexer.recipes.recipe import Kind, Recipe, unwrapped
-from indexer.segments.mapped import MappedSegments
+from indexer.rows.mapped import MappedRows
 from pipeline.durable.atomic import write_atomically
 
 GRAPH_FILE = "graph.index"
 
 
 def build_flat(
-    plan: BuildPlan, recipe: Recipe, segments: MappedSegments, on_progress: Callable[[str, int, int], None]
+    plan: BuildPlan, recipe: Recipe, rows: MappedRows, on_progress: Callable[[str, int, int], None]
 ) -> faiss.Index:
     """Build an index of codes without lists or links."""
-    index = faiss.index_factory(segments.dim, recipe.factory, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(rows.dim, recipe.factory, faiss.METRIC_INNER_PRODUCT)
     if not index.is_trained:
-        index.train(segments.vectors(sample_positions(segments.num_rows, plan.num_train, plan.seed)))
-    for start, vectors in segments.chunks(plan.chunk_rows):
+        index.train(rows.vectors(sample_positions(rows.num_rows, plan.num_train, plan.seed)))
+    for start, vectors in rows.chunks(plan.chunk_rows):
         index.add(np.ascontiguousarray(vectors, np.float32))
-        on_progress("vectors", start + len(vectors), segments.num_rows)
+        on_progress("vectors", start + len(vectors), rows.num_rows)
     return index
 
 
 def build_graph(
     plan: BuildPlan,
     recipe: Recipe,
-    segments: MappedSegments,
+    rows: MappedRows,
     folder: Path,
     on_progress: Callable[[str, int, int], None],
 ) -> faiss.Index:
@@ -45,20 +45,20 @@ def build_graph(
     if path.exists():
         index = faiss.read_index(str(path))
     else:
-        index = faiss.index_factory(segments.dim, recipe.factory, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(rows.dim, recipe.factory, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
-            index.train(segments.vectors(sample_positions(segments.num_rows, plan.num_train, plan.seed)))
+            index.train(rows.vectors(sample_positions(rows.num_rows, plan.num_train, plan.seed)))
     hnsw = unwrapped(index).hnsw
-    levels_N = _levels(hnsw, segments.num_rows, plan.seed)
+    levels_N = _levels(hnsw, rows.num_rows, plan.seed)
     faiss.omp_set_num_threads(1)  # the links depend on the order in which threads add rows
     try:
-        for start, vectors in segments.chunks(plan.chunk_rows, index.ntotal):
+        for start, vectors in rows.chunks(plan.chunk_rows, index.ntotal):
             stop = start + len(vectors)
             faiss.copy_array_to_vector(levels_N[:stop], hnsw.levels)
             index.add(np.ascontiguousarray(vectors, np.float32))
-            if stop < segments.num_rows:
+            if stop < rows.num_rows:
                 write_atomically(path, lambda temporary: save_index(index, temporary))
-            on_progress("graph", stop, segments.num_rows)
+            on_progress("graph", stop, rows.num_rows)
     finally:
         faiss.omp_set_num_threads(plan.threads)
     return index

@@ -15,7 +15,7 @@ import numpy as np
 from indexer.building.plan import BuildPlan, sample_positions
 from indexer.files import save_index
 from indexer.recipes.recipe import Recipe, transforms_of, unwrapped
-from indexer.segments.mapped import MappedSegments
+from indexer.rows.mapped import MappedRows
 from pipeline.durable.atomic import write_atomically, write_json
 
 CENTROIDS_FILE, TRAINED_FILE, LISTS_FILE, ASSIGNED_FILE = "centroids.npz", "trained.index", "lists.i32", "assigned.json"
@@ -24,7 +24,7 @@ CENTROIDS_FILE, TRAINED_FILE, LISTS_FILE, ASSIGNED_FILE = "centroids.npz", "trai
 def build_lists(
     plan: BuildPlan,
     recipe: Recipe,
-    segments: MappedSegments,
+    rows: MappedRows,
     folder: Path,
     on_progress: Callable[[str, int, int], None],
 ) -> faiss.Index:
@@ -33,21 +33,21 @@ def build_lists(
     Args:
         plan: The plan.
         recipe: Its recipe, of the kind LISTS.
-        segments: The rows.
+        rows: The rows.
         folder: Where the steps are kept.
         on_progress: Called with the step's name, what is done of it, and its total.
 
     Returns:
         The index over positions.
     """
-    index = _trained(plan, recipe, segments, folder, on_progress)
+    index = _trained(plan, recipe, rows, folder, on_progress)
     inner = unwrapped(index)
-    lists_N = _assign(plan, index, segments, folder, on_progress)
-    for start, vectors in segments.chunks(plan.chunk_rows):
+    lists_N = _assign(plan, index, rows, folder, on_progress)
+    for start, vectors in rows.chunks(plan.chunk_rows):
         positions = np.arange(start, start + len(vectors), dtype=np.int64)
         rows_NE, lists = _transformed(index, vectors), lists_N[start : start + len(vectors)].astype(np.int64)
         inner.add_core(len(vectors), faiss.swig_ptr(rows_NE), faiss.swig_ptr(positions), faiss.swig_ptr(lists))
-        on_progress("codes", start + len(vectors), segments.num_rows)
+        on_progress("codes", start + len(vectors), rows.num_rows)
     index.ntotal = inner.ntotal
     return _in_final_form(index, recipe)
 
@@ -55,18 +55,18 @@ def build_lists(
 def _trained(
     plan: BuildPlan,
     recipe: Recipe,
-    segments: MappedSegments,
+    rows: MappedRows,
     folder: Path,
     on_progress: Callable[[str, int, int], None],
 ) -> faiss.Index:
     path = folder / TRAINED_FILE
     if path.exists():
         return faiss.read_index(str(path))
-    index = faiss.index_factory(segments.dim, recipe.building, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(rows.dim, recipe.building, faiss.METRIC_INNER_PRODUCT)
     inner = unwrapped(index)
     if recipe.by_residual is not None:
         inner.by_residual = recipe.by_residual
-    sample = segments.vectors(sample_positions(segments.num_rows, plan.num_train, plan.seed))
+    sample = rows.vectors(sample_positions(rows.num_rows, plan.num_train, plan.seed))
     for transform in transforms_of(index):
         if not transform.is_trained:
             transform.train(sample)
@@ -111,7 +111,7 @@ def _save(path: Path, iterations: int, centroids: np.ndarray) -> None:
 def _assign(
     plan: BuildPlan,
     index: faiss.Index,
-    segments: MappedSegments,
+    rows: MappedRows,
     folder: Path,
     on_progress: Callable[[str, int, int], None],
 ) -> np.ndarray:
@@ -122,13 +122,13 @@ def _assign(
     with path.open("r+b" if done else "w+b") as file:
         file.truncate(4 * done)
         file.seek(4 * done)
-        for start, vectors in segments.chunks(plan.chunk_rows, done):
+        for start, vectors in rows.chunks(plan.chunk_rows, done):
             _, lists = quantizer.search(_transformed(index, vectors), 1)
             file.write(lists.ravel().astype(np.int32).tobytes())
             file.flush()
             os.fsync(file.fileno())
             write_json(state, {"num_rows": start + len(vectors)})
-            on_progress("lists", start + len(vectors), segments.num_rows)
+            on_progress("lists", start + len(vectors), rows.num_rows)
     return np.fromfile(path, np.int32)
 
 

@@ -11,6 +11,7 @@ from pipeline.durable.seal import unsealed_json, write_sealed_json
 
 FOLDER = "building"
 PLAN_FILE = "plan.json"
+ROWS_FILE = "rows.json"
 
 
 class BuildPlan(BaseModel):
@@ -25,8 +26,8 @@ class BuildPlan(BaseModel):
     """Hashes of the parts, by the ordinal of their shard."""
     deleted_sha256: str
     """Of the ids that were deleted when the build began."""
-    segment: int
-    generation: int
+    number: int
+    """In the names of the files."""
     num_train: int
     """Rows of the training sample."""
     iterations: int

@@ -6,16 +6,16 @@ Shapes: Q queries, N rows, E embedding width, K results.
 import faiss
 import numpy as np
 
-from indexer.segments.mapped import MappedSegments
+from indexer.rows.mapped import MappedRows
 
 
 def exact_search(
-    segments: MappedSegments, queries_QE: np.ndarray, k: int, is_dead_N: np.ndarray | None = None
+    rows: MappedRows, queries_QE: np.ndarray, k: int, is_dead_N: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best rows of each query by comparing all of them, chunk by chunk.
 
     Args:
-        segments: The rows.
+        rows: The rows.
         queries_QE: float32.
         k: Results per query.
         is_dead_N: Rows that must not be found (bool); None if there are none.
@@ -26,7 +26,7 @@ def exact_search(
     queries_QE = np.ascontiguousarray(queries_QE, np.float32)
     scores = np.full((len(queries_QE), k), -np.inf, np.float32)
     positions = np.full((len(queries_QE), k), -1, np.int64)
-    for start, vectors in segments.chunks():
+    for start, vectors in rows.chunks():
         own = np.arange(start, start + len(vectors))
         if is_dead_N is not None:
             is_live = ~is_dead_N[start : start + len(vectors)]

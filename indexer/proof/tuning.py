@@ -41,7 +41,7 @@ def tune(
         def recalls(effort: int, count: int = count) -> tuple[float, bool]:
             found = search_at(OperatingPoint(effort=effort, candidates=count))(queries_QE, 10)[1]
             each = recall_per_query(found, true_QK, 10)
-            return float(each.mean()), each.mean() - each.std() / np.sqrt(len(each)) >= min(recall, 1 - 1e-9)
+            return float(each.mean()), each.mean() - each.std() / np.sqrt(len(each)) >= recall - 1e-9
 
         effort, value = _least_effort(recalls, max_effort)
         point = OperatingPoint(effort=effort, candidates=count)

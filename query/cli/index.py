@@ -31,7 +31,7 @@ def run(settings: "IndexSettings") -> None:
             raise StoreError(
                 f"the index of {view.root} has an earlier format, which has no curve; run `clipsieve index {view.root}`"
             )
-        _show(settings, manifest, ["shown"])
+        _show(settings, manifest, "shown")
     else:
         _build(settings)
 
@@ -51,36 +51,28 @@ def _build(settings: "IndexSettings") -> None:
                 step, Tick(num_done, num_total, 0, num_done / (time.perf_counter() - started))
             ),
         )
-    for text in report.notes:
+    for text in [f"the index was {report.action}", *report.notes]:
         note(text)
-    _show(settings, report.manifest, [report.action])
+    _show(settings, report.manifest, report.action)
     report.refuse_short(settings)
 
 
-def _show(settings: "IndexSettings", manifest: "IndexManifest", actions: list[str]) -> None:
+def _show(settings: "IndexSettings", manifest: "IndexManifest", action: str) -> None:
     from query.cli.console import show
 
-    results: dict[str, Any] = {"store": str(settings.store), "action": actions[0]}
+    results: dict[str, Any] = {"store": str(settings.store), "action": action}
     results |= manifest.model_dump(mode="json", exclude={"parts", "segments", "files"})
     results["num_bytes"] = manifest.num_bytes
-    show(settings, results, lambda: print_index(manifest, actions[0]))
+    show(settings, results, lambda: print_index(manifest))
 
 
-def print_index(manifest: "IndexManifest", action: str) -> None:
+def print_index(manifest: "IndexManifest") -> None:
     """Print an index in a few lines, and its curve if it has one."""
     from query.cli.console import console, table
 
-    proof = manifest.proof
-    to = console()
-    to.print(
-        f"{action}: {manifest.num_vectors} vectors of {manifest.embedding_dim} dimensions, {manifest.recipe}, "
-        f"{manifest.num_bytes / 1e6:.1f} MB"
-    )
-    if manifest.reason:
-        to.print(f"why: {manifest.reason}")
-    to.print(f"{'proven' if proof.is_proven else 'not proven'}: {proof.reason}")
-    if proof.queries:
-        to.print(f"queries: {proof.queries}")
+    to, proof = console(), manifest.proof
+    for line in manifest.describe():
+        to.print(line)
     if not proof.text:
         return
     found = table("text queries" + (", image queries" if proof.image else ""))

@@ -60,9 +60,9 @@ def test_one_query_and_many_queries_get_the_same_answers(store, queries):
 def test_hits_have_their_metadata(store, queries):
     build_index(IndexSettings(store=store.root))
     _, ids = open_index(StoreView.open(store.root)).search(queries.proving_QE[:3], 4)
-    rows = open_index(StoreView.open(store.root)).rows(ids.ravel(), ["key", "caption", "width"])
+    rows = open_index(StoreView.open(store.root)).metadata(ids.ravel(), ["key", "caption", "width"])
     shards, places = ids.ravel() // (2 * PER_SHARD), ids.ravel() % (2 * PER_SHARD)
-    assert rows == [
+    assert rows.to_pylist() == [
         {"key": f"{shard}/{row}.jpg", "caption": f"caption {row}", "width": 100 + row}
         for shard, row in zip(shards, places, strict=True)
     ]
@@ -156,7 +156,7 @@ def test_a_damaged_plan_is_not_continued(store):
 
 def test_a_truncated_segment_of_a_killed_build_is_written_again(store):
     assert build_and_die(store.root, "IVF32,SQ8", 4).returncode == -signal.SIGKILL
-    path = next(store.index_dir.glob("segment-*.vectors"))
+    path = next(store.index_dir.glob("rows-*.vectors"))
     os.truncate(path, 100)
     build_index(IndexSettings(store=store.root, recipe="IVF32,SQ8", proof=False))
     assert open_index(StoreView.open(store.root)).num_rows == ROWS

@@ -1,4 +1,4 @@
-"""From a store's parts to a segment, shard by shard. Continues where a killed build stopped."""
+"""From a store's parts to the files of the rows, shard by shard. Continues where a killed build stopped."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from indexer.segments.record import Segment
+from indexer.rows.record import RowFiles
 from pipeline.durable.atomic import write_json
 from pipeline.durable.seal import sha256_of
 from pipeline.errors import StoreError, first_line
@@ -20,72 +20,66 @@ from pipeline.store.parts import METADATA_KEY, ROW_GROUP_ROWS, embeddings_of, ke
 from pipeline.store.records import CommitMarker
 from pipeline.store.view import StoreView
 
-STATE_FILE = "segment.json"
 MAX_LENGTH_ERROR = 0.01
 """Of a vector: float16 rounds its length by 0.001 at most."""
 
-ROW_COLUMNS = ("key", "uri", "caption", "width", "height")
+COLUMNS = ("key", "uri", "caption", "width", "height")
 
 
 class _Collected(BaseModel):
-    """How far a segment is: written after each shard."""
+    """How far the files are: written after each shard."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    number: int
-    parts: dict[int, str] = {}
-    """Hashes of the parts that are in the files."""
-    sizes: tuple[int, int, int] = (0, 0, 0)
-    """Bytes of the three files that are complete."""
-    num_rows: int = 0
-    offsets: list[int] = []
-    starts: list[int] = []
+    parts: dict[int, str]
+    """Hashes of the parts that were appended."""
+    files: RowFiles
 
 
 def collect(
     view: StoreView,
     ordinals: Sequence[int],
-    number: int,
+    old: RowFiles | int,
     folder: Path,
+    state_path: Path,
     on_progress: Callable[[int, int], None] = lambda num_done, num_total: None,
-) -> Segment:
-    """Write the live rows of some shards to the files of a segment.
+) -> RowFiles:
+    """Append the live rows of some shards to the files of the rows.
 
     Args:
         view: The store.
         ordinals: The shards, ascending.
-        number: The segment's number.
-        folder: Where the files go. They are complete once this returns; until then, the folder has a state file.
+        old: The rows that the files have already, or the number of files to begin.
+        folder: Where the files are.
+        state_path: Where to keep how far they are. If the file is there from the same work, it continues.
         on_progress: Called after each shard with the number of rows done and their total.
 
     Raises:
         StoreError: If a part is damaged or from another encoder, or the files cannot be written.
     """
-    dtype = "float32" if view.record.encoder.precision == "fp32" else "float16"
-    segment = Segment(
-        number=number, num_rows=0, dim=view.record.encoder.embedding_dim, dtype=dtype, offsets=(), starts=()
-    )
-    paths, total = segment.paths(folder), sum(view.committed[ordinal].num_ok for ordinal in ordinals)
-    state = _resumed(folder, number, {ordinal: view.committed[ordinal].sha256 for ordinal in ordinals}, paths)
+    if isinstance(old, int):
+        dtype = "float32" if view.record.encoder.precision == "fp32" else "float16"
+        old = RowFiles(number=old, num_rows=0, dim=view.record.encoder.embedding_dim, dtype=dtype)
+    total = sum(view.committed[ordinal].num_ok for ordinal in ordinals)
+    state = _resumed(view, ordinals, old, folder, state_path)
     try:
         with ExitStack() as opened:
-            files = [opened.enter_context(path.open("r+b" if state.parts else "w+b")) for path in paths]
-            for file, size in zip(files, state.sizes, strict=True):
+            files = [opened.enter_context(_open(path)) for path in state.files.paths(folder)]
+            for file, size in zip(files, state.files.sizes, strict=True):
                 file.truncate(size)
                 file.seek(size)
-            if not state.parts:
+            if not state.files.arrow_bytes:
                 files[2].write(_row_schema(view).serialize())
+                state = _saved(state_path, files, state.parts, state.files)
             for ordinal in ordinals:
+                marker = view.committed[ordinal]
                 if ordinal not in state.parts:
-                    _append(view, view.committed[ordinal], files, segment, state)
-                    state.parts[ordinal] = view.committed[ordinal].sha256
-                    _save(folder, files, state)
+                    appended = _append(view, marker, files, state.files)
+                    state = _saved(state_path, files, state.parts | {ordinal: marker.sha256}, appended)
                 on_progress(sum(view.committed[done].num_ok for done in state.parts), total)
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror}; free up space or fix its permissions") from error
-    return segment.model_copy(
-        update={"num_rows": state.num_rows, "offsets": tuple(state.offsets), "starts": tuple(state.starts)}
-    )
+    return state.files
 
 
 def live_batches(
@@ -139,42 +133,51 @@ def _check_vectors(path: Path, ids: np.ndarray, vectors: np.ndarray, view: Store
 
 def _row_schema(view: StoreView) -> pa.Schema:
     schema = part_schema(view.record.encoder.embedding_dim, half=True, columns=view.record.columns)
-    return pa.schema([schema.field(name) for name in (*ROW_COLUMNS, *view.record.columns)])
+    return pa.schema([schema.field(name) for name in (*COLUMNS, *view.record.columns)])
 
 
-def _resumed(folder: Path, number: int, wanted: dict[int, str], paths: Sequence[Path]) -> _Collected:
+def _open(path: Path) -> BinaryIO:
+    return path.open("r+b" if path.exists() else "w+b")
+
+
+def _resumed(view: StoreView, ordinals: Sequence[int], old: RowFiles, folder: Path, state_path: Path) -> _Collected:
+    fresh = _Collected(parts={}, files=old)
     try:
-        state = _Collected.model_validate_json((folder / STATE_FILE).read_bytes())
-        intact = all(path.stat().st_size >= size for path, size in zip(paths, state.sizes, strict=True))
+        state = _Collected.model_validate_json(state_path.read_bytes())
+        sizes = [path.stat().st_size for path in state.files.paths(folder)]
     except (OSError, ValueError):
-        return _Collected(number=number)
-    in_order = list(wanted.items())[: len(state.parts)] == list(state.parts.items())
-    return state if state.number == number and intact and in_order else _Collected(number=number)
+        return fresh
+    begun = [(ordinal, view.committed[ordinal].sha256) for ordinal in ordinals][: len(state.parts)]
+    is_same_work = state.files.number == old.number and state.files.starts[: len(old.starts)] == old.starts
+    is_intact = all(size >= needed for size, needed in zip(sizes, state.files.sizes, strict=True))
+    return state if is_same_work and is_intact and begun == list(state.parts.items()) else fresh
 
 
-def _append(
-    view: StoreView, marker: CommitMarker, files: Sequence[BinaryIO], segment: Segment, state: _Collected
-) -> None:
+def _append(view: StoreView, marker: CommitMarker, files: Sequence[BinaryIO], old: RowFiles) -> RowFiles:
     path = view.store.part_of(marker)
     if sha256_of(path) != marker.sha256:
         raise StoreError(
             f"{path} is damaged: its hash does not match its commit marker; delete both, then run the same embed "
             "command again"
         )
-    vectors_file, ids_file, rows_file = files
-    for ids, vectors, table in live_batches(view, marker, [*ROW_COLUMNS, *view.record.columns]):
-        vectors_file.write(vectors.astype(segment.dtype).tobytes())
+    vectors_file, ids_file, arrow_file = files
+    num_rows, offsets, starts = old.num_rows, [*old.offsets], [*old.starts]
+    for ids, vectors, table in live_batches(view, marker, [*COLUMNS, *view.record.columns]):
+        vectors_file.write(vectors.astype(old.dtype).tobytes())
         ids_file.write(ids.tobytes())
         for batch in table.cast(_row_schema(view)).combine_chunks().to_batches(max_chunksize=ROW_GROUP_ROWS):
-            state.starts.append(state.num_rows)
-            state.offsets.append(rows_file.tell())
-            rows_file.write(batch.serialize())
-            state.num_rows += batch.num_rows
+            starts.append(num_rows)
+            offsets.append(arrow_file.tell())
+            arrow_file.write(batch.serialize())
+            num_rows += batch.num_rows
+    changes = {"num_rows": num_rows, "offsets": tuple(offsets), "starts": tuple(starts)}
+    return old.model_copy(update=changes | {"arrow_bytes": arrow_file.tell()})
 
 
-def _save(folder: Path, files: Sequence[BinaryIO], state: _Collected) -> None:
+def _saved(path: Path, files: Sequence[BinaryIO], parts: dict[int, str], rows: RowFiles) -> _Collected:
     for file in files:
         file.flush()
         os.fsync(file.fileno())
-    state.sizes = tuple(file.tell() for file in files)
-    write_json(folder / STATE_FILE, state.model_dump())
+    state = _Collected(parts=parts, files=rows.model_copy(update={"arrow_bytes": files[2].tell()}))
+    write_json(path, state.model_dump())
+    return state

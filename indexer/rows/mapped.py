@@ -1,0 +1,111 @@
+"""Read the rows of an index through mapped files: opening costs nothing, and only pages that are used are read.
+
+Shapes: N rows, n some of them, E embedding width.
+"""
+
+import mmap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+from indexer.rows.record import RowFiles
+from pipeline.errors import StoreError
+
+CHUNK_BYTES = 32 << 20
+"""Memory of a chunk of vectors, in float32."""
+
+
+class MappedRows:
+    """The rows of an index. Safe to read from several threads."""
+
+    def __init__(self, folder: Path, files: RowFiles) -> None:
+        """Map the files.
+
+        Raises:
+            StoreError: If a file is missing or too short.
+        """
+        self.files, self.num_rows, self.dim = files, files.num_rows, files.dim
+        self._path, ids_path, arrow_path = files.paths(folder)
+        vectors_bytes, ids_bytes, arrow_bytes = files.sizes
+        self.mapped_NE = _map(self._path, vectors_bytes).view(files.dtype).reshape(-1, files.dim)
+        """Vectors (float16 or float32 [N, E]), as they are in the file."""
+        self._ids = _map(ids_path, ids_bytes).view(np.int64)
+        self._arrow = pa.py_buffer(_map(arrow_path, arrow_bytes))
+        try:
+            self.schema = pa.ipc.read_schema(self._arrow)
+        except pa.ArrowException as error:
+            raise StoreError(f"{arrow_path} is damaged; run `clipsieve index --rebuild`") from error
+
+    def vectors(self, positions: np.ndarray) -> np.ndarray:
+        """Vectors (float32 [n, E]) at some positions (int64 [n]); ascending is fastest."""
+        return self.mapped_NE[positions].astype(np.float32, copy=False)
+
+    def ids(self, positions: np.ndarray) -> np.ndarray:
+        """Ids (int64, the shape of `positions`). A position of -1 has the id -1."""
+        if not self.num_rows:
+            return np.full(positions.shape, -1, np.int64)
+        return np.where(positions < 0, -1, self._ids[np.maximum(positions, 0)])
+
+    def positions(self, ids: np.ndarray) -> np.ndarray:
+        """Positions (int64, ascending) of those of the ascending `ids` (int64) that the index has."""
+        places = np.searchsorted(self._ids, ids)
+        if not self.num_rows:
+            return np.empty(0, np.int64)
+        return places[self._ids[np.minimum(places, self.num_rows - 1)] == ids]
+
+    def metadata(self, positions: np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
+        """The metadata of some rows, in the order of `positions` (int64 [n], none of them -1)."""
+        order = np.argsort(positions, kind="stable")
+        table = pa.Table.from_batches(self._batches(positions[order]), self.schema)
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return (table.select(columns) if columns is not None else table).take(back)
+
+    def chunks(self, rows: int | None = None, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield all vectors from a position on, as (position of the first, float32 [n, E]), `rows` at most at once."""
+        rows = rows or max(1, CHUNK_BYTES // (4 * self.dim))
+        dtype = np.dtype(self.files.dtype)
+        with self._path.open("rb") as file:  # not mapped: mapped pages would count as memory of this process
+            file.seek(start * self.dim * dtype.itemsize)
+            for first in range(start, self.num_rows, rows):
+                found = np.fromfile(file, dtype, min(rows, self.num_rows - first) * self.dim)
+                yield first, found.reshape(-1, self.dim).astype(np.float32, copy=False)
+
+    def as_index(self) -> faiss.Index:
+        """An exact FAISS index whose vectors are the mapped file: nothing is copied. Keep this object alive with it."""
+        is_half = self.files.dtype == "float16"
+        index = faiss.index_factory(self.dim, "SQfp16" if is_half else "Flat", faiss.METRIC_INNER_PRODUCT)
+        codes = self.mapped_NE.reshape(-1).view(np.uint8)
+        if len(codes):
+            nobody = index.codes.owner  # FAISS does not free what it does not own
+            index.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(codes), codes.nbytes, nobody)
+        index.ntotal = self.num_rows
+        return index
+
+    def _batches(self, positions: np.ndarray) -> Iterator[pa.RecordBatch]:
+        """The metadata of rows that ascend, in as many batches as hold them."""
+        numbers = np.searchsorted(self.files.starts, positions, side="right") - 1
+        for number in np.unique(numbers):
+            message = pa.ipc.read_message(self._arrow[self.files.offsets[number] :])
+            batch = pa.ipc.read_record_batch(message, self.schema)
+            yield batch.take(pa.array(positions[numbers == number] - self.files.starts[number]))
+
+
+def _map(path: Path, num_bytes: int) -> np.ndarray:
+    """The first bytes of a file (uint8), mapped."""
+    advice = "rebuild the index with `clipsieve index --rebuild`"
+    try:
+        with path.open("rb") as file:
+            found = path.stat().st_size
+            if found < num_bytes:
+                raise StoreError(f"{path} has {found} bytes, its manifest says {num_bytes}; {advice}")
+            if not num_bytes:
+                return np.empty(0, np.uint8)
+            mapped = mmap.mmap(file.fileno(), num_bytes, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}; {advice}") from error
+    mapped.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(mapped, np.uint8)
