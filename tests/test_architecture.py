@@ -58,11 +58,11 @@ LEVELS = {
     ],
     "query.bench": [["grid", "gpu"], ["model", "policies"]],
     "query.bench.gpu": [["setup"], ["steps", "machine"], ["worker"], ["runner"], ["report"]],
-    "indexer": [["settings", "manifest", "files", "vectors"], ["recipes", "searcher"], ["build"]],
+    "indexer": [["settings", "manifest", "files", "vectors"], ["recipes", "searcher", "proof"], ["build"]],
     "query": [
         ["formats"],
         ["settings", "text"],
-        ["searcher"],
+        ["searcher", "proof"],
         ["pictures", "evaluation", "bench"],
         ["evaluate", "inspect", "doctor"],
         ["demo"],
