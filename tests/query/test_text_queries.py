@@ -24,11 +24,18 @@ def tiny_spec(tiny_model):
     return load_model(ModelSource(model=tiny_model), "fp32", "cpu").spec
 
 
+@pytest.fixture(scope="module")
+def encoder(tiny_spec):
+    return module.text_encoder(tiny_spec)
+
+
 @pytest.fixture
-def view(tiny_spec, tmp_path, monkeypatch):
+def view(tiny_spec, encoder, tmp_path, monkeypatch):
     """All that is asked of a store: its encoder. There are few queries, so that the tests are quick."""
     monkeypatch.setenv("CLIPSIEVE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(module, "MIN_QUERIES", 10)
+    load = module.text_encoder  # the encoder of most tests is loaded once
+    monkeypatch.setattr(module, "text_encoder", lambda spec, *args: encoder if spec == tiny_spec else load(spec, *args))
     return view_of(tiny_spec)
 
 
@@ -64,7 +71,7 @@ def test_texts_of_the_built_in_model_speak_of_its_scenes():
     assert all(any(shape in text for shape in shapes) for text in texts)
 
 
-def test_without_a_file_built_in_texts_tune_and_prove(view):
+def test_without_a_file_built_in_texts_tune_and_prove(view, encoder):
     found = text_queries(view)
     assert found.source == "proven with 10 built-in texts, tuned with 10 built-in texts"
     for vectors_QE in (found.tuning_QE, found.proving_QE):
@@ -72,7 +79,6 @@ def test_without_a_file_built_in_texts_tune_and_prove(view):
         assert vectors_QE.shape == (10, 32)
         assert np.allclose(np.linalg.norm(vectors_QE, axis=1), 1, atol=1e-5)
     assert not {v.tobytes() for v in found.tuning_QE} & {v.tobytes() for v in found.proving_QE}
-    encoder = module.text_encoder(view.record.encoder)
     assert np.allclose(found.proving_QE, encoder.encode_texts(built_in_texts(20)[1::2]), atol=1e-6)
 
 
