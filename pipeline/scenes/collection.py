@@ -199,7 +199,7 @@ def _family(split: str, seed: int, number: int) -> tuple[Scene, ...]:
     """Return `FAMILY_SIZE` scenes of a split; all others differ from the first in one attribute."""
     rng = random.Random(f"{split}/{seed}/{number}")
     while True:
-        first = _sample_scene(rng)
+        first = sample_scene(rng)
         variants = _variants(first)
         rng.shuffle(variants)
         members = [scene for scene in (first, *variants) if split_of(scene) == split]
@@ -218,7 +218,8 @@ def _variants(scene: Scene) -> list[Scene]:
     ]
 
 
-def _sample_scene(rng: random.Random) -> Scene:
+def sample_scene(rng: random.Random) -> Scene:
+    """Draw a scene of any split."""
     places = rng.sample(PLACES, rng.randint(MIN_OBJECTS, MAX_OBJECTS))
     objects = tuple(
         SceneObject(place, rng.choice(SIZES), rng.choice(tuple(COLOURS)), rng.choice(SHAPES))

@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from indexer.manifest import IndexManifest
+    from indexer.proof.queries import TextQueries
     from indexer.settings import IndexSettings
+    from pipeline.store.view import StoreView
 
 SUMMARY = "build a FAISS index over a store, or bring it up to date"
 EXAMPLES = (
@@ -43,15 +45,22 @@ def _build(settings: "IndexSettings") -> None:
     from pipeline.monitor.progress import Tick
     from query.cli.console import Lines, note
 
-    started = time.perf_counter()
+    started, warnings = time.perf_counter(), []
+
+    def text_queries(view: "StoreView") -> "TextQueries | str":
+        from query.proof.text_queries import text_queries  # brings torch, which exact indexes do not need
+
+        return text_queries(view, settings.queries, on_warning=warnings.append)
+
     with Lines("index") as lines:
         report = build_index(
             settings,
-            on_step=lambda step, num_done, num_total: lines(
+            text_queries,
+            lambda step, num_done, num_total: lines(
                 step, Tick(num_done, num_total, 0, num_done / (time.perf_counter() - started))
             ),
         )
-    for text in [f"the index was {report.action}", *report.notes]:
+    for text in [*(f"warning: {warning}" for warning in warnings), f"the index was {report.action}", *report.notes]:
         note(text)
     _show(settings, report.manifest, report.action)
     report.refuse_short(settings)

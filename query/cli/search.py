@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from query.searcher import Hit
     from query.settings import SearchSettings
 
@@ -10,7 +12,8 @@ SUMMARY = "find images with words"
 EXAMPLES = (
     '  clipsieve search store "two dogs playing in snow" -k 10\n'
     '  clipsieve search store "a red car" --json\n'
-    '  clipsieve search store "a red car" --sheet hits.png'
+    '  clipsieve search store "a red car" --sheet hits.png\n'
+    "  clipsieve search store --vectors queries.parquet --out hits.parquet"
 )
 SETTINGS = "query.settings:SearchSettings"
 
@@ -23,19 +26,40 @@ def run(settings: "SearchSettings") -> None:
     from query.pictures.sheet import write_sheet
     from query.searcher import search
 
+    if settings.vectors and settings.out:
+        _search_vectors(settings, settings.vectors, settings.out)
+        return
     warnings: list[str] = []
-    [hits] = search(
-        settings.store, [settings.query], settings.k, settings.partial, settings.device, on_warning=warnings.append
+    query = settings.query or ""
+    [hits] = search(settings.store, [query], settings.k, settings.partial, settings.device, on_warning=warnings.append)
+    for warning in warnings:
+        note(f"warning: {warning}")
+    results = {"query": query, "hits": [asdict(hit) for hit in hits], "warnings": warnings}
+
+    def write() -> None:
+        for warning in write_sheet(settings.sheet, [(query, hits)]):
+            note(f"warning: {warning}")
+
+    show(settings, results, lambda: print_hits(query, hits), write if settings.sheet else None)
+
+
+def _search_vectors(settings: "SearchSettings", vectors: "Path", out: "Path") -> None:
+    from dataclasses import asdict
+
+    from query.cli.console import note, show
+    from query.vectors import search_vectors
+
+    warnings: list[str] = []
+    report = search_vectors(
+        settings.store, vectors, out, settings.k, settings.partial, settings.device, warnings.append
     )
     for warning in warnings:
         note(f"warning: {warning}")
-    results = {"query": settings.query, "hits": [asdict(hit) for hit in hits], "warnings": warnings}
-
-    def write() -> None:
-        for warning in write_sheet(settings.sheet, [(settings.query, hits)]):
-            note(f"warning: {warning}")
-
-    show(settings, results, lambda: print_hits(settings.query, hits), write if settings.sheet else None)
+    rate = report.num_queries / max(report.seconds, 1e-9)
+    text = (
+        f"{report.num_hits} hits of {report.num_queries} queries written to {out} ({rate:.0f} queries/s in the index)"
+    )
+    show(settings, {"out": str(out), **asdict(report), "warnings": warnings}, lambda: print(text))
 
 
 def print_hits(query: str, hits: list["Hit"]) -> None:
