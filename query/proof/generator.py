@@ -127,9 +127,7 @@ SHAPES = {
 
 _SLOT = re.compile(r"\{(\w+)(\+?)\}")
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeio]|u(?!ni|ku|se)|hour)")
-SKEW = 2.5
-"""1 picks all entries of a kind equally often; more, the first ones more often."""
-
+_SKEW = 2.5  # 1 picks all entries of a kind equally often; more, the first ones more often
 _FINISHED = 0.3  # share of captions that are written as sentences
 
 
@@ -192,7 +190,7 @@ def _filled(template: str, rng: random.Random) -> str:
 
 def _common(entries: list[str], rng: random.Random) -> str:
     """An entry, the first ones most often, as people use words."""
-    return entries[int(len(entries) * rng.random() ** SKEW)]
+    return entries[int(len(entries) * rng.random() ** _SKEW)]
 
 
 def _plural(singular: str) -> str:

@@ -47,11 +47,11 @@ def text_vectors(
     cached = _read(path, texts, text_space, limit_s)
     if cached is not None:
         return cached
-    load, parts = encoder(), []
+    loaded, parts = encoder(), []
     started = ended = time.perf_counter()
     for start in range(0, len(texts), _BATCH_TEXTS):
         began, batch = ended, list(texts[start : start + _BATCH_TEXTS])
-        parts.append(load.encode_texts(batch))
+        parts.append(loaded.encode_texts(batch))
         on_progress(len(batch))
         ended = time.perf_counter()
         if ended - started + (ended - began) > limit_s:  # the next batch would end too late
