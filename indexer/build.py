@@ -29,6 +29,11 @@ from pipeline.durable.outputs import refuse_unwritable_folder
 from pipeline.errors import NotProven, StoreError
 from pipeline.store.view import StoreView
 
+CHUNK_ROWS = 16_384
+"""Rows that are assigned to lists at once; as many are lost if a build is killed."""
+GRAPH_CHUNK_ROWS = 50_000
+"""Rows between two copies of a graph on disk."""
+
 OnStep = Callable[[str, int, int], None]
 """Called with the name of a step, what is done of it, and its total."""
 
@@ -155,7 +160,7 @@ def _plan(settings: IndexSettings, view: StoreView, notes: list[str]) -> BuildPl
         number=number,
         num_train=max(64 * recipe.num_lists, 20_000),
         iterations=10,
-        chunk_rows=50_000 if recipe.kind is Kind.GRAPH else 16_384,
+        chunk_rows=GRAPH_CHUNK_ROWS if recipe.kind is Kind.GRAPH else CHUNK_ROWS,
         threads=settings.num_threads,
         seed=settings.seed,
         simd=simd_level(),

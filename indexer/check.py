@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.compute as pc
 
 from indexer.building.plan import sample_positions
 from indexer.manifest import IndexManifest, check_covers, check_sizes, hash_blocks, read_manifest
@@ -14,7 +13,7 @@ from indexer.proof.truth import exact_search
 from indexer.rows.collect import live_batches
 from indexer.searcher import Searcher
 from pipeline.errors import StoreError
-from pipeline.source.entry import Status
+from pipeline.store.parts import ok_ids
 from pipeline.store.view import StoreView
 
 SAMPLE = 200
@@ -86,11 +85,7 @@ def _about_files(view: StoreView, manifest: IndexManifest, on_step: Callable[[st
 def _about_rows(view: StoreView, manifest: IndexManifest, searcher: Searcher) -> Iterator[str]:
     """Ids against the store, and the vectors of a few parts."""
     rows = searcher.rows
-    expected = [
-        table.filter(pc.equal(table["status"], Status.OK))["id"].to_numpy()
-        for marker, table in view.parts(["id", "status"])
-        if marker.ordinal in manifest.parts
-    ]
+    expected = [ok_ids(table) for marker, table in view.parts(["id", "status"]) if marker.ordinal in manifest.parts]
     expected = np.setdiff1d(np.concatenate(expected or [np.empty(0, np.int64)]), view.deleted)
     found = rows.ids(np.setdiff1d(np.arange(rows.num_rows), searcher.dead))
     if not np.array_equal(np.sort(found), expected):

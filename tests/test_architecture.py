@@ -71,7 +71,7 @@ LEVELS = {
     ],
     "query": [
         ["formats"],
-        ["settings", "text"],
+        ["settings", "search_settings", "text"],
         ["searcher", "proof", "vectors"],
         ["pictures", "evaluation", "bench"],
         ["evaluate", "inspect", "doctor"],

@@ -146,6 +146,11 @@ def kept_rows(table: pa.Table, is_kept: pa.Array | pa.ChunkedArray) -> pa.Table:
     return table.cast(pa.schema(plain, table.schema.metadata)).filter(is_kept).cast(table.schema)
 
 
+def ok_ids(table: pa.Table) -> np.ndarray:
+    """Ids (int64 [n]) of a part's ok rows. Needs columns id and status."""
+    return table["id"].filter(pc.equal(table["status"], Status.OK)).to_numpy()
+
+
 def embeddings_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """Ids (int64 [n]) and embeddings (float32 [n, E]) of a part's ok rows. Needs columns id, status and embedding."""
     ok = kept_rows(table, pc.equal(table["status"], Status.OK))

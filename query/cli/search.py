@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from query.search_settings import SearchSettings
     from query.searcher import Hit
-    from query.settings import SearchSettings
 
 SUMMARY = "find images with words"
 EXAMPLES = (
@@ -15,7 +15,7 @@ EXAMPLES = (
     '  clipsieve search store "a red car" --sheet hits.png\n'
     "  clipsieve search store --vectors queries.parquet --out hits.parquet"
 )
-SETTINGS = "query.settings:SearchSettings"
+SETTINGS = "query.search_settings:SearchSettings"
 
 
 def run(settings: "SearchSettings") -> None:

@@ -99,7 +99,7 @@ def test_an_index_is_tuned_on_some_queries_and_proven_on_others(store, queries):
 
 def test_an_index_that_falls_short_is_an_error_that_keeps_it(store, queries, monkeypatch):
     monkeypatch.setattr("indexer.prove.CANDIDATES", (12,))
-    settings = IndexSettings(store=store.root, recipe="IVF32,PQ4x4fs", min_recall=0.999)
+    settings = IndexSettings(store=store.root, recipe="IVF32,PQ2x4fs", min_recall=0.999)
     few = OperatingPoint(effort=32, candidates=12)
     report = build_index(settings, lambda view: queries)
     assert not report.manifest.proof.is_proven
