@@ -3,33 +3,19 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
 from pipeline.settings.load import OutputSettings
 
 MIN_RECALL = 0.95
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def memory_of_machine() -> int:
     """Bytes of main memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _bytes_of(value: object) -> object:
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?", str(value).strip(), re.IGNORECASE)
-    if not isinstance(value, str) or not found:
-        return value
-    number, unit, binary = found.groups()
-    power = list(_UNITS).index(unit.upper())
-    return int(float(number) * (1024**power if binary else _UNITS[unit.upper()]))
-
-
-NumBytes = Annotated[int, BeforeValidator(_bytes_of)]
-"""A number of bytes, also with a unit: 600M, 1.5GB, 2GiB."""
 
 
 class IndexSettings(OutputSettings):
@@ -77,10 +63,10 @@ class IndexSettings(OutputSettings):
     max_query_ms: float | None = Field(default=None, gt=0)
     """Longest time that one query may take on one thread, in milliseconds (median)."""
 
-    max_index_memory: NumBytes | None = Field(default=None, gt=0)
+    max_index_memory: int | None = Field(default=None, gt=0)
     """Most memory that searching may take, such as 600M. Half of this machine's memory unless given."""
 
-    max_build_memory: NumBytes | None = Field(default=None, gt=0)
+    max_build_memory: int | None = Field(default=None, gt=0)
     """Most memory that building may take, such as 8G. Three quarters of this machine's memory unless given."""
 
     threads: int | None = Field(default=None, ge=1)
@@ -91,6 +77,16 @@ class IndexSettings(OutputSettings):
 
     seed: int = Field(default=1, ge=0)
     """Seed of all samples. The same seed, threads and CPU features give the same files."""
+
+    @field_validator("max_index_memory", "max_build_memory", mode="before")
+    @classmethod
+    def _take_units(cls, value: object) -> object:
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?", str(value).strip(), re.IGNORECASE)
+        if value is None or not found:
+            return value
+        number, unit, binary = found.groups()
+        power = "KMGT".find(unit.upper()) + 1 if unit else 0
+        return int(float(number) * (1024 if binary else 1000) ** power)
 
     @model_validator(mode="after")
     def _check(self) -> "IndexSettings":
