@@ -37,8 +37,8 @@ class Columns:
         return sorted({self.embedding, self.key, self.caption, self.uri, *self.carried} - {None})
 
     def only_keys(self) -> "Columns":
-        """What decides the key of a row."""
-        return Columns(key=self.key, uri=self.uri)
+        """The column of keys."""
+        return Columns(key=self.key)
 
 
 def resolve_columns(

@@ -2,16 +2,15 @@
 
 import platform
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import groupby
 
 from pipeline.imported.files import Embeddings
 from pipeline.imported.matrix import unit_embeddings
 from pipeline.imported.rows import RowReader, Rows
-from pipeline.source.entry import ImageResult, Status
+from pipeline.source.entry import Status
 from pipeline.store.commit_markers import commit_shard
 from pipeline.store.layout import Store
 from pipeline.store.parts import part_table
@@ -48,18 +47,16 @@ def _read(shards: list[Shard], found: Embeddings) -> Iterator[tuple[Shard, Rows]
     # shards that follow one another are read in one pass: a file can be a single row group
     for (key, _), group in groupby(enumerate(shards), lambda pair: (pair[1].file.key, pair[1].ordinal - pair[0])):
         run = [shard for _, shard in group]
-        with RowReader(files[key], found.dim, run[0].start) as reader:
-            yield from ((shard, reader.read(shard.num_images)) for shard in run)
+        with RowReader(files[key], files[key].columns, run[0].start) as reader:
+            yield from ((shard, reader.read(shard.num_images, found.dim)) for shard in run)
 
 
 def _commit(shard: Shard, rows: Rows, record: StoreRecord, store: Store) -> CommitMarker:
     started = time.perf_counter()
     embeddings = unit_embeddings(rows.embeddings, record.encoder.precision != "fp32")
-    reasons = (embeddings.faults.get(row) for row in range(len(rows.entries)))
-    results = [
-        ImageResult.of(entry, Status.BAD_EMBEDDING if reason else Status.OK, reason)
-        for entry, reason in zip(rows.entries, reasons, strict=True)
-    ]
+    results = rows.results
+    for row, reason in embeddings.faults.items():
+        results[row] = replace(results[row], status=Status.BAD_EMBEDDING, error=reason)
     table = part_table(
         results,
         embeddings.values_NE,
@@ -69,14 +66,13 @@ def _commit(shard: Shard, rows: Rows, record: StoreRecord, store: Store) -> Comm
         shard_id=shard.shard_id,
         columns=record.columns,
     )
-    failed = Counter(str(result.status) for result in results if not result.is_ok)
     fields = {
         "ordinal": shard.ordinal,
         "shard_id": shard.shard_id,
         "fingerprint": record.fingerprint,
         "num_images": len(results),
-        "num_ok": len(results) - failed.total(),
-        "failed": dict(failed),
+        "num_ok": len(results) - len(embeddings.faults),
+        "failed": {str(Status.BAD_EMBEDDING): len(embeddings.faults)} if embeddings.faults else {},
         "num_normalised": embeddings.num_normalised,
         "timings_s": asdict(Timings(write_s=time.perf_counter() - started)),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),

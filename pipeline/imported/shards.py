@@ -6,7 +6,7 @@ from itertools import pairwise
 from operator import itemgetter
 
 from pipeline.errors import InputError
-from pipeline.imported.files import EmbeddingFile, Embeddings
+from pipeline.imported.files import Embeddings
 from pipeline.imported.rows import RowReader
 from pipeline.source.access.location import examine
 from pipeline.source.sorting import Sorted
@@ -57,11 +57,8 @@ def refuse_repeated_keys(found: Embeddings) -> None:
 def _keys(found: Embeddings) -> Iterator[tuple[str, str, int]]:
     """Yield key, file and row number of every row."""
     for file in found.files:
-        with RowReader(file, None, 0) as reader:
+        name = str(file.beside or file.path)
+        with RowReader(file, file.columns.only_keys(), 0) as reader:
             while (row := reader.position) < file.num_rows:
-                rows = reader.read(min(_KEYS_AT_ONCE, file.num_rows - row))
-                yield from ((entry.key, _name(file), number) for number, entry in enumerate(rows.entries, row))
-
-
-def _name(file: EmbeddingFile) -> str:
-    return str(file.beside or file.path)
+                keys = reader.read_keys(min(_KEYS_AT_ONCE, file.num_rows - row))
+                yield from ((key, name, number) for number, key in enumerate(keys, row))
