@@ -109,6 +109,8 @@ def find_embeddings(settings: ImportSettings) -> Embeddings:
 
 def _files_of(settings: ImportSettings, path: Path, left_out: LeftOut) -> Iterator[EmbeddingFile]:
     is_folder, suffix = path.is_dir(), path.suffix.lower()
+    if not is_folder:
+        examine(str(path))
     if settings.keys and (is_folder or suffix != ".npy"):
         raise InputError(f"--keys is for a .npy matrix, but the source is {path}; pass --key-column instead")
     if is_folder and (path / _MATRICES).is_dir():
@@ -123,11 +125,10 @@ def _files_of(settings: ImportSettings, path: Path, left_out: LeftOut) -> Iterat
             )
         yield from (_parquet(settings, path / key, key) for key in found)
     elif suffix == ".npy":
-        yield _matrix(settings, path, settings.keys or _keys_beside(path), path.name, KEY_COLUMNS)
+        yield _matrix(settings, path, settings.keys, path.name, KEY_COLUMNS)
     elif suffix == ".parquet":
         yield _parquet(settings, path, path.name)
     else:
-        examine(str(path))
         raise InputError(f"source {path} is neither a folder nor a .parquet or .npy file; convert it to one of them")
 
 
@@ -175,9 +176,10 @@ def _keys_beside(path: Path) -> Path:
 
 
 def _matrix(
-    settings: ImportSettings, path: Path, beside: Path, key: str, key_columns: tuple[str, ...]
+    settings: ImportSettings, path: Path, named: Path | None, key: str, key_columns: tuple[str, ...]
 ) -> EmbeddingFile:
-    num_rows, dim = (matrix := open_matrix(path)).shape
+    matrix = open_matrix(path)
+    (num_rows, dim), beside = matrix.shape, named or _keys_beside(path)
     columns, what = Columns(), "keys"
     if beside.suffix.lower() == ".parquet":
         schema, num_named = read_footer(beside.absolute().as_uri())
