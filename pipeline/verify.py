@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.resample import Resample
 
 _DELETE = "delete it (and its commit marker, if it is a part), then "
-_BACKUP = "restore it from a backup, or make a new store"
+_BACKUP = "restore it from a backup, or import or embed again"
 _NAMED = 5
 _PART = re.compile(r"part-(\d+)(\.c\d+)?\.parquet")
 

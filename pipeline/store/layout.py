@@ -95,12 +95,12 @@ class Store:
             if version != SCHEMA_VERSION:
                 raise StoreError(
                     f"{self.record_path} has schema version {version}, but this version of clipsieve reads "
-                    f"{SCHEMA_VERSION}; use the version that wrote it, or make a new store"
+                    f"{SCHEMA_VERSION}; use the version that wrote it, or import or embed again"
                 )
             record = StoreRecord.model_validate(unsealed_json(data))
         except (ValueError, AttributeError) as error:
             raise StoreError(
-                f"{self.record_path} is damaged ({first_line(error)}); restore it from a backup, or make a new store"
+                f"{self.record_path} is damaged ({first_line(error)}); restore it from a backup, or import or embed again"
             ) from error
         return record.model_copy(update={"plans": tuple(self._read_plans())})
 
@@ -115,7 +115,7 @@ class Store:
             except (OSError, ValueError) as error:
                 reason = first_line(error)
                 raise StoreError(
-                    f"{path} is damaged ({reason}); restore it from a backup, or make a new store"
+                    f"{path} is damaged ({reason}); restore it from a backup, or import or embed again"
                 ) from error
 
     def begin(self, record: StoreRecord) -> StoreRecord:
