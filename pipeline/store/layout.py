@@ -99,8 +99,9 @@ class Store:
                 )
             record = StoreRecord.model_validate(unsealed_json(data))
         except (ValueError, AttributeError) as error:
+            reason = first_line(error)
             raise StoreError(
-                f"{self.record_path} is damaged ({first_line(error)}); restore it from a backup, or import or embed again"
+                f"{self.record_path} is damaged ({reason}); restore it from a backup, or import or embed again"
             ) from error
         return record.model_copy(update={"plans": tuple(self._read_plans())})
 

@@ -6,10 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError, InputError
+from pipeline.imported.import_store import import_store
+from pipeline.settings.imports import ImportSettings
 from pipeline.store.view import StoreView
 from tests.kit.damage import check
 from tests.kit.embeddings import (
     DIM,
+    NOWHERE,
     rows_of,
     run_import,
     stored_vectors,
@@ -160,6 +163,19 @@ def test_row_groups_larger_and_smaller_than_shards(tmp_path):
         run_import(tmp_path / f"{size}.parquet", tmp_path / f"store-{size}", shard_size=1300)
         stores.append([(row["key"], row["embedding"]) for row in rows_of(tmp_path / f"store-{size}")])
     assert stores[0] == stores[1] == list(zip(table["key"].to_pylist(), vectors.tolist(), strict=True))
+
+
+def test_a_file_of_one_row_group_is_read_in_pieces(tmp_path):
+    vectors = unit_vectors(40_000, dim=64)  # 10 MB
+    table = pa.table({"embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 64)})
+    pq.write_table(table, tmp_path / "v.parquet", use_dictionary=False)
+    assert pq.read_metadata(tmp_path / "v.parquet").num_row_groups == 1
+    del table
+    before, held = pa.total_allocated_bytes(), []
+    settings = ImportSettings(source=tmp_path / "v.parquet", out=tmp_path / "store", model=NOWHERE, shard_size=1000)
+    import_store(settings, lambda tick: held.append(pa.total_allocated_bytes() - before))
+    assert len(held) == 40
+    assert max(held) < 4e6
 
 
 def test_files_of_mixed_precision_are_stored_in_float32(tmp_path):
