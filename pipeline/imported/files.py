@@ -5,6 +5,7 @@
 - FILE.npy and FILE.txt or FILE.parquet: a matrix, and its keys or its metadata
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +71,6 @@ class Embeddings:
     is_half: bool
     """Whether all of them are float16."""
 
-    @property
-    def num_rows(self) -> int:
-        """Number of rows in all files."""
-        return sum(file.num_rows for file in self.files)
-
 
 def find_embeddings(settings: ImportSettings) -> Embeddings:
     """Find the files of a source and check what they hold, as far as headers and footers tell.
@@ -139,22 +135,20 @@ def _walked(folder: Path, suffixes: tuple[str, ...], left_out: LeftOut) -> list[
 
 def _clip_retrieval(settings: ImportSettings, folder: Path, left_out: LeftOut) -> Iterator[EmbeddingFile]:
     matrices, tables = {}, {}
-    for key in _walked(folder, (".npy", ".parquet"), left_out):
-        place = Path(key)
-        if str(place.parent) == _MATRICES and place.suffix == ".npy":
-            matrices[place.stem.removeprefix("img_emb_")] = key
-        elif str(place.parent) == _METADATA and place.suffix == ".parquet":
-            tables[place.stem.removeprefix("metadata_")] = key
+    for key in sorted(_walked(folder, (".npy", ".parquet"), left_out)):
+        if found := re.fullmatch(rf"{_MATRICES}/img_emb_([^/]+)\.npy", key):
+            matrices[found[1]] = key
+        elif found := re.fullmatch(rf"{_METADATA}/metadata_([^/]+)\.parquet", key):
+            tables[found[1]] = key
         else:  # such as embeddings of texts
             left_out.add(Kind.OTHER_FORMAT, key)
     alone = sorted(matrices.keys() ^ tables.keys(), key=_by_number)
     if alone:
-        found, other = (matrices, f"{_METADATA}/metadata_{alone[0]}.parquet")
-        if alone[0] in tables:
-            found, other = (tables, f"{_MATRICES}/img_emb_{alone[0]}.npy")
-        raise InputError(
-            f"{folder / found[alone[0]]} has no {other} beside it, as clip-retrieval writes them; copy both, or none"
-        )
+        number = alone[0]
+        here, other = matrices.get(number), f"{_METADATA}/metadata_{number}.parquet"
+        if here is None:
+            here, other = tables[number], f"{_MATRICES}/img_emb_{number}.npy"
+        raise InputError(f"{folder / here} has no {other} beside it, as clip-retrieval writes them; copy both, or none")
     for number in sorted(matrices, key=_by_number):
         key = matrices[number]
         yield _matrix(settings, folder / key, folder / tables[number], key, CLIP_RETRIEVAL_KEYS)
@@ -191,8 +185,6 @@ def _matrix(
         raise InputError(
             f"{beside} has {num_named} {what}, but {path} has {num_rows} rows; there must be one per embedding"
         )
-    if num_rows and not dim:
-        raise InputError(f"{path} has embeddings of 0 values; pass a matrix with one embedding per row")
     return EmbeddingFile(
         key=as_text(key),
         path=path,
@@ -234,6 +226,8 @@ def _dim_of(files: list[EmbeddingFile]) -> int:
     for file in known[1:]:
         if file.dim != known[0].dim:
             raise other_length(str(file.path), 0, file.dim, known[0].dim)
+    if known and not known[0].dim:
+        raise InputError(f"{known[0].path} has embeddings of 0 values; pass files with one embedding per row")
     if known:
         return known[0].dim
     lengths = (first_length(file.path, file.columns.embedding) for file in files)

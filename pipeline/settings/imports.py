@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg
 
 from pipeline.model.spec import ModelSource
@@ -58,6 +58,12 @@ class ImportSettings(OutputSettings):
 
     shard_size: int | None = Field(default=None, ge=1)
     """Rows per shard. By default, 10,000. A shard never has rows of two files."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ImportSettings":
+        if self.out.absolute().is_relative_to(self.source.absolute()):
+            raise ValueError(f"out = {str(self.out)!r} is inside the source {self.source}; choose another --out")
+        return self
 
     def writes(self, name: str) -> bool:
         """Whether an output is written. A store that exists may be finished, and is then only read."""

@@ -9,6 +9,7 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.imported.import_store import import_store
 from pipeline.settings.imports import ImportSettings
 from pipeline.store.view import StoreView
+from query.cli.main import main
 from tests.kit.damage import check
 from tests.kit.embeddings import (
     DIM,
@@ -39,6 +40,7 @@ def test_a_folder_of_clip_retrieval(tmp_path):
         similarity=lambda n, i: n + i / 10,
     )
     np.save(source / "text_emb" / "text_emb_0.npy", unit_vectors(5))
+    np.save(source / "img_emb" / "0.npy", unit_vectors(5))
     report = run_import(source, tmp_path / "store", columns="similarity", shard_size=2)
     rows = rows_of(tmp_path / "store")
     assert (report.num_images, report.num_ok, report.failed, report.num_normalised) == (10, 10, {}, 0)
@@ -54,7 +56,7 @@ def test_a_folder_of_clip_retrieval(tmp_path):
     assert np.array_equal(stored_vectors(tmp_path / "store"), vectors)
     assert report.view.record.encoder.precision == "fp16"
     assert [shard.num_images for shard in report.view.record.shards] == [2, 2, 1, 2, 1, 2]
-    assert report.left_out.names == {"other_format": ["text_emb/text_emb_0.npy"]}
+    assert report.left_out.names == {"other_format": ["img_emb/0.npy", "text_emb/text_emb_0.npy"]}
     assert check(report.view.store).findings == []
 
 
@@ -190,6 +192,11 @@ def test_files_of_mixed_precision_are_stored_in_float32(tmp_path):
 # --- what cannot be imported
 
 
+def keys_of(folder, num_rows):
+    (folder / "keys").write_text("\n".join(f"k{n}" for n in range(num_rows)))
+    return folder / "keys"
+
+
 def refused(tmp_path, source, match, **settings):
     with pytest.raises(InputError, match=match) as caught:
         run_import(source, tmp_path / "store", **settings)
@@ -273,6 +280,21 @@ def test_columns_that_are_missing_or_of_no_use(tmp_path):
     refused(tmp_path, source, "paths and URLs must be text; pass another --uri-column", uri_column="score", **found)
     with pytest.raises(ConfigError, match="every row already has a column with that name"):
         run_import(source, tmp_path / "store", columns="id", **found)
+
+
+def test_a_store_is_not_inside_its_source(tmp_path, capsys):
+    write_parquet(tmp_path / "s" / "a.parquet", unit_vectors(2))
+    argv = ["import", str(tmp_path / "s"), "--out", str(tmp_path / "s" / "store"), "--model", NOWHERE]
+    assert main(argv) == 2
+    assert "store' is inside the source" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["a.parquet"]
+
+
+def test_embeddings_without_values(tmp_path):
+    source = write_parquet(tmp_path / "v.parquet", [[], []], pa.list_(pa.float32(), 0))
+    refused(tmp_path, source, "has embeddings of 0 values")
+    np.save(tmp_path / "v.npy", np.zeros((2, 0), np.float32))
+    refused(tmp_path, tmp_path / "v.npy", "has embeddings of 0 values", keys=keys_of(tmp_path, 2))
 
 
 def test_files_that_do_not_match(tmp_path):
