@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from pipeline import __version__
 from pipeline.embed_report import read_summary
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, FingerprintMismatch
 from pipeline.model.spec import local_files, spec_metadata
 from pipeline.planning.changes import Changes
 from pipeline.settings.embed import EmbedSettings
@@ -28,16 +28,22 @@ def listed(settings: EmbedSettings) -> Listing:
 
 
 def refuse_other_choices(settings: EmbedSettings, listing: Listing, view: StoreView | None) -> None:
-    """Refuse units of work or carried columns that are not those of the store.
+    """Refuse units of work or carried columns that are not those of the store, and a store of imported embeddings.
 
     Images that are tried again may have more pixels.
 
     Raises:
+        FingerprintMismatch: If the embeddings of the store were imported.
         ConfigError: If they differ. The message shows both.
     """
     if view is None:
         return
     existing = view.record
+    if existing.is_imported:
+        raise FingerprintMismatch(
+            f"the store {view.root} holds imported embeddings of {existing.encoder.describe()}, so nobody knows "
+            "whether this run's encoder is the same; choose another --out"
+        )
     asked = (
         settings.shard_size or existing.shard_capacity,
         settings.batch_size or existing.batch_size,

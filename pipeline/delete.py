@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.durable.lock import store_lock
-from pipeline.errors import InputError, UnfinishedStore
+from pipeline.errors import InputError, StoreError, UnfinishedStore
 from pipeline.planning.missing import find_missing, sources_of
 from pipeline.settings.store import DeleteSettings
 from pipeline.source.entry import Source
@@ -71,6 +71,11 @@ def _delete_keys(store: Store, path: Path) -> DeleteReport:
 def _delete_missing(store: Store, is_confirmed: bool) -> DeleteReport:
     with store_lock(store.root, _REMEDY):
         view = StoreView.now(store, store.read_record())
+        if view.record.is_imported:
+            raise StoreError(
+                f"the store {store.root} holds imported embeddings, whose images --missing cannot look for; delete by "
+                "key with --keys FILE"
+            )
         if view.missing:
             raise UnfinishedStore(
                 f"the store {store.root} is unfinished: {len(view.missing)} of {len(view.record.shards)} shards are "

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from pipeline.choices import encoder_request, is_up_to_date, listed, record_of, refuse_other_choices
@@ -83,7 +83,7 @@ def embed(
             meter.check_failures(progress, is_over=True)
             report = write_report(EmbedReport.of(view, listing, changes, settings, run), reporting)
     finally:
-        _remove_if_empty(store)
+        store.remove_if_empty()
     _refuse_damaged(progress, len(todo))
     return report
 
@@ -119,13 +119,3 @@ def _refuse_damaged(progress: Progress, num_shards: int) -> None:
             f"{len(progress.damaged)} of {num_shards} shards could not be read, the others are committed; "
             f"first: {first}"
         )
-
-
-def _remove_if_empty(store: Store) -> None:
-    # a lock file belongs to another job that has yet to write run.json; the folders are that job's
-    if not store.record_path.exists() and not (store.root / "lock.json").exists():
-        with suppress(OSError):
-            store.events_path.unlink(missing_ok=True)
-            store.plan_dir.rmdir()
-            store.embeddings_dir.rmdir()
-            store.root.rmdir()

@@ -30,8 +30,8 @@ from pipeline.store.view import StoreView
 if TYPE_CHECKING:
     from pipeline.resample import Resample
 
-_EMBED_AGAIN = "delete it (and its commit marker, if it is a part), then run the same embed command again"
-_BACKUP = "restore it from a backup, or embed again"
+_DELETE = "delete it (and its commit marker, if it is a part), then "
+_BACKUP = "restore it from a backup, or import or embed again"
 _NAMED = 5
 _PART = re.compile(r"part-(\d+)(\.c\d+)?\.parquet")
 
@@ -83,7 +83,7 @@ def verify(settings: VerifySettings, on_tick: Callable[[str, Tick], None] = lamb
         on_tick: Called with the name of a step and its progress: after each shard, and after each row embedded again.
 
     Raises:
-        StoreError: If there is no store.
+        StoreError: If there is no store, or rows of imported embeddings are to be embedded again.
         InputError: If rows must be embedded again and the model cannot be loaded.
     """
     store = Store(settings.store)
@@ -95,6 +95,7 @@ def verify(settings: VerifySettings, on_tick: Callable[[str, Tick], None] = lamb
             raise
         report.findings.append(str(error))
         return report
+    _refuse_resample_of_imports(settings, record)
     _check_records(store, record, report)
     deleted = _read_deleted(store, record, report)
     markers = _read_markers(store, record, report)
@@ -103,13 +104,13 @@ def verify(settings: VerifySettings, on_tick: Callable[[str, Tick], None] = lamb
     started = time.perf_counter()
     for shard, entries in _planned(store, record, report):
         marker = markers.get(shard.ordinal)
-        table = _read_whole(store, marker, report) if marker else None
+        table = _read_whole(store, record, marker, report) if marker else None
         if table is None:
             continue
         ids = None if deleted is None else tombstones_between(deleted, shard.ids)
         faults = list(faults_of(table, record, shard, marker, entries=entries, deleted=ids))
         for fault in faults:
-            report.add_finding(store.part_of(marker), fault, _EMBED_AGAIN)
+            report.add_finding(store.part_of(marker), fault, _DELETE + record.same_command)
         if not faults:
             whole[shard.ordinal] = marker
             report.count(marker)
@@ -132,11 +133,16 @@ def verify(settings: VerifySettings, on_tick: Callable[[str, Tick], None] = lamb
     return report
 
 
+def _refuse_resample_of_imports(settings: VerifySettings, record: StoreRecord) -> None:
+    if settings.resample and record.is_imported:
+        raise StoreError(f"the store {settings.store} holds imported embeddings, not images; verify without --resample")
+
+
 def _check_records(store: Store, record: StoreRecord, report: VerifyReport) -> None:
     report.num_shards = len(record.shards)
     planned = [shard for plan in record.plans for shard in plan.shards]
     if not planned:
-        report.add_finding(store.plan_dir, "no images are planned", "run the same embed command again")
+        report.add_finding(store.plan_dir, "no images are planned", record.same_command)
     for number, shard in enumerate(planned):
         if shard.ordinal != number:
             report.add_finding(store.plan_dir, f"shard {number} has ordinal {shard.ordinal}", _BACKUP)
@@ -216,28 +222,29 @@ def _read_markers(store: Store, record: StoreRecord, report: VerifyReport) -> di
             continue
         except (OSError, ValueError) as error:
             reason = first_line(error)
-            report.add_finding(path, f"it is damaged ({reason}), so its shard does not count", _EMBED_AGAIN)
+            what = f"it is damaged ({reason}), so its shard does not count"
+            report.add_finding(path, what, _DELETE + record.same_command)
             continue
         if (marker.ordinal, marker.shard_id, marker.fingerprint) == (shard.ordinal, shard.shard_id, record.fingerprint):
             markers[shard.ordinal] = marker
         else:
-            report.add_finding(path, "it belongs to another shard or another encoder", _EMBED_AGAIN)
+            report.add_finding(path, "it belongs to another shard or another encoder", _DELETE + record.same_command)
     if missing:
         what = f"unfinished: {len(missing)} of {report.num_shards} shards are not embedded, first {missing[0]}"
-        report.add_finding(store.root, what, "run the same embed command again")
+        report.add_finding(store.root, what, record.same_command)
     return markers
 
 
-def _read_whole(store: Store, marker: CommitMarker, report: VerifyReport) -> pa.Table | None:
+def _read_whole(store: Store, record: StoreRecord, marker: CommitMarker, report: VerifyReport) -> pa.Table | None:
     path = store.part_of(marker)
     try:
         if path.stat().st_size == marker.num_bytes and sha256_of(path) == marker.sha256:
             table = read_part(path)
             table.validate(full=True)
             return table
-        report.add_finding(path, "its size or hash does not match its commit marker", _EMBED_AGAIN)
+        report.add_finding(path, "its size or hash does not match its commit marker", _DELETE + record.same_command)
     except (OSError, pa.ArrowException, StoreError) as error:
-        report.add_finding(path, f"it cannot be read ({first_line(error)})", _EMBED_AGAIN)
+        report.add_finding(path, f"it cannot be read ({first_line(error)})", _DELETE + record.same_command)
     return None
 
 

@@ -20,7 +20,7 @@ LEVELS = {
         ["model"],
         ["settings", "pixels", "store"],
         ["planning", "measure", "monitor"],
-        ["workers", "training", "scenes", "resample"],
+        ["workers", "training", "scenes", "resample", "imported"],
         ["embed_report"],
         ["choices"],
         ["embed", "dry_run", "adapt", "verify", "delete", "compact"],
@@ -290,6 +290,7 @@ def test_no_room_is_crowded(room):
         ("query.cli.main", {"torch", "ray", "faiss", "open_clip", "pydantic", "rich"}),
         ("pipeline.workers.pool", {"torch", "open_clip"}),
         ("pipeline.embed", {"torch", "ray", "open_clip", "timm"}),
+        ("pipeline.imported.import_store", {"torch", "ray", "open_clip", "timm", "faiss"}),
     ],
 )
 def test_importing_is_light(module, unwanted):

@@ -8,7 +8,7 @@ import hashlib
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -154,6 +154,48 @@ class EncoderSpec(BaseModel):
         return f"{self.fingerprint} ({self.source.model}{tag}, {self.policy_name}, {self.precision}{adapter}{decoder})"
 
 
+class ClaimedSpec(BaseModel):
+    """The encoder of imported embeddings: the model that somebody says made them. Nobody here saw it do so.
+
+    It has what readers of a store need of an `EncoderSpec`, under the same names.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    is_claimed: Literal[True] = True
+    source: ModelSource
+    embedding_dim: int
+    precision: Literal["fp32", "fp16"]
+    """How the embeddings are stored."""
+
+    known_text_space: str | None = None
+    """Text space of the claimed model, if it could be loaded for the import."""
+
+    policy: ClassVar[None] = None
+    text_adapter: ClassVar[None] = None
+
+    @property
+    def text_space(self) -> str:
+        """Hash of everything that a text vector depends on (hex), or of the claim if that is all there is."""
+        return self.known_text_space or _digest(["claimed", self.source.model_dump(mode="json"), self.embedding_dim])
+
+    @property
+    def image_space(self) -> str:
+        """Hash of the claim (hex)."""
+        source = self.source.model_dump(mode="json")
+        return _digest(["claimed", source, self.embedding_dim, self.precision, self.text_space])
+
+    @property
+    def fingerprint(self) -> str:
+        """`<text space>-<image space>`, 16 hex digits each."""
+        return f"{self.text_space[:16]}-{self.image_space[:16]}"
+
+    def describe(self) -> str:
+        """A one-line description for messages."""
+        tag = f"/{self.source.pretrained}" if self.source.pretrained else ""
+        return f"{self.fingerprint} ({self.source.model}{tag}, claimed by an import and not verified, {self.precision})"
+
+
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
 
@@ -163,7 +205,7 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def spec_metadata(spec: EncoderSpec) -> dict[str, Any]:
+def spec_metadata(spec: EncoderSpec | ClaimedSpec) -> dict[str, Any]:
     """The spec and its fingerprints, as written to run.json and to each part."""
     return {
         "encoder": spec.model_dump(mode="json"),

@@ -14,7 +14,8 @@ from pipeline.source.access.naming import expand_home
 from pipeline.source.entry import Source, Status
 
 OnChange = Literal["stop", "keep", "embed"]
-FAILED_STATUSES = tuple(str(status) for status in Status if status != Status.OK)
+FAILED_STATUSES = tuple(str(status) for status in Status if status not in (Status.OK, Status.BAD_EMBEDDING))
+"""Those of images that can be tried again."""
 
 
 class SourceSettings(WorkerSettings):

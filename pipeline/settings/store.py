@@ -20,7 +20,7 @@ class VerifySettings(OutputSettings):
     }
 
     store: CliPositionalArg[Path]
-    """Store written by `clipsieve embed`."""
+    """Store written by `clipsieve embed` or `clipsieve import`."""
 
     resample: int = Field(default=0, ge=0)
     """Number of random rows to embed again from their sources and compare with the stored ones. Loads the model."""
@@ -38,7 +38,7 @@ class DeleteSettings(OutputSettings):
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"what": ("store", "keys", "missing"), "safety": ("yes",)}
 
     store: CliPositionalArg[Path]
-    """Store written by `clipsieve embed`."""
+    """Store written by `clipsieve embed` or `clipsieve import`."""
 
     keys: Path | None = None
     """UTF-8 file of keys, one per line. If a tar or Parquet file is embedded again as a whole, delete its images

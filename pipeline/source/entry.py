@@ -84,6 +84,8 @@ class Source(BaseModel):
     location: str
     format: str
     image_column: str | None = None
+    """Column of images; of an import, the column of embeddings."""
+
     key_column: str | None = None
     caption_column: str | None = None
     is_caption_column_named: bool = False
@@ -119,6 +121,8 @@ class Status(StrEnum):
     TOO_LARGE = "too_large"
     TIMEOUT = "timeout"
     CRASHED = "crashed"
+    BAD_EMBEDDING = "bad_embedding"
+    """Imported without a usable embedding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

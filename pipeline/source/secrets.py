@@ -35,7 +35,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^\s'\"<>]+", re.IGNORECASE)
 
 def without_credentials(location: str) -> str:
     """A location without the credentials among its parameters, and without a user's password."""
-    if "://" not in location:
+    if "://" not in location or not ("@" in location or "?" in location):
         return location
     location = _PASSWORD.sub(r"\1", location)
     return _without_parameters(location) if _WEB.match(location) else location

@@ -44,7 +44,7 @@ def faults_of(
         return
     yield from _metadata_faults(table, record, shard)
     yield from _count_faults(table, shard, marker)
-    yield from _null_faults(table)
+    yield from _null_faults(table, record.is_imported)
     yield from _norm_faults(table, NORM_TOLERANCE[record.encoder.precision])
     faults = list(_id_faults(table["id"].to_numpy(), shard, marker, deleted))
     yield from faults
@@ -80,9 +80,12 @@ def _count_faults(table: pa.Table, shard: Shard, marker: CommitMarker) -> Iterat
         yield f"it has {found}, its commit marker says {marker.num_ok} and {marker.failed}"
 
 
-def _null_faults(table: pa.Table) -> Iterator[str]:
+def _null_faults(table: pa.Table, is_imported: bool) -> Iterator[str]:
     is_ok = pc.equal(table["status"], Status.OK)
-    for name, what in (("embedding", "embedding"), ("tokens_kept", "number of tokens"), ("error", "error")):
+    names = {"embedding": "embedding", "tokens_kept": "number of tokens", "error": "error"}
+    if is_imported:
+        del names["tokens_kept"]  # nobody knows it
+    for name, what in names.items():
         is_wrong = pc.equal(pc.is_null(table[name]), is_ok)
         if name == "error":
             is_wrong = pc.invert(is_wrong)
@@ -95,10 +98,15 @@ def _null_faults(table: pa.Table) -> Iterator[str]:
 def _norm_faults(table: pa.Table, tolerance: float) -> Iterator[str]:
     table = kept_rows(table, pc.is_valid(table["embedding"]))
     ids, embeddings_NE = embeddings_of(table)
-    norms_N = np.sqrt(np.einsum("ne,ne->n", embeddings_NE, embeddings_NE, dtype=np.float64))
+    norms_N = norms_of(embeddings_NE)
     wrong = np.flatnonzero(~(np.abs(norms_N - 1) < tolerance))  # also catches NaN
     if len(wrong):
         yield f"{len(wrong)} embeddings do not have norm 1, first id {ids[wrong[0]]} with {norms_N[wrong[0]]:.6f}"
+
+
+def norms_of(embeddings_NE: np.ndarray) -> np.ndarray:
+    """Lengths (float64 [N]) of embeddings (float32 [N, E])."""
+    return np.sqrt(np.einsum("ne,ne->n", embeddings_NE, embeddings_NE, dtype=np.float64))
 
 
 def _id_faults(ids: np.ndarray, shard: Shard, marker: CommitMarker, deleted: np.ndarray | None) -> Iterator[str]:

@@ -17,12 +17,13 @@ has the hash of its part, and a plan has the hash of its list.
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.durable.atomic import write_atomically
 from pipeline.durable.seal import sha256_of, unsealed_json, write_sealed_json
 from pipeline.errors import ConfigError, FingerprintMismatch, StoreError, first_line
-from pipeline.model.spec import EncoderSpec
+from pipeline.model.spec import ClaimedSpec, EncoderSpec
 from pipeline.source.entry import ImageEntry, Source
 from pipeline.source.formats.text import TEXT_RULES
 from pipeline.store.lists import EntryWriter, read_entries
@@ -85,7 +86,7 @@ class Store:
             data = self.record_path.read_bytes()
         except FileNotFoundError:
             raise StoreError(
-                f"no store at {self.root}: run.json is missing; create one with `clipsieve embed`"
+                f"no store at {self.root}: run.json is missing; create one with `clipsieve embed` or `clipsieve import`"
             ) from None
         except OSError as error:
             raise StoreError(f"cannot read {self.record_path}: {error.strerror}; check its permissions") from error
@@ -94,12 +95,13 @@ class Store:
             if version != SCHEMA_VERSION:
                 raise StoreError(
                     f"{self.record_path} has schema version {version}, but this version of clipsieve reads "
-                    f"{SCHEMA_VERSION}; use the version that wrote it, or embed again"
+                    f"{SCHEMA_VERSION}; use the version that wrote it, or import or embed again"
                 )
             record = StoreRecord.model_validate(unsealed_json(data))
         except (ValueError, AttributeError) as error:
+            reason = first_line(error)
             raise StoreError(
-                f"{self.record_path} is damaged ({first_line(error)}); restore it from a backup, or embed again"
+                f"{self.record_path} is damaged ({reason}); restore it from a backup, or import or embed again"
             ) from error
         return record.model_copy(update={"plans": tuple(self._read_plans())})
 
@@ -113,7 +115,9 @@ class Store:
                 yield plan
             except (OSError, ValueError) as error:
                 reason = first_line(error)
-                raise StoreError(f"{path} is damaged ({reason}); restore it from a backup, or embed again") from error
+                raise StoreError(
+                    f"{path} is damaged ({reason}); restore it from a backup, or import or embed again"
+                ) from error
 
     def begin(self, record: StoreRecord) -> StoreRecord:
         """Write run.json, or check that the existing one has the same encoder and columns.
@@ -195,7 +199,7 @@ class Store:
         """Parquet file that lists a plan's images."""
         return self.plan_dir / f"{plan.number:05d}.parquet"
 
-    def check_fingerprint(self, spec: EncoderSpec, found: StoreRecord) -> None:
+    def check_fingerprint(self, spec: EncoderSpec | ClaimedSpec, found: StoreRecord) -> None:
         """Refuse an encoder that is not the store's own.
 
         Raises:
@@ -218,6 +222,16 @@ class Store:
                 f"the store {self.root} carries the columns {_described(found.columns)}, but this source has "
                 f"{_described(columns)}; pass the same --columns, with the same types"
             )
+
+    def remove_if_empty(self) -> None:
+        """Remove what a job left that stopped before it wrote run.json, unless another job is about to write it."""
+        # a lock file belongs to another job that has yet to write run.json; the folders are that job's
+        if not self.record_path.exists() and not (self.root / "lock.json").exists():
+            with suppress(OSError):
+                self.events_path.unlink(missing_ok=True)
+                self.plan_dir.rmdir()
+                self.embeddings_dir.rmdir()
+                self.root.rmdir()
 
     def sweep(self) -> None:
         """Remove temporary files left by killed writers. No other writer may be active."""

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.durable.seal import sha256_of
 from pipeline.errors import ConfigError, StoreError, first_line
-from pipeline.model.spec import EncoderSpec, spec_metadata
+from pipeline.model.spec import ClaimedSpec, EncoderSpec, spec_metadata
 from pipeline.source.entry import ImageResult, Status
 
 SCHEMA_VERSION = 2
@@ -64,8 +64,8 @@ def part_table(
     embeddings: np.ndarray,
     *,
     first_id: int,
-    tokens_kept: int,
-    spec: EncoderSpec,
+    tokens_kept: int | None,
+    spec: EncoderSpec | ClaimedSpec,
     shard_id: str,
     columns: dict[str, str] | None = None,
 ) -> pa.Table:
@@ -75,7 +75,7 @@ def part_table(
         results: One per image, in plan order.
         embeddings: [rows, E] float32, unit length. Rows of failed images are ignored.
         first_id: Id of the first row. The ids of the other rows follow.
-        tokens_kept: Number of patch tokens that reach the end of the tower.
+        tokens_kept: Number of patch tokens that reach the end of the tower. None if unknown.
         spec: The encoder, written to the file's metadata.
         shard_id: Content hash of the shard's listing.
         columns: Columns carried from the source, with their Arrow types.
@@ -95,7 +95,8 @@ def part_table(
     }
     values_of |= {name: [(result.extra or {}).get(name) for result in results] for name in columns or {}}
     values_of["id"] = np.arange(first_id, first_id + len(results), dtype=np.int64)
-    values_of["tokens_kept"] = pa.array(np.full(len(results), tokens_kept, dtype=np.int32), mask=failed)
+    tokens = np.full(len(results), tokens_kept or 0, dtype=np.int32)
+    values_of["tokens_kept"] = pa.array(tokens, mask=failed | (tokens_kept is None))
     values_of["embedding"] = pa.FixedSizeListArray.from_arrays(
         pa.array(values.reshape(-1)), type=schema.field("embedding").type, mask=pa.array(failed)
     )
@@ -122,7 +123,7 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         reason = first_line(error)
         raise StoreError(
-            f"cannot read {path}: {reason}; delete it and its commit marker, then run the same embed command again"
+            f"cannot read {path}: {reason}; delete it and its commit marker, then run the command that made the store"
         ) from error
 
 
@@ -134,8 +135,8 @@ def read_part_checked(path: Path, sha256: str, columns: Sequence[str] | None = N
     """
     if sha256_of(path) != sha256:
         raise StoreError(
-            f"{path} is damaged: its hash does not match its commit marker; delete both, then run the same embed "
-            "command again"
+            f"{path} is damaged: its hash does not match its commit marker; delete both, then run the command "
+            "that made the store"
         )
     return read_part(path, columns)
 

@@ -6,10 +6,13 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pipeline.model.precision import Kernels
-from pipeline.model.spec import EncoderSpec
+from pipeline.model.spec import ClaimedSpec, EncoderSpec
 from pipeline.source.entry import Source, SourceFile, bare_source
 from pipeline.source.left_out import LeftOut
 from pipeline.store.parts import SCHEMA_VERSION
+
+IMPORTED = "embeddings"
+"""Format of a source whose embeddings were imported."""
 
 
 class Shard(BaseModel):
@@ -68,7 +71,7 @@ class Plan(BaseModel):
     @property
     def has_files(self) -> bool:
         """Whether its source has files that hold many images each."""
-        return self.source.format in ("webdataset", "parquet")
+        return self.source.format in ("webdataset", "parquet", IMPORTED)
 
 
 class StoreRecord(BaseModel):
@@ -78,7 +81,9 @@ class StoreRecord(BaseModel):
 
     schema_version: int = SCHEMA_VERSION
     clipsieve_version: str
-    encoder: EncoderSpec
+    encoder: EncoderSpec | ClaimedSpec
+    """A claim if the embeddings were imported."""
+
     fingerprint: str
     text_space: str
     image_space: str = Field(alias="image_policy")
@@ -87,10 +92,22 @@ class StoreRecord(BaseModel):
     columns: dict[str, str] = {}
     shard_capacity: int
     batch_size: int
+    """0, like the next two, if the embeddings were imported."""
+
     max_pixels: int
     threads_per_worker: int
     environment: dict[str, Any]
     plans: tuple[Plan, ...] = Field(default=(), exclude=True)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the embeddings were imported, so that no image here was embedded."""
+        return isinstance(self.encoder, ClaimedSpec)
+
+    @property
+    def same_command(self) -> str:
+        """What finishes the store and replaces what is damaged, as advice."""
+        return f"run the same {'import' if self.is_imported else 'embed'} command again"
 
     @property
     def kernels(self) -> Kernels:
@@ -162,6 +179,9 @@ class CommitMarker(BaseModel):
     """What the shard's file holds that became no row."""
     columns_seen: list[str] | None = None
     """Which of the source's columns the images of its tar have. None if unknown, or if the format has a schema."""
+    num_normalised: int = 0
+    """Number of imported rows whose embedding did not have length 1 before."""
+
     compaction: int = 0
     """How often its part was compacted."""
     num_removed: int = 0

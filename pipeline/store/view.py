@@ -173,7 +173,7 @@ class StoreView:
             return
         done = sum(marker.num_images for marker in self.committed.values())
         total = "an unknown number of" if self.record.num_images is None else self.record.num_images
-        advice = "run the same embed command again to finish it"
+        advice = f"{self.record.same_command} to finish it"
         if self.committed and partial is not None:
             advice += ", or pass --partial"
         raise UnfinishedStore(

@@ -1,15 +1,16 @@
 """The verbs by group, and the module of each. A verb's module is imported on demand."""
 
 import importlib
+import keyword
 from typing import Any, Protocol, cast
 
 GROUPS = {
-    "make": ("demo", "embed", "adapt", "index"),
+    "make": ("demo", "embed", "import", "adapt", "index"),
     "find": ("search", "inspect"),
     "measure": ("evaluate", "bench model", "bench policies", "bench gpu", "doctor"),
     "keep": ("verify", "delete", "compact"),
 }
-RESUMING = ("embed", "adapt", "compact")
+RESUMING = ("embed", "import", "adapt", "compact")
 """The verbs that keep what is done when they are interrupted, and go on from there."""
 
 VERBS = (*(verb for verbs in GROUPS.values() for verb in verbs), "completion")
@@ -29,8 +30,9 @@ class Verb(Protocol):
 
 
 def module_of(verb: str) -> Verb:
-    """Import the module of a verb; `bench model` is in bench_model.py."""
-    return cast(Verb, importlib.import_module(f"query.cli.{verb.replace(' ', '_')}"))
+    """Import the module of a verb: `bench model` is in bench_model.py, `import` (a keyword of Python) in import_.py."""
+    name = f"{verb}_" if keyword.iskeyword(verb) else verb.replace(" ", "_")
+    return cast(Verb, importlib.import_module(f"query.cli.{name}"))
 
 
 def settings_class(verb: str) -> Any:

@@ -178,6 +178,6 @@ def test_the_variables_of_a_verb_can_be_set_by_a_shell(verb, monkeypatch, capsys
     required = [f for n, f in settings_class(verb).model_fields.items() if f.is_required()]
     flags = {"embed": ["x", "--out", "y"], "evaluate": ["--images", "x", "--captions", "y"], "adapt": ["--out", "x"]}
     flags["bench policies"] = ["x", *flags["evaluate"]]
-    flags |= {"search": ["x", "y"], "delete": ["x", "--keys", "y"]}
+    flags |= {"search": ["x", "y"], "delete": ["x", "--keys", "y"], "import": ["x", "--out", "y", "--model", "z"]}
     assert main([*verb.split(), *flags.get(verb, ["x"] if required else [])]) == 4
     assert "cannot write --json-file /proc/no-such/r.json" in capsys.readouterr().err

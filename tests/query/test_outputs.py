@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # what the verb reads, or checks itself before its work
 READ = {
     *("config", "store", "keys", "images", "captions", "grid", "data", "image"),
+    "import.source",
     "adapt.out",
     "demo.out",
 }
@@ -57,6 +58,7 @@ OUTPUTS = [
     (["bench", "gpu"], "--markdown-file", "gpu.md"),
     (["inspect", "--image", "x.jpg"], "--picture", "p.png"),
     (["embed", "photos"], "--out", "store"),
+    (["import", "vectors.npy", "--model", "x"], "--out", "store"),
     (["adapt", "--from", "x"], "--export", "model"),
     (["verify", "store"], "--json-file", "r.json"),
     (["doctor"], "--json-file", "r.json"),

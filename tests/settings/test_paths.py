@@ -13,6 +13,7 @@ from query.cli.verbs import VERBS, settings_class
 
 NEEDED = {
     "embed": {"source": "photos", "out": "store"},
+    "import": {"source": "vectors.npy", "out": "store", "model": "m"},
     "adapt": {"out": "adapter"},
     "index": {"store": "store"},
     "search": {"store": "store", "query": "a cat"},

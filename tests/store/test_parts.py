@@ -40,7 +40,7 @@ def test_columns_match_the_contract(spec, table):
     for schema in (table.schema, part_schema(4, half=False)):
         found = [(field.name, str(field.type).replace("item", "element"), field.nullable) for field in schema]
         assert found == expected
-    assert tuple(Status) == ("ok", "unreadable", "undecodable", "too_large", "timeout", "crashed")
+    assert tuple(Status) == ("ok", "unreadable", "undecodable", "too_large", "timeout", "crashed", "bad_embedding")
 
 
 @pytest.mark.parametrize(("precision", "value_type"), [("fp32", pa.float32()), ("bf16", pa.float16())])

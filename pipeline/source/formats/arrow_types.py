@@ -52,6 +52,25 @@ def fault_of_captions(field: pa.Field) -> str | None:
     )
 
 
+def fault_of_uris(field: pa.Field) -> str | None:
+    """What is wrong with a column as paths or URLs, or None."""
+    kind = _flat(field.type)
+    if _is_text(kind):
+        return None
+    return f"column {field.name!r} is {kind}, but paths and URLs must be text; pass another --uri-column"
+
+
+def floats_of(field: pa.Field) -> tuple[pa.DataType, int | None] | None:
+    """Type and number of the floats in each row of a column of embeddings, or None if it is no such column.
+
+    The number is None if rows may differ in it.
+    """
+    kind = _flat(field.type)
+    if not _any(_LISTS, kind) or not _is.is_floating(kind.value_type):
+        return None
+    return kind.value_type, kind.list_size if _is.is_fixed_size_list(kind) else None
+
+
 def kind_carried(field: pa.Field) -> str:
     """The type that a column has in a store. What a store's columns cannot be, such as a list, is carried as text."""
     kind = _flat(field.type)

@@ -65,7 +65,7 @@ def resolve_columns(source: Source, uri: str, schema: pa.Schema) -> Source:
     Raises:
         InputError: If a column is missing, or has another type.
     """
-    image = _choose(uri, schema, source.image_column, IMAGE_COLUMNS, "--image-column")
+    image = choose_column(uri, schema, source.image_column, IMAGE_COLUMNS, "--image-column")
     if image is None:
         raise InputError(
             f"{uri} has no image column with a usual name; pass --image-column with one of {', '.join(schema.names)}"
@@ -73,14 +73,14 @@ def resolve_columns(source: Source, uri: str, schema: pa.Schema) -> Source:
     refuse_image_type(uri, schema.field(image))
     columns = {}
     for name, asked in source.columns.items():
-        found = kind_carried(_field(uri, schema, name, "--columns"))
+        found = kind_carried(field_named(uri, schema, name, "--columns"))
         if asked and asked != found:
             raise InputError(f"{uri}: column {name!r} is {found}, but {asked} in other files; make the types agree")
         columns[name] = found
     update = {
         "image_column": image,
-        "key_column": _choose(uri, schema, source.key_column, (), "--key-column"),
-        "caption_column": _choose(uri, schema, source.caption_column, CAPTION_COLUMNS, "--caption-column"),
+        "key_column": choose_column(uri, schema, source.key_column, (), "--key-column"),
+        "caption_column": choose_column(uri, schema, source.caption_column, CAPTION_COLUMNS, "--caption-column"),
         "columns": columns,
     }
     return source.model_copy(update=update)
@@ -165,7 +165,7 @@ def _rows(
     """Yield (row number, values by column). Holds few rows in memory, however large a row group is."""
     # no pre-buffering: it reads whole row groups, which may be as large as the file
     parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES)
-    groups, first = _row_groups(parquet, start, stop)
+    groups, first = row_groups_between(parquet, start, stop)
     if not set(columns) <= set(parquet.schema_arrow.names):
         raise pa.ArrowInvalid(f"it has columns {', '.join(parquet.schema_arrow.names)}, not {', '.join(columns)}")
     for batch in parquet.iter_batches(at_once, groups, columns, use_threads=False):
@@ -191,7 +191,7 @@ def _entry(file: SourceFile, source: Source, folder: str, number: int, row: dict
         num_bytes=len(data or b""),
         mtime_ns=0,
         caption=caption_of(row[source.caption_column]) if source.caption_column else None,
-        extra={name: _carried(row[name], kind) for name, kind in source.columns.items()} or None,
+        extra={name: as_carried(row[name], kind) for name, kind in source.columns.items()} or None,
         data=data,
     )
 
@@ -202,11 +202,12 @@ def _key(file: SourceFile, source: Source, number: int, row: dict[str, Any]) -> 
     return f"{file.key}/{number}" if key is None else f"{source.key_prefix}{key}"
 
 
-def _carried(value: Any, kind: str) -> Any:
+def as_carried(value: Any, kind: str) -> Any:
+    """A value as its column carries it."""
     return value if kind != "string" or isinstance(value, str) else column_of(value)
 
 
-def _row_groups(parquet: pq.ParquetFile, start: int, stop: int) -> tuple[list[int], int]:
+def row_groups_between(parquet: pq.ParquetFile, start: int, stop: int) -> tuple[list[int], int]:
     """The row groups that overlap the range, and the number of the first row in them."""
     found, begin, first = [], 0, 0
     for group in range(parquet.metadata.num_row_groups):
@@ -218,14 +219,24 @@ def _row_groups(parquet: pq.ParquetFile, start: int, stop: int) -> tuple[list[in
     return found, first
 
 
-def _choose(uri: str, schema: pa.Schema, asked: str | None, usual: tuple[str, ...], flag: str) -> str | None:
+def choose_column(uri: str, schema: pa.Schema, asked: str | None, usual: tuple[str, ...], flag: str) -> str | None:
+    """Name of the column that was asked for, or of the first usual one that there is.
+
+    Raises:
+        InputError: If the column that was asked for is missing, or the name is not unique.
+    """
     if asked:
-        return _field(uri, schema, asked, flag).name
+        return field_named(uri, schema, asked, flag).name
     found = next((name for name in usual if name in schema.names), None)
-    return found and _field(uri, schema, found, flag).name
+    return found and field_named(uri, schema, found, flag).name
 
 
-def _field(uri: str, schema: pa.Schema, name: str, flag: str) -> pa.Field:
+def field_named(uri: str, schema: pa.Schema, name: str, flag: str) -> pa.Field:
+    """The column with a name.
+
+    Raises:
+        InputError: If there is none, or more than one. The message lists the columns.
+    """
     if name not in schema.names:
         raise InputError(f"{uri} has no column {name!r}; pass {flag} with one of {', '.join(schema.names)}")
     if schema.names.count(name) > 1:
