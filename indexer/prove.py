@@ -39,7 +39,7 @@ def prove(
         proof = Proof(is_proven=True, reason="exact: every vector is compared")
         return manifest.model_copy(update={"proof": proof, "point": OperatingPoint()})
     if not settings.proof:
-        return manifest.model_copy(update={"proof": Proof(is_proven=False, reason="--no-proof")})
+        return manifest.model_copy(update={"proof": Proof(is_proven=False, reason="no proof was asked for")})
     queries = text_queries(view)
     searcher = open_manifest(view, manifest, "cpu")
     if isinstance(queries, str):

@@ -94,7 +94,7 @@ class IndexSettings(OutputSettings):
         if len(chosen) > 1:
             raise ValueError(f"give one of {' and '.join('--' + name.replace('_', '-') for name in chosen)}")
         if not self.proof and (self.queries or self.min_recall):
-            raise ValueError("--no-proof measures no recall; leave out --queries and --min-recall, or --no-proof")
+            raise ValueError("--queries and --min-recall are for the proof; leave them out, or let it be proven")
         return self
 
     @property

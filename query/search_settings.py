@@ -52,7 +52,7 @@ class SearchSettings(OutputSettings):
     @model_validator(mode="after")
     def _check_what(self) -> "SearchSettings":
         if (self.query is None) == (self.vectors is None):
-            raise ValueError("give either a text, or --vectors FILE")
+            raise ValueError("give either a text (QUERY), or --vectors FILE")
         if (self.vectors is None) != (self.out is None):
             raise ValueError("--vectors and --out belong together: the vectors to search with, and the file of hits")
         if self.vectors and self.sheet:

@@ -59,7 +59,8 @@ class FlagParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
         """Parse a whole command line. Words that are too many often come from a missing pair of quotation marks."""
-        found, surplus = self.parse_known_args(args, namespace)
+        # "intermixed" lets a positional that may be missing follow the flags
+        found, surplus = self.parse_known_intermixed_args(args, namespace)
         if surplus:
             shown = " ".join(surplus[:_SHOWN]) + (" ..." if len(surplus) > _SHOWN else "")
             self.error(f"unrecognized arguments: {shown}{self._advice_on(surplus)}")

@@ -78,7 +78,7 @@ def test_the_command_line_searches_with_vectors(store, queries, tmp_path):
     assert json.loads(done.stdout)["num_hits"] == 150
     both = run(*command, "a text")
     assert both.returncode == 2
-    assert "give either a text, or --vectors FILE" in both.stderr
+    assert "give either a text (QUERY), or --vectors FILE" in both.stderr
     assert "belong together" in run("-m", "query.cli", "search", store.root, "--vectors", path).stderr
 
 

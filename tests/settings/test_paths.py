@@ -57,6 +57,8 @@ def loaded(verb, name, value):
     argv = command_line(verb, name, value)
     if name == "adapter" and verb == "adapt":  # exporting, which trains nothing
         argv = [word for word in argv if not word.startswith("--out")] + ["--export=x"]
+    if verb == "search" and name in ("vectors", "out"):
+        argv = [word for word in argv if word != "a cat"] + ["--out=x" if name == "vectors" else "--vectors=x"]
     if name == "data":
         argv.append("--label-free")
     return getattr(load_settings(settings_class(verb), verb, argv, ""), name)
