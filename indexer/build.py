@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import faiss
@@ -13,6 +14,7 @@ import faiss
 from indexer.building.graph import build_flat, build_graph
 from indexer.building.lists import build_lists
 from indexer.building.plan import FOLDER, ROWS_FILE, BuildPlan, read_plan
+from indexer.choose import choose
 from indexer.files import faiss_version, save_index, simd_level
 from indexer.manifest import MANIFEST_FILE, IndexManifest, Proof, hash_files, read_manifest
 from indexer.proof.queries import TextQueries
@@ -100,16 +102,16 @@ def build_index(
         raise StoreError(f"cannot write {folder}: {error.strerror}; fix its permissions") from error
     with store_lock(folder, advice):
         faiss.omp_set_num_threads(settings.num_threads)
-        clock, notes = _Clock(on_step), []
+        clock, notes, queries = _Clock(on_step), [], cache(lambda: text_queries(view))
         old = _current(view)
         if old is not None and can_update(settings, view, old):
             manifest = update_index(view, old, _next_number(folder), clock)
             action = "unchanged" if manifest.num_rows == old.num_rows and manifest.files == old.files else "updated"
         else:
-            plan = _plan(settings, view, notes)
+            plan = _plan(settings, view, queries, clock, notes)
             manifest, action = _build(view, plan, clock), "built"
         if action != "unchanged" or _wants_proof(settings, manifest):
-            manifest = prove(settings, view, manifest, text_queries, clock)
+            manifest = prove(settings, view, manifest, queries, clock)
         manifest = manifest.model_copy(update={"seconds": clock.seconds or manifest.seconds})
         if manifest != old:
             manifest.write(folder)
@@ -135,7 +137,13 @@ def _wants_proof(settings: IndexSettings, manifest: IndexManifest) -> bool:
     return not proof.text or proof.min_recall != settings.recall or settings.queries is not None
 
 
-def _plan(settings: IndexSettings, view: StoreView, notes: list[str]) -> BuildPlan:
+def _plan(
+    settings: IndexSettings,
+    view: StoreView,
+    queries: Callable[[], TextQueries | str],
+    on_step: OnStep,
+    notes: list[str],
+) -> BuildPlan:
     """The plan of a build that was stopped, if it is still what is wanted; or a new one."""
     folder = view.store.index_dir / FOLDER
     parts = {ordinal: marker.sha256 for ordinal, marker in sorted(view.committed.items())}
@@ -149,31 +157,24 @@ def _plan(settings: IndexSettings, view: StoreView, notes: list[str]) -> BuildPl
         return stopped
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    num_rows = sum(marker.num_ok for marker in view.committed.values())
-    recipe = parse_recipe(settings.recipe or _default_recipe(num_rows, view), view.record.encoder.embedding_dim)
-    number = _next_number(view.store.index_dir)
+    choice = choose(settings, view, queries, on_step)
     plan = BuildPlan(
-        recipe=recipe.factory,
-        num_lists=recipe.num_lists,
+        recipe=choice.recipe.factory,
+        num_lists=choice.recipe.num_lists,
         parts=parts,
         deleted_sha256=deleted,
-        number=number,
-        num_train=max(64 * recipe.num_lists, 20_000),
+        number=_next_number(view.store.index_dir),
+        num_train=choice.num_train,
         iterations=10,
-        chunk_rows=GRAPH_CHUNK_ROWS if recipe.kind is Kind.GRAPH else CHUNK_ROWS,
+        chunk_rows=GRAPH_CHUNK_ROWS if choice.recipe.kind is Kind.GRAPH else CHUNK_ROWS,
         threads=settings.num_threads,
         seed=settings.seed,
         simd=simd_level(),
         faiss_version=faiss_version(),
+        reason=choice.reason,
     )
     plan.write(folder)
     return plan
-
-
-def _default_recipe(num_rows: int, view: StoreView) -> str:
-    if num_rows <= 50_000:
-        return "Flat"
-    return f"IVF{1024},PQ{view.record.encoder.embedding_dim // 2}x4fs"
 
 
 def _next_number(folder: Path) -> int:

@@ -27,7 +27,7 @@ def prove(
     settings: IndexSettings,
     view: StoreView,
     manifest: IndexManifest,
-    text_queries: Callable[[StoreView], TextQueries | str],
+    text_queries: Callable[[], TextQueries | str],
     on_step: Callable[[str, int, int], None],
 ) -> IndexManifest:
     """Tune and prove an index whose files are complete.
@@ -40,7 +40,7 @@ def prove(
         return manifest.model_copy(update={"proof": proof, "point": OperatingPoint()})
     if not settings.proof:
         return manifest.model_copy(update={"proof": Proof(is_proven=False, reason="no proof was asked for")})
-    queries = text_queries(view)
+    queries = text_queries()
     searcher = open_manifest(view, manifest, "cpu")
     if isinstance(queries, str):
         return manifest.model_copy(update={"proof": Proof(is_proven=False, reason=queries)})

@@ -93,6 +93,9 @@ class IndexSettings(OutputSettings):
         chosen = [name for name in ("show", "check", "dry_run") if getattr(self, name)]
         if len(chosen) > 1:
             raise ValueError(f"give one of {' and '.join('--' + name.replace('_', '-') for name in chosen)}")
+        limits = [name for name in ("max_query_ms", "max_index_memory", "max_build_memory") if getattr(self, name)]
+        if self.recipe and limits:
+            raise ValueError(f"--{limits[0].replace('_', '-')} is for choosing a recipe; leave it out, or --recipe")
         if not self.proof and (self.queries or self.min_recall):
             raise ValueError("--queries and --min-recall are for the proof; leave them out, or let it be proven")
         return self

@@ -74,9 +74,10 @@ def _trained(
     faiss.omp_set_num_threads(1)  # a graph over the centroids differs with the order of its threads
     inner.quantizer.train(centroids)
     inner.quantizer.add(centroids)
+    if hasattr(inner, "pq"):
+        inner.pq.cp.min_points_per_centroid = 1  # FAISS prints a warning for each of its many small k-means otherwise
+    index.train(sample)  # what is left to train is the code; its steps are too small to gain from a second thread
     faiss.omp_set_num_threads(plan.threads)
-    inner.cp.min_points_per_centroid = 1  # silences FAISS; what is left to train is the code
-    index.train(sample)
     write_atomically(path, lambda temporary: save_index(index, temporary))
     return index
 

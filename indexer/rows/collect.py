@@ -111,6 +111,15 @@ def live_batches(
         raise StoreError(f"cannot read {path}: {first_line(error)}; run `clipsieve verify {view.root}`") from error
 
 
+def num_row_groups(view: StoreView, marker: CommitMarker) -> int:
+    """The number of row groups of a part."""
+    path = view.store.part_of(marker)
+    try:
+        return pq.read_metadata(path).num_row_groups
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"cannot read {path}: {first_line(error)}; run `clipsieve verify {view.root}`") from error
+
+
 def _check_encoder(path: Path, schema: pa.Schema, view: StoreView) -> None:
     fingerprint = json.loads(schema.metadata[METADATA_KEY])["fingerprint"]
     if fingerprint != view.record.fingerprint:
