@@ -58,7 +58,7 @@ LEVELS = {
     ],
     "query.bench": [["grid", "gpu"], ["model", "policies"]],
     "query.bench.gpu": [["setup"], ["steps", "machine"], ["worker"], ["runner"], ["report"]],
-    "indexer": [["settings", "manifest", "files", "vectors"], ["recipes", "searcher"], ["build"]],
+    "indexer": [["settings", "manifest", "files", "vectors"], ["recipes", "searcher", "planning"], ["build"]],
     "query": [
         ["formats"],
         ["settings", "text"],
@@ -69,7 +69,14 @@ LEVELS = {
         ["cli"],
     ],
 }
-INDEXER_USES = ["pipeline.errors", "pipeline.durable", "pipeline.store", "pipeline.settings", "pipeline.measure.recall"]
+INDEXER_USES = [
+    "pipeline.errors",
+    "pipeline.machine",
+    "pipeline.durable",
+    "pipeline.store",
+    "pipeline.settings",
+    "pipeline.measure.recall",
+]
 
 # Where each heavy library may be imported at the top of a file, and where inside a function (only when needed).
 # A room stands for all its files.
@@ -95,7 +102,17 @@ HOMES = {
     ),
     "torchvision": (["pipeline.pixels.nvjpeg"], []),
     "timm": (["pipeline.model.towers.timm_tower"], []),
-    "faiss": (["indexer.files", "indexer.recipes.flat", "indexer.searcher", "query.bench.gpu.steps.faiss"], []),
+    "faiss": (
+        [
+            "indexer.files",
+            "indexer.planning.calibration",
+            "indexer.planning.pilot",
+            "indexer.recipes.flat",
+            "indexer.searcher",
+            "query.bench.gpu.steps.faiss",
+        ],
+        [],
+    ),
     "fsspec": ([], ["pipeline.source.access.remote"]),
     "matplotlib": ([], ["query.pictures.plot"]),
     "prometheus_client": ([], ["pipeline.monitor.events"]),
@@ -263,6 +280,7 @@ def test_no_room_is_crowded(room):
         ("query", {"torch", "ray", "pyarrow", "faiss"}),
         ("pipeline.settings.embed", {"torch", "ray", "open_clip", "pyarrow", "numpy"}),
         ("indexer.build", {"torch", "ray", "open_clip"}),
+        ("indexer.planning.planner", {"torch", "ray", "faiss", "pyarrow"}),
         ("query.cli.main", {"torch", "ray", "faiss", "open_clip", "pydantic", "rich"}),
         ("pipeline.workers.pool", {"torch", "open_clip"}),
         ("pipeline.embed", {"torch", "ray", "open_clip", "timm"}),
