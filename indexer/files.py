@@ -43,9 +43,11 @@ def simd_level() -> str:
 
 
 def faiss_build() -> dict[str, str | int]:
-    """Version, compile options and visible GPUs, for `clipsieve doctor`."""
+    """Version, compile options, SIMD level and visible GPUs, for `clipsieve doctor`."""
+    simd = getattr(faiss, "SIMDConfig", None)  # FAISS before 1.14 has none
     return {
         "version": faiss.__version__,
         "compile_options": faiss.get_compile_options().strip(),
+        "simd_level": simd.get_level_name() if simd else "unknown",
         "gpus": faiss.get_num_gpus(),
     }

@@ -1,12 +1,14 @@
 """`clipsieve doctor`: what is installed, what the hardware can do, and what will run where."""
 
+import os
 import platform
 import shutil
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from pipeline import __version__
-from pipeline.errors import ClipsieveError
+from pipeline.errors import ClipsieveError, first_line
 from pipeline.machine import cpu_features, cpu_name, num_cores
 from query.settings import DoctorSettings
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.model.precision import Measurement
 
 _PACKAGES = ("torch", "open_clip_torch", "ray", "pyarrow", "pillow", "numpy", "pydantic-settings")
-_FAISS_PACKAGES = ("faiss-gpu", "faiss-gpu-cuvs", "faiss-cpu", "faiss-gpu-cu12")
+_OPENMP = ("libgomp", "libomp", "libiomp")
 
 
 def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
@@ -40,7 +42,7 @@ def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
             "clipsieve": __version__,
             "python": platform.python_version(),
             **{name: _version(name) for name in _PACKAGES},
-            "faiss": f"{faiss['version']} ({_faiss_packages()})",
+            "faiss": f"{faiss['version']} ({_owners('faiss')})",
         },
         "cpu": {
             "model": cpu_name(),
@@ -52,6 +54,10 @@ def examine(settings: DoctorSettings) -> dict[str, dict[str, Any]]:
             **{f"gpu {number}": torch.cuda.get_device_name(number) for number in range(num_gpus)},
             "seen by faiss": faiss["gpus"],
             "faiss compile options": faiss["compile_options"],
+        },
+        "faiss on the CPU": {
+            "SIMD level": f"{faiss['simd_level']}{', by FAISS_SIMD_LEVEL' if 'FAISS_SIMD_LEVEL' in os.environ else ''}",
+            "OpenMP runtimes": _openmp_runtimes(),
         },
         "disk": {"/dev/shm free": _free("/dev/shm"), "temporary folder free": _free("/tmp")},
         "model": {settings.model: loading},
@@ -99,8 +105,9 @@ def _speeds(found: "Measurement") -> dict[str, str]:
 def _faiss() -> dict[str, str | int]:
     try:
         from indexer.files import faiss_build
-    except ModuleNotFoundError:
-        return {"version": "missing", "compile_options": "none", "gpus": 0}
+    except ImportError as error:  # not installed, or two distributions have overwritten each other's files
+        found = "missing" if error.name == "faiss" else f"cannot be imported: {first_line(error)}"
+        return {"version": found, "compile_options": "none", "simd_level": "none", "gpus": 0}
     return faiss_build()
 
 
@@ -111,11 +118,24 @@ def _version(name: str) -> str:
         return "missing"
 
 
-def _faiss_packages() -> str:
-    found = [name for name in _FAISS_PACKAGES if _version(name) != "missing"]
+def _owners(module: str) -> str:
+    """The distributions that installed a module, and what to do if there are several."""
+    found = sorted(set(metadata.packages_distributions().get(module, [])))
+    described = ", ".join(f"{name} {_version(name)}" for name in found) or "of no installed package"
     if len(found) > 1:
-        return f"{', '.join(found)}: they overwrite each other; uninstall all but one"
-    return ", ".join(found) or "unknown package"
+        return f"{described}: they overwrite each other's files; uninstall all of them, then install one"
+    return described
+
+
+def _openmp_runtimes() -> str:
+    """The OpenMP libraries that this process has loaded. Several are usual: torch and FAISS each bring one."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return "not available"
+    paths = {Path(line.split(maxsplit=5)[-1]) for line in lines}
+    found = sorted(f"{path.parent.name}/{path.name}" for path in paths if path.name.startswith(_OPENMP))
+    return ", ".join(found) or "none"
 
 
 def _free(path: str) -> str:

@@ -60,12 +60,12 @@ LEVELS = {
     "query.bench.gpu": [["setup"], ["steps", "machine"], ["worker"], ["runner"], ["report"]],
     "indexer": [
         ["settings", "files"],
-        ["recipes", "rows"],
+        ["recipes", "rows", "planning"],
         ["building", "proof"],
         ["manifest", "searcher"],
         ["earlier"],
         ["opening"],
-        ["prove", "update", "check"],
+        ["prove", "update", "check", "choose"],
         ["build"],
         ["__main__"],
     ],
@@ -79,7 +79,14 @@ LEVELS = {
         ["cli"],
     ],
 }
-INDEXER_USES = ["pipeline.errors", "pipeline.durable", "pipeline.store", "pipeline.settings", "pipeline.measure.recall"]
+INDEXER_USES = [
+    "pipeline.errors",
+    "pipeline.machine",
+    "pipeline.durable",
+    "pipeline.store",
+    "pipeline.settings",
+    "pipeline.measure.recall",
+]
 
 # Where each heavy library may be imported at the top of a file, and where inside a function (only when needed).
 # A room stands for all its files.
@@ -111,6 +118,8 @@ HOMES = {
             "indexer.building",
             "indexer.earlier",
             "indexer.files",
+            "indexer.planning.calibration",
+            "indexer.planning.pilot",
             "indexer.proof",
             "indexer.recipes",
             "indexer.rows",
@@ -287,6 +296,7 @@ def test_no_room_is_crowded(room):
         ("query", {"torch", "ray", "pyarrow", "faiss"}),
         ("pipeline.settings.embed", {"torch", "ray", "open_clip", "pyarrow", "numpy"}),
         ("indexer.build", {"torch", "ray", "open_clip"}),
+        ("indexer.planning.planner", {"torch", "ray", "faiss", "pyarrow"}),
         ("query.cli.main", {"torch", "ray", "faiss", "open_clip", "pydantic", "rich"}),
         ("pipeline.workers.pool", {"torch", "open_clip"}),
         ("pipeline.embed", {"torch", "ray", "open_clip", "timm"}),

@@ -8,20 +8,16 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import torch
 from open_clip.model import convert_weights_to_lp
 from open_clip.timm_model import TimmModel
-from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from pipeline import __version__
-from pipeline.durable.atomic import write_text
-from pipeline.errors import StoreError
-from pipeline.machine import cache_folder, cpu_features, cpu_name
+from pipeline.durable.measured import read_measured, remember
+from pipeline.machine import cpu_features, cpu_name
 from pipeline.model.device import DTYPES, device_name
 from pipeline.model.precision import MIN_GAIN, Candidate, Measurement
 from pipeline.model.towers import onednn
@@ -46,10 +42,6 @@ _SAMPLE_TOKENS = 256
 _FILE = "precision.json"
 
 
-class _Cache(BaseModel):
-    found: dict[str, Measurement] = {}
-
-
 def measure(visual: nn.Module, device: torch.device, batch_size: int) -> Measurement:
     """The fastest way to compute an image tower, from the cache or measured.
 
@@ -63,11 +55,11 @@ def measure(visual: nn.Module, device: torch.device, batch_size: int) -> Measure
         return Measurement(chosen=candidates[0 if device.type == "cpu" else 1], speeds={})
     tower = view_of(visual)
     key = _key(tower, device, batch_size)
-    found = _read_cache().found.get(key)
+    found = read_measured(_FILE, Measurement).get(key)
     if found is None:
         found = _measure(tower, device, candidates, batch_size)
         if not found.is_disturbed:
-            _remember(key, found)
+            remember(_FILE, key, found)
     return found
 
 
@@ -180,23 +172,3 @@ def _key(tower: Tower, device: torch.device, batch_size: int) -> str:
     where = device_name(device) if device.type == "cuda" else f"{cpu_name()}, {torch.get_num_threads()} threads"
     shape = f"width {tower.width}, {tower.num_heads} heads, MLP {mlp}, {tower.num_patches} patches, batch {batch_size}"
     return f"{where}; {type(tower).__name__}, {shape}; clipsieve {__version__}, torch {torch.__version__}"
-
-
-def _path() -> Path:
-    return cache_folder() / _FILE
-
-
-def _read_cache() -> _Cache:
-    """What earlier runs measured; nothing if the file is missing, damaged or of another version."""
-    try:
-        return _Cache.model_validate_json(_path().read_bytes())
-    except (OSError, ValidationError):
-        return _Cache()
-
-
-def _remember(key: str, found: Measurement) -> None:
-    cache = _read_cache()
-    cache.found[key] = found
-    with suppress(OSError, StoreError):  # a home that cannot be written does without
-        _path().parent.mkdir(parents=True, exist_ok=True)
-        write_text(_path(), cache.model_dump_json(indent=1) + "\n")

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from pipeline.durable import measured
 from pipeline.machine import cache_folder, num_cores
 from pipeline.model import probe
 from pipeline.model.load import load_model
@@ -33,7 +34,7 @@ def remember(tiny_model):
         for number in range(1, num_cores() + 1):
             torch.set_num_threads(number)
             found = Measurement(chosen=chosen, speeds={"fp32": 1.0, "bf16": 1.1, str(OURS): 1.5})
-            probe._remember(probe._key(tower, CPU, 32), found)
+            measured.remember("precision.json", probe._key(tower, CPU, 32), found)
 
     yield write
     torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""Which index to build: what each candidate will take in bytes, memory and time, and which one wins."""
