@@ -130,7 +130,7 @@ HOMES = {
         [],
     ),
     "fsspec": ([], ["pipeline.source.access.remote"]),
-    "matplotlib": ([], ["query.pictures.plot"]),
+    "matplotlib": ([], ["query.pictures.plot", "query.pictures.recall"]),
     "prometheus_client": ([], ["pipeline.monitor.events"]),
     "wandb": ([], ["pipeline.monitor.events"]),
     "yaml": (["pipeline.yaml_file"], []),

@@ -25,6 +25,9 @@ class Tick:
     """None while tars are not counted yet."""
     num_failed: int
     images_per_second: float
+    """Or steps."""
+    is_of_images: bool = True
+    """If not, steps are counted: there are only parts done, their total, and the time left."""
 
 
 class ProgressLine:
@@ -59,11 +62,11 @@ class _Bar:
             bars.TextColumn("{task.description}", markup=False),
             bars.BarColumn(bar_width=24),
             bars.MofNCompleteColumn(),
-            bars.TextColumn("images - {task.fields[rate]:.1f} images/s - {task.fields[failed]} failed -"),
+            bars.TextColumn("{task.fields[text]}"),
             bars.TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self._task = self._bar.add_task(title, total=None, rate=0.0, failed=0)
+        self._task = self._bar.add_task(title, total=None, text="")
 
     def start(self) -> None:
         pass
@@ -74,8 +77,9 @@ class _Bar:
             self._task,
             completed=tick.num_done,
             total=tick.num_total,
-            rate=tick.images_per_second,
-            failed=tick.num_failed,
+            text=f"images - {tick.images_per_second:.1f} images/s - {tick.num_failed} failed -"
+            if tick.is_of_images
+            else "",
         )
 
     def stop(self) -> None:
@@ -131,7 +135,9 @@ def _described(tick: Tick | None) -> str:
     if tick is None:
         return "starting"
     share = f" of {tick.num_total} ({100 * tick.num_done // tick.num_total} %)" if tick.num_total else ""
-    text = f"{tick.num_done}{share} images, {tick.images_per_second:.1f} images/s, {tick.num_failed} failed"
+    text = f"{tick.num_done}{share}"
+    if tick.is_of_images:
+        text += f" images, {tick.images_per_second:.1f} images/s, {tick.num_failed} failed"
     if not tick.num_total or not tick.images_per_second > 0 or tick.num_done >= tick.num_total:
         return text
     left_s = (tick.num_total - tick.num_done) / tick.images_per_second

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,20 @@ class Lines:
             self._line.__exit__()
             self._name, self._line = name, _progress_line(name).__enter__()
         self._line(tick)
+
+
+class Steps(Lines):
+    """Progress of steps of one kind of work: what is done of each, and the time that is left of it."""
+
+    def step(self, name: str, num_done: int, num_total: int) -> None:
+        """Update the line of a step."""
+        from pipeline.monitor.progress import Tick
+
+        if name != self._name or num_done == 0:
+            self._started = time.perf_counter()
+        elapsed = time.perf_counter() - self._started
+        rate = num_done / elapsed if elapsed > 0 else 0.0
+        self(name, Tick(num_done, num_total, 0, rate, is_of_images=False))
 
 
 def _progress_line(title: str) -> "ProgressLine":

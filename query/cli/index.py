@@ -20,8 +20,13 @@ SETTINGS = "indexer.settings:IndexSettings"
 
 def run(settings: "IndexSettings") -> None:
     """Build the index and report what was done; or show or check the one that exists."""
+    from query.pictures.recall import refuse_undrawable
+
+    refuse_undrawable(settings.plot)
     if settings.check:
         _check(settings)
+    elif settings.dry_run:
+        _plan(settings)
     elif settings.show:
         from indexer.manifest import IndexManifest, read_manifest
         from pipeline.errors import StoreError
@@ -38,28 +43,62 @@ def run(settings: "IndexSettings") -> None:
         _build(settings)
 
 
+def _plan(settings: "IndexSettings") -> None:
+    from indexer.choose import choose
+    from pipeline.store.view import StoreView
+    from query.cli.console import Steps, console, show, table
+
+    view = StoreView.open(settings.store, settings.partial)
+    with Steps("index") as steps:
+        choice = choose(settings, view, lambda: _text_queries(settings, view, []), steps.step)
+    candidates = choice.plan.candidates if choice.plan else ()
+
+    def print_plan() -> None:
+        found = table("candidates")
+        for heading in ("recipe", "query ms", "index MB", "memory MB", "build MB", "build s", ""):
+            found.add_column(heading, justify="left" if heading in ("recipe", "") else "right")
+        for one in candidates:
+            sizes = (f"{size / 1e6:.0f}" for size in (one.index_bytes, one.index_memory, one.build_memory))
+            found.add_row(
+                one.recipe, f"{one.query_ms:.2f}", *sizes, f"{one.build_s:.0f}", one.refused.replace("_", " ")
+            )
+        console().print(found)
+        console().print(choice.reason)
+
+    results = {
+        "store": str(settings.store),
+        "recipe": choice.recipe.factory,
+        "reason": choice.reason,
+        "candidates": [
+            {
+                "recipe": one.recipe,
+                "query_ms": one.query_ms,
+                "index_bytes": one.index_bytes,
+                "index_memory": one.index_memory,
+                "build_memory": one.build_memory,
+                "build_s": one.build_s,
+                "refused": one.refused,
+            }
+            for one in candidates
+        ],
+    }
+    show(settings, results, print_plan)
+
+
+def _text_queries(settings: "IndexSettings", view: "StoreView", warnings: list[str]) -> "TextQueries | str":
+    from query.proof.text_queries import text_queries  # brings torch, which exact indexes do not need
+
+    return text_queries(view, settings.queries, on_warning=warnings.append)
+
+
 def _build(settings: "IndexSettings") -> None:
-    import time
-
     from indexer.build import build_index
-    from pipeline.monitor.progress import Tick
-    from query.cli.console import Lines, note
+    from query.cli.console import Steps, note
 
-    started, warnings = time.perf_counter(), []
+    warnings: list[str] = []
 
-    def text_queries(view: "StoreView") -> "TextQueries | str":
-        from query.proof.text_queries import text_queries  # brings torch, which exact indexes do not need
-
-        return text_queries(view, settings.queries, on_warning=warnings.append)
-
-    with Lines("index") as lines:
-        report = build_index(
-            settings,
-            text_queries,
-            lambda step, num_done, num_total: lines(
-                step, Tick(num_done, num_total, 0, num_done / (time.perf_counter() - started))
-            ),
-        )
+    with Steps("index") as steps:
+        report = build_index(settings, lambda view: _text_queries(settings, view, warnings), steps.step)
     for text in [*(f"warning: {warning}" for warning in warnings), f"the index was {report.action}", *report.notes]:
         note(text)
     _show(settings, report.manifest, report.action)
@@ -68,11 +107,13 @@ def _build(settings: "IndexSettings") -> None:
 
 def _show(settings: "IndexSettings", manifest: "IndexManifest", action: str) -> None:
     from query.cli.console import show
+    from query.pictures.recall import write_recall_plot
 
     results: dict[str, Any] = {"store": str(settings.store), "action": action}
     results |= manifest.model_dump(mode="json", exclude={"parts", "segments", "files"})
     results["num_bytes"] = manifest.num_bytes
-    show(settings, results, lambda: print_index(manifest))
+    write = (lambda: write_recall_plot(settings.plot, manifest)) if settings.plot else None
+    show(settings, results, lambda: print_index(manifest), write)
 
 
 def print_index(manifest: "IndexManifest") -> None:
@@ -111,13 +152,12 @@ def _check(settings: "IndexSettings") -> None:
 
     from indexer.check import check_index
     from pipeline.errors import StoreError
-    from pipeline.monitor.progress import Tick
     from pipeline.store.view import StoreView
-    from query.cli.console import Lines, note, show
+    from query.cli.console import Steps, note, show
 
     view = StoreView.open(settings.store, settings.partial)
-    with Lines("check") as lines:
-        report = check_index(view, lambda step, num_done, num_total: lines(step, Tick(num_done, num_total, 0, 0.0)))
+    with Steps("check") as steps:
+        report = check_index(view, steps.step)
     for finding in report.findings:
         note(finding)
     sound = f"{report.num_blocks} blocks and {report.num_rows} rows"
