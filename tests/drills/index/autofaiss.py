@@ -1,6 +1,6 @@
 """Build autofaiss's own choice of index in an environment of its own, and measure it with text queries.
 
-    python tests/drills/index/autofaiss.py --peer-env DIR --budget 16G --budget 60M --json autofaiss.json
+    python tests/drills/index/autofaiss.py --peer-env DIR --budget 12G --budget 60M --json autofaiss.json
 
 The environment is made on the first run: autofaiss 2.18.0 with the faiss-cpu that it accepts. autofaiss gets the
 vectors, the memory budget and the number of cores, and makes every other choice itself: the recipe, and the nprobe or
@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 
 PEER = "autofaiss==2.18.0"
+PEER_NEEDS = "pyarrow<20"
+"""autofaiss needs NumPy 1, which newer ones refuse."""
 INSIDE = "--inside-peer-env"
 EF_SEARCH = (16, 32, 64, 128, 256, 512, 1024)
 NPROBE = (1, 4, 16, 32, 64, 128, 256, 512)
@@ -55,7 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--peer-env", type=Path, required=True, help="environment of the peer; created if missing")
     parser.add_argument("--peer-python", default="python3.11", help="Python to create it with")
     parser.add_argument("--budget", action="append", required=True, help="memory budget, such as 600M; repeatable")
-    parser.add_argument("--build-memory", default="17G", help="memory that the peer may use to build")
+    parser.add_argument("--build-memory", default="20G", help="memory that the peer may use to build")
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--vectors", type=Path, help="folder with part-*.parquet, such as STORE/embeddings")
     parser.add_argument("--texts", type=Path, help="Parquet file of text vectors to search with")
@@ -71,7 +73,7 @@ def make_peer_env(folder: Path, python: str) -> Path:
     peer_python = folder.absolute() / "bin" / "python"
     if not peer_python.exists():
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
-        subprocess.run([peer_python, "-m", "pip", "install", "--quiet", PEER], check=True)
+        subprocess.run([peer_python, "-m", "pip", "install", "--quiet", PEER, PEER_NEEDS], check=True)
     return peer_python
 
 
@@ -173,7 +175,8 @@ def curve(path: Path, built: dict, queries_QE: object, truth_QK: object, num_tim
 
 def print_points(built: dict) -> None:
     print(
-        f"{built['budget']}: {built['index_key']}, {built['num_bytes'] / 1e6:.0f} MB, built in {built['build_s']:.0f} s "
+        f"{built['budget']}: {built['index_key']}, {built['num_bytes'] / 1e6:.0f} MB, "
+        f"built in {built['build_s']:.0f} s "
         f"with {built['peak_rss_bytes'] / 1e6:.0f} MB"
     )
     for number, point in enumerate(built["points"]):

@@ -18,8 +18,8 @@ import numpy as np
 
 NUM_CELLS = 256
 NUM_TEXT_CELLS = 128
-KEPT = 0.8
-KEPT_OF_TEXTS = 0.85
+KEPT = 0.85
+KEPT_OF_TEXTS = 0.9
 SHRINKAGE = 0.2
 """Share of the pooled covariance in that of a cell, because a cell has few images for its many dimensions."""
 CHUNK = 50_000

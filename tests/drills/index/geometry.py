@@ -63,7 +63,7 @@ class Lists:
 
     def variance_inside(self) -> float:
         """Share of the variance that is inside the lists."""
-        means_LE, counts_L = self._means()
+        means_LE, _ = self._means()
         inside = ((self.images_NE - means_LE[self.list_N]) ** 2).sum()
         return float(inside / ((self.images_NE - self.images_NE.mean(axis=0)) ** 2).sum())
 
