@@ -2,7 +2,7 @@
 
     python tests/drills/index/autofaiss.py --peer-env DIR --budget 12G --budget 60M --json autofaiss.json
 
-The environment is made on the first run: autofaiss 2.18.0 with the faiss-cpu that it accepts. autofaiss gets the
+The environment is made on the first run: autofaiss 2.18.0 with a faiss-cpu that it works with. autofaiss gets the
 vectors, the memory budget and the number of cores, and makes every other choice itself: the recipe, and the nprobe or
 efSearch, which it tunes for 10 ms a query. Its index is then read by this process, and searched with text queries, one
 at a time, on one thread: at its own setting, and at the settings that trade time for recall. By default the vectors
@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 PEER = "autofaiss==2.18.0"
-PEER_NEEDS = "pyarrow<20"
-"""autofaiss needs NumPy 1, which newer ones refuse."""
+PEER_NEEDS = ("faiss-cpu==1.12.0", "pyarrow<20")
+"""autofaiss fails on faiss-cpu 1.15.1 (it names an argument of `OPQMatrix` that is gone), and needs NumPy 1."""
 INSIDE = "--inside-peer-env"
 EF_SEARCH = (16, 32, 64, 128, 256, 512, 1024)
 NPROBE = (1, 4, 16, 32, 64, 128, 256, 512)
@@ -73,7 +73,7 @@ def make_peer_env(folder: Path, python: str) -> Path:
     peer_python = folder.absolute() / "bin" / "python"
     if not peer_python.exists():
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
-        subprocess.run([peer_python, "-m", "pip", "install", "--quiet", PEER, PEER_NEEDS], check=True)
+        subprocess.run([peer_python, "-m", "pip", "install", "--quiet", PEER, *PEER_NEEDS], check=True)
     return peer_python
 
 

@@ -8,6 +8,10 @@ copy. Parents take turns in random order: ten times as many images as real ones 
 
 More dimensions than the real ones continue the spectrum: its eigenvalues are extended as a power law, each vector gets
 independent noise of these variances, and a random rotation mixes all dimensions. All vectors have unit length.
+
+At the real size (`synthetic.py --check`, 4,000 texts), the nprobe of 1,024 lists for recall@10 of .90 / .95 / .98 / .99
+was 18 / 39 / 84 / 135 with seed 0, where the real vectors need 18 / 37 / 84 / 145; with seed 1 it was 1.06 / 1.06 / 1.09
+/ 1.06 times the real one.
 """
 
 from collections.abc import Iterator
@@ -20,6 +24,7 @@ NUM_CELLS = 256
 NUM_TEXT_CELLS = 128
 KEPT = 0.85
 KEPT_OF_TEXTS = 0.9
+"""With less, the texts are easier than real ones: at 0.5, .99 needs a tenth fewer lists."""
 SHRINKAGE = 0.2
 """Share of the pooled covariance in that of a cell, because a cell has few images for its many dimensions."""
 CHUNK = 50_000
