@@ -10,8 +10,8 @@ More dimensions than the real ones continue the spectrum: its eigenvalues are ex
 independent noise of these variances, and a random rotation mixes all dimensions. All vectors have unit length.
 
 At the real size (`synthetic.py --check`, 4,000 texts), the nprobe of 1,024 lists for recall@10 of .90 / .95 / .98 / .99
-was 18 / 39 / 84 / 135 with seed 0, where the real vectors need 18 / 37 / 84 / 145; with seed 1 it was 1.06 / 1.06 / 1.09
-/ 1.06 times the real one.
+was 18 / 39 / 84 / 135 with seed 0, where the real vectors need 18 / 37 / 84 / 145. With seed 1, it was 1.06 / 1.06 /
+1.09 / 1.06 times the real one.
 """
 
 from collections.abc import Iterator
