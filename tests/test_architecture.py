@@ -60,7 +60,8 @@ LEVELS = {
     "query.bench.gpu": [["setup"], ["steps", "machine"], ["worker"], ["runner"], ["report"]],
     "indexer": [
         ["settings", "files"],
-        ["recipes", "rows", "planning"],
+        ["recipes", "rows"],
+        ["planning"],
         ["building", "proof"],
         ["manifest", "searcher"],
         ["earlier"],

@@ -14,7 +14,7 @@ import numpy as np
 
 from indexer.building.plan import BuildPlan, sample_positions
 from indexer.files import save_index
-from indexer.recipes.recipe import Recipe, transforms_of, unwrapped
+from indexer.recipes.recipe import Recipe, in_final_form, transforms_of, unwrapped
 from indexer.rows.mapped import MappedRows
 from pipeline.durable.atomic import write_atomically, write_json
 
@@ -49,7 +49,7 @@ def build_lists(
         inner.add_core(len(vectors), faiss.swig_ptr(rows_NE), faiss.swig_ptr(positions), faiss.swig_ptr(lists))
         on_progress("codes", start + len(vectors), rows.num_rows)
     index.ntotal = inner.ntotal
-    return _in_final_form(index, recipe)
+    return in_final_form(index, recipe)
 
 
 def _trained(
@@ -138,19 +138,3 @@ def _transformed(index: faiss.Index, vectors: np.ndarray) -> np.ndarray:
     for transform in transforms_of(index):
         vectors = transform.apply(vectors)
     return np.ascontiguousarray(vectors)
-
-
-def _in_final_form(index: faiss.Index, recipe: Recipe) -> faiss.Index:
-    if recipe.building == recipe.factory:
-        return index
-    inner = unwrapped(index)
-    fast = faiss.IndexIVFPQFastScan if isinstance(inner, faiss.IndexIVFPQ) else faiss.IndexIVFRaBitQFastScan
-    converted = fast(inner)
-    converted.referenced_objects = [index, inner]
-    if not transforms_of(index):
-        return converted
-    outer = faiss.IndexPreTransform(converted)
-    for transform in reversed(transforms_of(index)):
-        outer.prepend_transform(transform)
-    outer.referenced_objects = [index, converted]
-    return outer

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from indexer.planning.sizes import CODES, Code, Shape
 from indexer.planning.speeds import Calibration, ScanSpeed, SearchSpeed
+from indexer.recipes.recipe import in_final_form, parse_recipe
 from pipeline.durable.measured import read_measured, remember
 from pipeline.machine import cpu_name
 
@@ -175,19 +176,21 @@ def _scan(index: faiss.IndexIVF, vectors_NE: np.ndarray, cache_bytes: int) -> Sc
 def _lists(code: Code, vectors_NE: np.ndarray) -> tuple[faiss.IndexIVF, float]:
     """An index of small and large lists, and the time to store a row in us."""
     num, dim = vectors_NE.shape
-    factory = f"IVF{_LISTS},{code.suffix.format(half=dim // 2)}"  # not rotated: what is stored does not matter here
-    index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    # not rotated: what is stored does not matter here
+    recipe = parse_recipe(f"IVF{_LISTS},{code.suffix.format(half=dim // 2)}", dim)
+    index = faiss.index_factory(dim, recipe.building, faiss.METRIC_INNER_PRODUCT)
     index.quantizer.add(vectors_NE[:_LISTS])
-    if isinstance(index, faiss.IndexIVFPQFastScan):  # training takes long, and any codewords do here
+    if isinstance(index, faiss.IndexIVFPQ):  # training takes long, and any codewords do here
         faiss.copy_array_to_vector(vectors_NE.ravel()[: index.pq.centroids.size()].copy(), index.pq.centroids)
-        index.is_trained = True
+        index.by_residual, index.is_trained = bool(recipe.by_residual), True
     else:
         index.cp.min_points_per_centroid = 1
         index.train(vectors_NE[:1_024])
     lists = np.repeat(np.arange(_LISTS), np.where(np.arange(_LISTS) < _LISTS // 2, _SMALL, _LARGE))
     positions = np.arange(num)
     pointers = [faiss.swig_ptr(array) for array in (vectors_NE, positions, lists)]
-    return index, 1e6 * _seconds(lambda: index.add_core(num, *pointers), 1) / num
+    encode_us = 1e6 * _seconds(lambda: index.add_core(num, *pointers), 1) / num
+    return in_final_form(index, recipe), encode_us
 
 
 def _graph(vectors_NE: np.ndarray) -> tuple[faiss.Index, float]:

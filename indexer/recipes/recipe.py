@@ -38,7 +38,7 @@ class Recipe:
 
         Fast-scan lists take rows only without their precomputed lists, so they are built as plain lists and converted.
         """
-        return _FAST_SCAN.sub(lambda found: f"PQ{found[1]}x4" if found[1] else f"RaBitQ{found[4] or ''}", self.factory)
+        return _FAST_SCAN.sub(lambda found: f"PQ{found[1]}x4np" if found[1] else f"RaBitQ{found[4] or ''}", self.factory)
 
     @property
     def by_residual(self) -> bool | None:
@@ -83,6 +83,23 @@ def unwrapped(index: faiss.Index) -> faiss.Index:
     """The index inside an IndexPreTransform, or the index itself."""
     index = faiss.downcast_index(index)
     return faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+
+
+def in_final_form(index: faiss.Index, recipe: Recipe) -> faiss.Index:
+    """An index of a recipe from one in its form for building."""
+    if recipe.building == recipe.factory:
+        return index
+    inner = unwrapped(index)
+    fast = faiss.IndexIVFPQFastScan if isinstance(inner, faiss.IndexIVFPQ) else faiss.IndexIVFRaBitQFastScan
+    converted = fast(inner)
+    converted.referenced_objects = [index, inner]  # its quantizer is theirs
+    if not transforms_of(index):
+        return converted
+    outer = faiss.IndexPreTransform(converted)
+    for transform in reversed(transforms_of(index)):
+        outer.prepend_transform(transform)
+    outer.referenced_objects = [index, converted]
+    return outer
 
 
 def _reason(error: RuntimeError) -> str:
