@@ -21,7 +21,8 @@ The comparison uses steady rates:
 - the peer: from the end of its first batch to the end of its last, by its own timestamps. This excludes its first
   decoding and the start of its logger. For a run with a single batch, from the start of reading that batch.
 
-clipsieve's float32 rate is measured in the first round only, to show the effect of bf16; it is not compared.
+clipsieve runs in the precision that `--precision auto` finds fastest; each run's is recorded. Its float32 rate is
+measured in the first round only, to show the effect of that precision; it is not compared.
 
 `whole` is the peer's rate from the start of reading, measured like clipsieve's, and the ratio to it. `start` is the
 remaining time: the seconds of the command minus images / rate. Give the peer several batches: it decodes up to four
@@ -47,6 +48,7 @@ from pathlib import Path
 PEER = "clip-retrieval"
 FLOAT32 = "clipsieve none, fp32"
 PEER_VERSION = "2.45.0"
+POLICIES = ("none", "balanced", "fast")
 PEER_PACKAGES = (PEER, "all_clip", "open_clip_torch", "torch", "torchvision", "numpy", "pillow", "setuptools")
 OUR_PACKAGES = ("torch", "open_clip_torch", "ray", "pyarrow", "pillow", "numpy")
 INSIDE = "--inside-peer-env"
@@ -56,12 +58,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Tower:
-    """A model that both tools run, the number of images, and the policies for clipsieve."""
+    """A model that both tools run, and the number of images."""
 
     name: str
     folder: Path | None  # None: an open_clip name, with random weights
     num_images: int
-    policies: tuple[str, ...]
 
     @property
     def clipsieve_arguments(self) -> list[str]:
@@ -71,8 +72,8 @@ class Tower:
 def main() -> None:
     arguments = parse_arguments()
     towers = [
-        Tower(arguments.model_ti.name, arguments.model_ti, arguments.num_ti, ("none",)),
-        Tower("ViT-B-16", None, arguments.num_b, ("none", "balanced", "fast")),
+        Tower(arguments.model_ti.name, arguments.model_ti, arguments.num_ti),
+        Tower("ViT-B-16", None, arguments.num_b),
     ]
     peer_python = make_peer_env(arguments.peer_env, arguments.peer_python)
     results = {"models": [], "environment": environment(arguments, peer_python)}
@@ -143,7 +144,7 @@ def compare(tower: Tower, arguments: argparse.Namespace, peer_python: Path) -> d
         calls: dict[str, Callable[[Path], dict]] = {
             PEER: lambda out: run_peer(tower, images, out, peer_python, arguments.workers)
         }
-        for policy in tower.policies:
+        for policy in POLICIES:
             calls[f"clipsieve {policy}"] = lambda out, policy=policy: run_clipsieve(tower, images, out, policy)
         calls[FLOAT32] = lambda out: run_clipsieve(tower, images, out, "none", "fp32")
         rounds: dict[str, list[dict]] = {name: [] for name in calls}
@@ -156,7 +157,8 @@ def compare(tower: Tower, arguments: argparse.Namespace, peer_python: Path) -> d
                 rounds[name].append(result)
                 print(
                     f"{tower.name}, round {number + 1} of {arguments.rounds}, {name}: "
-                    f"{result['images_per_second']:.1f} images/s, {result['start_s']:.1f} s to start",
+                    f"{result['images_per_second']:.1f} images/s, {result['start_s']:.1f} s to start, "
+                    f"{result['precision']}",
                     file=sys.stderr,
                 )
     return {
@@ -219,6 +221,7 @@ def run_clipsieve(tower: Tower, images: Path, out: Path, policy: str, precision:
         "wall_s": wall_s,
         "num_vectors": int(done[1]),
         "device": rate[2],
+        "precision": last_run["precision"],
         "share_of_ideal": last_run["share_of_ideal"],
         "alone": last_run["images_per_second"],
     }
@@ -259,6 +262,7 @@ def run_peer(tower: Tower, images: Path, out: Path, python: Path, workers: int) 
         "wall_s": wall_s,
         "num_vectors": report["num_vectors"],
         "device": report["device"],
+        "precision": "fp32",
         "batches": [[batch["sample_count"], round(batch["end_time"] - begun, 3)] for batch in batches],
     }
 
