@@ -62,10 +62,11 @@ def choose(
     on_step("plan", 0, 2)
     speed = calibrate(dim, view.store.index_dir)
     on_step("plan", 1, 2)
-    found = plan(num_rows, dim, limits, machine, speed)
+    is_half = view.record.encoder.precision != "fp32"
+    found = plan(num_rows, dim, limits, machine, speed, is_half=is_half)
     if not found.winner.shape.is_exact and not isinstance(queries := text_queries(), str):
         pilot = measure_pilot(sample_vectors(view, settings.seed), queries.tuning_QE[:PILOT_QUERIES], settings.seed)
-        found = plan(num_rows, dim, limits, machine, speed, pilot)
+        found = plan(num_rows, dim, limits, machine, speed, pilot, is_half)
     on_step("plan", 2, 2)
     return Choice(parse_recipe(found.winner.recipe, dim), found.winner.num_train, found.reason, found)
 

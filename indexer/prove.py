@@ -19,7 +19,9 @@ from pipeline.store.view import StoreView
 
 UNTUNED = OperatingPoint(effort=64, candidates=100)
 """Where an index is searched that was not tuned."""
-CANDIDATES = (20, 50, 100, 200, 400)
+CANDIDATES = (10, 20, 50, 100, 200, 400)
+TUNING_QUERIES, PROVING_QUERIES = 1_000, 5_000
+"""At most so many of those that there are."""
 IMAGE_QUERIES = 500
 
 
@@ -45,16 +47,17 @@ def prove(
     if isinstance(queries, str):
         return manifest.model_copy(update={"proof": Proof(is_proven=False, reason=queries)})
     is_dead = _mask(searcher)
-    _, tuning_QK = exact_search(searcher.rows, queries.tuning_QE, 10, is_dead)
+    tuning_QE, proving_QE = queries.tuning_QE[:TUNING_QUERIES], queries.proving_QE[:PROVING_QUERIES]
+    _, tuning_QK = exact_search(searcher.rows, tuning_QE, 10, is_dead)
     on_step("proof", 1, 4)
     point, reached = tune(
-        lambda point: _search_at(searcher, point), queries.tuning_QE, tuning_QK, settings.recall,
+        lambda point: _search_at(searcher, point), tuning_QE, tuning_QK, settings.recall,
         _max_effort(searcher), CANDIDATES,
     )  # fmt: skip
     on_step("proof", 2, 4)
-    truth = exact_search(searcher.rows, queries.proving_QE, min(DEPTH, searcher.num_rows), is_dead)
+    truth = exact_search(searcher.rows, proving_QE, min(DEPTH, searcher.num_rows), is_dead)
     points = _curve_points(point, _max_effort(searcher))
-    text = [measure(at, _search_at(searcher, at), queries.proving_QE, truth, True) for at in points]
+    text = [measure(at, _search_at(searcher, at), proving_QE, truth, True) for at in points]
     on_step("proof", 3, 4)
     image = _image_curve(searcher, points, is_dead, settings.seed)
     on_step("proof", 4, 4)

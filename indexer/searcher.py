@@ -14,7 +14,7 @@ import pyarrow as pa
 from indexer.files import load_index
 from indexer.proof.truth import score_all
 from indexer.recipes.point import OperatingPoint, search_parameters
-from indexer.recipes.recipe import Kind, Recipe
+from indexer.recipes.recipe import Kind, Recipe, scan_list_by_list
 from indexer.rows.mapped import MappedRows
 from pipeline.errors import ConfigError, StoreError
 
@@ -60,11 +60,14 @@ class Searcher:
             raise ConfigError("device = 'cuda': FAISS finds no GPU; give --device cpu, or run `clipsieve doctor`")
         self.recipe, self.rows, self.point = recipe, rows, point
         self._index = load_index(path)
+        scan_list_by_list(self._index)
         if self._index.d != rows.dim:
             raise StoreError(
                 f"{path} has {self._index.d} dimensions, its vectors have {rows.dim}; rebuild the index with "
                 "`clipsieve index --rebuild`"
             )
+        # float32 vectors that are compared in float16 are scored again
+        self._is_exact = recipe.kind is Kind.EXACT and (recipe.factory, rows.files.dtype) != ("SQfp16", "float32")
         self.dead = rows.positions(deleted)
         self._bitmap = _bitmap(rows.num_rows, self.dead) if len(self.dead) else None
         self._exact = rows.as_index()
@@ -127,12 +130,12 @@ class Searcher:
         self, queries_QE: np.ndarray, k: int, point: OperatingPoint, share: float, bitmap: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best of the candidates that the index proposes. `bitmap` has a set bit for each row to leave out."""
-        count = k if self.recipe.kind is Kind.EXACT else min(point.candidates_for(k), self.rows.num_rows)
+        count = k if self._is_exact else min(point.candidates_for(k), self.rows.num_rows)
         effort = -(-point.effort // share)  # of the rows that a list holds, only a share is allowed
         effort = int(min(effort, self.recipe.num_lists) if self.recipe.kind is Kind.LISTS else max(effort, count))
         selector = None if bitmap is None else faiss.IDSelectorNot(faiss.IDSelectorBitmap(bitmap))
         parameters, _alive = search_parameters(self._index, self.recipe.kind, effort, selector)
-        if self.recipe.kind is Kind.EXACT and (selector is not None or self._gpu_refined is None):
+        if self._is_exact and (selector is not None or self._gpu_refined is None):
             return self._index.search(queries_QE, k, params=parameters)
         factor = (count + 0.5) / k  # FAISS takes the integer part of k times this
         refining = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=parameters)

@@ -86,7 +86,13 @@ class IndexPlan:
 
 
 def plan(
-    num_rows: int, dim: int, limits: Limits, machine: Machine, speed: Calibration, pilot: Pilot = TYPICAL
+    num_rows: int,
+    dim: int,
+    limits: Limits,
+    machine: Machine,
+    speed: Calibration,
+    pilot: Pilot = TYPICAL,
+    is_half: bool = True,
 ) -> IndexPlan:
     """Choose the index of `num_rows` vectors, `dim` wide.
 
@@ -99,6 +105,7 @@ def plan(
         machine: Where it is built.
         speed: Of this machine, for this width.
         pilot: What recall costs.
+        is_half: Whether the vectors are float16; comparing float32 vectors in float16 is not exact.
 
     Raises:
         ConfigError: If a limit of memory is below the least possible, or recall and time cannot both be reached.
@@ -109,7 +116,8 @@ def plan(
         max_build_memory=limits.max_build_memory or machine.memory_bytes * 3 // 4,
     )
     considered = [
-        _candidate(shape, num_rows, dim, limits, machine, speed, pilot) for shape in shapes(max(1, num_rows), dim)
+        _candidate(shape, num_rows, dim, limits, machine, speed, pilot)
+        for shape in shapes(max(1, num_rows), dim, is_half)
     ]
     considered.sort(key=lambda candidate: candidate.query_ms)
     fitting = [candidate for candidate in considered if "memory" not in candidate.refused]
@@ -122,9 +130,10 @@ def plan(
     return IndexPlan(candidates=tuple(considered), winner=winner, reason=f"{winner.recipe} {why}")
 
 
-def shapes(num_rows: int, dim: int) -> Iterator[Shape]:
+def shapes(num_rows: int, dim: int, is_half: bool) -> Iterator[Shape]:
     """The indexes that come into question."""
-    yield Shape("fp16")
+    if is_half:
+        yield Shape("fp16")
     yield Shape("fp32")
     numbers = {int(factor * num_rows**0.5) for factor in _LISTS_PER_SQRT}
     for num_lists in sorted(number for number in numbers if number * _MIN_ROWS_PER_LIST <= num_rows):

@@ -38,7 +38,9 @@ class Recipe:
 
         Fast-scan lists take rows only without their precomputed lists, so they are built as plain lists and converted.
         """
-        return _FAST_SCAN.sub(lambda found: f"PQ{found[1]}x4np" if found[1] else f"RaBitQ{found[4] or ''}", self.factory)
+        return _FAST_SCAN.sub(
+            lambda found: f"PQ{found[1]}x4np" if found[1] else f"RaBitQ{found[4] or ''}", self.factory
+        )
 
     @property
     def by_residual(self) -> bool | None:
@@ -100,6 +102,17 @@ def in_final_form(index: faiss.Index, recipe: Recipe) -> faiss.Index:
         outer.prepend_transform(transform)
     outer.referenced_objects = [index, converted]
     return outer
+
+
+def scan_list_by_list(index: faiss.Index) -> None:
+    """Let fast-scan PQ lists be scanned one after another into a reservoir, FAISS's implementation 11.
+
+    The default collects results from groups of lists. On 113,802 x 192 vectors it took 1.25 times as long for one
+    query, and 1.1 times for batches (2 cores of an Intel Xeon, FAISS 1.15.1, 2026-11-26).
+    """
+    inner = unwrapped(index)
+    if isinstance(inner, faiss.IndexIVFPQFastScan):
+        inner.implem = 11
 
 
 def _reason(error: RuntimeError) -> str:

@@ -154,7 +154,7 @@ def test_a_damaged_plan_is_not_continued(store):
     assert build_and_die(store.root, "IVF32,SQ8", 9).returncode == -signal.SIGKILL
     path = store.index_dir / FOLDER / PLAN_FILE
     path.write_text(path.read_text().replace("IVF32", "IVF31"))
-    assert build_index(IndexSettings(store=store.root)).manifest.recipe == "Flat"
+    assert build_index(IndexSettings(store=store.root)).manifest.recipe == "SQfp16"
 
 
 def test_a_truncated_segment_of_a_killed_build_is_written_again(store):

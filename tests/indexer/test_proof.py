@@ -124,7 +124,7 @@ def test_an_exact_index_needs_no_proof(store):
         raise AssertionError("no queries are needed")
 
     report = build_index(IndexSettings(store=store.root, min_recall=1.0), fail)
-    assert (report.manifest.proof.is_proven, report.manifest.recipe) == (True, "Flat")
+    assert (report.manifest.proof.is_proven, report.manifest.recipe) == (True, "SQfp16")
 
 
 def test_a_higher_recall_measures_an_index_again_without_building_it(store, queries):

@@ -81,7 +81,7 @@ def test_less_memory_never_takes_more(flag):
 
 
 def test_fewer_rows_take_less_of_everything():
-    few, many = planned(200_000), planned(2_000_000)
+    few, many = planned(400_000), planned(4_000_000)
     recipes = {candidate.shape.code: candidate for candidate in few.candidates if candidate.shape.num_lists}
     for candidate in many.candidates:
         if candidate.shape.num_lists:
