@@ -16,7 +16,7 @@ from indexer.planning.speeds import Calibration
 _SHARE_BY_LISTS = -0.5
 _SHARE_BY_ROWS = -0.1
 _CANDIDATES_BY_ROWS = 0.25
-_EFFORT_BY_ROWS = 0.15
+_EFFORT_BY_ROWS = 0.3
 
 _CANDIDATES = (10, 12, 15, 20, 30, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1_000)
 

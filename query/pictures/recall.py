@@ -58,6 +58,8 @@ def write_recall_plot(path: Path, manifest: "IndexManifest") -> None:
     if manifest.proof.min_recall:
         axes.axhline(manifest.proof.min_recall, color="grey", linewidth=0.8, linestyle=":", label="asked for")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("one text query on one thread, median ms")
     axes.set_ylabel("recall against exact search")
     axes.set_title(
