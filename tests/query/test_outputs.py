@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # what the verb reads, or checks itself before its work
 READ = {
-    *("config", "store", "keys", "images", "captions", "grid", "data", "image"),
+    *("config", "store", "keys", "images", "captions", "grid", "data", "image", "queries", "vectors"),
     "import.source",
     "adapt.out",
     "demo.out",
@@ -51,6 +51,8 @@ MEASURE = ["--images", "x", "--captions", "x"]
 OUTPUTS = [
     (["search", "store", "a cat"], "--json-file", "r.json"),
     (["search", "store", "a cat"], "--sheet", "s.png"),
+    (["search", "store", "--vectors", "x.parquet"], "--out", "hits.parquet"),
+    (["index", "store"], "--plot", "recall.svg"),
     (["evaluate", *MEASURE], "--json-file", "r.json"),
     (["evaluate", *MEASURE], "--out", "stores"),
     (["bench", "model"], "--json-file", "r.json"),
