@@ -152,6 +152,8 @@ def _plan(
     if stopped and stopped.is_for(parts, deleted, settings.recipe, settings.seed):
         faiss.omp_set_num_threads(stopped.threads)
         notes.append("this continues a build that was stopped")
+        if settings.threads not in (None, stopped.threads):
+            notes.append(f"it uses {stopped.threads} threads, as the build began; the same files come out")
         if changed := stopped.differences():
             notes.append(f"the files may differ from those of an undisturbed build: {'; '.join(changed)}")
         return stopped

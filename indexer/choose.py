@@ -16,6 +16,9 @@ from indexer.settings import IndexSettings, memory_of_machine
 from pipeline.store.view import StoreView
 
 PILOT_QUERIES = 500
+FEW_NUMBERS = 2_000_000
+"""Rows times dimensions that any machine compares within a millisecond or two; nothing is measured first."""
+
 _ROWS_PER_LIST, _LEAST_TRAINED = 64, 20_000
 
 
@@ -27,7 +30,7 @@ class Choice:
     num_train: int
     reason: str
     plan: IndexPlan | None
-    """The planner's candidates. None if the user chose."""
+    """The planner's candidates. None if the user chose, or there was nothing to choose."""
 
 
 def choose(
@@ -52,6 +55,10 @@ def choose(
         recipe = parse_recipe(settings.recipe, dim)
         return Choice(recipe, max(_LEAST_TRAINED, _ROWS_PER_LIST * recipe.num_lists), "chosen by --recipe", None)
     num_rows = sum(marker.num_ok for marker in view.committed.values()) - len(view.deleted)
+    is_half = view.record.encoder.precision != "fp32"
+    if num_rows * dim <= FEW_NUMBERS and not settings.max_index_memory and not settings.max_build_memory:
+        exact = parse_recipe("SQfp16" if is_half else "Flat", dim)
+        return Choice(exact, 0, f"{exact.factory} compares every vector, and there are few", None)
     limits = Limits(
         min_recall=settings.recall,
         max_query_ms=settings.max_query_ms,
@@ -62,7 +69,6 @@ def choose(
     on_step("plan", 0, 2)
     speed = calibrate(dim, view.store.index_dir)
     on_step("plan", 1, 2)
-    is_half = view.record.encoder.precision != "fp32"
     found = plan(num_rows, dim, limits, machine, speed, is_half=is_half)
     if not found.winner.shape.is_exact and not isinstance(queries := text_queries(), str):
         pilot = measure_pilot(sample_vectors(view, settings.seed), queries.tuning_QE[:PILOT_QUERIES], settings.seed)
