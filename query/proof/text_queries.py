@@ -11,7 +11,7 @@ from indexer.proof.queries import TextQueries
 from indexer.proof.query_file import MIN_QUERIES, halves, has_vectors, make_text_queries, read_query_vectors, vectors_of
 from pipeline.errors import ClipsieveError, first_line
 from pipeline.model.encode import Encoder
-from pipeline.model.spec import EMBEDDED, DeviceChoice, EncoderSpec
+from pipeline.model.spec import EMBEDDED, ClaimedSpec, DeviceChoice, EncoderSpec
 from pipeline.store.view import StoreView
 from query.proof.generator import built_in_texts, scene_texts
 from query.proof.query_texts import read_query_texts
@@ -70,7 +70,7 @@ class _Embedded:
 
 @dataclass(frozen=True)
 class _Maker:
-    spec: EncoderSpec
+    spec: EncoderSpec | ClaimedSpec
     device: DeviceChoice
     limit_s: float
     on_warning: Callable[[str], None]
@@ -133,7 +133,7 @@ class _Maker:
             return self._encoder
 
         texts = [*own, *built_in]
-        vectors_QE = text_vectors(texts, self.spec.text_space, encoder, self.limit_s / 2, self.on_progress)
+        vectors_QE = text_vectors(texts, self._text_space, encoder, self.limit_s / 2, self.on_progress)
         num_own = min(len(own), len(vectors_QE))
         num_others = len(vectors_QE) - num_own
         names = [
@@ -144,6 +144,12 @@ class _Maker:
         if len(vectors_QE) < len(texts):
             name += f" (of {len(texts):,}; more would take over {self.limit_s / 2:g} s to embed)"
         return _Embedded(vectors_QE, name)
+
+    @cached_property
+    def _text_space(self) -> str:
+        """Of the vectors. What an import claims without knowing it says nothing of the weights."""
+        is_unknown = isinstance(self.spec, ClaimedSpec) and self.spec.known_text_space is None
+        return self._encoder.spec.text_space if is_unknown else self.spec.text_space
 
     @cached_property
     def _encoder(self) -> Encoder:

@@ -20,6 +20,7 @@ from pipeline.store.view import StoreView
 from query.cli.main import main
 from query.searcher import search
 from query.text import text_encoder
+from query.vectors import search_vectors
 from tests.kit.damage import check, rewrite, with_value
 from tests.kit.embeddings import NOWHERE, rows_of, run_import, stored_vectors, unit_vectors, write_parquet
 from tests.kit.plain_embed import embed_plainly
@@ -119,6 +120,15 @@ def test_imported_embeddings_give_the_hits_of_the_store_they_are_from(tmp_path, 
         build_index(IndexSettings(store=store))
         found.append([[(hit.key, hit.uri, hit.score) for hit in hits] for hits in search(store, queries, 5)])
     assert found[0] == found[1]
+
+
+def test_imported_embeddings_are_found_by_vectors_without_their_model(imported, tmp_path):
+    build_index(IndexSettings(store=imported.root))
+    vectors = np.array(unit_vectors(7), np.float32)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 8)
+    pq.write_table(pa.table({"embedding": column}), tmp_path / "queries.parquet")
+    search_vectors(imported.root, tmp_path / "queries.parquet", tmp_path / "hits.parquet", k=1)
+    assert pq.read_table(tmp_path / "hits.parquet")["key"].to_pylist() == [f"k{n}" for n in range(7)]
 
 
 def test_the_claimed_model_is_looked_for_again(tmp_path, embedded, tiny_model):
