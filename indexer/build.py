@@ -112,7 +112,7 @@ def build_index(
             manifest, action = _build(view, plan, clock), "built"
         if action != "unchanged" or _wants_proof(settings, manifest):
             manifest = prove(settings, view, manifest, queries, clock)
-        manifest = manifest.model_copy(update={"seconds": clock.seconds or manifest.seconds})
+        manifest = manifest.model_copy(update={"seconds": manifest.seconds | clock.seconds})
         if manifest != old:
             manifest.write(folder)
         sweep(folder, manifest)

@@ -20,6 +20,7 @@ def tune(
     recall: float,
     max_effort: int,
     candidates: Sequence[int],
+    margin: float = 1.0,
 ) -> tuple[OperatingPoint, float]:
     """The fastest point whose recall@10 is enough, or the point of the best recall if none is.
 
@@ -27,9 +28,10 @@ def tune(
         search_at: The search of an operating point.
         queries_QE: Queries to tune with.
         true_QK: Their true rows, K >= 10.
-        recall: The recall@10 to reach. One standard error more is asked of these queries, as others have to prove it.
+        recall: The recall@10 to reach.
         max_effort: The greatest effort that makes a difference; 0 if there is none to choose.
         candidates: The numbers of candidates to try, ascending.
+        margin: Standard errors by which these queries must exceed the recall, because others have to prove it.
 
     Returns:
         The point, and its recall on these queries.
@@ -41,7 +43,7 @@ def tune(
         def recalls(effort: int, count: int = count) -> tuple[float, bool]:
             found = search_at(OperatingPoint(effort=effort, candidates=count))(queries_QE, 10)[1]
             each = recall_per_query(found, true_QK, 10)
-            return float(each.mean()), each.mean() - each.std() / np.sqrt(len(each)) >= recall - 1e-9
+            return float(each.mean()), each.mean() - margin * each.std() / np.sqrt(len(each)) >= recall - 1e-9
 
         effort, value = _least_effort(recalls, max_effort)
         point = OperatingPoint(effort=effort, candidates=count)

@@ -104,7 +104,7 @@ def test_an_index_that_falls_short_is_an_error_that_keeps_it(store, queries, mon
     report = build_index(settings, lambda view: queries)
     assert not report.manifest.proof.is_proven
     assert report.manifest.point == few  # the best that it can do
-    with pytest.raises(NotProven, match=r"recall@10 0\.\d+ .* at its best point, 0.999 asked") as raised:
+    with pytest.raises(NotProven, match=r"recall@10 0\.\d+ .*, 0.999 asked; measured at its best point") as raised:
         report.refuse_short(settings)
     assert raised.value.exit_code == 4
     assert open_index(StoreView.open(store.root)).search(queries.proving_QE, 10)[1].shape == (200, 10)
