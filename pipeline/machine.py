@@ -19,10 +19,9 @@ def prepare_for_torch() -> None:
     - glibc reuses large buffers instead of returning them to the kernel after every tensor operation. Each return
       causes page faults at the next allocation, which costs most of the speed of a ViT on CPU. Has no effect if the C
       library is not glibc.
-    - Idle OpenMP threads sleep instead of spinning. Spinning is slightly faster on an idle machine, but many times
-      slower if another process needs the cores.
+    - What `let_threads_sleep` does.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    let_threads_sleep()
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler logs our own requests to the terminal
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
@@ -31,6 +30,14 @@ def prepare_for_torch() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     except (OSError, AttributeError):
         pass
+
+
+def let_threads_sleep() -> None:
+    """Let idle OpenMP threads sleep instead of spin. Call this before torch or FAISS is imported.
+
+    Spinning is slightly faster on an idle machine, but many times slower if another process needs the cores.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def num_cores() -> int:

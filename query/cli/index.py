@@ -6,7 +6,6 @@ if TYPE_CHECKING:
     from indexer.manifest import IndexManifest
     from indexer.proof.queries import TextQueries
     from indexer.settings import IndexSettings
-    from pipeline.store.view import StoreView
 
 SUMMARY = "build a FAISS index over a store, or bring it up to date"
 EXAMPLES = (
@@ -46,11 +45,13 @@ def run(settings: "IndexSettings") -> None:
 def _plan(settings: "IndexSettings") -> None:
     from indexer.choose import choose
     from pipeline.store.view import StoreView
-    from query.cli.console import Steps, console, show, table
+    from query.cli.console import Steps, console, note, show, table
 
-    view = StoreView.open(settings.store, settings.partial)
+    view, warnings = StoreView.open(settings.store, settings.partial), list[str]()
     with Steps("index") as steps:
-        choice = choose(settings, view, lambda: _text_queries(settings, view, []), steps.step)
+        choice = choose(settings, view, lambda: _text_queries(settings, warnings), steps.step)
+    for warning in warnings:
+        note(f"warning: {warning}")
     candidates = choice.plan.candidates if choice.plan else ()
 
     def print_plan() -> None:
@@ -85,10 +86,12 @@ def _plan(settings: "IndexSettings") -> None:
     show(settings, results, print_plan)
 
 
-def _text_queries(settings: "IndexSettings", view: "StoreView", warnings: list[str]) -> "TextQueries | str":
-    from query.proof.text_queries import text_queries  # brings torch, which exact indexes do not need
+def _text_queries(settings: "IndexSettings", warnings: list[str]) -> "TextQueries | str":
+    from query.proof.own_process import text_queries_apart
 
-    return text_queries(view, settings.queries, on_warning=warnings.append)
+    queries, found = text_queries_apart(settings.store, settings.queries, settings.partial)
+    warnings += found
+    return queries
 
 
 def _build(settings: "IndexSettings") -> None:
@@ -98,7 +101,7 @@ def _build(settings: "IndexSettings") -> None:
     warnings: list[str] = []
 
     with Steps("index") as steps:
-        report = build_index(settings, lambda view: _text_queries(settings, view, warnings), steps.step)
+        report = build_index(settings, lambda view: _text_queries(settings, warnings), steps.step)
     for text in [*(f"warning: {warning}" for warning in warnings), f"the index was {report.action}", *report.notes]:
         note(text)
     _show(settings, report.manifest, report.action)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline import __version__
 from pipeline.errors import ClipsieveError, ConfigError, on_one_line
-from query.cli.verbs import GROUPS, RESUMING, VERBS, flags_of, module_of, settings_class
+from query.cli.verbs import COUNTING_MEMORY, GROUPS, RESUMING, VERBS, flags_of, module_of, settings_class
 
 EXIT_CODES = "0 done, 1 other error, 2 settings, 3 input, 4 store or index, 5 workers, 130 interrupted"
 
@@ -70,7 +70,7 @@ def _run(verb: str, argv: list[str]) -> int:
 
 
 def _run_verb(verb: str, argv: list[str]) -> None:
-    from pipeline.machine import prepare_for_torch
+    from pipeline.machine import let_threads_sleep, prepare_for_torch
     from pipeline.settings.load import load_settings, refuse_unwritable_outputs
     from pipeline.workers.surroundings import environment, python_environment
 
@@ -78,7 +78,10 @@ def _run_verb(verb: str, argv: list[str]) -> None:
     module = module_of(verb)
     settings = load_settings(settings_class(verb), verb, argv, module.EXAMPLES)
     refuse_unwritable_outputs(settings)
-    prepare_for_torch()
+    if verb in COUNTING_MEMORY:
+        let_threads_sleep()
+    else:
+        prepare_for_torch()
     with environment(**python_environment()):  # for the processes that the verb starts
         module.run(settings)
 

@@ -13,6 +13,9 @@ GROUPS = {
 RESUMING = ("embed", "import", "adapt", "compact")
 """The verbs that keep what is done when they are interrupted, and go on from there."""
 
+COUNTING_MEMORY = ("index",)
+"""The verbs that keep to a limit of memory, and therefore give back what they no longer use."""
+
 VERBS = (*(verb for verbs in GROUPS.values() for verb in verbs), "completion")
 
 
