@@ -16,7 +16,7 @@ from indexer.building.lists import build_lists
 from indexer.building.plan import FOLDER, ROWS_FILE, BuildPlan, read_plan
 from indexer.choose import choose
 from indexer.files import faiss_version, save_index, simd_level
-from indexer.manifest import MANIFEST_FILE, IndexManifest, Proof, hash_files, read_manifest
+from indexer.manifest import MANIFEST_FILE, IndexManifest, NewerIndex, Proof, hash_files, read_manifest
 from indexer.proof.queries import TextQueries
 from indexer.prove import UNTUNED, prove
 from indexer.recipes.recipe import Kind, Recipe, parse_recipe
@@ -103,7 +103,7 @@ def build_index(
     with store_lock(folder, advice):
         faiss.omp_set_num_threads(settings.num_threads)
         clock, notes, queries = _Clock(on_step), [], cache(lambda: text_queries(view))
-        old = _current(view)
+        old = _current(view, settings.rebuild)
         if old is not None and can_update(settings, view, old):
             manifest = update_index(view, old, _next_number(folder), clock)
             action = "unchanged" if manifest.num_rows == old.num_rows and manifest.files == old.files else "updated"
@@ -120,10 +120,18 @@ def build_index(
     return IndexReport(manifest, action, notes + ([advice_to_rebuild] if advice_to_rebuild else []))
 
 
-def _current(view: StoreView) -> IndexManifest | None:
-    """The index that exists, if it is whole and of this format."""
+def _current(view: StoreView, rebuild: bool) -> IndexManifest | None:
+    """The index that exists, if it can be read and is of this format.
+
+    Raises:
+        NewerIndex: If a newer version wrote it, and it is not to be replaced.
+    """
     try:
         found = read_manifest(view)
+    except NewerIndex:
+        if rebuild:
+            return None
+        raise
     except StoreError:
         return None
     return found if isinstance(found, IndexManifest) else None

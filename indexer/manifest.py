@@ -28,6 +28,10 @@ SCHEMA_VERSION = 2
 BLOCK_BYTES = 16 << 20
 
 
+class NewerIndex(StoreError):
+    """The index was written by a newer version of clipsieve."""
+
+
 class IndexFile(BaseModel):
     """A file of an index: its size, and the SHA-256 of each block of `BLOCK_BYTES`."""
 
@@ -126,7 +130,8 @@ def read_manifest(view: StoreView) -> IndexManifest | dict[str, Any]:
     """Read the manifest of a store's index, of this version or (as a dict) of an earlier one.
 
     Raises:
-        StoreError: If there is no index, or its manifest is damaged or from a newer version.
+        NewerIndex: If a newer version of clipsieve wrote it.
+        StoreError: If there is no index, or its manifest is damaged.
     """
     path = view.store.index_dir / MANIFEST_FILE
     try:
@@ -135,7 +140,7 @@ def read_manifest(view: StoreView) -> IndexManifest | dict[str, Any]:
         if version == 1:
             return json.loads(data)
         if version != SCHEMA_VERSION:
-            raise StoreError(
+            raise NewerIndex(
                 f"{path} has schema version {version}, but this version of clipsieve reads {SCHEMA_VERSION}; use the "
                 "version that wrote it, or run `clipsieve index --rebuild`"
             )

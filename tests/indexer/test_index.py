@@ -186,8 +186,13 @@ def test_a_manifest_with_a_flipped_byte_or_of_a_newer_version_is_refused(indexed
     with pytest.raises(StoreError, match="its bytes do not match its seal"):
         open_index(StoreView.open(indexed.root))
     path.write_text(text.replace('"schema_version": 2', '"schema_version": 3'))
-    with pytest.raises(StoreError, match="has schema version 3, but this version of clipsieve reads 2"):
-        open_index(StoreView.open(indexed.root))
+    for use in (
+        lambda: open_index(StoreView.open(indexed.root)),
+        lambda: build_index(IndexSettings(store=indexed.root)),
+    ):
+        with pytest.raises(StoreError, match="has schema version 3, but this version of clipsieve reads 2"):
+            use()
+    assert build_index(IndexSettings(store=indexed.root, rebuild=True)).action == "built"
 
 
 def test_a_missing_store_or_index_says_what_to_run(tmp_path, make_store):
