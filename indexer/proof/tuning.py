@@ -11,6 +11,8 @@ from indexer.proof.curve import Search, latency_ms, recall_per_query
 from indexer.recipes.point import OperatingPoint
 
 TIMED_QUERIES = 50
+_NO_GAIN = 0.001
+"""If twice the effort gains less recall, what is missing is lost by the codes, and more candidates must find it."""
 
 
 def tune(
@@ -62,8 +64,10 @@ def _least_effort(recalls: Callable[[int], tuple[float, bool]], most: int) -> tu
     low, high = 0, 1
     found = recalls(min(high, most) if most else 0)
     while not found[1] and high < most:
-        low, high = high, min(2 * high, most)
+        low, high, before = high, min(2 * high, most), found[0]
         found = recalls(high)
+        if not found[1] and found[0] > 0.5 and found[0] - before < _NO_GAIN:
+            break
     if not most or not found[1]:
         return (min(high, most), found)
     enough = found
