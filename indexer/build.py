@@ -107,6 +107,8 @@ def build_index(
         if old is not None and can_update(settings, view, old):
             manifest = update_index(view, old, _next_number(folder), clock)
             action = "unchanged" if manifest.num_rows == old.num_rows and manifest.files == old.files else "updated"
+            if settings.max_query_ms or settings.max_index_memory:
+                notes.append("its recipe stays as it was; to choose one within these limits, pass --rebuild")
         else:
             plan = _plan(settings, view, queries, clock, notes)
             manifest, action = _build(view, plan, clock), "built"

@@ -30,7 +30,7 @@ class IndexSettings(OutputSettings):
     OUTPUTS: ClassVar[dict[str, str]] = {"plot": "file"}
 
     store: CliPositionalArg[Path]
-    """Store written by `clipsieve embed`."""
+    """Store written by `clipsieve embed` or `clipsieve import`."""
 
     recipe: str | None = None
     """A faiss.index_factory string, such as IVF4096,SQ8, instead of the planner's choice."""
@@ -54,7 +54,7 @@ class IndexSettings(OutputSettings):
     """Recall@10 of text queries that the index must prove, against exact search. 0.95 unless given."""
 
     queries: Path | None = None
-    """Text queries of your own: a file of texts (.txt, .jsonl, .parquet), or of vectors in a column `embedding`
+    """Text queries of your own: a file of texts (.txt, .tsv, .jsonl, .parquet), or of vectors in a column `embedding`
     (.parquet). Without it, built-in texts are used."""
 
     proof: bool = True

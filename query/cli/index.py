@@ -113,7 +113,7 @@ def _show(settings: "IndexSettings", manifest: "IndexManifest", action: str) -> 
     from query.pictures.recall import write_recall_plot
 
     results: dict[str, Any] = {"store": str(settings.store), "action": action}
-    results |= manifest.model_dump(mode="json", exclude={"parts", "segments", "files"})
+    results |= manifest.model_dump(mode="json", exclude={"parts", "rows", "files"})
     results["num_bytes"] = manifest.num_bytes
     write = (lambda: write_recall_plot(settings.plot, manifest)) if settings.plot else None
     show(settings, results, lambda: print_index(manifest), write)
