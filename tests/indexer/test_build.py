@@ -157,7 +157,7 @@ def test_a_damaged_plan_is_not_continued(store):
     assert build_index(IndexSettings(store=store.root)).manifest.recipe == "SQfp16"
 
 
-def test_a_truncated_segment_of_a_killed_build_is_written_again(store):
+def test_a_truncated_file_of_rows_of_a_killed_build_is_written_again(store):
     assert build_and_die(store.root, "IVF32,SQ8", 4).returncode == -signal.SIGKILL
     path = next(store.index_dir.glob("rows-*.vectors"))
     os.truncate(path, 100)
