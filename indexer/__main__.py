@@ -6,7 +6,7 @@ from indexer.build import build_index
 from indexer.proof.queries import TextQueries
 from indexer.proof.query_file import text_queries_of
 from indexer.settings import IndexSettings
-from pipeline.errors import ClipsieveError, on_one_line
+from pipeline.errors import ClipsieveError, ConfigError, on_one_line
 from pipeline.settings.load import load_settings
 from pipeline.store.view import StoreView
 
@@ -17,6 +17,7 @@ def main(argv: list[str]) -> int:
     """Build the index of a store with vectors as queries. Returns the exit code."""
     try:
         settings = load_settings(IndexSettings, "index", argv, EXAMPLES)
+        _refuse_others(settings)
         report = build_index(settings, lambda view: _queries(settings, view))
         for line in [*report.notes, *report.manifest.describe()]:
             print(line)
@@ -24,7 +25,21 @@ def main(argv: list[str]) -> int:
     except ClipsieveError as error:
         print(f"error: {on_one_line(error)}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; what is done is kept: run the same command to resume", file=sys.stderr)
+        return 130
+    except OSError as error:  # not handled closer to its cause
+        print(f"error: {on_one_line(error)}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _refuse_others(settings: IndexSettings) -> None:
+    """Refuse what only `clipsieve index` does, instead of building an index in its place."""
+    for name in ("dry_run", "show", "check", "plot", "as_json", "json_file"):
+        if getattr(settings, name):
+            flag = "--json" if name == "as_json" else "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag} is for `clipsieve index`; `python -m indexer` only builds, leave it out")
 
 
 def _queries(settings: IndexSettings, view: StoreView) -> TextQueries | str:

@@ -19,7 +19,7 @@ from indexer.files import faiss_version, save_index, simd_level
 from indexer.manifest import MANIFEST_FILE, IndexManifest, NewerIndex, Proof, hash_files, read_manifest
 from indexer.proof.queries import TextQueries
 from indexer.prove import UNTUNED, prove
-from indexer.recipes.recipe import Kind, Recipe, parse_recipe
+from indexer.recipes.recipe import Kind, Recipe, parse_recipe, reason_of
 from indexer.rows.collect import collect
 from indexer.rows.mapped import MappedRows
 from indexer.rows.record import RowFiles
@@ -28,7 +28,7 @@ from indexer.update import can_update, rebuild_advice, update_index
 from pipeline.durable.atomic import write_atomically
 from pipeline.durable.lock import store_lock
 from pipeline.durable.outputs import refuse_unwritable_folder
-from pipeline.errors import NotProven, StoreError
+from pipeline.errors import ConfigError, NotProven, StoreError
 from pipeline.store.view import StoreView
 
 CHUNK_ROWS = 16_384
@@ -89,6 +89,7 @@ def build_index(
 
     Raises:
         ConfigError: If the recipe or a limit cannot be met.
+        NewerIndex: If the index is from a newer version, and `rebuild` is not set.
         UnfinishedStore: If shards are missing and `partial` is not set.
         StoreLocked: If another process builds it.
         StoreError: If a part is damaged or from another encoder, or the index cannot be written.
@@ -107,7 +108,7 @@ def build_index(
         if old is not None and can_update(settings, view, old):
             manifest = update_index(view, old, _next_number(folder), clock)
             action = "unchanged" if manifest.num_rows == old.num_rows and manifest.files == old.files else "updated"
-            if settings.max_query_ms or settings.max_index_memory:
+            if settings.limits:
                 notes.append("its recipe stays as it was; to choose one within these limits, pass --rebuild")
         else:
             plan = _plan(settings, view, queries, clock, notes)
@@ -159,7 +160,7 @@ def _plan(
     parts = {ordinal: marker.sha256 for ordinal, marker in sorted(view.committed.items())}
     deleted = hashlib.sha256(view.deleted.tobytes()).hexdigest()
     stopped = read_plan(folder)
-    if stopped and stopped.is_for(parts, deleted, settings.recipe, settings.seed):
+    if stopped and stopped.is_for(parts, deleted, settings.asked):
         faiss.omp_set_num_threads(stopped.threads)
         notes.append("this continues a build that was stopped")
         if settings.threads not in (None, stopped.threads):
@@ -184,6 +185,7 @@ def _plan(
         simd=simd_level(),
         faiss_version=faiss_version(),
         reason=choice.reason,
+        asked=settings.asked,
     )
     plan.write(folder)
     return plan
@@ -204,19 +206,32 @@ def _build(view: StoreView, plan: BuildPlan, on_step: OnStep) -> IndexManifest:
     )
     recipe, rows = parse_recipe(plan.recipe, files.dim), MappedRows(folder, files)
     if recipe.num_lists > rows.num_rows:
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)  # a plan that cannot be built must not be continued
         raise StoreError(
             f"{plan.recipe} has {recipe.num_lists} lists for {rows.num_rows} vectors; give a --recipe of fewer "
             "lists, or none"
         )
-    if recipe.kind is Kind.LISTS:
-        index = build_lists(plan, recipe, rows, folder / FOLDER, on_step)
-    elif recipe.kind is Kind.GRAPH:
-        index = build_graph(plan, recipe, rows, folder / FOLDER, on_step)
-    else:
-        index = build_flat(plan, recipe, rows, on_step)
+    try:
+        index = _codes(plan, recipe, rows, folder / FOLDER, on_step)
+    except RuntimeError as error:
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+        raise ConfigError(
+            f"FAISS cannot build {plan.recipe} of {rows.num_rows} vectors ({reason_of(error)}); give another --recipe, "
+            "or none and --rebuild"
+        ) from error
+    except OSError as error:
+        raise StoreError(f"cannot write {folder}: {error.strerror}; free up space or fix its permissions") from error
     path = folder / f"image-{plan.number:05d}.index"
     write_atomically(path, lambda temporary: save_index(index, temporary))
     return _manifest(view, plan, recipe, files, path)
+
+
+def _codes(plan: BuildPlan, recipe: Recipe, rows: MappedRows, folder: Path, on_step: OnStep) -> faiss.Index:
+    if recipe.kind is Kind.LISTS:
+        return build_lists(plan, recipe, rows, folder, on_step)
+    if recipe.kind is Kind.GRAPH:
+        return build_graph(plan, recipe, rows, folder, on_step)
+    return build_flat(plan, recipe, rows, on_step)
 
 
 def _manifest(view: StoreView, plan: BuildPlan, recipe: Recipe, rows: RowFiles, path: Path) -> IndexManifest:

@@ -54,7 +54,10 @@ def choose(
     if settings.recipe:
         recipe = parse_recipe(settings.recipe, dim)
         return Choice(recipe, max(_LEAST_TRAINED, _ROWS_PER_LIST * recipe.num_lists), "chosen by --recipe", None)
-    num_rows = sum(marker.num_ok for marker in view.committed.values()) - len(view.deleted)
+    markers = view.committed.values()
+    # compaction removes rows, but keeps their tombstones
+    num_deleted = max(0, len(view.deleted) - sum(marker.num_removed for marker in markers))
+    num_rows = max(0, sum(marker.num_ok for marker in markers) - num_deleted)
     is_half = view.record.encoder.precision != "fp32"
     if num_rows * dim <= FEW_NUMBERS and not settings.max_index_memory and not settings.max_build_memory:
         exact = parse_recipe("SQfp16" if is_half else "Flat", dim)

@@ -182,7 +182,10 @@ def check_sizes(folder: Path, manifest: IndexManifest) -> None:
     """
     for name, file in manifest.files.items():
         path = folder / name
-        num_bytes = path.stat().st_size if path.exists() else 0
+        try:
+            num_bytes = path.stat().st_size
+        except FileNotFoundError:
+            num_bytes = 0
         # more is left from an update that was stopped, and is cut off by the next
         if num_bytes < file.num_bytes or (num_bytes > file.num_bytes and name == manifest.index_file):
             raise StoreError(

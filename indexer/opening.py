@@ -62,8 +62,11 @@ def _open_earlier(view: StoreView, manifest: dict, partial: bool, device: str) -
         raise ConfigError(
             f"device = 'cuda': the index of {view.root} has an earlier format; run `clipsieve index {view.root}` first"
         )
-    parts = {int(ordinal): sha256 for ordinal, sha256 in manifest["parts"].items()}
-    check_covers(view, parts, manifest["num_vectors"], manifest["fingerprint"], partial)
     path = view.store.index_dir / INDEX_FILE
-    refuse_damaged(path, manifest)
+    try:
+        parts = {int(ordinal): sha256 for ordinal, sha256 in manifest["parts"].items()}
+        check_covers(view, parts, manifest["num_vectors"], manifest["fingerprint"], partial)
+        refuse_damaged(path, manifest)
+    except (KeyError, ValueError, AttributeError) as error:
+        raise StoreError(f"the manifest of {path} is damaged; run `clipsieve index {view.root}`") from error
     return EarlierSearcher(path, view)

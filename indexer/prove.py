@@ -42,6 +42,8 @@ def prove(
     if manifest.kind == Kind.EXACT:
         proof = Proof(is_proven=True, reason="exact: every vector is compared")
         return manifest.model_copy(update={"proof": proof, "point": OperatingPoint()})
+    if not manifest.num_vectors:
+        return manifest.model_copy(update={"proof": Proof(is_proven=True, reason="it has no rows to find")})
     if not settings.proof:
         return manifest.model_copy(update={"proof": Proof(is_proven=False, reason="no proof was asked for")})
     queries = text_queries()
@@ -50,7 +52,7 @@ def prove(
         return manifest.model_copy(update={"proof": Proof(is_proven=False, reason=queries)})
     is_dead = _mask(searcher)
     tuning_QE, proving_QE = queries.tuning_QE[:TUNING_QUERIES], queries.proving_QE[:PROVING_QUERIES]
-    _, tuning_QK = exact_search(searcher.rows, tuning_QE, 10, is_dead)
+    _, tuning_QK = exact_search(searcher.rows, tuning_QE, min(10, searcher.num_rows), is_dead)
     on_step("proof", 1, 4)
     truth = exact_search(searcher.rows, proving_QE, min(DEPTH, searcher.num_rows), is_dead)
     most = _max_effort(searcher)

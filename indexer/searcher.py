@@ -14,7 +14,7 @@ import pyarrow as pa
 from indexer.files import load_index
 from indexer.proof.truth import score_all
 from indexer.recipes.point import OperatingPoint, search_parameters
-from indexer.recipes.recipe import Kind, Recipe, scan_list_by_list
+from indexer.recipes.recipe import Kind, Recipe, can_leave_rows_out, scan_list_by_list
 from indexer.rows.mapped import MappedRows
 from pipeline.errors import ConfigError, StoreError
 
@@ -48,7 +48,6 @@ class Searcher:
             point: How hard to search.
             deleted: Ids (int64, ascending) that must not be found; the index may be older than they are.
             device: Where to search. A GPU takes exact and IVF indexes of plain codes; the others stay on the CPU.
-
             warning: What whoever searches should know about the index.
 
         Raises:
@@ -70,6 +69,7 @@ class Searcher:
         self._is_exact = recipe.kind is Kind.EXACT and (recipe.factory, rows.files.dtype) != ("SQfp16", "float32")
         self.dead = rows.positions(deleted)
         self._bitmap = _bitmap(rows.num_rows, self.dead) if len(self.dead) else None
+        self._can_leave_out = can_leave_rows_out(self._index)
         self._exact = rows.as_index()
         self._refined = _refined(self._index, self._exact)
         self.device, self._gpu_refined = "cpu", None
@@ -97,7 +97,7 @@ class Searcher:
 
         Returns:
             Exact scores (float32 [Q, K], descending) and ids (int64 [Q, K]), K = min(k, rows that can be found).
-            Where an index found fewer, the score is -inf and the id is -1.
+            Where a graph found fewer, the score is -inf and the id is -1.
         """
         scores_QK, positions_QK = self.find(queries_QE, k, allowed_ids, point)
         return scores_QK, self.rows.ids(positions_QK)
@@ -119,12 +119,20 @@ class Searcher:
         if k == 0:
             return np.empty((len(queries_QE), 0), np.float32), np.empty((len(queries_QE), 0), np.int64)
         point, share = point or self.point, 1.0
+        if not self._can_leave_out and (allowed is not None or bitmap is not None):
+            live = np.setdiff1d(np.arange(self.rows.num_rows), self.dead, assume_unique=True)
+            return self._compare(queries_QE, k, live if allowed is None else allowed)
         if allowed is not None:
             share = len(allowed) / self.rows.num_rows
             if len(allowed) <= EXACT_ROWS or (self.recipe.kind is Kind.GRAPH and share < 0.2):
                 return self._compare(queries_QE, k, allowed)
             bitmap = ~_bitmap(self.rows.num_rows, allowed)
-        return self._propose(queries_QE, k, point, share, bitmap)
+        scores_QK, positions_QK = self._propose(queries_QE, k, point, share, bitmap)
+        short = np.flatnonzero(positions_QK[:, -1] < 0)
+        if len(short) and self.recipe.kind is Kind.LISTS:  # the lists that were scanned hold fewer rows: scan them all
+            point = point.model_copy(update={"effort": self.recipe.num_lists})
+            scores_QK[short], positions_QK[short] = self._propose(queries_QE[short], k, point, share, bitmap)
+        return scores_QK, positions_QK
 
     def _propose(
         self, queries_QE: np.ndarray, k: int, point: OperatingPoint, share: float, bitmap: np.ndarray | None

@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
@@ -32,7 +32,7 @@ class IndexSettings(OutputSettings):
     store: CliPositionalArg[Path]
     """Store written by `clipsieve embed` or `clipsieve import`."""
 
-    recipe: str | None = None
+    recipe: str | None = Field(default=None, min_length=1)
     """A faiss.index_factory string, such as IVF4096,SQ8, instead of the planner's choice."""
 
     rebuild: bool = False
@@ -93,12 +93,27 @@ class IndexSettings(OutputSettings):
         chosen = [name for name in ("show", "check", "dry_run") if getattr(self, name)]
         if len(chosen) > 1:
             raise ValueError(f"give one of {' and '.join('--' + name.replace('_', '-') for name in chosen)}")
-        limits = [name for name in ("max_query_ms", "max_index_memory", "max_build_memory") if getattr(self, name)]
-        if self.recipe and limits:
-            raise ValueError(f"--{limits[0].replace('_', '-')} is for choosing a recipe; leave it out, or --recipe")
+        if self.recipe and self.limits:
+            raise ValueError(f"{self.limits[0]} is for choosing a recipe; leave it out, or --recipe")
+        if self.plot and (self.check or self.dry_run):
+            raise ValueError("--plot draws the curve of an index; leave out --check and --dry-run")
         if not self.proof and (self.queries or self.min_recall):
             raise ValueError("--queries and --min-recall are for the proof; leave them out, or let it be proven")
         return self
+
+    @property
+    def limits(self) -> list[str]:
+        """The flags that limit which recipe is chosen, as far as they are given."""
+        names = ("max_query_ms", "max_index_memory", "max_build_memory")
+        return ["--" + name.replace("_", "-") for name in names if getattr(self, name)]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the choice of a recipe depends on, as far as it is given."""
+        names = ("recipe", "seed")
+        if not self.recipe:
+            names += ("min_recall", "max_query_ms", "max_index_memory", "max_build_memory")
+        return self.model_dump(include=set(names), exclude_none=True)
 
     @property
     def recall(self) -> float:

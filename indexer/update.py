@@ -22,13 +22,17 @@ WORTH_A_REBUILD = {"grown": 0.5, "deleted": 0.2}
 
 
 def can_update(settings: IndexSettings, view: StoreView, manifest: IndexManifest) -> bool:
-    """Whether an index can be brought up to date: it is whole, of this encoder, and of the recipe that is asked for."""
+    """Whether an index can be brought up to date: it is whole, of this encoder, and of the recipe that is asked for.
+
+    FAISS builds NSG graphs in one go, and adds no rows to them.
+    """
     try:
         check_sizes(view.store.index_dir, manifest)
     except StoreError:
         return False
     return (
         not settings.rebuild
+        and "NSG" not in manifest.recipe
         and settings.recipe in (None, manifest.recipe)
         and manifest.fingerprint == view.record.fingerprint
         and all(_holds(view, ordinal, sha256) for ordinal, sha256 in manifest.parts.items())

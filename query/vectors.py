@@ -1,7 +1,7 @@
 """`clipsieve search --vectors`: the hits of every vector of a file, in batches, as Parquet."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,9 @@ SCHEMA = pa.schema(
         pa.field("score", pa.float32(), nullable=False),
     ]
 )
+
+MOST_HITS = 1_000_000
+"""That are held at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def search_vectors(
 
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
-            for queries_QE in iterate_query_vectors(vectors, view.record.encoder.embedding_dim):
+            for queries_QE in _pieces(iterate_query_vectors(vectors, view.record.encoder.embedding_dim), k):
                 started = time.perf_counter()
                 scores_QK, ids_QK = searcher.search(queries_QE, k)
                 counts["seconds"] += time.perf_counter() - started
@@ -81,3 +84,11 @@ def search_vectors(
 
     write_atomically(out, write)
     return VectorsReport(counts["queries"], counts["hits"], counts["seconds"])
+
+
+def _pieces(batches: Iterator[np.ndarray], k: int) -> Iterator[np.ndarray]:
+    """Batches of queries, cut so that the hits of a piece fit in memory however many each query has."""
+    size = max(1, MOST_HITS // k)
+    for queries_QE in batches:
+        for start in range(0, len(queries_QE), size):
+            yield queries_QE[start : start + size]

@@ -8,7 +8,7 @@ import numpy as np
 
 from indexer.building.plan import BuildPlan, sample_positions
 from indexer.files import save_index
-from indexer.recipes.recipe import Kind, Recipe, unwrapped
+from indexer.recipes.recipe import Kind, Recipe, train_codes, unwrapped
 from indexer.rows.mapped import MappedRows
 from pipeline.durable.atomic import write_atomically
 
@@ -21,7 +21,7 @@ def build_flat(
     """Build an index of codes without lists or links."""
     index = faiss.index_factory(rows.dim, recipe.factory, faiss.METRIC_INNER_PRODUCT)
     if not index.is_trained:
-        index.train(rows.vectors(sample_positions(rows.num_rows, plan.num_train, plan.seed)))
+        train_codes(index, rows.vectors(sample_positions(rows.num_rows, plan.num_train, plan.seed)))
     for start, vectors in rows.chunks(plan.chunk_rows):
         index.add(np.ascontiguousarray(vectors, np.float32))
         on_progress("vectors", start + len(vectors), rows.num_rows)
@@ -47,7 +47,7 @@ def build_graph(
     else:
         index = faiss.index_factory(rows.dim, recipe.factory, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
-            index.train(rows.vectors(sample_positions(rows.num_rows, plan.num_train, plan.seed)))
+            train_codes(index, rows.vectors(sample_positions(rows.num_rows, plan.num_train, plan.seed)))
     hnsw = unwrapped(index).hnsw
     levels_N = _levels(hnsw, rows.num_rows, plan.seed)
     faiss.omp_set_num_threads(1)  # the links depend on the order in which threads add rows

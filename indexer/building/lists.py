@@ -14,7 +14,7 @@ import numpy as np
 
 from indexer.building.plan import BuildPlan, sample_positions
 from indexer.files import save_index
-from indexer.recipes.recipe import Recipe, in_final_form, transforms_of, unwrapped
+from indexer.recipes.recipe import Recipe, in_final_form, train_codes, transforms_of, unwrapped
 from indexer.rows.mapped import MappedRows
 from pipeline.durable.atomic import write_atomically, write_json
 
@@ -74,10 +74,8 @@ def _trained(
     faiss.omp_set_num_threads(1)  # a graph over the centroids differs with the order of its threads
     inner.quantizer.train(centroids)
     inner.quantizer.add(centroids)
-    if hasattr(inner, "pq"):
-        inner.pq.cp.min_points_per_centroid = 1  # FAISS prints a warning for each of its many small k-means otherwise
-    index.train(sample)  # what is left to train is the code; its steps are too small to gain from a second thread
     faiss.omp_set_num_threads(plan.threads)
+    train_codes(index, sample)  # what is left to train
     write_atomically(path, lambda temporary: save_index(index, temporary))
     return index
 
@@ -116,7 +114,7 @@ def _assign(
     folder: Path,
     on_progress: Callable[[str, int, int], None],
 ) -> np.ndarray:
-    """The list of each row (int32 [N], mapped)."""
+    """The list of each row (int32 [N])."""
     path, state = folder / LISTS_FILE, folder / ASSIGNED_FILE
     done = json.loads(state.read_text())["num_rows"] if state.exists() else 0
     quantizer = unwrapped(index).quantizer

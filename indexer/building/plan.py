@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -40,11 +41,14 @@ class BuildPlan(BaseModel):
     faiss_version: str
     reason: str = ""
     """Why this recipe was chosen, for people."""
+    asked: dict[str, Any] = {}
+    """The settings that it was made for."""
 
-    def is_for(self, parts: dict[int, str], deleted_sha256: str, recipe: str | None, seed: int) -> bool:
-        """Whether it builds these rows, and what is asked for."""
-        wanted = (parts, deleted_sha256, recipe or self.recipe, seed)
-        return wanted == (self.parts, self.deleted_sha256, self.recipe, self.seed)
+    def is_for(self, parts: dict[int, str], deleted_sha256: str, asked: dict[str, Any]) -> bool:
+        """Whether it builds these rows, and is what is asked for now; what is not asked for again does not matter."""
+        own = self.asked | {"recipe": self.recipe}
+        is_same = all(own.get(name) == value for name, value in asked.items())
+        return is_same and (parts, deleted_sha256) == (self.parts, self.deleted_sha256)
 
     def differences(self) -> list[str]:
         """In what this process differs from the one that began the build, if its bytes can depend on it."""

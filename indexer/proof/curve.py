@@ -78,7 +78,7 @@ def measure(
     at = {k: recall_per_query(found_QK, true_QK, k) for k in (1, 10)}
     # apart, because a search for more hits takes more candidates, and would find more of the first ten as well
     at[DEPTH] = recall_per_query(search(queries_QE, true_QK.shape[1])[1], true_QK, DEPTH)
-    tied = (scores_QK[:, :ten] >= scores_true[:, ten - 1 : ten] - TIED).mean() if ten else 1.0
+    tied = (scores_QK[:, :ten] >= scores_true[:, ten - 1 : ten] - TIED).mean() if scores_QK.size else 1.0
     latency = latency_ms(search, queries_QE[:TIMED_QUERIES]) if timed else None
     started = time.perf_counter()
     if timed:

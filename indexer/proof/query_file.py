@@ -181,9 +181,10 @@ def _unit(column: pa.Array, dim: int, path: Path, first_row: int) -> np.ndarray:
     )  # fmt: skip
     values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(-1, dim)
     _refuse(path, first_row, ~np.isfinite(values).all(axis=1), "its vector is not finite; leave the row out")
-    norms = np.linalg.norm(values, axis=1, keepdims=True)
-    _refuse(path, first_row, norms[:, 0] == 0, "its vector is zero; leave the row out")
-    return (values / norms).astype(np.float32)
+    largest = np.abs(values).max(axis=1, initial=0, keepdims=True)
+    _refuse(path, first_row, largest[:, 0] == 0, "its vector is zero; leave the row out")
+    values /= largest  # their squares may be out of range
+    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
 
 
 def _refuse(path: Path, first_row: int, is_bad: np.ndarray, reason: str, values: np.ndarray | None = None) -> None:

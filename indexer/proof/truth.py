@@ -33,8 +33,9 @@ def exact_search(
             own, vectors = own[is_live], vectors[is_live]
         if not len(own):
             continue
-        found, rows = faiss.knn(queries_QE, np.ascontiguousarray(vectors), min(k, len(own)), faiss.METRIC_INNER_PRODUCT)
-        scores, positions = _best(np.hstack([scores, found]), np.hstack([positions, own[rows]]), k)
+        vectors = np.ascontiguousarray(vectors)
+        found, places = faiss.knn(queries_QE, vectors, min(k, len(own)), faiss.METRIC_INNER_PRODUCT)
+        scores, positions = _best(np.hstack([scores, found]), np.hstack([positions, own[places]]), k)
     return scores, positions
 
 

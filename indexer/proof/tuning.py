@@ -29,7 +29,7 @@ def tune(
     Args:
         search_at: The search of an operating point.
         queries_QE: Queries to tune with.
-        true_QK: Their true rows, K >= 10.
+        true_QK: Their true rows, K = 10, or all rows if there are fewer.
         recall: The recall@10 to reach.
         max_effort: The greatest effort that makes a difference; 0 if there is none to choose.
         candidates: The numbers of candidates to try, ascending.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import faiss
+import numpy as np
 
 from pipeline.errors import ConfigError, first_line
 
@@ -64,10 +65,12 @@ def parse_recipe(factory: str, dim: int) -> Recipe:
         index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise ConfigError(
-            f"--recipe {factory}: FAISS refuses it for inner products of {dim} dimensions ({_reason(error)}); "
+            f"--recipe {factory}: FAISS refuses it for inner products of {dim} dimensions ({reason_of(error)}); "
             "see https://github.com/facebookresearch/faiss/wiki/The-index-factory"
         ) from error
     inner = unwrapped(index)
+    if inner.metric_type != faiss.METRIC_INNER_PRODUCT:  # the factory passes the metric over for some
+        raise ConfigError(f"--recipe {factory}: FAISS has it for Euclidean distances alone, not for inner products")
     if isinstance(inner, faiss.IndexIVF):
         return Recipe(factory, Kind.LISTS, inner.nlist)
     if isinstance(inner, faiss.IndexHNSW):
@@ -104,6 +107,18 @@ def in_final_form(index: faiss.Index, recipe: Recipe) -> faiss.Index:
     return outer
 
 
+def train_codes(index: faiss.Index, sample_NE: np.ndarray) -> None:
+    """Train an index on a sample (float32 [N, E]), on one thread: the many small steps do not gain from a second."""
+    inner, threads = unwrapped(index), faiss.omp_get_max_threads()
+    if hasattr(inner, "pq"):
+        inner.pq.cp.min_points_per_centroid = 1  # FAISS prints a warning for each of its many small k-means otherwise
+    faiss.omp_set_num_threads(1)
+    try:
+        index.train(sample_NE)
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
 def scan_list_by_list(index: faiss.Index) -> None:
     """Let fast-scan PQ lists be scanned one after another into a reservoir, FAISS's implementation 11.
 
@@ -115,6 +130,15 @@ def scan_list_by_list(index: faiss.Index) -> None:
         inner.implem = 11
 
 
-def _reason(error: RuntimeError) -> str:
-    # FAISS: "Error in <function> at <file>:<line>: <condition>\n<reason>"
-    return first_line(RuntimeError(str(error).rpartition("Error: ")[2].strip() or str(error)))
+def can_leave_rows_out(index: faiss.Index) -> bool:
+    """Whether a search of an index can be told which rows it may find."""
+    inner = unwrapped(index)
+    if isinstance(inner, faiss.IndexIVF):
+        return not isinstance(inner, faiss.IndexIVFAdditiveQuantizer)
+    return isinstance(inner, (faiss.IndexFlat, faiss.IndexScalarQuantizer, faiss.IndexRaBitQ, faiss.IndexHNSW))
+
+
+def reason_of(error: RuntimeError) -> str:
+    """What FAISS says is wrong, without the place in its source."""
+    # FAISS: "Error in <function> at <file>:<line>: <reason>", or "...: Error: '<condition>' failed: <reason>"
+    return first_line(RuntimeError(re.sub(r"^Error in .* at \S+:\d+: (Error: )?", "", str(error), flags=re.DOTALL)))

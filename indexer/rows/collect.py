@@ -18,6 +18,7 @@ from pipeline.durable.seal import sha256_of
 from pipeline.errors import StoreError, first_line
 from pipeline.store.parts import METADATA_KEY, ROW_GROUP_ROWS, embeddings_of, kept_rows, part_schema
 from pipeline.store.records import CommitMarker
+from pipeline.store.tombstones import tombstones_between
 from pipeline.store.view import StoreView
 
 MAX_LENGTH_ERROR = 0.01
@@ -104,11 +105,16 @@ def live_batches(
                 table = part.read_row_group(group, ["id", "status", "embedding", *columns])
                 ids, vectors = embeddings_of(table)
                 _check_vectors(path, ids, vectors, view)
-                is_live = ~np.isin(ids, view.deleted)
+                # not all tombstones for each row group: a large store has millions of them
+                is_live = ~np.isin(ids, tombstones_between(view.deleted, range(*_bounds(ids))))
                 table = kept_rows(table, pa.compute.is_in(table["id"], pa.array(ids[is_live])))
                 yield ids[is_live], vectors[is_live], table.select(list(columns))
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"cannot read {path}: {first_line(error)}; run `clipsieve verify {view.root}`") from error
+
+
+def _bounds(ids: np.ndarray) -> tuple[int, int]:
+    return (int(ids[0]), int(ids[-1]) + 1) if len(ids) else (0, 0)
 
 
 def num_row_groups(view: StoreView, marker: CommitMarker) -> int:

@@ -59,10 +59,12 @@ class MappedRows:
     def metadata(self, positions: np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
         """The metadata of some rows, in the order of `positions` (int64 [n], none of them -1)."""
         order = np.argsort(positions, kind="stable")
-        table = pa.Table.from_batches(self._batches(positions[order]), self.schema)
+        columns = self.schema.names if columns is None else list(columns)
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        table = pa.Table.from_batches(self._batches(positions[order], columns), schema)
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
-        return (table.select(columns) if columns is not None else table).take(back)
+        return table.take(back)
 
     def chunks(self, rows: int | None = None, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         """Yield all vectors from a position on, as (position of the first, float32 [n, E]), `rows` at most at once."""
@@ -85,12 +87,12 @@ class MappedRows:
         index.ntotal = self.num_rows
         return index
 
-    def _batches(self, positions: np.ndarray) -> Iterator[pa.RecordBatch]:
+    def _batches(self, positions: np.ndarray, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The metadata of rows that ascend, in as many batches as hold them."""
         numbers = np.searchsorted(self.files.starts, positions, side="right") - 1
         for number in np.unique(numbers):
             message = pa.ipc.read_message(self._arrow[self.files.offsets[number] :])
-            batch = pa.ipc.read_record_batch(message, self.schema)
+            batch = pa.ipc.read_record_batch(message, self.schema).select(columns)
             yield batch.take(pa.array(positions[numbers == number] - self.files.starts[number]))
 
 

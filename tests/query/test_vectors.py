@@ -11,6 +11,7 @@ import pytest
 
 from indexer.build import build_index
 from indexer.opening import open_index
+from indexer.searcher import Searcher
 from indexer.settings import IndexSettings
 from pipeline.errors import InputError
 from pipeline.store.tombstones import DELETED, add_tombstones
@@ -52,6 +53,17 @@ def test_every_vector_gets_its_hits_in_order(store, queries, tmp_path):
     assert hits["id"].to_pylist() == ids.ravel().tolist()
     np.testing.assert_allclose(hits["score"].to_numpy(), scores.ravel(), atol=1e-6)
     assert hits["key"].to_pylist() == [f"{i // 200}/{i % 200}.jpg" for i in ids.ravel()]
+
+
+def test_many_hits_of_many_queries_are_searched_in_pieces_with_the_same_answers(store, queries, tmp_path, monkeypatch):
+    _, path = queries
+    search_vectors(store.root, path, tmp_path / "whole.parquet", k=4)
+    monkeypatch.setattr("query.vectors.MOST_HITS", 12)
+    asked, search = [], Searcher.search
+    monkeypatch.setattr(Searcher, "search", lambda self, found, k: asked.append(len(found)) or search(self, found, k))
+    search_vectors(store.root, path, tmp_path / "pieces.parquet", k=4)
+    assert set(asked) == {3, 2}
+    assert pq.read_table(tmp_path / "pieces.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
 
 
 def test_a_bad_file_of_vectors_leaves_no_file_of_hits(store, tmp_path):
