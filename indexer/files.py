@@ -28,7 +28,7 @@ def load_index(path: Path) -> faiss.Index:
     """
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:  # a damaged size asks for more memory than there is
         raise StoreError(f"cannot read the index {path}; rebuild it with `clipsieve index --rebuild`") from error
 
 

@@ -105,7 +105,10 @@ class Searcher:
     def metadata(self, ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
         """The metadata of rows, in the order of `ids` (int64 [n], all in the index)."""
         unique, inverse = np.unique(ids, return_inverse=True)
-        return self.rows.metadata(self.rows.positions(unique), columns).take(inverse)
+        positions = self.rows.positions(unique)
+        if len(positions) < len(unique):  # ids out of order
+            raise StoreError("the ids of the index are damaged; run `clipsieve index --check`, then --rebuild")
+        return self.rows.metadata(positions, columns).take(inverse)
 
     def find(
         self, queries_QE: np.ndarray, k: int, allowed_ids: np.ndarray | None = None, point: OperatingPoint | None = None

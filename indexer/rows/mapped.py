@@ -36,8 +36,9 @@ class MappedRows:
         self._arrow = pa.py_buffer(_map(arrow_path, arrow_bytes))
         try:
             self.schema = pa.ipc.read_schema(self._arrow)
-        except pa.ArrowException as error:
-            raise StoreError(f"{arrow_path} is damaged; run `clipsieve index --rebuild`") from error
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(arrow_path) from error
+        self._arrow_path = arrow_path
 
     def vectors(self, positions: np.ndarray) -> np.ndarray:
         """Vectors (float32 [n, E]) at some positions (int64 [n]); ascending is fastest."""
@@ -91,9 +92,16 @@ class MappedRows:
         """The metadata of rows that ascend, in as many batches as hold them."""
         numbers = np.searchsorted(self.files.starts, positions, side="right") - 1
         for number in np.unique(numbers):
-            message = pa.ipc.read_message(self._arrow[self.files.offsets[number] :])
-            batch = pa.ipc.read_record_batch(message, self.schema).select(columns)
-            yield batch.take(pa.array(positions[numbers == number] - self.files.starts[number]))
+            places = pa.array(positions[numbers == number] - self.files.starts[number])
+            try:
+                message = pa.ipc.read_message(self._arrow[self.files.offsets[number] :])
+                yield pa.ipc.read_record_batch(message, self.schema).select(columns).take(places)
+            except (pa.ArrowException, OSError, IndexError) as error:
+                raise _damaged(self._arrow_path) from error
+
+
+def _damaged(path: Path) -> StoreError:
+    return StoreError(f"{path} is damaged; run `clipsieve index --check`, then --rebuild")
 
 
 def _map(path: Path, num_bytes: int) -> np.ndarray:

@@ -163,3 +163,19 @@ def test_the_small_command_builds_nothing_where_it_was_asked_for_something_else(
 def test_a_plot_is_refused_where_none_would_be_drawn(flag):
     with pytest.raises(ValueError, match="--plot draws the curve"):
         IndexSettings(store="store", plot="x.png", **{flag: True})
+
+
+@pytest.mark.parametrize("name", ["rows-00000.arrows", "rows-00000.ids"])
+def test_damaged_rows_that_a_search_meets_are_one_line(store, queries, name):
+    build_index(IndexSettings(store=store.root, proof=False))
+    path = store.index_dir / name
+    data = bytearray(path.read_bytes())
+    data[9:50] = b"\xff" * 41
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match="damaged; run `clipsieve index --check`"):
+        _key_of_every_row(store, queries.proving_QE[:1])
+
+
+def _key_of_every_row(store, queries_QE):
+    searcher = open_index(StoreView.open(store.root))
+    return searcher.metadata(searcher.search(queries_QE, ROWS)[1].ravel(), ["key"])
