@@ -115,8 +115,8 @@ def test_an_index_of_a_newer_version_is_replaced_only_if_a_rebuild_is_asked_for(
 
 def test_limits_do_not_change_an_index_that_exists_and_this_is_said(store):
     build_index(IndexSettings(store=store.root, proof=False))
-    report = build_index(IndexSettings(store=store.root, proof=False, max_index_memory="600M"))
-    assert report.notes == ["--max-index-memory is for choosing a recipe; give --rebuild to choose anew"]
+    report = build_index(IndexSettings(store=store.root, proof=False, max_build_memory="600M"))
+    assert report.notes == ["its recipe stays as it was; to choose one within these limits, pass --rebuild"]
 
 
 @pytest.mark.parametrize("left", [0, 1, 4])
