@@ -22,7 +22,7 @@ EXACT_ROWS = 20_000
 """Up to so many allowed rows are all compared, without the index."""
 GPU_CANDIDATES = 2_048
 """FAISS's limit on a GPU."""
-GATHER_SHARE = 50
+GATHER_SHARE = 200
 """If fewer than one row in so many is allowed, the allowed rows are gathered; otherwise all rows are passed by."""
 
 
@@ -68,7 +68,10 @@ class Searcher:
         # float32 vectors that are compared in float16 are scored again
         self._is_exact = recipe.kind is Kind.EXACT and (recipe.factory, rows.files.dtype) != ("SQfp16", "float32")
         self.dead = rows.positions(deleted)
-        self._bitmap = _bitmap(rows.num_rows, self.dead) if len(self.dead) else None
+        self._live_N = None
+        if len(self.dead):
+            self._live_N = np.ones(rows.num_rows, bool)
+            self._live_N[self.dead] = False
         self._can_leave_out = can_leave_rows_out(self._index)
         self._exact = rows.as_index()
         self._refined = _refined(self._index, self._exact)
@@ -115,21 +118,22 @@ class Searcher:
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, with positions instead of ids."""
         queries_QE = np.ascontiguousarray(queries_QE, np.float32)
-        allowed, bitmap = None, self._bitmap
+        kept_N, num_kept = self._live_N, self.num_rows
         if allowed_ids is not None:
-            allowed = np.setdiff1d(self.rows.positions(np.unique(allowed_ids)), self.dead, assume_unique=True)
-        k = min(k, self.num_rows if allowed is None else len(allowed))
+            kept_N = np.zeros(self.rows.num_rows, bool)
+            kept_N[self.rows.positions(_ascending(allowed_ids))] = True
+            kept_N[self.dead] = False
+            num_kept = int(np.count_nonzero(kept_N))
+        k = min(k, num_kept)
         if k == 0:
             return np.empty((len(queries_QE), 0), np.float32), np.empty((len(queries_QE), 0), np.int64)
-        point, share = point or self.point, 1.0
-        if not self._can_leave_out and (allowed is not None or bitmap is not None):
-            live = np.setdiff1d(np.arange(self.rows.num_rows), self.dead, assume_unique=True)
-            return self._compare(queries_QE, k, live if allowed is None else allowed)
-        if allowed is not None:
-            share = len(allowed) / self.rows.num_rows
-            if len(allowed) <= EXACT_ROWS or (self.recipe.kind is Kind.GRAPH and share < 0.2):
-                return self._compare(queries_QE, k, allowed)
-            bitmap = ~_bitmap(self.rows.num_rows, allowed)
+        point, share, bitmap = point or self.point, 1.0, None
+        if kept_N is not None:
+            is_few = allowed_ids is not None and num_kept <= EXACT_ROWS
+            share = num_kept / self.rows.num_rows if allowed_ids is not None else 1.0
+            if is_few or not self._can_leave_out or (self.recipe.kind is Kind.GRAPH and share < 0.2):
+                return self._compare(queries_QE, k, kept_N, num_kept)
+            bitmap = np.packbits(kept_N, bitorder="little")
         scores_QK, positions_QK = self._propose(queries_QE, k, point, share, bitmap)
         short = np.flatnonzero(positions_QK[:, -1] < 0)
         if len(short) and self.recipe.kind is Kind.LISTS:  # the lists that were scanned hold fewer rows: scan them all
@@ -140,11 +144,11 @@ class Searcher:
     def _propose(
         self, queries_QE: np.ndarray, k: int, point: OperatingPoint, share: float, bitmap: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The best of the candidates that the index proposes. `bitmap` has a set bit for each row to leave out."""
+        """The best of the candidates that the index proposes. `bitmap` has a set bit for each row that may be found."""
         count = k if self._is_exact else min(point.candidates_for(k), self.rows.num_rows)
         effort = -(-point.effort // share)  # of the rows that a list holds, only a share is allowed
         effort = int(min(effort, self.recipe.num_lists) if self.recipe.kind is Kind.LISTS else max(effort, count))
-        selector = None if bitmap is None else faiss.IDSelectorNot(faiss.IDSelectorBitmap(bitmap))
+        selector = None if bitmap is None else faiss.IDSelectorBitmap(bitmap)
         parameters, _alive = search_parameters(self._index, self.recipe.kind, effort, selector)
         if self._is_exact and (selector is not None or self._gpu_refined is None):
             return self._index.search(queries_QE, k, params=parameters)
@@ -154,11 +158,14 @@ class Searcher:
             return self._gpu_refined.search(queries_QE, k, params=refining)
         return self._refined.search(queries_QE, k, params=refining)
 
-    def _compare(self, queries_QE: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Compare the queries with every allowed row."""
-        if len(allowed) * GATHER_SHARE < self.rows.num_rows:
-            return score_all(queries_QE, self.rows.vectors(allowed), allowed, k)
-        selector = faiss.IDSelectorBitmap(_bitmap(self.rows.num_rows, allowed))
+    def _compare(
+        self, queries_QE: np.ndarray, k: int, kept_N: np.ndarray, num_kept: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Compare the queries with every row that may be found."""
+        if num_kept * GATHER_SHARE < self.rows.num_rows:
+            positions = np.flatnonzero(kept_N)
+            return score_all(queries_QE, self.rows.vectors(positions), positions, k)
+        selector = faiss.IDSelectorBitmap(np.packbits(kept_N, bitorder="little"))
         return self._exact.search(queries_QE, k, params=faiss.SearchParameters(sel=selector))
 
 
@@ -170,11 +177,10 @@ def _refined(index: faiss.Index, exact: faiss.Index) -> faiss.IndexRefine:
     return refined
 
 
-def _bitmap(num_rows: int, positions: np.ndarray) -> np.ndarray:
-    """One bit per row (uint8), set at `positions`."""
-    bits = np.zeros(-(-num_rows // 8) * 8, bool)
-    bits[positions] = True
-    return np.packbits(bits, bitorder="little")
+def _ascending(ids: np.ndarray) -> np.ndarray:
+    """The ids, each once and in order; sorting takes longer than the search, and most callers have them sorted."""
+    ids = np.asarray(ids, np.int64)
+    return ids if (ids[1:] > ids[:-1]).all() else np.unique(ids)
 
 
 def _fits_gpu(index: faiss.Index, recipe: Recipe) -> bool:
