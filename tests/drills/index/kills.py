@@ -26,9 +26,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from indexer.building.lists import ASSIGNED_FILE, CENTROIDS_FILE, TRAINED_FILE
-from indexer.building.plan import FOLDER, PLAN_FILE, read_plan
+from indexer.building.plan import FOLDER, read_plan
 from tests.drills.index.processes import CLIPSIEVE, environment
 
+LEAST_S = 3.0
+"""A run may go on for so long at least, so that the next kill does not find it where it was."""
 OTHERS = ("manifest.json", "lock.json", "calibration.json")
 
 
@@ -101,9 +103,8 @@ def killed_until_done(
     while True:
         process, started = command(arguments, store), time.monotonic()
         try:
-            # nothing is written before the imports are done, so no kill falls into them
-            wait_for_plan(store, process)
-            left_s = max(1.0, undisturbed_s - sum(kill["kept_s"] for kill in kills))
+            wait_for_work(store, process)
+            left_s = max(LEAST_S, undisturbed_s - sum(kill["kept_s"] for kill in kills))
             process.wait(chance.uniform(0, left_s) if len(kills) < num_kills else None)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
@@ -115,9 +116,10 @@ def killed_until_done(
         return kills, time.monotonic() - begun
 
 
-def wait_for_plan(store: Path, process: subprocess.Popen) -> None:
-    """Wait until a run has taken up its work: it holds the lock of the index."""
-    while process.poll() is None and not (store / "index" / FOLDER / PLAN_FILE).exists():
+def wait_for_work(store: Path, process: subprocess.Popen) -> None:
+    """Wait until a run has the lock of the index: kills should not fall into its imports."""
+    lock = store / "index" / "lock.json"
+    while process.poll() is None and f'"pid": {process.pid}' not in (lock.read_text() if lock.exists() else ""):
         time.sleep(0.01)
 
 
