@@ -29,7 +29,9 @@ from tests.drills.index.processes import Run, anonymous, clipsieve, environment
 
 PROOF_STEPS = ("proof", "plan")
 INSIDE = "--inside"
-NUM_TRUTH = 1_000
+NUM_TRUTH, NUM_TUNING = 1_500, 1_000
+"""Texts that are compared with exact search; so many of them, the others tune an index without a proof."""
+MIN_RECALL = 0.95
 
 
 def main() -> None:
@@ -71,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path)
     parser.add_argument("--max-index-memory", default="600M")
-    parser.add_argument("--min-recall", type=float, default=0.95)
+    parser.add_argument("--min-recall", type=float, default=MIN_RECALL)
     parser.add_argument("--json", type=Path, default=Path("scale.json"), help="results; steps in it are not repeated")
     return parser.parse_args()
 
@@ -124,13 +126,16 @@ def inside(store: Path, texts: Path) -> dict:
     imported, started = anonymous(), time.perf_counter()
     searcher = open_index(view, device="cpu")
     opened_s, opened = time.perf_counter() - started, anonymous() - imported
-    for row in range(1000):
+    for row in range(len(queries_QE)):
         searcher.find(queries_QE[row : row + 1], K)
     grown = anonymous() - imported
     mapped = 0 if "fs" in manifest.recipe else manifest.num_bytes
-    found_QK = searcher.find(queries_QE, K)[1]
     images_NE = searcher.rows.mapped_NE.astype(np.float32)
     truth_QK = faiss.knn(queries_QE, images_NE, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    if not manifest.proof.text:
+        searcher.point = tuned_here(searcher, queries_QE[NUM_TUNING:], truth_QK[NUM_TUNING:])
+    queries_QE, truth_QK = queries_QE[:NUM_TUNING], truth_QK[:NUM_TUNING]
+    found_QK = searcher.find(queries_QE, K)[1]
     flat = faiss.IndexFlat(searcher.rows.dim, faiss.METRIC_INNER_PRODUCT)
     nobody = flat.codes.owner
     flat.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(images_NE), images_NE.nbytes, nobody)
@@ -141,17 +146,31 @@ def inside(store: Path, texts: Path) -> dict:
         Condition("exact fp16", lambda queries: searcher.rows.as_index().search(queries, K)[1], {}),
     ]
     times = interleaved(conditions, queries_QE[:30], block=10)
-    alone = interleaved(conditions[:1], queries_QE[:1000])
+    alone = interleaved(conditions[:1], queries_QE)
     return {
+        "point": searcher.point.model_dump(),
         "imported": imported,
         "opened_s": opened_s,
         "opened_growth": opened,
-        "growth_after_1000_queries": grown,
+        "growth_after_queries": grown,
         "memory": grown + mapped + 8 * manifest.num_rows,
         "times": times | {"clipsieve in blocks of 100": alone["clipsieve"]},
         "over exact fp32": times["clipsieve"]["ms"] / times["exact fp32"]["ms"],
         **summary(recalls(found_QK, truth_QK)),
     }
+
+
+def tuned_here(searcher: object, queries_QE: object, truth_QK: object) -> object:
+    """The least number of lists whose recall is enough, of an index without a proof; with 200 candidates."""
+    from indexer.recipes.point import OperatingPoint
+    from tests.drills.index.measure import K, least, recalls
+
+    def reaches(effort: int) -> bool:
+        point = OperatingPoint(effort=effort, candidates=200)
+        return recalls(searcher.find(queries_QE, K, point=point)[1], truth_QK).mean() >= MIN_RECALL
+
+    effort = least(reaches, 1, searcher.recipe.num_lists // 4) or searcher.recipe.num_lists // 4
+    return OperatingPoint(effort=effort, candidates=200)
 
 
 def updated(arguments: argparse.Namespace, recipe: list, built: dict) -> dict:
