@@ -71,7 +71,9 @@ def least(reaches: Callable[[int], bool], low: int, high: int) -> int | None:
     return high
 
 
-def interleaved(conditions: Sequence[Condition], queries_QE: np.ndarray, seed: int = 0) -> dict[str, dict[str, float]]:
+def interleaved(
+    conditions: Sequence[Condition], queries_QE: np.ndarray, seed: int = 0, block: int = BLOCK
+) -> dict[str, dict[str, float]]:
     """Time one query at a time, on one thread, in warm blocks whose conditions take turns in random order.
 
     Every condition answers a block twice in a row, and only the second time counts, so that its own data is in the
@@ -86,19 +88,19 @@ def interleaved(conditions: Sequence[Condition], queries_QE: np.ndarray, seed: i
     order = np.random.default_rng(seed)
     times: dict[str, list[list[float]]] = {condition.name: [] for condition in conditions}
     cpu: dict[str, list[float]] = {condition.name: [] for condition in conditions}
-    for first in range(0, len(queries_QE) - BLOCK + 1, BLOCK):
-        block = [queries_QE[row : row + 1].copy() for row in range(first, first + BLOCK)]
+    for first in range(0, len(queries_QE) - block + 1, block):
+        batch = [queries_QE[row : row + 1].copy() for row in range(first, first + block)]
         for number in order.permutation(len(conditions)):
             search = conditions[number].search
-            for query in block:
+            for query in batch:
                 search(query)
             seconds, begun = [], time.thread_time()
-            for query in block:
+            for query in batch:
                 started = time.perf_counter()
                 search(query)
                 seconds.append(time.perf_counter() - started)
             times[conditions[number].name].append(seconds)
-            cpu[conditions[number].name].append((time.thread_time() - begun) / BLOCK)
+            cpu[conditions[number].name].append((time.thread_time() - begun) / block)
     faiss.omp_set_num_threads(threads)
     return {
         name: {

@@ -28,7 +28,7 @@ from pipeline.source.entry import Source, SourceFile, Status
 from pipeline.store.commit_markers import commit_shard
 from pipeline.store.layout import Store
 from pipeline.store.parts import METADATA_KEY, SCHEMA_VERSION, part_schema
-from pipeline.store.records import Shard
+from pipeline.store.records import Shard, StoreRecord
 from pipeline.store.tombstones import create_tombstones
 from tests.drills.index.generator import CHUNK, Generator
 from tests.drills.index.geometry import geometry
@@ -79,16 +79,38 @@ def write_store(folder: Path, generator: Generator) -> Store:
     store = Store(folder)
     store.create_folders()
     create_tombstones(store)
-    spec = fake_spec(generator.dim)
-    record = store.begin(fake_record(spec, shard_capacity=CHUNK))
+    record = store.begin(fake_record(fake_spec(generator.dim), shard_capacity=CHUNK))
+    commit(store, record, generator)
+    return store
+
+
+def add_rows(folder: Path, num_rows: int) -> None:
+    """Add a shard of new rows to a generated store."""
+    images_NE = embeddings_of(SHARED / "data/vectors/images.parquet")
+    texts_QE = embeddings_of(SHARED / "data/vectors/text_queries.parquet")
+    store = Store(folder)
+    record = store.read_record()
+    dim, seed = record.encoder.embedding_dim, len(record.plans)
+    commit(store, record, Generator(images_NE, texts_QE, num_images=num_rows, dim=dim, seed=seed))
+
+
+def commit(store: Store, record: StoreRecord, generator: Generator) -> None:
+    """Plan and write shards, one per chunk, after those that the store has."""
+    shards = [shard for plan in record.plans for shard in plan.shards]
+    first_ordinal, after = len(shards), sum(shard.num_images for shard in shards)
+    number = len(record.plans)
     file = SourceFile(
-        key="images", uri="file:///images.parquet", num_bytes=1, mtime_ns=0, num_rows=generator.num_images
+        key=f"images-{number}",
+        uri=f"file:///images-{number}.parquet",
+        num_bytes=1,
+        mtime_ns=0,
+        num_rows=generator.num_images,
     )
-    shards = [
+    planned = [
         Shard(
-            ordinal=first // CHUNK,
-            shard_id=f"generated-{first}",
-            first_id=first,
+            ordinal=first_ordinal + first // CHUNK,
+            shard_id=f"generated-{after + first}",
+            first_id=after + first,
             room=min(CHUNK, generator.num_images - first),
             num_images=min(CHUNK, generator.num_images - first),
             start=first,
@@ -96,9 +118,10 @@ def write_store(folder: Path, generator: Generator) -> Store:
         )
         for first in range(0, generator.num_images, CHUNK)
     ]
-    source = Source(location="generated", format="parquet")
-    record = store.add_plan(record, source, [(shard, None) for shard in shards])
-    for shard, vectors_NE in zip(shards, generator.chunks(), strict=True):
+    record = store.add_plan(
+        record, Source(location="generated", format="parquet"), [(shard, None) for shard in planned]
+    )
+    for shard, vectors_NE in zip(planned, generator.chunks(), strict=True):
         fields = {
             "ordinal": shard.ordinal,
             "shard_id": shard.shard_id,
@@ -109,8 +132,7 @@ def write_store(folder: Path, generator: Generator) -> Store:
             "timings_s": {},
             "finished_at": "2026-01-01T00:00:00+00:00",
         }
-        commit_shard(store, part_of(shard, vectors_NE, spec), fields)
-    return store
+        commit_shard(store, part_of(shard, vectors_NE, record.encoder), fields)
 
 
 def fake_spec(dim: int) -> EncoderSpec:

@@ -1,0 +1,189 @@
+"""Index a large store within a budget of memory, and measure the build, the searches and an update.
+
+    python tests/drills/index/synthetic.py STORE --images 1000000 --dim 512 --texts 8000
+    python tests/drills/index/scale.py STORE --max-index-memory 600M --json scale.json
+
+STORE-texts.parquet, which the generator writes, holds the queries. STORE gets an index, and afterwards a shard of 1 %
+new rows and an updated index: give a copy of a store that is still needed.
+
+1. `clipsieve index --dry-run`: what is predicted.
+2. `clipsieve index`: what is built. The steps and their seconds, and the peak of anonymous memory, that of the plan and
+   the proof among it.
+3. A process of its own opens the index and searches: seconds and anonymous memory of opening, memory after 1,000
+   queries, recall@10 and times of one query on one thread, interleaved with exact search in float32 (in blocks of 10
+   queries for both: exact search takes too long for 100).
+4. `clipsieve index` after 1 % new rows: its seconds over those of the build, proof left out of both.
+5. The same recipe again, without plan and proof: the peak of the build alone.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from tests.drills.index.processes import Run, anonymous, clipsieve, environment
+
+PROOF_STEPS = ("proof", "plan")
+INSIDE = "--inside"
+NUM_TRUTH, NUM_TUNING = 1_500, 1_000
+"""Texts that are compared with exact search; so many of them, the others tune an index without a proof."""
+MIN_RECALL = 0.95
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    results = {"store": arguments.store.name, "max_index_memory": arguments.max_index_memory}
+    limits = ["--max-index-memory", arguments.max_index_memory, "--min-recall", str(arguments.min_recall)]
+    queries = ["--queries", arguments.store.with_name(f"{arguments.store.name}-texts.parquet")]
+    done = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+
+    def step(name: str, take) -> dict:
+        results[name] = done[name] if name in done else take()
+        print(f"{name}: {json.dumps(results[name])}", flush=True)
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        return results[name]
+
+    def predict() -> dict:
+        found = clipsieve("index", arguments.store, *limits, *queries, "--dry-run")
+        winner = next(one for one in found.results["candidates"] if one["recipe"] == found.results["recipe"])
+        return winner | {"reason": found.results["reason"], "seconds": found.seconds}
+
+    predicted = step("predicted", predict)
+    built = step("built", lambda: built_with(clipsieve("index", arguments.store, *limits, *queries)))
+    step("searched", lambda: searched(arguments.store, queries[1]))
+    recipe = ["--recipe", built["recipe"], "--no-proof"]
+    step("updated", lambda: updated(arguments, recipe, built))
+    alone = step("built alone", lambda: built_with(clipsieve("index", arguments.store, *recipe, "--rebuild")))
+    results["measured over predicted"] = {
+        "index_bytes": built["num_bytes"] / predicted["index_bytes"],
+        "index_memory": results["searched"]["memory"] / predicted["index_memory"],
+        "build_memory": (alone["peak_anonymous"] - results["searched"]["imported"]) / predicted["build_memory"],
+        "query_ms": results["searched"]["times"]["clipsieve in blocks of 100"]["ms"] / predicted["query_ms"],
+        "build_s": alone["build_s"] / predicted["build_s"],
+    }
+    print(results["measured over predicted"])
+    arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--max-index-memory", default="600M")
+    parser.add_argument("--min-recall", type=float, default=MIN_RECALL)
+    parser.add_argument("--json", type=Path, default=Path("scale.json"), help="results; steps in it are not repeated")
+    return parser.parse_args()
+
+
+def built_with(run: Run) -> dict:
+    """What a build did and took."""
+    if run.exit_code not in (0, 4):
+        raise SystemExit(f"clipsieve index failed: {run.errors.splitlines()[-1:]}")
+    found = run.results
+    text = next((one for one in found["proof"]["text"] if one["point"] == found["point"]), None)
+    return {
+        "exit_code": run.exit_code,
+        "action": found["action"],
+        "recipe": found["recipe"],
+        "num_vectors": found["num_vectors"],
+        "num_bytes": found["num_bytes"],
+        "point": found["point"],
+        "proof": found["proof"]["reason"],
+        "proven": text,
+        "steps_s": found["seconds"],
+        "seconds": run.seconds,
+        "build_s": sum(seconds for step, seconds in found["seconds"].items() if step not in PROOF_STEPS),
+        "peak_anonymous": run.peak_anonymous,
+    }
+
+
+def searched(store: Path, texts: Path) -> dict:
+    """Open and search in a process of its own."""
+    command = [sys.executable, str(Path(__file__).resolve()), INSIDE, str(store), str(texts)]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment())
+    if found.returncode:
+        raise SystemExit(found.stderr)
+    return json.loads(found.stdout)
+
+
+def inside(store: Path, texts: Path) -> dict:
+    """Runs in a process of its own."""
+    import faiss
+    import numpy as np
+    import pyarrow  # noqa: F401 - part of the base that growth is counted from
+
+    from indexer.manifest import read_manifest
+    from indexer.opening import open_index
+    from pipeline.store.view import StoreView
+    from tests.drills.index.measure import Condition, K, embeddings_of, interleaved, recalls, summary
+
+    view = StoreView.open(store)
+    manifest, queries_QE = read_manifest(view), embeddings_of(texts)[-NUM_TRUTH:]
+    faiss.knn(queries_QE[:2], queries_QE[:100], 1)  # starts the threads
+    imported, started = anonymous(), time.perf_counter()
+    searcher = open_index(view, device="cpu")
+    opened_s, opened = time.perf_counter() - started, anonymous() - imported
+    for row in range(len(queries_QE)):
+        searcher.find(queries_QE[row : row + 1], K)
+    grown = anonymous() - imported
+    mapped = 0 if "fs" in manifest.recipe else manifest.num_bytes
+    images_NE = searcher.rows.mapped_NE.astype(np.float32)
+    truth_QK = faiss.knn(queries_QE, images_NE, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    if not manifest.proof.text:
+        searcher.point = tuned_here(searcher, queries_QE[NUM_TUNING:], truth_QK[NUM_TUNING:])
+    queries_QE, truth_QK = queries_QE[:NUM_TUNING], truth_QK[:NUM_TUNING]
+    found_QK = searcher.find(queries_QE, K)[1]
+    flat = faiss.IndexFlat(searcher.rows.dim, faiss.METRIC_INNER_PRODUCT)
+    nobody = flat.codes.owner
+    flat.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(images_NE), images_NE.nbytes, nobody)
+    flat.ntotal = len(images_NE)
+    conditions = [
+        Condition("clipsieve", lambda queries: searcher.find(queries, K)[1], {}),
+        Condition("exact fp32", lambda queries: flat.search(queries, K)[1], {}),
+        Condition("exact fp16", lambda queries: searcher.rows.as_index().search(queries, K)[1], {}),
+    ]
+    times = interleaved(conditions, queries_QE[:30], block=10)
+    alone = interleaved(conditions[:1], queries_QE)
+    return {
+        "point": searcher.point.model_dump(),
+        "imported": imported,
+        "opened_s": opened_s,
+        "opened_growth": opened,
+        "growth_after_queries": grown,
+        "memory": grown + mapped + 8 * manifest.num_rows,
+        "times": times | {"clipsieve in blocks of 100": alone["clipsieve"]},
+        "over exact fp32": times["clipsieve"]["ms"] / times["exact fp32"]["ms"],
+        **summary(recalls(found_QK, truth_QK)),
+    }
+
+
+def tuned_here(searcher: object, queries_QE: object, truth_QK: object) -> object:
+    """The least number of lists whose recall is enough, of an index without a proof; with 200 candidates."""
+    from indexer.recipes.point import OperatingPoint
+    from tests.drills.index.measure import K, least, recalls
+
+    def reaches(effort: int) -> bool:
+        point = OperatingPoint(effort=effort, candidates=200)
+        return recalls(searcher.find(queries_QE, K, point=point)[1], truth_QK).mean() >= MIN_RECALL
+
+    effort = least(reaches, 1, searcher.recipe.num_lists // 4) or searcher.recipe.num_lists // 4
+    return OperatingPoint(effort=effort, candidates=200)
+
+
+def updated(arguments: argparse.Namespace, recipe: list, built: dict) -> dict:
+    """Add a shard of 1 % new rows, and bring the index up to date."""
+    from tests.drills.index.synthetic import add_rows
+
+    add_rows(arguments.store, built["num_vectors"] // 100)
+    found = built_with(clipsieve("index", arguments.store, *recipe))
+    return found | {"over the build": found["build_s"] / built["build_s"]}
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [INSIDE]:
+        print(json.dumps(inside(Path(sys.argv[2]), Path(sys.argv[3]))))
+    else:
+        main()
