@@ -113,6 +113,8 @@ def build_index(
         else:
             plan = _plan(settings, view, queries, clock, notes)
             manifest, action = _build(view, plan, clock), "built"
+        if not (folder / MANIFEST_FILE).exists():
+            manifest.write(folder)  # searchable at once; and if the proof is killed, only the proof is made again
         if action != "unchanged" or _wants_proof(settings, manifest):
             manifest = prove(settings, view, manifest, queries, clock)
         manifest = manifest.model_copy(update={"seconds": manifest.seconds | clock.seconds})

@@ -134,6 +134,20 @@ def test_a_higher_recall_measures_an_index_again_without_building_it(store, quer
     assert report.manifest.proof.is_proven
 
 
+def test_a_first_index_is_searchable_while_it_is_proven_and_keeps_its_files_if_that_is_killed(store, queries):
+    settings = IndexSettings(store=store.root, recipe="IVF32,SQ8", min_recall=0.9)
+
+    def stop(step, num_done, num_total):
+        if step == "proof":
+            assert "not proven" in open_index(StoreView.open(store.root)).warning
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_index(settings, lambda view: queries, stop)
+    report = build_index(settings, lambda view: queries)
+    assert (report.action, report.manifest.proof.is_proven) == ("unchanged", True)
+
+
 def test_latency_is_measured_on_one_thread():
     threads = []
     found = latency_ms(lambda queries, k: threads.append(faiss.omp_get_max_threads()), np.zeros((3, 2)))
