@@ -128,7 +128,8 @@ def examined(store: Path, ran_s: float) -> dict:
     folder = store / "index"
     state = folder / FOLDER
     plan, now = read_plan(state), time.time()
-    kept = [path for path in state.iterdir() if not path.name.startswith(".") and not path.name.endswith(".tmp")]
+    there = state.iterdir() if state.exists() else ()  # it is gone once the index is complete
+    kept = [path for path in there if not path.name.startswith(".") and not path.name.endswith(".tmp")]
     lost_s = now - max(path.stat().st_mtime for path in kept) if kept else ran_s
     rows = json.loads((state / "rows.json").read_text())["parts"] if (state / "rows.json").exists() else {}
     assigned = json.loads((state / ASSIGNED_FILE).read_text())["num_rows"] if (state / ASSIGNED_FILE).exists() else 0
