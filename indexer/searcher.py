@@ -68,10 +68,11 @@ class Searcher:
         # float32 vectors that are compared in float16 are scored again
         self._is_exact = recipe.kind is Kind.EXACT and (recipe.factory, rows.files.dtype) != ("SQfp16", "float32")
         self.dead = rows.positions(deleted)
-        self._live_N = None
+        self._live_N = self._live_bits = None
         if len(self.dead):
             self._live_N = np.ones(rows.num_rows, bool)
             self._live_N[self.dead] = False
+            self._live_bits = _bits(self._live_N)
         self._can_leave_out = can_leave_rows_out(self._index)
         self._exact = rows.as_index()
         self._refined = _refined(self._index, self._exact)
@@ -133,7 +134,7 @@ class Searcher:
             share = num_kept / self.rows.num_rows if allowed_ids is not None else 1.0
             if is_few or not self._can_leave_out or (self.recipe.kind is Kind.GRAPH and share < 0.2):
                 return self._compare(queries_QE, k, kept_N, num_kept)
-            bitmap = np.packbits(kept_N, bitorder="little")
+            bitmap = self._live_bits if allowed_ids is None else _bits(kept_N)
         scores_QK, positions_QK = self._propose(queries_QE, k, point, share, bitmap)
         short = np.flatnonzero(positions_QK[:, -1] < 0)
         if len(short) and self.recipe.kind is Kind.LISTS:  # the lists that were scanned hold fewer rows: scan them all
@@ -165,7 +166,7 @@ class Searcher:
         if num_kept * GATHER_SHARE < self.rows.num_rows:
             positions = np.flatnonzero(kept_N)
             return score_all(queries_QE, self.rows.vectors(positions), positions, k)
-        selector = faiss.IDSelectorBitmap(np.packbits(kept_N, bitorder="little"))
+        selector = faiss.IDSelectorBitmap(_bits(kept_N))
         return self._exact.search(queries_QE, k, params=faiss.SearchParameters(sel=selector))
 
 
@@ -175,6 +176,11 @@ def _refined(index: faiss.Index, exact: faiss.Index) -> faiss.IndexRefine:
     refined = faiss.IndexRefine(index, exact)
     exact.ntotal = refined.ntotal = num_rows
     return refined
+
+
+def _bits(kept_N: np.ndarray) -> np.ndarray:
+    """One bit per row (uint8), as FAISS's selectors take them."""
+    return np.packbits(kept_N, bitorder="little")
 
 
 def _ascending(ids: np.ndarray) -> np.ndarray:
