@@ -19,9 +19,7 @@ def build_flat(
     plan: BuildPlan, recipe: Recipe, rows: MappedRows, on_progress: Callable[[str, int, int], None]
 ) -> faiss.Index:
     """Build an index of codes without lists or links."""
-    index = faiss.index_factory(rows.dim, recipe.factory, faiss.METRIC_INNER_PRODUCT)
-    if not index.is_trained:
-        train_codes(index, rows.vectors(sample_positions(rows.num_rows, plan.num_train, plan.seed)))
+    index = _trained(plan, recipe, rows)
     for start, vectors in rows.chunks(plan.chunk_rows):
         index.add(np.ascontiguousarray(vectors, np.float32))
         on_progress("vectors", start + len(vectors), rows.num_rows)
@@ -42,12 +40,7 @@ def build_graph(
     """
     assert recipe.kind is Kind.GRAPH
     path = folder / GRAPH_FILE
-    if path.exists():
-        index = faiss.read_index(str(path))
-    else:
-        index = faiss.index_factory(rows.dim, recipe.factory, faiss.METRIC_INNER_PRODUCT)
-        if not index.is_trained:
-            train_codes(index, rows.vectors(sample_positions(rows.num_rows, plan.num_train, plan.seed)))
+    index = faiss.read_index(str(path)) if path.exists() else _trained(plan, recipe, rows)
     hnsw = unwrapped(index).hnsw
     levels_N = _levels(hnsw, rows.num_rows, plan.seed)
     faiss.omp_set_num_threads(1)  # the links depend on the order in which threads add rows
@@ -61,6 +54,14 @@ def build_graph(
             on_progress("graph", stop, rows.num_rows)
     finally:
         faiss.omp_set_num_threads(plan.threads)
+    return index
+
+
+def _trained(plan: BuildPlan, recipe: Recipe, rows: MappedRows) -> faiss.Index:
+    """The empty index of a recipe, with its codes trained."""
+    index = faiss.index_factory(rows.dim, recipe.factory, faiss.METRIC_INNER_PRODUCT)
+    if not index.is_trained:
+        train_codes(index, rows.vectors(sample_positions(rows.num_rows, plan.num_train, plan.seed)))
     return index
 
 
