@@ -36,7 +36,7 @@ class IndexSettings(OutputSettings):
     """A faiss.index_factory string, such as IVF4096,SQ8, instead of the planner's choice."""
 
     rebuild: bool = False
-    """Plan and build anew, also if the index could be brought up to date."""
+    """Plan and build from scratch, even if the index could be brought up to date."""
 
     dry_run: bool = False
     """Show the plan and stop."""

@@ -103,7 +103,7 @@ def update_index(
 
 
 def rebuild_advice(manifest: IndexManifest) -> str | None:
-    """Why building the index anew is worth it, or None."""
+    """Why a rebuild is worth it, or None."""
     rows = max(1, manifest.num_rows)
     shares = {"grown": manifest.num_grown / rows, "deleted": (manifest.num_rows - manifest.num_vectors) / rows}
     name = next((name for name, share in shares.items() if share > WORTH_A_REBUILD[name]), None)

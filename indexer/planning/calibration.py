@@ -213,7 +213,7 @@ def _graph_us(index: faiss.Index, vectors_NE: np.ndarray, cache_bytes: int) -> f
 
 
 def _rescoring(vectors_NE: np.ndarray) -> tuple[float, float]:
-    """Fixed time of scoring candidates anew, and of each of them, in us: a search with it less one without it."""
+    """Fixed time of scoring candidates again, and of each of them, in us: a search with it less one without it."""
     dim, query, counts = vectors_NE.shape[1], vectors_NE[-1:], (20, 400)
     exact = faiss.index_factory(dim, "SQfp16", faiss.METRIC_INNER_PRODUCT)
     exact.train(vectors_NE[:1])

@@ -25,7 +25,7 @@ _CALL_US = 10.0
 
 
 def query_ms(shape: Shape, num_rows: int, dim: int, speed: Calibration, effort: int = 0, candidates: int = 0) -> float:
-    """One query on one thread, with its candidates scored anew.
+    """One query on one thread, with its candidates scored again.
 
     Args:
         shape: The index.
@@ -33,7 +33,7 @@ def query_ms(shape: Shape, num_rows: int, dim: int, speed: Calibration, effort: 
         dim: Their width.
         speed: Of this machine, for this width.
         effort: nprobe or efSearch; 0 for an exact index.
-        candidates: How many rows are scored anew; 0 for an exact index.
+        candidates: How many rows are scored again; 0 for an exact index.
     """
     if shape.is_exact:
         return (_CALL_US + num_rows * speed.flat_row_ns[shape.code] / 1e3) / 1e3

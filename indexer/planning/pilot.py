@@ -1,4 +1,4 @@
-"""What recall costs on a sample of the vectors: the share of the rows to scan, and the candidates to score anew.
+"""What recall costs on a sample of the vectors: the share of the rows to scan, and the candidates to score again.
 
 Both are measured apart on at most 100,000 rows: lists as if every row in them were compared exactly, and each code as
 if every list were scanned. The product of the two recalls is close to the recall of the index.

@@ -30,7 +30,7 @@ class Reached:
     effort: int = 0
     """nprobe or efSearch; 0 for an exact index."""
     candidates: int = 0
-    """Rows that are scored anew from the vector file; 0 for an exact index."""
+    """Rows that are scored again from the vector file; 0 for an exact index."""
 
 
 def reach(shape: Shape, num_rows: int, dim: int, recall: float, speed: Calibration, pilot: Pilot) -> Reached:

@@ -54,7 +54,7 @@ class Calibration(BaseModel):
     """To add a row to a graph of `graph_rows`."""
     graph_rows: int
     rescore_call_us: float
-    """To score candidates anew from the vector file."""
+    """To score candidates again from the vector file."""
     rescore_us: float
     """Each candidate of them."""
     read_mb_s: float

@@ -12,7 +12,7 @@ _MORE_PER_HIT = 4
 
 
 class OperatingPoint(BaseModel):
-    """`effort` is nprobe or efSearch, 0 where there is no such choice. `candidates` are scored anew for 10 hits."""
+    """`effort` is nprobe or efSearch, 0 where there is no such choice. `candidates` are scored again for 10 hits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

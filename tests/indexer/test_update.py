@@ -1,4 +1,4 @@
-"""An index that is brought up to date: new shards, deleted and replaced rows, compaction; and when to build anew."""
+"""An index that is brought up to date: new shards, deleted and replaced rows, compaction; and when to rebuild."""
 
 import numpy as np
 import pytest
