@@ -13,7 +13,7 @@ import faiss
 
 from indexer.building.graph import build_flat, build_graph
 from indexer.building.lists import build_lists
-from indexer.building.plan import FOLDER, ROWS_FILE, BuildPlan, read_plan
+from indexer.building.plan import FOLDER, ROWS_FILE, BuildPlan, OnStep, read_plan
 from indexer.choose import choose
 from indexer.files import faiss_version, save_index, simd_level
 from indexer.manifest import MANIFEST_FILE, IndexManifest, NewerIndex, Proof, hash_files, read_manifest
@@ -35,9 +35,6 @@ CHUNK_ROWS = 16_384
 """Rows that are assigned to lists at once; as many are lost if a build is killed."""
 GRAPH_CHUNK_ROWS = 50_000
 """Rows between two copies of a graph on disk."""
-
-OnStep = Callable[[str, int, int], None]
-"""Called with the name of a step, what is done of it, and its total."""
 
 
 @dataclass(frozen=True, slots=True)

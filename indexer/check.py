@@ -1,11 +1,11 @@
 """`clipsieve index --check`: whether an index is undamaged, has the store's rows, and answers as it did."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.building.plan import sample_positions
+from indexer.building.plan import OnStep, sample_positions
 from indexer.manifest import IndexManifest, check_covers, check_sizes, hash_blocks, read_manifest
 from indexer.opening import open_manifest
 from indexer.proof.curve import TIED
@@ -32,9 +32,7 @@ class CheckReport:
     findings: list[str]
 
 
-def check_index(
-    view: StoreView, on_step: Callable[[str, int, int], None] = lambda step, num_done, num_total: None
-) -> CheckReport:
+def check_index(view: StoreView, on_step: OnStep = lambda step, num_done, num_total: None) -> CheckReport:
     """Check the index of a store. Damage is a finding, not an error.
 
     Raises:
@@ -61,7 +59,7 @@ def check_index(
     return CheckReport(num_blocks, manifest.num_rows, recall, findings)
 
 
-def _about_files(view: StoreView, manifest: IndexManifest, on_step: Callable[[str, int, int], None]) -> Iterator[str]:
+def _about_files(view: StoreView, manifest: IndexManifest, on_step: OnStep) -> Iterator[str]:
     try:
         check_covers(view, manifest.parts, manifest.num_vectors, manifest.fingerprint, partial=False)
     except StoreError as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.building.plan import sample_positions
+from indexer.building.plan import OnStep, sample_positions
 from indexer.planning.calibration import calibrate
 from indexer.planning.pilot import MAX_ROWS, measure_pilot
 from indexer.planning.planner import IndexPlan, Limits, Machine, plan
@@ -37,7 +37,7 @@ def choose(
     settings: IndexSettings,
     view: StoreView,
     text_queries: Callable[[], TextQueries | str],
-    on_step: Callable[[str, int, int], None] = lambda step, num_done, num_total: None,
+    on_step: OnStep = lambda step, num_done, num_total: None,
 ) -> Choice:
     """Choose a recipe for all rows of a store.
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from indexer.building.plan import sample_positions
+from indexer.building.plan import OnStep, sample_positions
 from indexer.manifest import IndexManifest, Proof
 from indexer.opening import open_manifest
 from indexer.proof.curve import DEPTH, Measured, Search, measure, recall_per_query
@@ -32,7 +32,7 @@ def prove(
     view: StoreView,
     manifest: IndexManifest,
     text_queries: Callable[[], TextQueries | str],
-    on_step: Callable[[str, int, int], None],
+    on_step: OnStep,
 ) -> IndexManifest:
     """Tune and prove an index whose files are complete.
 

@@ -1,12 +1,10 @@
 """Bring an index up to date without building it again: new shards are added, deleted rows taken out."""
 
-from collections.abc import Callable
-
 import faiss
 import numpy as np
 
 from indexer.building.graph import add_to_graph
-from indexer.building.plan import FOLDER, ROWS_FILE
+from indexer.building.plan import FOLDER, ROWS_FILE, OnStep
 from indexer.files import save_index
 from indexer.manifest import IndexManifest, check_sizes, hash_files
 from indexer.recipes.recipe import Kind, parse_recipe, unwrapped
@@ -45,9 +43,7 @@ def _holds(view: StoreView, ordinal: int, sha256: str) -> bool:
     return marker is not None and (marker.sha256 == sha256 or marker.compaction > 0)
 
 
-def update_index(
-    view: StoreView, manifest: IndexManifest, number: int, on_step: Callable[[str, int, int], None]
-) -> IndexManifest:
+def update_index(view: StoreView, manifest: IndexManifest, number: int, on_step: OnStep) -> IndexManifest:
     """Add the shards that an index does not have, and take out the rows that were deleted since.
 
     Args:

@@ -1,12 +1,11 @@
 """Build an index that is not IVF: flat codes in one go, a graph chunk by chunk with a copy on disk after each."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import faiss
 import numpy as np
 
-from indexer.building.plan import BuildPlan, sample_positions
+from indexer.building.plan import BuildPlan, OnStep, sample_positions
 from indexer.files import save_index
 from indexer.recipes.recipe import Kind, Recipe, train_codes, unwrapped
 from indexer.rows.mapped import MappedRows
@@ -15,9 +14,7 @@ from pipeline.durable.atomic import write_atomically
 GRAPH_FILE = "graph.index"
 
 
-def build_flat(
-    plan: BuildPlan, recipe: Recipe, rows: MappedRows, on_progress: Callable[[str, int, int], None]
-) -> faiss.Index:
+def build_flat(plan: BuildPlan, recipe: Recipe, rows: MappedRows, on_progress: OnStep) -> faiss.Index:
     """Build an index of codes without lists or links."""
     index = _trained(plan, recipe, rows)
     for start, vectors in rows.chunks(plan.chunk_rows):
@@ -31,7 +28,7 @@ def build_graph(
     recipe: Recipe,
     rows: MappedRows,
     folder: Path,
-    on_progress: Callable[[str, int, int], None],
+    on_progress: OnStep,
 ) -> faiss.Index:
     """Build an HNSW index on one thread, or continue with it.
 

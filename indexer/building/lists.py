@@ -5,14 +5,13 @@ Shapes: N rows, E width after the recipe's transforms, L lists.
 
 import json
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import faiss
 import numpy as np
 
-from indexer.building.plan import BuildPlan, sample_positions
+from indexer.building.plan import BuildPlan, OnStep, sample_positions
 from indexer.files import save_index
 from indexer.recipes.recipe import Recipe, in_final_form, train_codes, transforms_of, unwrapped
 from indexer.rows.mapped import MappedRows
@@ -26,7 +25,7 @@ def build_lists(
     recipe: Recipe,
     rows: MappedRows,
     folder: Path,
-    on_progress: Callable[[str, int, int], None],
+    on_progress: OnStep,
 ) -> faiss.Index:
     """Build the index of a plan, or continue with it.
 
@@ -57,7 +56,7 @@ def _trained(
     recipe: Recipe,
     rows: MappedRows,
     folder: Path,
-    on_progress: Callable[[str, int, int], None],
+    on_progress: OnStep,
 ) -> faiss.Index:
     path = folder / TRAINED_FILE
     if path.exists():
@@ -80,9 +79,7 @@ def _trained(
     return index
 
 
-def _centroids(
-    plan: BuildPlan, sample: np.ndarray, num_lists: int, folder: Path, on_progress: Callable[[str, int, int], None]
-) -> np.ndarray:
+def _centroids(plan: BuildPlan, sample: np.ndarray, num_lists: int, folder: Path, on_progress: OnStep) -> np.ndarray:
     """Centroids (float32 [L, E]) by spherical k-means, FAISS's own for inner products; kept after each iteration."""
     path, done = folder / CENTROIDS_FILE, 0
     first = np.random.default_rng(plan.seed).choice(len(sample), num_lists, replace=False)
@@ -112,7 +109,7 @@ def _assign(
     index: faiss.Index,
     rows: MappedRows,
     folder: Path,
-    on_progress: Callable[[str, int, int], None],
+    on_progress: OnStep,
 ) -> np.ndarray:
     """The list of each row (int32 [N])."""
     path, state = folder / LISTS_FILE, folder / ASSIGNED_FILE

@@ -1,6 +1,7 @@
 """The plan of a build: everything its bytes depend on. Written before the build, and obeyed when it continues."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from pipeline.durable.seal import unsealed_json, write_sealed_json
 FOLDER = "building"
 PLAN_FILE = "plan.json"
 ROWS_FILE = "rows.json"
+
+
+OnStep = Callable[[str, int, int], None]
+"""Called with the name of a step, what is done of it, and its total."""
 
 
 class BuildPlan(BaseModel):
