@@ -11,7 +11,7 @@ from indexer.opening import open_manifest
 from indexer.proof.curve import TIED
 from indexer.proof.truth import exact_search
 from indexer.rows.collect import live_batches
-from indexer.searcher import Searcher
+from indexer.searcher import IndexSearcher
 from pipeline.errors import StoreError
 from pipeline.store.parts import ok_ids
 from pipeline.store.view import StoreView
@@ -80,7 +80,7 @@ def _about_files(view: StoreView, manifest: IndexManifest, on_step: OnStep) -> I
             on_step("blocks", done, total)
 
 
-def _about_rows(view: StoreView, manifest: IndexManifest, searcher: Searcher) -> Iterator[str]:
+def _about_rows(view: StoreView, manifest: IndexManifest, searcher: IndexSearcher) -> Iterator[str]:
     """Ids against the store, and the vectors of a few parts."""
     rows = searcher.rows
     expected = [ok_ids(table) for marker, table in view.parts(["id", "status"]) if marker.ordinal in manifest.parts]
@@ -98,7 +98,7 @@ def _about_rows(view: StoreView, manifest: IndexManifest, searcher: Searcher) ->
                 break
 
 
-def _sample_recall(searcher: Searcher) -> float | None:
+def _sample_recall(searcher: IndexSearcher) -> float | None:
     """The share of the 10 nearest rows that a sample of rows finds; a tie counts. None without rows."""
     if not searcher.num_rows:
         return None

@@ -18,7 +18,7 @@ INDEX_FILE = "image.index"
 
 
 class EarlierSearcher:
-    """An index of schema version 1 in memory. It answers as a `Searcher` does."""
+    """An index of schema version 1 in memory. It answers as a `IndexSearcher` does."""
 
     device = "cpu"
     warning = None

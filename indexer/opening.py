@@ -6,14 +6,14 @@ from indexer.earlier import INDEX_FILE, EarlierSearcher, refuse_damaged
 from indexer.manifest import IndexManifest, check_covers, check_sizes, read_manifest
 from indexer.recipes.recipe import parse_recipe
 from indexer.rows.mapped import MappedRows
-from indexer.searcher import Searcher
+from indexer.searcher import IndexSearcher
 from pipeline.errors import ConfigError, StoreError
 from pipeline.store.view import StoreView
 
 
 def open_index(
     view: StoreView, partial: bool = False, device: Literal["auto", "cpu", "cuda"] = "auto"
-) -> Searcher | EarlierSearcher:
+) -> IndexSearcher | EarlierSearcher:
     """Open a store's index for searching.
 
     Args:
@@ -43,10 +43,10 @@ def open_index(
 
 def open_manifest(
     view: StoreView, manifest: IndexManifest, device: Literal["auto", "cpu", "cuda"] = "auto"
-) -> Searcher:
+) -> IndexSearcher:
     """Open the index that a manifest describes."""
     folder = view.store.index_dir
-    return Searcher(
+    return IndexSearcher(
         folder / manifest.index_file,
         parse_recipe(manifest.recipe, manifest.embedding_dim),
         MappedRows(folder, manifest.rows),

@@ -13,7 +13,7 @@ from indexer.proof.truth import exact_search
 from indexer.proof.tuning import tune
 from indexer.recipes.point import OperatingPoint
 from indexer.recipes.recipe import Kind
-from indexer.searcher import Searcher
+from indexer.searcher import IndexSearcher
 from indexer.settings import IndexSettings
 from pipeline.store.view import StoreView
 
@@ -81,16 +81,16 @@ def prove(
     return manifest.model_copy(update={"proof": proof, "point": point})
 
 
-def _recall(searcher: Searcher, point: OperatingPoint, queries_QE: np.ndarray, true_QK: np.ndarray) -> float:
+def _recall(searcher: IndexSearcher, point: OperatingPoint, queries_QE: np.ndarray, true_QK: np.ndarray) -> float:
     found = _search_at(searcher, point)(queries_QE, min(10, true_QK.shape[1]))[1]
     return float(recall_per_query(found, true_QK, 10).mean())
 
 
-def _search_at(searcher: Searcher, point: OperatingPoint) -> Search:
+def _search_at(searcher: IndexSearcher, point: OperatingPoint) -> Search:
     return lambda queries_QE, k: searcher.find(queries_QE, k, point=point)
 
 
-def _mask(searcher: Searcher) -> np.ndarray | None:
+def _mask(searcher: IndexSearcher) -> np.ndarray | None:
     if not len(searcher.dead):
         return None
     is_dead = np.zeros(searcher.rows.num_rows, bool)
@@ -98,7 +98,7 @@ def _mask(searcher: Searcher) -> np.ndarray | None:
     return is_dead
 
 
-def _max_effort(searcher: Searcher) -> int:
+def _max_effort(searcher: IndexSearcher) -> int:
     if searcher.recipe.kind is Kind.LISTS:
         return searcher.recipe.num_lists
     return 4_096 if searcher.recipe.kind is Kind.GRAPH else 0
@@ -112,7 +112,7 @@ def _curve_points(point: OperatingPoint, most: int) -> list[OperatingPoint]:
 
 
 def _image_curve(
-    searcher: Searcher, points: Sequence[OperatingPoint], is_dead: np.ndarray | None, seed: int
+    searcher: IndexSearcher, points: Sequence[OperatingPoint], is_dead: np.ndarray | None, seed: int
 ) -> list[Measured]:
     """The same points with rows of the index as queries. The row itself is taken out of answers and truth."""
     positions = sample_positions(searcher.rows.num_rows, IMAGE_QUERIES, seed)

@@ -26,7 +26,7 @@ GATHER_SHARE = 200
 """If fewer than one row in so many is allowed, the allowed rows are gathered; otherwise all rows are passed by."""
 
 
-class Searcher:
+class IndexSearcher:
     """An opened index. Safe to use from several threads."""
 
     def __init__(

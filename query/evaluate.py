@@ -19,8 +19,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pipeline.embed import embed
 from pipeline.embed_report import EmbedReport
+from pipeline.embedding import embed
 from pipeline.measure.bootstrap import paired_difference, recovered_share
 from pipeline.measure.provenance import provenance
 from pipeline.measure.recall import KS, recall_metrics

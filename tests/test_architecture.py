@@ -23,7 +23,7 @@ LEVELS = {
         ["workers", "training", "scenes", "resample", "imported"],
         ["embed_report"],
         ["choices"],
-        ["embed", "dry_run", "adapt", "verify", "delete", "compact"],
+        ["embedding", "dry_run", "adapt", "verify", "delete", "compact"],
     ],
     "pipeline.pixels": [
         ["formats", "batch", "read_ahead", "resize"],
@@ -300,7 +300,7 @@ def test_no_room_is_crowded(room):
         ("indexer.planning.planner", {"torch", "ray", "faiss", "pyarrow"}),
         ("query.cli.main", {"torch", "ray", "faiss", "open_clip", "pydantic", "rich"}),
         ("pipeline.workers.pool", {"torch", "open_clip"}),
-        ("pipeline.embed", {"torch", "ray", "open_clip", "timm"}),
+        ("pipeline.embedding", {"torch", "ray", "open_clip", "timm"}),
         ("pipeline.imported.import_store", {"torch", "ray", "open_clip", "timm", "faiss"}),
     ],
 )

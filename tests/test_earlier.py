@@ -12,7 +12,7 @@ import pytest
 from indexer.build import build_index
 from indexer.settings import IndexSettings
 from pipeline.compact import compact
-from pipeline.embed import embed
+from pipeline.embedding import embed
 from pipeline.model.adapter.files import read_adapter
 from pipeline.settings.embed import EmbedSettings
 from pipeline.settings.store import CompactSettings, VerifySettings

@@ -33,7 +33,7 @@ def run(settings: "EmbedSettings") -> None:
         sections = estimate(settings)
         show(settings, sections, lambda: print_sections(sections))
         return
-    from pipeline.embed import embed
+    from pipeline.embedding import embed
 
     with Lines("embed") as lines:
         report = embed(settings, lambda tick: lines("embed", tick), on_warning=lambda text: note(f"warning: {text}"))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.embed import embed
+from pipeline.embedding import embed
 from pipeline.errors import FingerprintMismatch
 from pipeline.measure.parity import generated_photos, parity_cosines
 from pipeline.model.encode import Encoder

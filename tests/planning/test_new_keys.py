@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.dry_run import estimate
-from pipeline.embed import embed
+from pipeline.embedding import embed
 from pipeline.errors import InputError, StoreError
 from pipeline.planning.extend import find_changes
 from pipeline.settings.embed import EmbedSettings

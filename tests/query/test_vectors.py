@@ -11,7 +11,7 @@ import pytest
 
 from indexer.build import build_index
 from indexer.opening import open_index
-from indexer.searcher import Searcher
+from indexer.searcher import IndexSearcher
 from indexer.settings import IndexSettings
 from pipeline.errors import InputError
 from pipeline.store.tombstones import DELETED, add_tombstones
@@ -59,8 +59,13 @@ def test_many_hits_of_many_queries_are_searched_in_pieces_with_the_same_answers(
     _, path = queries
     search_vectors(store.root, path, tmp_path / "whole.parquet", k=4)
     monkeypatch.setattr("query.vectors.MOST_HITS", 12)
-    asked, search = [], Searcher.search
-    monkeypatch.setattr(Searcher, "search", lambda self, found, k: asked.append(len(found)) or search(self, found, k))
+    asked, search = [], IndexSearcher.search
+
+    def counted(self, found, k):
+        asked.append(len(found))
+        return search(self, found, k)
+
+    monkeypatch.setattr(IndexSearcher, "search", counted)
     search_vectors(store.root, path, tmp_path / "pieces.parquet", k=4)
     assert set(asked) == {3, 2}
     assert pq.read_table(tmp_path / "pieces.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))

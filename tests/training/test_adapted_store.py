@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.embed import embed
+from pipeline.embedding import embed
 from pipeline.errors import FingerprintMismatch
 from pipeline.model.adapter.files import read_adapter
 from pipeline.model.encode import Encoder

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipeline.embed import embed
+from pipeline.embedding import embed
 from pipeline.settings.embed import EmbedSettings
 from pipeline.workers.pool import WorkerPool
 from tests.kit.reports import jpeg, write_tar

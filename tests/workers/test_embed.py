@@ -1,4 +1,4 @@
-"""`pipeline.embed.embed` on a real local Ray: rows, resuming, and workers that die."""
+"""`pipeline.embedding.embed` on a real local Ray: rows, resuming, and workers that die."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from pipeline.durable.lock import store_lock
-from pipeline.embed import embed
+from pipeline.embedding import embed
 from pipeline.errors import ConfigError, FingerprintMismatch, InputError, StoreError, StoreLocked
 from pipeline.machine import num_cores
 from pipeline.model.encode import Encoder

@@ -1,4 +1,4 @@
-"""`pipeline.embed.embed` on tars, Parquet files and lists, and on sources that grow and change."""
+"""`pipeline.embedding.embed` on tars, Parquet files and lists, and on sources that grow and change."""
 
 import base64
 import csv

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from pipeline.embed import embed
+from pipeline.embedding import embed
 from pipeline.settings.embed import EmbedSettings
 from pipeline.store.parts import embeddings_of, read_part
 from tests.kit.pixels import encoded

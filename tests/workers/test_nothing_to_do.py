@@ -12,8 +12,8 @@ import pytest
 from pipeline.choices import is_up_to_date
 from pipeline.delete import delete
 from pipeline.durable.seal import write_sealed_json
-from pipeline.embed import embed
 from pipeline.embed_report import EmbedReport, write_report
+from pipeline.embedding import embed
 from pipeline.errors import ConfigError, StoreError
 from pipeline.planning.extend import find_changes
 from pipeline.settings.embed import EmbedSettings
@@ -97,7 +97,7 @@ def test_neither_ray_nor_torch_is_imported(original):
     lines = run.stdout.splitlines()
     assert lines[:2] == ["12 of 12 images embedded", "nothing new to embed"]
     assert not HEAVY & set(lines[-1].split())
-    assert "pipeline.embed" in lines[-1].split()
+    assert "pipeline.embedding" in lines[-1].split()
     assert files_of(original.out) == before
 
 

@@ -3,8 +3,8 @@
     python tests/drills/index/real.py STORE --json real.json
 
 STORE is a store of the shared image vectors (`clipsieve import`). Copies of it are indexed; it stays as it is. All
-indexes are tuned with the same 1,000 texts and measured with others. The searches go through `Searcher.find`, as those
-of `clipsieve search` do.
+indexes are tuned with the same 1,000 texts and measured with others. The searches go through `IndexSearcher.find`, as
+those of `clipsieve search` do.
 
 1. One query at a time, on one thread, in warm blocks of 100 that take turns with tuned `IVFn,SQfp16` and with exact
    search in float32. An index appears at its own point (its tuning asks for one standard error more than the recall)
@@ -32,7 +32,7 @@ from indexer.manifest import MANIFEST_FILE
 from indexer.opening import open_index
 from indexer.proof.queries import TextQueries
 from indexer.recipes.point import OperatingPoint
-from indexer.searcher import Searcher
+from indexer.searcher import IndexSearcher
 from indexer.settings import IndexSettings
 from pipeline.store.tombstones import DELETED, add_tombstones
 from pipeline.store.view import StoreView
@@ -101,7 +101,7 @@ def queries_of(tuning_QE: np.ndarray, others_QE: np.ndarray) -> TextQueries:
 
 def build(
     arguments: argparse.Namespace, name: str, how: dict, tuning_QE: np.ndarray, others_QE: np.ndarray
-) -> tuple[Searcher, dict]:
+) -> tuple[IndexSearcher, dict]:
     """Index a copy of the store, or take that of an earlier run; returns the opened index and what was built."""
     store = arguments.work / name.replace(" ", "-").replace(",", "-")
     if not (store / "index" / MANIFEST_FILE).exists():
@@ -109,7 +109,7 @@ def build(
     return built(IndexSettings(store=store, min_recall=RECALL, **how), queries_of(tuning_QE, others_QE))
 
 
-def built(settings: IndexSettings, queries: TextQueries) -> tuple[Searcher, dict]:
+def built(settings: IndexSettings, queries: TextQueries) -> tuple[IndexSearcher, dict]:
     """Build as the settings say; returns the opened index and what was built."""
     manifest = build_index(settings, lambda view: queries).manifest
     report = {
@@ -124,7 +124,7 @@ def built(settings: IndexSettings, queries: TextQueries) -> tuple[Searcher, dict
     return open_index(StoreView.open(settings.store), device="cpu"), report
 
 
-def own_conditions(name: str, searcher: Searcher, tuning: Texts, others: Texts) -> list[Condition]:
+def own_conditions(name: str, searcher: IndexSearcher, tuning: Texts, others: Texts) -> list[Condition]:
     """An index at its own point, and at the points that are tuned as the baselines are, by number of candidates."""
 
     def at(point: OperatingPoint):
@@ -181,7 +181,7 @@ def batch(conditions: list[Condition], queries_QE: np.ndarray) -> dict[str, floa
     return rates
 
 
-def allowed(searcher: Searcher, images_NE: np.ndarray, queries_QE: np.ndarray) -> list[dict]:
+def allowed(searcher: IndexSearcher, images_NE: np.ndarray, queries_QE: np.ndarray) -> list[dict]:
     """Recall and time where only some rows may be found."""
     centred_NE = images_NE[::10] - images_NE.mean(axis=0)
     axis_E = np.linalg.eigh(centred_NE.T @ centred_NE)[1][:, -1]
@@ -220,7 +220,7 @@ def deleted(arguments: argparse.Namespace, tuning_QE: np.ndarray, others_QE: np.
     live = np.setdiff1d(ids, gone)
     truth_QK = live[exact(images_NE[before.rows.positions(live)], texts_QE)]
 
-    def answers(searcher: Searcher) -> dict:
+    def answers(searcher: IndexSearcher) -> dict:
         found_QK = searcher.search(texts_QE, K, point=POINT)[1]
         num_deleted = int(np.isin(found_QK, gone).sum())
         return {"answers": found_QK.size, "deleted": num_deleted, **summary(recalls(found_QK, truth_QK))}

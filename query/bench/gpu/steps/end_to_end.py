@@ -74,7 +74,7 @@ class _Embedding:
         self._setup, self._stack, self._pool = setup, stack, None
 
     def embed(self, case: _Case) -> Row:
-        from pipeline.embed import embed
+        from pipeline.embedding import embed
         from pipeline.settings.embed import EmbedSettings
         from pipeline.workers.pool import worker_pool
 
