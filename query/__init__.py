@@ -1,4 +1,26 @@
 """From an index to answers: search, evaluation, inspection, the demo and the command line.
 
-Start reading at `searcher.search` for a search, and at `evaluate.evaluate` for a measurement.
+Public names are `Searcher`, `Hits` and `Hit`. Start reading at `searcher.Searcher.ask_all` for a search, and at
+`evaluate.evaluate` for a measurement.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from query.hits.hits import Hit, Hits
+    from query.searcher import Searcher
+
+__all__ = ["Hit", "Hits", "Searcher"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is used: FAISS takes a moment, which `--help` need not wait for."""
+    if name == "Searcher":
+        from query.searcher import Searcher
+
+        return Searcher
+    if name in ("Hit", "Hits"):
+        from query.hits import hits
+
+        return getattr(hits, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,8 +14,9 @@ from pipeline.monitor.progress import Tick
 from pipeline.scenes.collection import write_collection
 from pipeline.source.formats.captions import read_captions
 from query.evaluate import evaluate
+from query.hits.hits import Hits
 from query.pictures.sheet import write_sheet
-from query.searcher import Hit, search
+from query.searcher import Searcher
 from query.settings import DemoSettings, EvaluateSettings
 
 NUM_QUERIES = 6
@@ -28,7 +29,7 @@ class Demo:
     """What a demo found: the results of `evaluate`, and a few queries with their hits and the image each describes."""
 
     results: dict[str, Any]
-    answers: list[tuple[str, list[Hit]]]
+    answers: list[tuple[str, Hits]]
     right_keys: list[str]
     sheet: Path
 
@@ -69,7 +70,8 @@ def run_demo(settings: DemoSettings, on_tick: Callable[[str, Tick], None] = lamb
     asked = dict(list(read_captions(captions).items())[:: settings.num_images // NUM_QUERIES][:NUM_QUERIES])
     queries = [texts[0] for texts in asked.values()]
     device = "cpu" if settings.device == "cpu" else "auto"  # FAISS may see no GPU where torch does
-    answers = list(zip(queries, search(stores[-1], queries, HITS_PER_QUERY, device=device), strict=True))
+    with Searcher.open(stores[-1], device=device) as searcher:
+        answers = list(zip(queries, searcher.search_many(queries, HITS_PER_QUERY), strict=True))
     for condition, name in zip(results["conditions"], ("none", "pruned", "pruned+adapter"), strict=True):
         condition["name"] = name
     return Demo(results, answers, list(asked), out / "sheet.png")

@@ -1,4 +1,7 @@
-"""Formats of pictures and plots, by the suffix of their file. A name without a suffix gives a PNG."""
+"""Formats of pictures, plots and hits, by the suffix of their file.
+
+Without a suffix, a picture or plot is a PNG, and a file of hits is Parquet.
+"""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -8,6 +11,17 @@ PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 PLOTS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".pdf": "pdf", ".svg": "svg"}
 """As matplotlib calls them."""
+
+HITS = (".parquet", ".csv", ".jsonl")
+
+
+def hits_path(path: Path | None) -> Path | None:
+    """Check the suffix of a file of hits.
+
+    Raises:
+        ValueError: If no format has it.
+    """
+    return _known(path, HITS)
 
 
 def picture_path(path: Path | None) -> Path | None:

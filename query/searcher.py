@@ -1,68 +1,221 @@
-"""`clipsieve search`: from a text to ranked images."""
+"""Search a store: texts, images, images of the store and vectors, in Python and for the command line.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+    with Searcher.open("store") as searcher:
+        for hit in searcher.search("a dog in snow", k=10, where="width > 512"):
+            print(hit.rank, hit.key, hit.relevance)
+
+A request becomes a unit vector; the index finds the nearest of the allowed rows; relevance is added, near-duplicates
+are left out, and the metadata of what remains is read.
+
+Shapes: Q queries, E embedding width.
+"""
+
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from indexer.opening import open_index
-from pipeline.errors import InputError
-from pipeline.model.spec import DeviceChoice
-from pipeline.store.view import StoreView
-from query.text import text_encoder
+import numpy as np
+
+from pipeline.errors import ConfigError
+from pipeline.model.spec import ClaimedSpec, DeviceChoice, EncoderSpec
+from query.hits.find import find
+from query.hits.hits import Hit, Hits, Timings
+from query.hits.table import tables_of
+from query.opened import Opened
+from query.queries.options import Options
+from query.queries.request import Request
+from query.queries.vectors import QueryEncoder
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Like = Hit | int | str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
-    """One answer. `score` is the inner product of unit vectors (larger is better); `rank` starts at 1."""
+class Searcher:
+    """A store that answers. Safe to use from several threads. The towers are loaded on their first use, and stay."""
 
-    rank: int
-    id: int
-    key: str
-    uri: str
-    score: float
-    caption: str | None
+    def __init__(self, store: Path, partial: bool = False, device: DeviceChoice = "auto") -> None:
+        """Open a store; see `open`."""
+        self._root, self._partial, self._device = store, partial, device
+        opened = Opened.open(store, partial, device)
+        # one name for both, so that no search sees the one of today with the other of yesterday
+        self._current = opened, QueryEncoder(opened.view.record.encoder, device)
 
+    @classmethod
+    def open(cls, store: str | Path, *, partial: bool = False, device: DeviceChoice = "auto") -> "Searcher":
+        """Open an indexed store.
 
-def search(
-    root: Path,
-    queries: list[str],
-    k: int,
-    partial: bool = False,
-    device: DeviceChoice = "auto",
-    on_warning: Callable[[str], None] = lambda text: None,
-) -> list[list[Hit]]:
-    """Find the `k` images of a store that best match each query.
+        Args:
+            store: Its folder.
+            partial: Accept an unfinished store, or an index that is older than its store.
+            device: Where to embed queries and to search. `auto` embeds on the CPU, and searches on a GPU if FAISS sees
+                one.
 
-    Args:
-        root: An indexed store.
-        queries: Texts.
-        k: Hits per query; fewer if the index is smaller.
-        partial: Accept an unfinished store, or an index older than its store.
-        device: Where to embed the texts and search; `auto` embeds on the CPU.
-        on_warning: Called with what a user should know about the queries.
+        Raises:
+            ConfigError: If the device is not available.
+            StoreError: If the store or its index cannot be used.
+            UnfinishedStore: If shards are missing, or the index is older than the store.
+        """
+        return cls(Path(store), partial, device)
 
-    Raises:
-        ConfigError: If the device is not available.
-        StoreError: If the store or its index cannot be used.
-        InputError: If a query is empty.
-    """
-    if not all(query.strip() for query in queries):
-        raise InputError("the query is empty; describe what to look for")
-    view = StoreView.open(root, partial)
-    searcher = open_index(view, partial, device)
-    encoder = text_encoder(view.record.encoder, device)
-    texts = encoder.encode_texts(queries)
-    for warning in encoder.tokenize.count_cut(queries, "query", "queries")[1]:
-        on_warning(warning)
-    if warning := searcher.warning:
-        on_warning(warning)
-    scores_QK, ids_QK = searcher.search(texts, k)
-    rows = iter(searcher.metadata(ids_QK[ids_QK >= 0], ["key", "uri", "caption"]).to_pylist())
-    return [
-        [
-            Hit(rank=rank, id=int(i), score=float(score), **next(rows))
-            for rank, (i, score) in enumerate(zip(ids, scores, strict=True), 1)
-            if i >= 0
+    def __enter__(self) -> "Searcher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the towers."""
+        self._current[1].close()
+
+    @property
+    def current(self) -> tuple[Opened, QueryEncoder]:
+        """What is open: one state of the store, and the towers of its model."""
+        return self._current
+
+    @property
+    def store(self) -> Path:
+        """The folder of the store."""
+        return self._root
+
+    @property
+    def encoder(self) -> EncoderSpec | ClaimedSpec:
+        """What made the vectors of the store."""
+        return self._current[0].view.record.encoder
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that `where` can use, besides `id`."""
+        return self._current[0].columns
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know about the index."""
+        return self._current[0].warnings
+
+    def __len__(self) -> int:
+        """Images that can be found."""
+        return self._current[0].index.num_rows
+
+    def refresh(self) -> bool:
+        """Open the store anew if its index was replaced or images were deleted. Other threads may search meanwhile.
+
+        Returns:
+            Whether anything was new.
+
+        Raises:
+            StoreError: As `open`; what was open stays open.
+        """
+        opened, queries = self._current
+        if opened.is_current():
+            return False
+        opened = Opened.open(self._root, self._partial, self._device)
+        if opened.view.record.encoder != queries.spec:
+            queries = QueryEncoder(opened.view.record.encoder, self._device)
+        self._current = opened, queries
+        return True
+
+    def search(
+        self,
+        query: str | None = None,
+        k: int = 10,
+        *,
+        image: "str | Path | bytes | Image | None" = None,
+        like: Like | Sequence[Like] = (),
+        vector: np.ndarray | None = None,
+        where: str | None = None,
+        unique: float | bool = False,
+        min_relevance: float | None = None,
+        templates: Sequence[str] = (),
+    ) -> Hits:
+        """Find the images that best match a text, an image, images of the store, or a vector, or several of these.
+
+        Args:
+            query: A text, or a weighted sum such as `"beach" + 0.5*"sunset" - "people"`.
+            k: Number of hits; there are fewer if the store has no more.
+            image: A path or URL, the bytes of a file, or an opened image.
+            like: Hits, ids (int) or keys (str) of images of the store. They are not among the hits.
+            vector: A vector [E] of the store's model, of any length.
+            where: Only images for which this holds; see `query.filters`.
+            unique: Leave out near-duplicates: hits whose cosine to a better one is at least this; True stands for
+                `DUPLICATE_COSINE`.
+            min_relevance: Leave out hits with less relevance; see `query.hits.relevance`.
+            templates: Sentences with {} for the text; their vectors are averaged.
+
+        Raises:
+            ConfigError: If an argument is out of range, or `where` cannot be read.
+            InputError: If the query is empty, the model cannot be loaded, or an image cannot be decoded or is not in
+                the store.
+            StoreError: If the store's model is no longer the one that made it.
+        """
+        like = [like] if isinstance(like, Like) else like
+        request = Request(
+            text=query,
+            templates=tuple(templates),
+            images=() if image is None else (image,),
+            like=tuple(one.id if isinstance(one, Hit) else one for one in like),
+            vector=vector,
+            options=Options(k=k, where=where, unique=unique, min_relevance=min_relevance),
+        )
+        return self.ask(request)
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        *,
+        where: str | None = None,
+        unique: float | bool = False,
+        min_relevance: float | None = None,
+        templates: Sequence[str] = (),
+    ) -> list[Hits]:
+        """Answer several texts at once, which takes less time than one by one. Arguments and errors as for `search`."""
+        options = Options(k=k, where=where, unique=unique, min_relevance=min_relevance)
+        return self.ask_all([Request(text=text, templates=tuple(templates), options=options) for text in queries])
+
+    def ask(self, request: Request) -> Hits:
+        """Answer a request."""
+        return self.ask_all([request])[0]
+
+    def ask_all(self, requests: Sequence[Request]) -> list[Hits]:
+        """Answer requests that differ only in their queries.
+
+        Raises:
+            ConfigError: If they differ in what counts as an answer, or in their templates.
+            ClipsieveError: As `search`.
+        """
+        if not requests:
+            return []
+        options, templates = requests[0].options, requests[0].templates
+        if any((request.options, request.templates) != (options, templates) for request in requests):
+            raise ConfigError(
+                "requests that are asked together must have the same k, where, unique, min_relevance and templates"
+            )
+        (opened, queries), clock = self._current, _Clock()
+        liked = [opened.ids_of(request.like) for request in requests]
+        vectors_QE, warnings = queries.vectors(requests, [opened.vectors(ids) for ids in liked])
+        embed_ms = clock.lap()
+        allowed_N = None if options.where is None else opened.mask(options.where)
+        filter_ms = clock.lap()
+        found = find(opened.index, opened.background, vectors_QE, options, allowed_N, liked)
+        index_ms = clock.lap()
+        tables = tables_of(found, opened.metadata(found.ids), len(requests))
+        timings = Timings(embed=embed_ms, filter=filter_ms, index=index_ms, hits=clock.lap())
+        return [
+            Hits(request, table, timings, self, (*opened.warnings, *warnings))
+            for request, table in zip(requests, tables, strict=True)
         ]
-        for ids, scores in zip(ids_QK, scores_QK, strict=True)
-    ]
+
+
+class _Clock:
+    """Milliseconds from lap to lap."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Since the last lap."""
+        started, self._last = self._last, time.perf_counter()
+        return 1000 * (self._last - started)

@@ -18,7 +18,7 @@ from pipeline.settings.embed import EmbedSettings
 from pipeline.settings.store import CompactSettings, VerifySettings
 from pipeline.store.view import StoreView
 from pipeline.verify import verify
-from query.searcher import search
+from query.searcher import Searcher
 
 ARCHIVE = Path(__file__).parent / "earlier" / "2026-11-26.tar.xz"
 HOME = Path("/tmp/clipsieve-earlier")  # the stores hold absolute paths of their images
@@ -75,7 +75,7 @@ def test_records_and_fingerprints_are_read(home, expected, name):
 def test_stores_are_whole_and_give_the_same_hits(home, expected, name):
     report = verify(VerifySettings(store=home / name))
     assert (report.findings, report.num_whole) == ([], len(expected[name]["shard_ids"]))
-    [hits] = search(home / name, ["a large red star in the center"], 5)
+    hits = Searcher.open(home / name).search("a large red star in the center", 5)
     wanted = expected[name]["hits"]
     assert [[hit.id, hit.key] for hit in hits] == [[number, key] for number, key, _ in wanted]
     assert [hit.score for hit in hits] == pytest.approx([score for _, _, score in wanted], abs=1e-4)

@@ -38,12 +38,16 @@ _METAVARS_OF_FIELDS = {
     "max_index_memory": "SIZE",
     "only": "LIST",
     "pretrained": "TAG",
+    "image": "FILE",
+    "like": "ID",
     "queries": "FILE",
     "ray_address": "ADDRESS",
     "recipe": "STRING",
     "retry": "LIST",
     "targets": "LIST",
+    "template": "TEXT",
     "wandb": "PROJECT",
+    "where": "CONDITION",
 }
 
 
@@ -58,7 +62,7 @@ class FlagParser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": _Formatter, "allow_abbrev": False, "add_help": False, **kwargs})
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
-        """Parse a whole command line. Words that are too many often come from a missing pair of quotation marks."""
+        """Parse a whole command line."""
         # "intermixed" lets a positional that may be missing follow the flags
         found, surplus = self.parse_known_intermixed_args(args, namespace)
         if surplus:
@@ -73,7 +77,7 @@ class FlagParser(argparse.ArgumentParser):
         if "source" in positional and all(Path(word).exists() for word in surplus):
             pattern = Path(surplus[0]).with_name(f"*{Path(surplus[0]).suffix}")
             return f" (the shell has expanded a pattern; quote the pattern, as in '{pattern}')"
-        return " (put the query in quotation marks)" if "query" in positional else ""
+        return ""
 
     def error(self, message: str) -> NoReturn:
         """Raise the message as an error of one line."""
@@ -95,6 +99,16 @@ class _Repeatable(argparse.Action):
     ) -> None:
         collected = json.loads(getattr(namespace, self.dest, None) or "[]")
         setattr(namespace, self.dest, json.dumps([*collected, values]))
+
+
+class _Words(argparse.Action):
+    """Collects the words of a positional that takes several, as JSON, for the same reason."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        if isinstance(values, list):  # without any word, it is the default
+            setattr(namespace, self.dest, json.dumps(values))
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -145,8 +159,8 @@ def add_flags(
                 choices = choices_of(field.annotation)
                 options |= {"choices": choices or None, "metavar": _metavar(name, field, choices)}
             if get_origin(field.annotation) is tuple:
-                options["action"] = _Repeatable
-            if not args[0].startswith("-") and name in given:
+                options |= {"action": _Words, "nargs": "*"} if is_positional(field) else {"action": _Repeatable}
+            elif is_positional(field) and name in given:
                 options["nargs"] = "?"
             group.add_argument(*args, **options)
         if title == "other":

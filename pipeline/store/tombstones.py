@@ -26,6 +26,8 @@ MISSING = "missing"
 PASSED_OVER = (REPLACED, MISSING)
 """Rows that do not count, and that do not keep their image from being embedded again."""
 
+TOMBSTONES_FILE = "tombstones.parquet"
+
 _SCHEMA = pa.schema([("id", pa.int64()), ("reason", pa.string()), ("key", pa.string())])
 
 
@@ -83,7 +85,7 @@ def add_tombstones(store: Store, ids: Iterable[int], reason: str, keys: Mapping[
 
 
 def _path(store: Store) -> Path:
-    return store.root / "tombstones.parquet"
+    return store.root / TOMBSTONES_FILE
 
 
 def _write(store: Store, table: pa.Table) -> None:

@@ -97,7 +97,7 @@ def _refuse_lost_folder() -> None:
 def _strange_flags(verb: str, message: str) -> str:
     """Say whose flags a message names that the verb lacks: verbs share code, and so its messages."""
     # a command that is quoted whole names its own verb
-    named = dict.fromkeys(re.findall(r"--[a-z][a-z-]+", re.sub(r"`clipsieve [^`]*`", "", message)))
+    named = dict.fromkeys(re.findall(r"--[a-z][a-z0-9-]+", re.sub(r"`clipsieve [^`]*`", "", message)))
     own = flags_of(verb) if named and verb in VERBS else set()
     strange = []
     for flag in named.keys() - own:

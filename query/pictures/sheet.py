@@ -7,9 +7,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pipeline.pixels.decode import open_rgb
 from pipeline.source.access.failures import reason_to_read_later
+from query.hits.hits import Hit
 from query.pictures.lettering import font_for, lines_of, missing_in, one_line
 from query.pictures.picture_file import write_picture
-from query.searcher import Hit
 
 _COLUMNS = 6
 _THUMB = 160

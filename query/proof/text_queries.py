@@ -14,8 +14,8 @@ from pipeline.model.encode import Encoder
 from pipeline.model.spec import EMBEDDED, ClaimedSpec, DeviceChoice, EncoderSpec
 from pipeline.store.view import StoreView
 from query.proof.generator import built_in_texts, scene_texts
-from query.proof.query_texts import read_query_texts
 from query.proof.text_vectors import text_vectors
+from query.queries.texts import read_query_texts
 from query.text import text_encoder
 
 LIMIT_S = 300.0

@@ -17,10 +17,11 @@ from pipeline.settings.embed import EmbedSettings
 from pipeline.settings.store import CompactSettings, DeleteSettings
 from pipeline.store.layout import Store
 from pipeline.store.view import StoreView
+from query.batch import search_file
 from query.cli.main import main
-from query.searcher import search
+from query.queries.options import Options
+from query.searcher import Searcher
 from query.text import text_encoder
-from query.vectors import search_vectors
 from tests.kit.damage import check, rewrite, with_value
 from tests.kit.embeddings import NOWHERE, rows_of, run_import, stored_vectors, unit_vectors, write_parquet
 from tests.kit.plain_embed import embed_plainly
@@ -118,7 +119,8 @@ def test_imported_embeddings_give_the_hits_of_the_store_they_are_from(tmp_path, 
     found = []
     for store in (root, tmp_path / "store"):
         build_index(IndexSettings(store=store))
-        found.append([[(hit.key, hit.uri, hit.score) for hit in hits] for hits in search(store, queries, 5)])
+        answers = Searcher.open(store).search_many(queries, 5)
+        found.append([[(hit.key, hit.uri, hit.score) for hit in hits] for hits in answers])
     assert found[0] == found[1]
 
 
@@ -127,7 +129,8 @@ def test_imported_embeddings_are_found_by_vectors_without_their_model(imported, 
     vectors = np.array(unit_vectors(7), np.float32)
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 8)
     pq.write_table(pa.table({"embedding": column}), tmp_path / "queries.parquet")
-    search_vectors(imported.root, tmp_path / "queries.parquet", tmp_path / "hits.parquet", k=1)
+    searcher = Searcher.open(imported.root)
+    search_file(searcher, tmp_path / "queries.parquet", tmp_path / "hits.parquet", Options(k=1))
     assert pq.read_table(tmp_path / "hits.parquet")["key"].to_pylist() == [f"k{n}" for n in range(7)]
 
 

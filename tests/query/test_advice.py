@@ -16,7 +16,7 @@ from query.cli.verbs import VERBS, flags_of, module_of
 from tests.kit.plain_embed import embed_plainly
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAG = re.compile(r"--[a-z][a-z-]+")
+FLAG = re.compile(r"--[a-z][a-z0-9-]+")
 ALL_FLAGS = set().union(*(flags_of(verb) for verb in VERBS))
 NO_SETTINGS = {
     *("--version", "--no-"),

@@ -17,7 +17,8 @@ def test_search_json_has_the_documented_fields(store, capsys):
     answer = json.loads(capsys.readouterr().out)
     assert answer["query"] == "a cat"
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4]
-    assert set(answer["hits"][0]) == {"rank", "id", "key", "uri", "score", "caption"}
+    own = {"rank", "id", "key", "uri", "score", "relevance", "caption", "duplicates"}
+    assert set(answer["hits"][0]) == own | {"width", "height"}
     scores = [hit["score"] for hit in answer["hits"]]
     assert scores == sorted(scores, reverse=True)
 

@@ -9,7 +9,7 @@ from indexer.build import build_index
 from indexer.settings import IndexSettings
 from query.cli.main import main
 from query.cli.search import print_hits
-from query.searcher import Hit
+from query.hits.hits import Hit
 from tests.kit.plain_embed import embed_plainly
 
 

@@ -4,10 +4,10 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ConfigError
+from query.hits.hits import Hit
 from query.pictures import lettering
 from query.pictures.lettering import font_for, lines_of, missing_in, one_line
 from query.pictures.sheet import write_sheet
-from query.searcher import Hit
 
 
 def hits_of(folder, num_hits):

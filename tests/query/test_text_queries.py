@@ -14,9 +14,9 @@ from pipeline.model.load import load_model
 from pipeline.model.spec import EMBEDDED, ModelSource
 from query.proof import text_queries as module
 from query.proof.generator import SHAPES, built_in_texts, scene_texts
-from query.proof.query_texts import read_query_texts
 from query.proof.text_queries import text_queries
 from query.proof.words import WORDS
+from query.queries.texts import read_query_texts
 
 
 @pytest.fixture(scope="module")

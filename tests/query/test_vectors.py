@@ -16,7 +16,9 @@ from indexer.settings import IndexSettings
 from pipeline.errors import InputError
 from pipeline.store.tombstones import DELETED, add_tombstones
 from pipeline.store.view import StoreView
-from query.vectors import search_vectors
+from query.batch import search_file
+from query.queries.options import Options
+from query.searcher import Searcher
 from tests.kit.vector_store import unit_vectors, vector_store
 
 DIM = 16
@@ -41,10 +43,14 @@ def write_vectors(path, vectors):
     return path
 
 
+def search_all(store, queries, out):
+    return search_file(Searcher.open(store.root), queries, out, Options(k=4))
+
+
 def test_every_vector_gets_its_hits_in_order(store, queries, tmp_path):
     vectors, path = queries
     add_tombstones(store, [0, 1, 2], DELETED)
-    report = search_vectors(store.root, path, tmp_path / "hits.parquet", k=4)
+    report = search_all(store, path, tmp_path / "hits.parquet")
     assert (report.num_queries, report.num_hits) == (50, 200)
     hits = pq.read_table(tmp_path / "hits.parquet")
     assert hits["query"].to_pylist() == [query for query in range(50) for _ in range(4)]
@@ -57,16 +63,16 @@ def test_every_vector_gets_its_hits_in_order(store, queries, tmp_path):
 
 def test_many_hits_of_many_queries_are_searched_in_pieces_with_the_same_answers(store, queries, tmp_path, monkeypatch):
     _, path = queries
-    search_vectors(store.root, path, tmp_path / "whole.parquet", k=4)
-    monkeypatch.setattr("query.vectors.MOST_HITS", 12)
+    search_all(store, path, tmp_path / "whole.parquet")
+    monkeypatch.setattr("query.batch.MOST_HITS", 12)
     asked, search = [], IndexSearcher.search
 
-    def counted(self, found, k):
+    def counted(self, found, k, *options):
         asked.append(len(found))
-        return search(self, found, k)
+        return search(self, found, k, *options)
 
     monkeypatch.setattr(IndexSearcher, "search", counted)
-    search_vectors(store.root, path, tmp_path / "pieces.parquet", k=4)
+    search_all(store, path, tmp_path / "pieces.parquet")
     assert set(asked) == {3, 2}
     assert pq.read_table(tmp_path / "pieces.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
 
@@ -76,10 +82,10 @@ def test_a_bad_file_of_vectors_leaves_no_file_of_hits(store, tmp_path):
     vectors[3] = np.nan
     path = write_vectors(tmp_path / "queries.parquet", vectors)
     with pytest.raises(InputError, match="row 4: its vector is not finite"):
-        search_vectors(store.root, path, tmp_path / "hits.parquet", k=4)
+        search_all(store, path, tmp_path / "hits.parquet")
     wide = write_vectors(tmp_path / "wide.parquet", unit_vectors(5, 7))
     with pytest.raises(InputError, match="its vector has 7 numbers, but those of the store have 16"):
-        search_vectors(store.root, wide, tmp_path / "hits.parquet", k=4)
+        search_all(store, wide, tmp_path / "hits.parquet")
     assert not (tmp_path / "hits.parquet").exists()
 
 
@@ -95,8 +101,8 @@ def test_the_command_line_searches_with_vectors(store, queries, tmp_path):
     assert json.loads(done.stdout)["num_hits"] == 150
     both = run(*command, "a text")
     assert both.returncode == 2
-    assert "give either a text (QUERY), or --vectors FILE" in both.stderr
-    assert "belong together" in run("-m", "query.cli", "search", store.root, "--vectors", path).stderr
+    assert "give what to look for (QUERY, --image, --like), or a file of it" in both.stderr
+    assert "need --out, the file of hits" in run("-m", "query.cli", "search", store.root, "--vectors", path).stderr
 
 
 WITHOUT = """

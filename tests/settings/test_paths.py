@@ -57,8 +57,8 @@ def loaded(verb, name, value):
     argv = command_line(verb, name, value)
     if name == "adapter" and verb == "adapt":  # exporting, which trains nothing
         argv = [word for word in argv if not word.startswith("--out")] + ["--export=x"]
-    if verb == "search" and name in ("vectors", "out"):
-        argv = [word for word in argv if word != "a cat"] + ["--out=x" if name == "vectors" else "--vectors=x"]
+    if verb == "search" and name in ("queries", "vectors"):
+        argv = [word for word in argv if word != "a cat"] + ["--out=x"]
     if name == "data":
         argv.append("--label-free")
     return getattr(load_settings(settings_class(verb), verb, argv, ""), name)
@@ -161,8 +161,8 @@ def test_an_expanded_pattern_is_recognised(tmp_path, monkeypatch, capsys):
 
 
 def test_a_query_without_quotation_marks(capsys):
-    assert main(["search", "store", "a", "red", "car"]) == 2
-    assert "unrecognized arguments: red car (put the query in quotation marks)" in capsys.readouterr().err
+    assert main(["search", "store", "red", "car"]) == 4
+    assert "2 queries of one word each; put a query of several words in quotation marks" in capsys.readouterr().err
 
 
 def test_patterns_to_exclude_are_taken_as_they_are(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from pipeline.store.parts import read_part
 from pipeline.store.tombstones import REPLACED, add_tombstones, read_tombstones
 from pipeline.verify import verify
 from query.cli.main import main
-from query.searcher import search
+from query.searcher import Searcher
 from tests.kit.plain_embed import embed_plainly
 
 GONE = ["more/photo-06.jpg", "photo-01.png", "photo-05.png"]  # in shards 0, 1 and 1
@@ -70,7 +70,7 @@ def rows_of(store):
 
 
 def found(store):
-    [hits] = search(store.root, ["a cat"], 100)
+    hits = Searcher.open(store.root).search("a cat", 100)
     return {hit.key for hit in hits}
 
 

@@ -17,7 +17,7 @@ from pipeline.pixels import opening
 from pipeline.settings.store import CompactSettings, VerifySettings
 from pipeline.store.view import StoreView
 from pipeline.verify import verify
-from query.searcher import search
+from query.searcher import Searcher
 from tests.kit.plain_embed import embed_plainly
 from tests.kit.sources import tar_of
 
@@ -84,7 +84,7 @@ def test_images_that_were_too_large(tmp_path, images, tiny_model, write):
     assert (report.resample.num_compared, report.resample.changed) == (5, [])
     assert np.isclose(report.resample.min_cosine, 1)
     assert build_index(IndexSettings(store=store.root)).num_vectors == 5
-    [hits] = search(store.root, ["a cat"], 100)
+    hits = Searcher.open(store.root).search("a cat", 100)
     assert {hit.key.rpartition("/")[2] for hit in hits} == rows.keys() - {"broken.png"}
     assert compact(CompactSettings(store=store.root)).num_rows == len(LARGE)
     assert rows_of(store) == rows

@@ -15,7 +15,7 @@ from pipeline.settings.embed import EmbedSettings
 from pipeline.store.layout import Store
 from pipeline.store.parts import embeddings_of, read_part
 from query.cli.main import main
-from query.searcher import search
+from query.searcher import Searcher
 from tests.kit.adapters import write
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -47,7 +47,7 @@ def test_a_store_contains_the_embeddings_of_the_merged_model(store, tiny_model, 
     [text] = Encoder(merged, None).encode_texts(["a cat"])
     parts = [Store(store).part_path(shard.ordinal) for shard in record.shards]
     vectors = [embeddings_of(read_part(part, ["id", "status", "embedding"]))[1] for part in parts]
-    [hits] = search(store, ["a cat"], 12, False)
+    hits = Searcher.open(store).search("a cat", 12)
     scores = np.sort(np.concatenate(vectors).astype(np.float32) @ text)[::-1]
     assert len(hits) == 12
     assert np.allclose([hit.score for hit in hits], scores, atol=1e-3)

@@ -20,7 +20,7 @@ from pipeline.store.layout import Store
 from pipeline.store.parts import read_part
 from pipeline.store.tombstones import read_tombstones
 from pipeline.verify import verify
-from query.searcher import search
+from query.searcher import Searcher
 from tests.kit.reports import jpeg, rows
 from tests.kit.signed_links import Site, assert_nothing_secret_in, serving_signed, signed
 from tests.kit.sources import tar_of
@@ -81,7 +81,7 @@ def test_a_mistyped_column_of_tars_is_a_warning_and_then_an_error(run, tars):
 def test_search_finds_rows_of_tars(run, tars):
     report = run(tars / "*.tar")
     build_index(IndexSettings(store=report.store.root))
-    [hits] = search(report.store.root, ["a picture"], 8)
+    hits = Searcher.open(report.store.root).search("a picture", 8)
     assert sorted(hit.key for hit in hits) == sorted(row["key"] for row in rows(report))
     assert {hit.key: hit.id for hit in hits} == {row["key"]: row["id"] for row in rows(report)}
 
@@ -215,7 +215,7 @@ def test_changed_images(run, folder, make_image):
     assert read_tombstones(report.store).tolist() == [old[2]["id"]]
     assert run(folder).num_embedded == 0
     build_index(IndexSettings(store=report.store.root))
-    [hits] = search(report.store.root, ["x"], 10)
+    hits = Searcher.open(report.store.root).search("x", 10)
     assert sorted(hit.key for hit in hits) == [f"{n}.jpg" for n in range(6)]
     assert {hit.id for hit in hits if hit.key == "2.jpg"} == {rows(report)[-1]["id"]}
 

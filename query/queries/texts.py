@@ -21,7 +21,12 @@ _BATCH_ROWS = 8_192
 
 
 def read_query_texts(path: Path) -> list[str]:
-    """Read the different texts of a file, in its order.
+    """The different texts of a file, in its order; see `iterate_query_texts`."""
+    return list(dict.fromkeys(iterate_query_texts(path)))
+
+
+def iterate_query_texts(path: Path) -> Iterator[str]:
+    """Yield the texts of a file, in its order.
 
     Args:
         path: `.txt` with one text per line; `.jsonl` or `.parquet` with one of `TEXT_COLUMNS`; `.tsv` with such a
@@ -34,15 +39,15 @@ def read_query_texts(path: Path) -> list[str]:
     if suffix not in SUFFIXES:
         raise InputError(f"cannot read queries {path}: expected a name that ends in one of {' '.join(SUFFIXES)}")
     read = {".txt": _lines, ".tsv": _rows_of_tsv, ".jsonl": _rows_of_json, ".parquet": _rows_of_parquet}[suffix]
-    texts: dict[str, None] = {}
+    is_empty = True
     for where, value in read(path):
         text = caption_of(value)
         if text is None:
             raise InputError(f"queries {path}, {where}: it has no text; leave it out")
-        texts[text] = None
-    if not texts:
+        yield text
+        is_empty = False
+    if is_empty:
         raise InputError(f"queries {path} is empty; expected one text per line or row")
-    return list(texts)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, object]]:

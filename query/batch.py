@@ -1,0 +1,158 @@
+"""`clipsieve search --queries` and `--vectors`: a file of queries to a file of hits, in batches.
+
+The index searches for one piece of the queries while the hits of the piece before are written.
+
+Shapes: Q queries of a piece, E embedding width.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from indexer.proof.query_file import has_vectors, iterate_query_vectors
+from pipeline.durable.atomic import write_atomically
+from pipeline.errors import InputError
+from query.hits.find import Found, find
+from query.hits.writers import Writer, writer_to
+from query.opened import Opened
+from query.queries.options import Options
+from query.queries.terms import parse_terms
+from query.queries.texts import iterate_query_texts
+from query.queries.vectors import QueryEncoder
+from query.searcher import Searcher
+
+SCHEMA = pa.schema(
+    [
+        pa.field("query", pa.int64(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("relevance", pa.float32()),
+    ]
+)
+TEXT_SCHEMA = SCHEMA.insert(1, pa.field("text", pa.string(), nullable=False))
+
+MOST_HITS = 50_000
+"""Of a piece."""
+MOST_TEXTS = 1_024
+"""Of a piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """How many queries and hits there were, and how long it took."""
+
+    num_queries: int
+    num_hits: int
+    seconds: float
+    """From opening the file of queries to the finished file of hits."""
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some queries of the file, from the number `first` on."""
+
+    first: int
+    vectors_QE: np.ndarray
+    texts: list[str] | None = None
+
+
+def search_file(
+    searcher: Searcher,
+    queries: Path,
+    out: Path,
+    options: Options,
+    templates: tuple[str, ...] = (),
+    on_progress: Callable[[int], None] = lambda num_queries: None,
+) -> BatchReport:
+    """Answer every query of a file.
+
+    Args:
+        searcher: An open store.
+        queries: Texts (.txt, .tsv, .jsonl or .parquet; see `query.queries.texts`), or a Parquet file with vectors in
+            a column `embedding`, which are brought to unit length.
+        out: The file of hits (.parquet, .csv or .jsonl), with `SCHEMA`, and for texts `TEXT_SCHEMA`. `query` is the
+            number of the row, from 0. The hits are in the order of the queries, and then by rank.
+        options: Which answers count.
+        templates: Sentences with {} for each text.
+        on_progress: Called with the number of queries that are done.
+
+    Raises:
+        InputError: If the file of queries cannot be used. No file of hits is left then.
+        StoreError: If the hits cannot be written.
+    """
+    started, num_queries, num_hits, warnings = time.perf_counter(), 0, 0, list[str]()
+    opened, encoder = searcher.current
+    allowed_N = None if options.where is None else opened.mask(options.where)
+    schema = SCHEMA if has_vectors(queries) else TEXT_SCHEMA
+
+    def write(temporary: Path) -> None:
+        nonlocal num_queries, num_hits
+        written: Future[None] | None = None
+        with writer_to(temporary, out.suffix.lower(), schema) as writer, ThreadPoolExecutor(1) as beside:
+            for piece in _pieces(encoder, queries, options.k, templates, warnings):
+                found = find(opened.index, opened.background, piece.vectors_QE, options, allowed_N)
+                if written:
+                    written.result()
+                written = beside.submit(_write_hits, writer, opened, piece, found)
+                num_queries, num_hits = num_queries + len(piece.vectors_QE), num_hits + len(found.ids)
+                on_progress(num_queries)
+            if written:
+                written.result()
+
+    write_atomically(out, write)
+    seconds = time.perf_counter() - started
+    return BatchReport(num_queries, num_hits, seconds, tuple(dict.fromkeys([*opened.warnings, *warnings])))
+
+
+def _pieces(
+    encoder: QueryEncoder, queries: Path, k: int, templates: tuple[str, ...], warnings: list[str]
+) -> Iterator[_Piece]:
+    """The queries of a file, in pieces whose hits fit in memory however many each query has."""
+    first, size = 0, max(1, MOST_HITS // k)
+    if has_vectors(queries):
+        for vectors_QE in iterate_query_vectors(queries, encoder.spec.embedding_dim):
+            for start in range(0, len(vectors_QE), size):
+                yield _Piece(first + start, vectors_QE[start : start + size])
+            first += len(vectors_QE)
+    else:
+        texts = iterate_query_texts(queries)
+        while piece := list(islice(texts, min(size, MOST_TEXTS))):
+            for number, text in enumerate(piece, first + 1):
+                _refuse_bad_sum(queries, number, text)
+            vectors_QE, found = encoder.texts(piece, templates)
+            warnings += found
+            yield _Piece(first, vectors_QE, piece)
+            first += len(piece)
+
+
+def _refuse_bad_sum(path: Path, number: int, text: str) -> None:
+    try:
+        parse_terms(text)
+    except InputError as error:
+        raise InputError(f"queries {path}, text {number}: {error}") from error
+
+
+def _write_hits(writer: Writer, opened: Opened, piece: _Piece, found: Found) -> None:
+    keys = opened.index.metadata(found.ids, ["key"])["key"]
+    columns = [
+        pa.array(found.queries + piece.first),
+        pa.array(found.ranks.astype(np.int32)),
+        pa.array(found.ids),
+        keys,
+        pa.array(found.scores),
+        pa.array(found.relevances, from_pandas=True),
+    ]
+    if piece.texts is None:
+        writer.write_table(pa.table(columns, schema=SCHEMA))
+    else:
+        texts = pa.array(piece.texts).take(pa.array(found.queries))
+        writer.write_table(pa.table([columns[0], texts, *columns[1:]], schema=TEXT_SCHEMA))

@@ -1,0 +1,128 @@
+"""A store that is open for search: one view of it, its index, and what is kept for the next search.
+
+Shapes: N rows of the index, n some of them, E embedding width.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from indexer.earlier import EarlierSearcher
+from indexer.manifest import MANIFEST_FILE
+from indexer.opening import open_index
+from indexer.searcher import IndexSearcher
+from pipeline.errors import InputError, StoreError
+from pipeline.model.spec import DeviceChoice
+from pipeline.store.tombstones import TOMBSTONES_FILE, deleted_keys
+from pipeline.store.view import StoreView
+from query.hits.find import vectors_of_ids
+from query.hits.relevance import Background
+
+_KEPT_MASKS = 4
+
+
+class Opened:
+    """One state of a store and its index. Never changes, so searches of several threads can share it."""
+
+    def __init__(self, view: StoreView, index: IndexSearcher | EarlierSearcher, state: tuple[object, ...]) -> None:
+        """Put together what `open` has opened."""
+        self.view, self.index, self._state = view, index, state
+        self.mask = lru_cache(maxsize=_KEPT_MASKS)(self._mask)
+        """Which rows (bool [N], by position) a condition allows."""
+
+    @classmethod
+    def open(cls, root: Path, partial: bool, device: DeviceChoice) -> "Opened":
+        """Open a store and its index.
+
+        Raises:
+            ConfigError: If the device is not available.
+            StoreError: If the store or its index cannot be used.
+            UnfinishedStore: If shards are missing, or the index is older than the store.
+        """
+        state = _state_of(root)  # before anything is read: what changes meanwhile is seen by `is_current`
+        view = StoreView.open(root, partial)
+        return cls(view, open_index(view, partial, device), state)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know about the index."""
+        return (self.index.warning,) if self.index.warning else ()
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the metadata."""
+        if isinstance(self.index, IndexSearcher):
+            return self.index.rows.schema.names
+        return ["key", "uri", "caption", "width", "height", *self.view.record.columns]
+
+    @cached_property
+    def background(self) -> Background | None:
+        """What random images of the store score. None for an index of an earlier format."""
+        return Background(self.index) if isinstance(self.index, IndexSearcher) else None
+
+    def is_current(self) -> bool:
+        """Whether neither the index nor the deleted rows have changed on disk."""
+        return _state_of(self.view.root) == self._state
+
+    def metadata(self, ids: np.ndarray) -> pa.Table:
+        """All columns of rows, in the order of `ids` (int64 [n])."""
+        return self.index.metadata(ids, self.columns)
+
+    def ids_of(self, like: Sequence[int | str]) -> np.ndarray:
+        """The ids (int64 [n]) of images that are named by id or key.
+
+        Raises:
+            InputError: If one is not in the index, or was deleted.
+        """
+        return np.array([self._id_of(one) for one in like], np.int64)
+
+    def vectors(self, ids: np.ndarray) -> np.ndarray:
+        """Vectors (float32 [n, E]) of rows that are in the index."""
+        if not len(ids):
+            return np.empty((0, self.view.record.encoder.embedding_dim), np.float32)
+        return vectors_of_ids(self._searcher("images of the store as queries"), ids)
+
+    def _id_of(self, one: int | str) -> int:
+        index, root = self._searcher("images of the store as queries"), self.view.root
+        if isinstance(one, str):
+            positions = np.flatnonzero(self.mask("key = '{}'".format(one.replace("'", "''"))))
+            is_deleted = one in deleted_keys(self.view.store)
+        else:
+            positions = index.rows.positions(np.array([one], np.int64))
+            is_deleted = bool(np.isin(one, self.view.deleted))
+        live = positions[~np.isin(positions, index.dead)]
+        if len(live):
+            return int(index.rows.ids(live[-1:])[0])
+        what = f"key {one!r}" if isinstance(one, str) else f"id {one}"
+        if is_deleted:
+            raise InputError(f"the image with the {what} was deleted from {root}; name one that is still there")
+        raise InputError(f"the index of {root} has no image with the {what}; its hits show ids and keys")
+
+    def _mask(self, condition: str) -> np.ndarray:
+        from query.filters.where import parse_where
+
+        rows = self._searcher("conditions").rows
+        return parse_where(condition, rows.schema).mask(rows)
+
+    def _searcher(self, what: str) -> IndexSearcher:
+        if isinstance(self.index, IndexSearcher):
+            return self.index
+        raise StoreError(
+            f"the index of {self.view.root} has an earlier format, which cannot answer with {what}; run `clipsieve "
+            f"index {self.view.root}`"
+        )
+
+
+def _state_of(root: Path) -> tuple[object, ...]:
+    """What tells whether the index or the deleted rows are still the same."""
+    found = []
+    for path in (root / "index" / MANIFEST_FILE, root / TOMBSTONES_FILE, root / "run.json"):
+        try:
+            status = path.stat()
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""What is asked: requests, weighted sums of texts, and files of queries."""
