@@ -191,7 +191,7 @@ class Searcher:
         options, templates = requests[0].options, requests[0].templates
         if any((request.options, request.templates) != (options, templates) for request in requests):
             raise ConfigError(
-                "requests that are asked together must have the same k, where, unique, min_relevance and templates"
+                "requests that are asked together must differ only in text, images, like and vector"
             )
         (opened, queries), clock = self._current, _Clock()
         liked = [opened.ids_of(request.like) for request in requests]
