@@ -72,7 +72,7 @@ LEVELS = {
     ],
     "query": [
         ["formats"],
-        ["settings", "search_settings", "text"],
+        ["settings", "search_settings", "text", "filters"],
         ["searcher", "proof", "vectors"],
         ["pictures", "evaluation", "bench"],
         ["evaluate", "inspect", "doctor"],
@@ -130,6 +130,7 @@ HOMES = {
         ],
         [],
     ),
+    "lark": ([], ["query.filters.syntax"]),
     "fsspec": ([], ["pipeline.source.access.remote"]),
     "matplotlib": ([], ["query.pictures.plot", "query.pictures.recall"]),
     "prometheus_client": ([], ["pipeline.monitor.events"]),

@@ -3,6 +3,7 @@
 Shapes: N rows, n some of them, E embedding width.
 """
 
+import itertools
 import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -62,10 +63,20 @@ class MappedRows:
         order = np.argsort(positions, kind="stable")
         columns = self.schema.names if columns is None else list(columns)
         schema = pa.schema([self.schema.field(name) for name in columns])
-        table = pa.Table.from_batches(self._batches(positions[order], columns), schema)
+        table = pa.Table.from_batches(self._taken(positions[order], columns), schema)
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         return table.take(back)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of all rows, `id` among them if it is named, in order. Other columns are not read."""
+        stored = [name for name in columns if name != "id"]
+        bounds = itertools.pairwise([*self.files.starts, self.num_rows])
+        for offset, (start, end) in zip(self.files.offsets, bounds, strict=True):
+            batch = self._batch(offset).select(stored)
+            if "id" in columns:
+                batch = batch.append_column("id", pa.array(self._ids[start:end]))
+            yield batch
 
     def chunks(self, rows: int | None = None, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         """Yield all vectors from a position on, as (position of the first, float32 [n, E]), `rows` at most at once."""
@@ -88,16 +99,22 @@ class MappedRows:
         index.ntotal = self.num_rows
         return index
 
-    def _batches(self, positions: np.ndarray, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def _taken(self, positions: np.ndarray, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The metadata of rows that ascend, in as many batches as hold them."""
         numbers = np.searchsorted(self.files.starts, positions, side="right") - 1
         for number in np.unique(numbers):
             places = pa.array(positions[numbers == number] - self.files.starts[number])
             try:
-                message = pa.ipc.read_message(self._arrow[self.files.offsets[number] :])
-                yield pa.ipc.read_record_batch(message, self.schema).select(columns).take(places)
-            except (pa.ArrowException, OSError, IndexError) as error:
+                yield self._batch(self.files.offsets[number]).select(columns).take(places)
+            except (pa.ArrowException, IndexError) as error:
                 raise _damaged(self._arrow_path) from error
+
+    def _batch(self, offset: int) -> pa.RecordBatch:
+        """The record batch that begins at a byte of the file. Its values are the mapped ones: nothing is read yet."""
+        try:
+            return pa.ipc.read_record_batch(pa.ipc.read_message(self._arrow[offset:]), self.schema)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(self._arrow_path) from error
 
 
 def _damaged(path: Path) -> StoreError:
