@@ -57,7 +57,7 @@ SCHEMA = pa.schema(
         (
             "widht > 3",
             1,
-            ["no column 'widht'", "did you mean width?", "the columns are id, key, caption, width, taken"],
+            ["no column 'widht'", "did you mean width?", "the columns are id, key, caption, width"],
         ),
         ('caption = "dog"', 11, ["no column 'dog'", "single quotation marks", "the columns are id, key"]),
         ("caption = dog", 11, ["no column 'dog'", "single quotation marks"]),
