@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.errors import StoreError
 from query.filters.where import parse_where, where_all
 from tests.kit.mapped_rows import mapped_rows
 
@@ -148,6 +149,15 @@ def test_only_the_columns_of_the_filter_are_read(rows, monkeypatch):
     where = parse_where("WIDTH > 1 or day is null or width = 7", rows.schema)
     assert where.mask(rows).tolist() == [False, True, True, True]
     assert asked == [("width", "day")]
+
+
+def test_a_damaged_index_is_reported_as_such(tmp_path):
+    rows = mapped_rows(tmp_path, pa.table({"width": pa.array(range(100), pa.int32())}))
+    path = tmp_path / rows.files.names[2]
+    path.write_bytes(path.read_bytes()[: rows.files.offsets[1]] + bytes(rows.files.arrow_bytes))
+    rows = type(rows)(tmp_path, rows.files)
+    with pytest.raises(StoreError, match="is damaged; run `clipsieve index --check`"):
+        parse_where("width > 1", rows.schema).mask(rows)
 
 
 def test_dictionaries_are_compared_as_their_values():
