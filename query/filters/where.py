@@ -174,11 +174,11 @@ class _Reader:
         listed = ", ".join(known[:MAX_LISTED]) + (f" and {len(known) - MAX_LISTED} more" if known[MAX_LISTED:] else "")
         lower = {one.lower(): one for one in known}
         near = difflib.get_close_matches(name.lower(), lower, 1)
-        parts = [f"there is no column {name!r}", f"did you mean {lower[near[0]]}?" if near else ""]
+        parts = [f"there is no column {name!r}" + (f" (did you mean {lower[near[0]]}?)" if near else "")]
         if not near or token.type == "QUOTED":
             parts.append("text goes in single quotation marks")
         parts.append(f"the columns are {on_one_line(listed)}")
-        return fault(self._text, token.start_pos, "; ".join(filter(None, parts)))
+        return fault(self._text, token.start_pos, "; ".join(parts))
 
 
 def _negated(test: Values, negated: "Token | bool | None" = True) -> Values:
