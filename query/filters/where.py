@@ -21,7 +21,7 @@ from query.filters.compare import (
     like,
 )
 from query.filters.literals import Literal, read_literal
-from query.filters.syntax import fault, parse
+from query.filters.syntax import fault, parse, shortened
 
 if TYPE_CHECKING:
     from lark import Token, Tree
@@ -169,12 +169,12 @@ class _Reader:
 
     def _unknown(self, token: "Token", name: str, similar: Sequence[str]) -> Exception:
         if similar:
-            return fault(self._text, token.start_pos, f"column {name!r} could be {' or '.join(similar)}; write one")
+            return fault(self._text, token.start_pos, f"column '{name}' could be {' or '.join(similar)}; write one")
         known = list(self._columns)
         listed = ", ".join(known[:MAX_LISTED]) + (f" and {len(known) - MAX_LISTED} more" if known[MAX_LISTED:] else "")
         lower = {one.lower(): one for one in known}
         near = difflib.get_close_matches(name.lower(), lower, 1)
-        parts = [f"there is no column {name!r}" + (f" (did you mean {lower[near[0]]}?)" if near else "")]
+        parts = [f"there is no column '{shortened(name)}'" + (f" (did you mean {lower[near[0]]}?)" if near else "")]
         if not near or token.type == "QUOTED":
             parts.append("text goes in single quotation marks")
         parts.append(f"the columns are {on_one_line(listed)}")

@@ -60,7 +60,7 @@ def main() -> None:
         texts = TextQueries(tuning_QE=tuning_QE, proving_QE=others_QE, source="shared texts", sha256="0" * 64)
         report = build_index(settings, lambda view, texts=texts: texts)
         searcher = open_index(StoreView.open(store), device="cpu")
-        print(recipe, report.point, report.proof, flush=True)
+        print(recipe, searcher.point, report.proof, flush=True)
         results["recipes"][recipe] = {"point": searcher.point.model_dump(), "filters": filtered(searcher, others_QE)}
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

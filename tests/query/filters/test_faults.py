@@ -1,5 +1,7 @@
 """What is wrong with a filter, and where, in one line."""
 
+import random
+
 import pyarrow as pa
 import pytest
 
@@ -128,3 +130,32 @@ def test_many_columns_are_not_all_listed():
     schema = pa.schema({f"column_{number}": pa.int8() for number in range(100)})
     with pytest.raises(ConfigError, match=f"column_{MAX_LISTED - 2} and 61 more$"):
         parse_where("x = 1", schema)
+
+
+def test_what_is_not_a_filter_is_always_one_line():
+    chance = random.Random(1)
+    pieces = ["caption", "width", "=", "<", "and", "or", "not", "in", "(", ")", ",", "'x'", "5", "-3", "null", "is"]
+    pieces += [
+        "like",
+        "between",
+        "true",
+        '"key"',
+        "escape",
+        "\n",
+        "\x1b[2J",
+        "\u202e",
+        "\ud800",
+        "'",
+        ";",
+        "--",
+        "tags",
+    ]
+    messages = []
+    for _ in range(3_000):
+        text = " ".join(chance.choices(pieces, k=chance.randint(1, 9)))
+        try:
+            parse_where(text, SCHEMA)
+        except ConfigError as error:
+            messages.append(str(error))
+    assert 2_500 < len(messages) < 3_000
+    assert all(message.isprintable() and len(message) < 400 for message in messages)
