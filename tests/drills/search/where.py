@@ -60,7 +60,7 @@ def main() -> None:
         texts = TextQueries(tuning_QE=tuning_QE, proving_QE=others_QE, source="shared texts", sha256="0" * 64)
         report = build_index(settings, lambda view, texts=texts: texts)
         searcher = open_index(StoreView.open(store), device="cpu")
-        print(recipe, searcher.point, report.proof, flush=True)
+        print(recipe, searcher.point, report.manifest.proof.text, flush=True)
         results["recipes"][recipe] = {"point": searcher.point.model_dump(), "filters": filtered(searcher, others_QE)}
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -78,20 +78,18 @@ def parse_arguments() -> argparse.Namespace:
 def imported(images_NE: np.ndarray, work: Path) -> Path:
     """A store of the shared vectors with columns to filter by; made on the first run."""
     store, source = work / "store", work / "images.parquet"
-    work.mkdir(parents=True, exist_ok=True)
-    num_rows = len(images_NE)
+    num_rows, columns = len(images_NE), {}
     centred_NE = images_NE[::10] - images_NE.mean(axis=0)
     axis_E = np.linalg.eigh(centred_NE.T @ centred_NE)[1][:, -1]
-    chance = np.random.default_rng(0).permutation(num_rows) / num_rows
-    columns = {
-        "chance": chance,
-        "axis": np.argsort(np.argsort(images_NE @ axis_E, kind="stable")) / num_rows,
-        "chance_text": [str(value) for value in chance],
-    }
-    table = pq.read_table(SHARED / "data/vectors/images.parquet")
-    for name, values in columns.items():
-        table = table.append_column(name, pa.array(values))
-    pq.write_table(table, source)
+    columns["chance"] = np.random.default_rng(0).permutation(num_rows) / num_rows
+    columns["axis"] = np.argsort(np.argsort(images_NE @ axis_E, kind="stable")) / num_rows
+    columns["chance_text"] = [str(value) for value in columns["chance"]]
+    if not source.exists():  # a store that exists belongs to this very file
+        table = pq.read_table(SHARED / "data/vectors/images.parquet")
+        for name, values in columns.items():
+            table = table.append_column(name, pa.array(values))
+        work.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, source)
     model = f"local-dir:{SHARED / 'models/lit-vit-ti-16'}"
     command = [sys.executable, "-m", "query.cli", "import", source, "--out", store, "--model", model]
     subprocess.run([*command, "--columns", ",".join(columns)], check=True)
