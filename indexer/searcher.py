@@ -89,7 +89,12 @@ class IndexSearcher:
         return self.rows.num_rows - len(self.dead)
 
     def search(
-        self, queries_QE: np.ndarray, k: int, allowed_ids: np.ndarray | None = None, point: OperatingPoint | None = None
+        self,
+        queries_QE: np.ndarray,
+        k: int,
+        allowed_ids: np.ndarray | None = None,
+        point: OperatingPoint | None = None,
+        allowed_N: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Find the best rows of each query.
 
@@ -98,12 +103,13 @@ class IndexSearcher:
             k: Results per query.
             allowed_ids: Only these rows may be found (int64, any order).
             point: How hard to search, if not as the index was tuned.
+            allowed_N: Only rows where this is true may be found (bool, by position). Takes less time than their ids.
 
         Returns:
             Exact scores (float32 [Q, K], descending) and ids (int64 [Q, K]), K = min(k, rows that can be found).
             Where a graph found fewer, the score is -inf and the id is -1.
         """
-        scores_QK, positions_QK = self.find(queries_QE, k, allowed_ids, point)
+        scores_QK, positions_QK = self.find(queries_QE, k, allowed_ids, point, allowed_N)
         return scores_QK, self.rows.ids(positions_QK)
 
     def metadata(self, ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
@@ -115,32 +121,50 @@ class IndexSearcher:
         return self.rows.metadata(positions, columns).take(inverse)
 
     def find(
-        self, queries_QE: np.ndarray, k: int, allowed_ids: np.ndarray | None = None, point: OperatingPoint | None = None
+        self,
+        queries_QE: np.ndarray,
+        k: int,
+        allowed_ids: np.ndarray | None = None,
+        point: OperatingPoint | None = None,
+        allowed_N: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, with positions instead of ids."""
         queries_QE = np.ascontiguousarray(queries_QE, np.float32)
         kept_N, num_kept = self._live_N, self.num_rows
-        if allowed_ids is not None:
-            kept_N = np.zeros(self.rows.num_rows, bool)
-            kept_N[self.rows.positions(_ascending(allowed_ids))] = True
-            kept_N[self.dead] = False
+        is_filtered = allowed_ids is not None or allowed_N is not None
+        if is_filtered:
+            kept_N = self._kept(allowed_ids, allowed_N)
             num_kept = int(np.count_nonzero(kept_N))
         k = min(k, num_kept)
         if k == 0:
             return np.empty((len(queries_QE), 0), np.float32), np.empty((len(queries_QE), 0), np.int64)
         point, share, bitmap = point or self.point, 1.0, None
         if kept_N is not None:
-            is_few = allowed_ids is not None and num_kept <= EXACT_ROWS
-            share = num_kept / self.rows.num_rows if allowed_ids is not None else 1.0
+            is_few = is_filtered and num_kept <= EXACT_ROWS
+            share = num_kept / self.rows.num_rows if is_filtered else 1.0
             if is_few or not self._can_leave_out or (self.recipe.kind is Kind.GRAPH and share < 0.2):
                 return self._compare(queries_QE, k, kept_N, num_kept)
-            bitmap = self._live_bits if allowed_ids is None else _bits(kept_N)
+            bitmap = _bits(kept_N) if is_filtered else self._live_bits
         scores_QK, positions_QK = self._propose(queries_QE, k, point, share, bitmap)
         short = np.flatnonzero(positions_QK[:, -1] < 0)
         if len(short) and self.recipe.kind is Kind.LISTS:  # the lists that were scanned hold fewer rows: scan them all
             point = point.model_copy(update={"effort": self.recipe.num_lists})
             scores_QK[short], positions_QK[short] = self._propose(queries_QE[short], k, point, share, bitmap)
         return scores_QK, positions_QK
+
+    def _kept(self, allowed_ids: np.ndarray | None, allowed_N: np.ndarray | None) -> np.ndarray:
+        """The rows that are allowed and not deleted (bool [N])."""
+        kept_N = np.zeros(self.rows.num_rows, bool)
+        if allowed_ids is None:
+            if allowed_N.shape != kept_N.shape or allowed_N.dtype != bool:
+                raise ValueError(f"allowed_N is {allowed_N.dtype} {allowed_N.shape}, expected bool {kept_N.shape}")
+            kept_N[:] = allowed_N
+        else:
+            kept_N[self.rows.positions(_ascending(allowed_ids))] = True
+            if allowed_N is not None:
+                kept_N &= allowed_N
+        kept_N[self.dead] = False
+        return kept_N
 
     def _propose(
         self, queries_QE: np.ndarray, k: int, point: OperatingPoint, share: float, bitmap: np.ndarray | None

@@ -91,7 +91,7 @@ def search_file(
     """
     started, num_queries, num_hits, warnings = time.perf_counter(), 0, 0, list[str]()
     opened, encoder = searcher.current
-    allowed_N = None if options.where is None else opened.mask(options.where)
+    allowed_N = opened.allowed(options.where)
     schema = SCHEMA if has_vectors(queries) else TEXT_SCHEMA
 
     def write(temporary: Path) -> None:

@@ -30,8 +30,7 @@ class Opened:
     def __init__(self, view: StoreView, index: IndexSearcher | EarlierSearcher, state: tuple[object, ...]) -> None:
         """Put together what `open` has opened."""
         self.view, self.index, self._state = view, index, state
-        self.mask = lru_cache(maxsize=_KEPT_MASKS)(self._mask)
-        """Which rows (bool [N], by position) a condition allows."""
+        self._kept_mask = lru_cache(maxsize=_KEPT_MASKS)(self._mask)
 
     @classmethod
     def open(cls, root: Path, partial: bool, device: DeviceChoice) -> "Opened":
@@ -67,6 +66,15 @@ class Opened:
         """Whether neither the index nor the deleted rows have changed on disk."""
         return _state_of(self.view.root) == self._state
 
+    def allowed(self, where: Sequence[str]) -> np.ndarray | None:
+        """Which rows (bool [N], by position) all of some conditions allow; None if there are no conditions.
+
+        Raises:
+            ConfigError: If one cannot be read; see `query.filters`.
+        """
+        masks = [self._kept_mask(condition) for condition in where]
+        return np.logical_and.reduce(masks) if masks else None
+
     def metadata(self, ids: np.ndarray) -> pa.Table:
         """All columns of rows, in the order of `ids` (int64 [n])."""
         return self.index.metadata(ids, self.columns)
@@ -88,7 +96,7 @@ class Opened:
     def _id_of(self, one: int | str) -> int:
         index, root = self._searcher("images of the store as queries"), self.view.root
         if isinstance(one, str):
-            positions = np.flatnonzero(self.mask("key = '{}'".format(one.replace("'", "''"))))
+            positions = np.flatnonzero(self._mask("key = '{}'".format(one.replace("'", "''"))))
             is_deleted = one in deleted_keys(self.view.store)
         else:
             positions = index.rows.positions(np.array([one], np.int64))

@@ -49,8 +49,8 @@ class SearchSettings(OutputSettings):
     k: int = Field(default=10, ge=1)
     """Number of hits of each query."""
 
-    where: str | None = None
-    """Only images for which this holds, such as "width > 512 and caption like '%dog%'"."""
+    where: tuple[str, ...] = ()
+    """Only images for which this holds, such as "width > 512 and caption like '%dog%'". Repeatable: all must hold."""
 
     min_relevance: float | None = None
     """Leave out hits with less relevance."""
@@ -79,7 +79,7 @@ class SearchSettings(OutputSettings):
     _check_sheet = field_validator("sheet")(picture_path)
     _check_out = field_validator("out")(hits_path)
 
-    @field_validator("query", "image", "like", "template", mode="before")
+    @field_validator("query", "image", "like", "where", "template", mode="before")
     @classmethod
     def _one_or_more(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value

@@ -125,7 +125,7 @@ class Searcher:
         image: "str | Path | bytes | Image | None" = None,
         like: Like | Sequence[Like] = (),
         vector: np.ndarray | None = None,
-        where: str | None = None,
+        where: str | Sequence[str] = (),
         unique: float | bool = False,
         min_relevance: float | None = None,
         templates: Sequence[str] = (),
@@ -138,7 +138,7 @@ class Searcher:
             image: A path or URL, the bytes of a file, or an opened image.
             like: Hits, ids (int) or keys (str) of images of the store. They are not among the hits.
             vector: A vector [E] of the store's model, of any length.
-            where: Only images for which this holds; see `query.filters`.
+            where: Only images for which this condition holds, or all of several; see `query.filters`.
             unique: Leave out near-duplicates: hits whose cosine to a better one is at least this; True stands for
                 `DUPLICATE_COSINE`.
             min_relevance: Leave out hits with less relevance; see `query.hits.relevance`.
@@ -157,7 +157,7 @@ class Searcher:
             images=() if image is None else (image,),
             like=tuple(one.id if isinstance(one, Hit) else one for one in like),
             vector=vector,
-            options=Options(k=k, where=where, unique=unique, min_relevance=min_relevance),
+            options=Options(k=k, where=_all_of(where), unique=unique, min_relevance=min_relevance),
         )
         return self.ask(request)
 
@@ -166,13 +166,13 @@ class Searcher:
         queries: Sequence[str],
         k: int = 10,
         *,
-        where: str | None = None,
+        where: str | Sequence[str] = (),
         unique: float | bool = False,
         min_relevance: float | None = None,
         templates: Sequence[str] = (),
     ) -> list[Hits]:
         """Answer several texts at once, which takes less time than one by one. Arguments and errors as for `search`."""
-        options = Options(k=k, where=where, unique=unique, min_relevance=min_relevance)
+        options = Options(k=k, where=_all_of(where), unique=unique, min_relevance=min_relevance)
         return self.ask_all([Request(text=text, templates=tuple(templates), options=options) for text in queries])
 
     def ask(self, request: Request) -> Hits:
@@ -190,14 +190,12 @@ class Searcher:
             return []
         options, templates = requests[0].options, requests[0].templates
         if any((request.options, request.templates) != (options, templates) for request in requests):
-            raise ConfigError(
-                "requests that are asked together must differ only in text, images, like and vector"
-            )
+            raise ConfigError("requests that are asked together must differ only in text, images, like and vector")
         (opened, queries), clock = self._current, _Clock()
         liked = [opened.ids_of(request.like) for request in requests]
         vectors_QE, warnings = queries.vectors(requests, [opened.vectors(ids) for ids in liked])
         embed_ms = clock.lap()
-        allowed_N = None if options.where is None else opened.mask(options.where)
+        allowed_N = opened.allowed(options.where)
         filter_ms = clock.lap()
         found = find(opened.index, opened.background, vectors_QE, options, allowed_N, liked)
         index_ms = clock.lap()
@@ -207,6 +205,10 @@ class Searcher:
             Hits(request, table, timings, self, (*opened.warnings, *warnings))
             for request, table in zip(requests, tables, strict=True)
         ]
+
+
+def _all_of(where: str | Sequence[str]) -> tuple[str, ...]:
+    return (where,) if isinstance(where, str) else tuple(where)
 
 
 class _Clock:

@@ -72,7 +72,7 @@ LEVELS = {
     ],
     "query": [
         ["formats"],
-        ["settings", "text"],
+        ["settings", "text", "filters"],
         ["queries"],
         ["search_settings", "hits", "proof"],
         ["opened"],
@@ -134,6 +134,7 @@ HOMES = {
         ],
         [],
     ),
+    "lark": ([], ["query.filters.syntax"]),
     "fsspec": ([], ["pipeline.source.access.remote"]),
     "matplotlib": ([], ["query.pictures.plot", "query.pictures.recall"]),
     "prometheus_client": ([], ["pipeline.monitor.events"]),

@@ -84,7 +84,10 @@ def _chosen(
     count: int,
 ) -> Found:
     """The hits among so many candidates of each query."""
-    scores_QC, ids_QC = index.search(vectors_QE, count, allowed_N)
+    if allowed_N is None:
+        scores_QC, ids_QC = index.search(vectors_QE, count)
+    else:
+        scores_QC, ids_QC = index.search(vectors_QE, count, allowed_N=allowed_N)
     is_hit_QC = ids_QC >= 0
     for is_hit, ids, left_out in zip(is_hit_QC, ids_QC, excluded, strict=False):  # none at all, or one for each query
         is_hit &= ~np.isin(ids, left_out)

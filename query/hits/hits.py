@@ -104,8 +104,7 @@ class Hits(Sequence[Hit]):
             ConfigError: If the condition cannot be read.
         """
         options = self.request.options
-        both = condition if options.where is None else f"({options.where}) and ({condition})"
-        return self.asked.ask(replace(self.request, options=replace(options, where=both)))
+        return self.asked.ask(replace(self.request, options=replace(options, where=(*options.where, condition))))
 
     def like(self, *hits: Hit | int | str) -> "Hits":
         """Ask for images like some of these (hits, ids or keys), among the same images.

@@ -15,8 +15,8 @@ class Options:
 
     k: int = 10
     """Number of hits; there are fewer if the store has no more."""
-    where: str | None = None
-    """Only images for which this holds; see `query.filters`."""
+    where: tuple[str, ...] = ()
+    """Only images for which all of this holds; see `query.filters`."""
     unique: float | bool = False
     """Leave out near-duplicates: hits whose cosine to a better one is at least this, or `DUPLICATE_COSINE` if True."""
     min_relevance: float | None = None

@@ -28,7 +28,10 @@ def check_share(store, vectors, queries, allowed_share):
     ids = ids_of(ROWS, PER_SHARD)
     allowed = np.random.default_rng(1).choice(ids, int(allowed_share * ROWS), replace=False)
     live = np.setdiff1d(allowed, ids[::7])
-    scores, found = open_index(StoreView.open(store.root)).search(queries.proving_QE, 10, allowed_ids=allowed)
+    searcher = open_index(StoreView.open(store.root))
+    scores, found = searcher.search(queries.proving_QE, 10, allowed_ids=allowed)
+    by_mask = searcher.search(queries.proving_QE, 10, allowed_N=np.isin(ids, allowed))
+    np.testing.assert_array_equal(by_mask, (scores, found))
     assert found.shape == (len(queries.proving_QE), min(10, len(live)))
     assert np.isin(found, live).all()
     rows = np.isin(ids, live)
@@ -39,7 +42,29 @@ def check_share(store, vectors, queries, allowed_share):
     assert (np.diff(scores, axis=1) <= 0).all()
 
 
-def test_no_allowed_row_gives_no_hit(store, queries):
+@pytest.mark.parametrize("allowed", [{"allowed_ids": np.array([-4])}, {"allowed_N": np.zeros(ROWS, bool)}])
+def test_no_allowed_row_gives_no_hit(store, queries, allowed):
     build_index(IndexSettings(store=store.root))
-    scores, ids = open_index(StoreView.open(store.root)).search(queries.proving_QE[:2], 5, allowed_ids=np.array([-4]))
+    scores, ids = open_index(StoreView.open(store.root)).search(queries.proving_QE[:2], 5, **allowed)
     assert scores.shape == ids.shape == (2, 0)
+
+
+def test_a_mask_is_left_as_it_is_and_ids_narrow_it(store, queries):
+    build_index(IndexSettings(store=store.root))
+    ids = ids_of(ROWS, PER_SHARD)
+    add_tombstones(store, ids[:10].tolist(), DELETED)
+    searcher = open_index(StoreView.open(store.root))
+    allowed_N = np.arange(ROWS) < 20
+    before_N = allowed_N.copy()
+    found = searcher.search(queries.proving_QE[:2], 50, allowed_N=allowed_N)[1]
+    assert (np.sort(found) == ids[10:20]).all()
+    np.testing.assert_array_equal(allowed_N, before_N)
+    found = searcher.search(queries.proving_QE[:2], 50, allowed_ids=ids[15:30], allowed_N=allowed_N)[1]
+    assert (np.sort(found) == ids[15:20]).all()
+
+
+@pytest.mark.parametrize("wrong", [np.ones(ROWS - 1, bool), np.ones(ROWS, np.int64)])
+def test_a_mask_of_other_rows_is_refused(store, queries, wrong):
+    build_index(IndexSettings(store=store.root))
+    with pytest.raises(ValueError, match="expected bool"):
+        open_index(StoreView.open(store.root)).search(queries.proving_QE[:2], 5, allowed_N=wrong)
