@@ -110,6 +110,21 @@ def test_images_that_are_not_in_the_store(made):
             searcher.search(vector=np.full(DIM, np.nan))
 
 
+def test_conditions_narrow_the_answers_and_can_be_added(made):
+    store, vectors = made
+    with Searcher.open(store.root) as searcher:
+        hits = searcher.search(vector=vectors[5], k=300, where="width < 150")
+        rows = [row for row in np.argsort(-(vectors @ vectors[5])) if row % 100 < 50]
+        assert [hit.key for hit in hits] == [f"{row // 100}/{row % 100}.jpg" for row in rows]
+        assert {hit.columns["number"] for hit in hits.where("number in (3, 4)")} == {3, 4}
+        both = searcher.search(vector=vectors[5], k=300, where=["width < 150", "number in (3, 4) or id = 0"])
+        assert {hit.columns["number"] for hit in both} == {0, 3, 4}
+        assert len(hits.where("number = 99")) == 0
+        # each condition is read alone, so that none can undo another one
+        with pytest.raises(ConfigError, match="character"):
+            hits.where("number = 3) or (number = 99")
+
+
 def test_requests_that_are_asked_together_share_their_options(searcher):
     with pytest.raises(ConfigError, match="must differ only in"):
         searcher.ask_all([Request(text="a"), Request(text="b", options=Options(k=3))])

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import StoreError
-from query.filters.where import parse_where, where_all
+from query.filters.where import parse_where
 from tests.kit.mapped_rows import mapped_rows
 
 LATE = datetime.datetime(2024, 5, 1, 12)
@@ -180,16 +180,9 @@ def test_an_index_without_rows(tmp_path):
     assert mask.shape == (0,)
 
 
-def test_filters_are_joined(rows):
-    parts = ["width > 1 or width is null", "id > 5", "true"]
-    assert found(rows, where_all(parts)) == [2, 3]
-    assert where_all(parts[:1]) == parts[0]
-
-
 def test_long_filters_side_by_side_are_fine(rows):
     assert found(rows, " or ".join(["width = 4"] * 700)) == [3]
     assert found(rows, "(" * 4_000 + "width = 4" + ")" * 4_000) == [3]
-    assert found(rows, where_all(["width = 4"] * 400)) == [3]
 
 
 def test_a_filter_of_the_greatest_depth_needs_little_of_the_stack(rows):
