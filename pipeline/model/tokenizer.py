@@ -19,7 +19,7 @@ class Tokenizer:
     def __init__(self, name: str) -> None:
         """Refer to the tokenizer of the model with this open_clip name."""
         self._name = name
-        self._tokenize: "Callable[..., Tensor | np.ndarray] | None" = None
+        self._tokenize: Callable[..., Tensor | np.ndarray] | None = None
 
     def __call__(self, texts: list[str]) -> "Tensor | np.ndarray":
         """Token ids [len(texts), context length]; longer texts are cut."""

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.metadata import version
@@ -94,21 +94,24 @@ class Keeper:
         """
         if self._files is None or _files_of(self._source) != self._files:
             return
-        flat = np.concatenate([weight.ravel() for weight in weights.values()])
+        parts = [np.ascontiguousarray(weight) for weight in weights.values()]
+        num_bytes, crc32 = sum(part.nbytes for part in parts), 0
+        for part in parts:
+            crc32 = zlib.crc32(part, crc32)
         record = _Record(
             software=_software(),
             files=self._files,
             text_space=plain.text_space,
             shape=plain.tower.shape,
             tensors={name: weight.shape for name, weight in weights.items()},
-            crc32=zlib.crc32(flat),
+            crc32=crc32,
         )
         with suppress(OSError, StoreError):
             self._copy.parent.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(self._copy.parent).free < _MIN_FREE * flat.nbytes:
+            if shutil.disk_usage(self._copy.parent).free < _MIN_FREE * num_bytes:
                 return
             self._record.unlink(missing_ok=True)  # it describes another copy
-            write_atomically(self._copy, lambda temporary: _save(temporary, flat))
+            write_atomically(self._copy, lambda temporary: _save(temporary, parts))
             write_text(self._record, record.model_dump_json(indent=1) + "\n")
             _make_room(self._record.parent)
 
@@ -141,9 +144,13 @@ def _split(flat: np.ndarray, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
     }
 
 
-def _save(path: Path, flat: np.ndarray) -> None:
+def _save(path: Path, parts: Sequence[np.ndarray]) -> None:
+    """Write the values of arrays, one after the other, as an array of one dimension."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (sum(part.size for part in parts),)}
     with path.open("wb") as file:
-        np.save(file, flat)
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(part)
 
 
 def _make_room(folder: Path) -> None:
