@@ -56,9 +56,10 @@ def text_encoder(spec: EncoderSpec | ClaimedSpec, device: DeviceChoice = "auto")
     encoder = _loaded(spec, source, "cpu")
     weights = encoder.text_weights()
     plain = plain_encoder(encoder.spec, weights, encoder)
-    if plain is not None:
-        keeper.keep(weights, plain)
-    return encoder
+    if plain is None:
+        return encoder
+    keeper.keep(weights, plain)
+    return plain  # so that the first search gives the same vectors as later ones
 
 
 def _loaded(spec: EncoderSpec | ClaimedSpec, source: ModelSource, device: DeviceChoice) -> "Encoder":
@@ -68,21 +69,42 @@ def _loaded(spec: EncoderSpec | ClaimedSpec, source: ModelSource, device: Device
     from pipeline.model.load import load_model
 
     encoder = Encoder(load_model(source, "fp32", pick_device(device)), policy=None)
-    if isinstance(spec, ClaimedSpec) and spec.known_text_space is None:
-        _refuse_other_dimension(spec, encoder.spec)
-    elif encoder.text_space != spec.text_space:
-        raise FingerprintMismatch(
-            f"the store's images are in text space {spec.text_space[:16]}, but model {spec.source.model} has "
-            f"{encoder.text_space[:16]}: its weights changed; restore them, or embed again"
-        )
+    if isinstance(spec, ClaimedSpec):
+        refuse_other_claim(spec, encoder.spec)
+    else:
+        refuse_other_weights(spec, encoder.spec)
     return encoder
 
 
-def _refuse_other_dimension(claimed: ClaimedSpec, found: EncoderSpec) -> None:
-    """The model could not be loaded when its embeddings were imported, so their size is all there is to compare."""
-    if found.embedding_dim != claimed.embedding_dim:
+def refuse_other_claim(claimed: ClaimedSpec, found: EncoderSpec) -> None:
+    """Compare a claim with the model that was loaded.
+
+    Args:
+        claimed: The encoder of imported embeddings.
+        found: The model that it names.
+
+    Raises:
+        FingerprintMismatch: If it is another model. If it could not be loaded when its embeddings were imported, their
+            width is all there is to compare.
+    """
+    if claimed.known_text_space is not None:
+        refuse_other_weights(claimed, found)
+    elif found.embedding_dim != claimed.embedding_dim:
         raise FingerprintMismatch(
             f"the store's imported embeddings have {claimed.embedding_dim} values, but those of model "
             f"{claimed.source.model}, which is said to have made them, have {found.embedding_dim}; import them again "
             "with the --model that made them"
+        )
+
+
+def refuse_other_weights(spec: EncoderSpec | ClaimedSpec, found: EncoderSpec) -> None:
+    """Compare the text space of a store with that of the model that was loaded.
+
+    Raises:
+        FingerprintMismatch: If they differ.
+    """
+    if found.text_space != spec.text_space:
+        raise FingerprintMismatch(
+            f"the store's images are in text space {spec.text_space[:16]}, but model {spec.source.model} has "
+            f"{found.text_space[:16]}: its weights changed; restore them, or embed again"
         )

@@ -73,6 +73,7 @@ LEVELS = {
     "query": [
         ["formats"],
         ["settings", "text", "filters"],
+        ["image"],
         ["queries"],
         ["search_settings", "hits", "proof"],
         ["opened"],
@@ -304,6 +305,9 @@ def test_no_room_is_crowded(room):
         ("indexer.build", {"torch", "ray", "open_clip"}),
         ("indexer.planning.planner", {"torch", "ray", "faiss", "pyarrow"}),
         ("query.cli.main", {"torch", "ray", "faiss", "open_clip", "pydantic", "rich"}),
+        ("query.searcher", {"torch", "ray", "open_clip", "timm", "torchvision"}),
+        ("query.text", {"torch", "open_clip", "timm", "torchvision"}),
+        ("query.image", {"torch", "open_clip", "timm", "torchvision", "PIL"}),
         ("pipeline.workers.pool", {"torch", "open_clip"}),
         ("pipeline.embedding", {"torch", "ray", "open_clip", "timm"}),
         ("pipeline.imported.import_store", {"torch", "ray", "open_clip", "timm", "faiss"}),
