@@ -123,4 +123,5 @@ def _normal_distribution() -> tuple[np.ndarray, np.ndarray]:
     """The normal distribution function at equal steps, and its difference to the next step. numpy has no erf."""
     places = np.linspace(-_END_OF_NORMAL, _END_OF_NORMAL, _STEPS + 1).tolist()
     values = np.array([0.5 * math.erfc(-place / math.sqrt(2)) for place in places])
+    values[0] = 0  # also for all values before it
     return values.astype(np.float32), np.diff(values, append=values[-1]).astype(np.float32)
