@@ -169,6 +169,19 @@ class Encoder:
     def _run(self, pixels_BHWC: Tensor) -> Tensor:
         return self._clip.encode_image(self._scaling(pixels_BHWC))
 
+    @property
+    def text_space(self) -> str:
+        """Text space of its text vectors."""
+        return self.spec.text_space
+
+    def text_weights(self) -> dict[str, np.ndarray]:
+        """The weights of the text tower on the CPU, by their names in open_clip's `CLIP`, without the logit scale."""
+        return {
+            name.removeprefix("text."): tensor.detach().cpu().numpy()
+            for name, tensor in self._clip.state_dict().items()
+            if not name.startswith(("visual.", "logit_"))
+        }
+
     @torch.inference_mode()
     def encode_texts(self, texts: list[str], batch_size: int = 256) -> np.ndarray:
         """Embed texts: float32 [len(texts), E], unit length."""

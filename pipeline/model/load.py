@@ -8,6 +8,8 @@ import copy
 import difflib
 import logging
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -22,6 +24,7 @@ from pipeline.errors import ClipsieveError, ConfigError, InputError, first_line
 from pipeline.model.adapter.files import Adapter, read_adapter
 from pipeline.model.device import default_batch_size
 from pipeline.model.hashing import hash_tensors
+from pipeline.model.no_init import NoInit
 from pipeline.model.precision import Candidate, Kernels, Measurement, Precision, PrecisionChoice
 from pipeline.model.probe import measure
 from pipeline.model.pruning.policy import PruningPolicy
@@ -130,12 +133,13 @@ def _choose(
 def _load_in_float32(source: ModelSource, name: str, adapter: Adapter | None) -> tuple[nn.Module, EncoderSpec]:
     """Load the model in float32, at the requested input size and with its adapter merged, and describe it."""
     torch.manual_seed(0)  # determines random weights, if requested
-    clip = open_clip.create_model(
-        name,
-        pretrained=source.pretrained,
-        load_weights=not source.random_weights,
-        require_pretrained=not source.random_weights,
-    )
+    with nullcontext() if source.random_weights else NoInit():
+        clip = open_clip.create_model(
+            name,
+            pretrained=source.pretrained,
+            load_weights=not source.random_weights,
+            require_pretrained=not source.random_weights,
+        )
     weights_sha256 = hash_tensors(clip.state_dict().items())
     if source.image_size:
         clip = _at_image_size(clip, name, source.image_size)
@@ -149,9 +153,10 @@ def _load_in_float32(source: ModelSource, name: str, adapter: Adapter | None) ->
 
 def _in_precision(clip: nn.Module, name: str, precision: Precision, image_size: int | None) -> nn.Module:
     """open_clip's own low-precision model with these weights; its norms stay in float32."""
-    lower = open_clip.create_model(
-        name, precision=precision, load_weights=False, pretrained_text=False, force_image_size=image_size
-    )
+    with NoInit():
+        lower = open_clip.create_model(
+            name, precision=precision, load_weights=False, pretrained_text=False, force_image_size=image_size
+        )
     lower.load_state_dict(clip.state_dict())
     return lower
 
@@ -166,6 +171,8 @@ def _spec_of(clip: nn.Module, source: ModelSource, name: str, precision: Precisi
     image = {key: value for key, value in state.items() if key.startswith("visual.")}
     # the logit scale multiplies all scores equally, so it belongs to neither space
     text = {key: value for key, value in state.items() if key not in image and not key.startswith("logit_")}
+    with ThreadPoolExecutor(2) as pool:  # a hash lets other threads run
+        text_sha256, image_sha256 = pool.map(hash_tensors, (text.items(), image.items()))
     architecture = copy.deepcopy(open_clip.get_model_config(name)) or {}
     if source.image_size:
         architecture["vision_cfg"]["image_size"] = source.image_size
@@ -176,8 +183,8 @@ def _spec_of(clip: nn.Module, source: ModelSource, name: str, precision: Precisi
         source=source,
         architecture=architecture,
         weights_sha256=weights_sha256,
-        text_weights_sha256=hash_tensors(text.items()),
-        image_weights_sha256=hash_tensors(image.items()),
+        text_weights_sha256=text_sha256,
+        image_weights_sha256=image_sha256,
         embedding_dim=architecture["embed_dim"],
         precision=precision,
         preprocess=Preprocess(height=height, width=width, **preprocess, decoder=source.decoder),
@@ -224,7 +231,8 @@ def _at_image_size(clip: nn.Module, name: str, image_size: int) -> nn.Module:
     Interpolates in float32 after loading: open_clip interpolates the tensors of the file itself, and fails on float16.
     """
     state = clip.state_dict()
-    resized = open_clip.create_model(name, load_weights=False, pretrained_text=False, force_image_size=image_size)
+    with NoInit():
+        resized = open_clip.create_model(name, load_weights=False, pretrained_text=False, force_image_size=image_size)
     if isinstance(clip.visual, TimmModel):
         clip.visual.set_input_size(image_size)
         state = clip.state_dict()

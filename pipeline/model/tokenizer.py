@@ -1,11 +1,14 @@
 """The tokenizer of a model, by its open_clip name."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import open_clip
-from torch import Tensor
+import numpy as np
 
 from pipeline.errors import InputError, first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _TEXTS = 256  # texts to tokenize at once
 
@@ -16,9 +19,9 @@ class Tokenizer:
     def __init__(self, name: str) -> None:
         """Refer to the tokenizer of the model with this open_clip name."""
         self._name = name
-        self._tokenize: Callable[..., Tensor] | None = None
+        self._tokenize: Callable[..., Tensor | np.ndarray] | None = None
 
-    def __call__(self, texts: list[str]) -> Tensor:
+    def __call__(self, texts: list[str]) -> "Tensor | np.ndarray":
         """Token ids [len(texts), context length]; longer texts are cut."""
         return self._loaded()(texts)
 
@@ -47,13 +50,15 @@ class Tokenizer:
         num_cut = 0
         for first in range(0, len(long), _TEXTS):
             # with more room, only the texts that are cut reach beyond the context; an empty text shows the padding
-            tokens = self._loaded()(["", *long[first : first + _TEXTS]], context_length=length + 2)
-            num_cut += int((tokens[1:, length:] != tokens[0, -1]).any(dim=1).sum())
+            tokens = np.asarray(self._loaded()(["", *long[first : first + _TEXTS]], context_length=length + 2))
+            num_cut += int((tokens[1:, length:] != tokens[0, -1]).any(axis=1).sum())
         return num_cut
 
-    def _loaded(self) -> Callable[..., Tensor]:
+    def _loaded(self) -> "Callable[..., Tensor | np.ndarray]":
         if self._tokenize is None:
             try:
+                import open_clip  # seconds
+
                 self._tokenize = open_clip.get_tokenizer(self._name)
             except Exception as error:  # a missing package, a missing file, no network
                 raise InputError(

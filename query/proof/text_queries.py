@@ -149,7 +149,7 @@ class _Maker:
     def _text_space(self) -> str:
         """Of the vectors. What an import claims without knowing it says nothing of the weights."""
         is_unknown = isinstance(self.spec, ClaimedSpec) and self.spec.known_text_space is None
-        return self._encoder.spec.text_space if is_unknown else self.spec.text_space
+        return self._encoder.text_space if is_unknown else self.spec.text_space
 
     @cached_property
     def _encoder(self) -> Encoder:

@@ -1,0 +1,1 @@
+"""Text towers without torch: a search that asks one text does not spend its time on importing libraries."""
