@@ -20,9 +20,8 @@ import numpy as np
 from indexer.searcher import IndexSearcher
 
 WEAK = 1.0
-"""Hits below are weak matches: chance alone leads as far. Of texts about nothing in the store, one in ten at most has a
-hit above. `tests/drills/search/relevance.py` fixed it on the training images of Flickr8k, at 1.015, and half of the
-texts."""
+"""Hits below are weak matches: chance alone leads as far. Of ten texts about nothing in the store, about one has a hit
+above. `tests/drills/search/relevance.py` fixed it with the training images of Flickr8k: 1.015, rounded to a tenth."""
 SAMPLE_ROWS = 4_096
 MIN_ROWS = 20
 """Mean and spread of fewer say little."""

@@ -1,18 +1,24 @@
 """Relevance: against a direct computation, in small stores, beside deleted rows, and on drawn scenes."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from indexer.build import build_index
 from indexer.opening import open_index
 from indexer.settings import IndexSettings
-from pipeline.model.encode import Encoder
-from pipeline.model.load import load_model
-from pipeline.model.spec import EMBEDDED, ModelSource
-from pipeline.scenes.collection import caption, distinct_scenes, draw
+from pipeline.model.spec import EMBEDDED
+from pipeline.scenes.collection import write_collection
+from pipeline.source.formats.captions import read_captions
 from pipeline.store.tombstones import DELETED, add_tombstones
 from pipeline.store.view import StoreView
+from query import Searcher
+from query.batch import search_file
 from query.hits.relevance import MIN_ROWS, ORDINARY_TEXTS, WEAK, Background
+from query.queries.options import Options
+from query.queries.request import Request
+from query.text import text_encoder
+from tests.kit.plain_embed import embed_plainly
 from tests.kit.vector_store import ids_of, unit_vectors, vector_store
 
 DIM = 16
@@ -116,19 +122,53 @@ def test_no_queries_at_all(tmp_path):
     assert Background(index).relevance(empty, np.empty((0, 3), np.float32)).shape == (0, 3)
 
 
-def test_the_line_on_drawn_scenes(tmp_path):
-    encoder = Encoder(load_model(ModelSource(model=EMBEDDED), "fp32", "cpu"), policy=None)
-    size = encoder.spec.preprocess.height
-    scenes = list(distinct_scenes("test", 200))
-    index = opened(tmp_path / "store", encoder.encode(np.stack([np.asarray(draw(scene, size)) for scene in scenes])))
-    background = Background(index)
-    spread = float(background.spreads(encoder.encode_texts(list(ORDINARY_TEXTS))).mean())
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """An indexed store of drawn scenes, and their captions."""
+    folder, root = tmp_path_factory.mktemp("scenes"), tmp_path_factory.mktemp("scenes-store")
+    captions = write_collection(folder, 120, image_size=70)  # `embed_plainly` takes no larger ones
+    store = embed_plainly(folder, root / "store", EMBEDDED)
+    build_index(IndexSettings(store=store.root))
+    return store.root, [texts[0] for texts in read_captions(captions).values()]
 
-    def relevance_of_best(texts):
-        queries = encoder.encode_texts(texts)
-        return background.relevance(queries, index.search(queries, 1)[0], spread)[:, 0]
 
-    drawn = relevance_of_best([caption(scene) for scene in scenes])
-    absurd = relevance_of_best(["a tax return form", "the rings of Saturn", "compound interest", "asdfghjkl"])
-    assert np.mean(drawn > WEAK) > 0.95
-    assert (absurd < WEAK).all()
+@pytest.fixture(scope="module")
+def searcher(scenes):
+    with Searcher.open(scenes[0], device="cpu") as found:
+        yield found
+
+
+def test_the_line_on_drawn_scenes(scenes, searcher):
+    drawn = [hits[0].relevance for hits in searcher.search_many(scenes[1], k=1)]
+    assert np.mean(np.array(drawn) > WEAK) > 0.9
+    absurd = ["a tax return form", "the rings of Saturn", "compound interest", "asdfghjkl"]
+    assert max(hits[0].relevance for hits in searcher.search_many(absurd, k=1)) < WEAK
+    assert len(searcher.search(absurd[0], k=100, min_relevance=WEAK)) == 0
+    assert 0 < len(searcher.search(scenes[1][0], k=100, min_relevance=WEAK)) < 100
+
+
+def test_texts_share_one_spread_and_other_queries_have_their_own(scenes, searcher, tmp_path):
+    background, encoder = searcher.current[0].background, text_encoder(searcher.encoder, "cpu")
+    spread = background.spreads(encoder.encode_texts(list(ORDINARY_TEXTS))).mean()
+    text = scenes[1][7]
+    vectors = encoder.encode_texts([text])
+    hits = searcher.search(text)
+    scores = np.array([[hit.score for hit in hits]], np.float32)
+    shared, own = background.relevance(vectors, scores, spread)[0], background.relevance(vectors, scores)[0]
+    assert np.abs(shared / own - 1).min() > 0.01
+    np.testing.assert_allclose([hit.relevance for hit in hits], shared, rtol=1e-3)
+    np.testing.assert_allclose([hit.relevance for hit in searcher.search(vector=vectors[0])], own, rtol=1e-3)
+    asked = [Request(text=text), Request(vector=vectors[0]), Request(text=text, vector=vectors[0])]
+    together = [[hit.relevance for hit in found] for found in searcher.ask_all(asked)]
+    np.testing.assert_allclose(together, [shared, own, own], rtol=1e-3)
+    (tmp_path / "queries.txt").write_text(f"{text}\n")
+    search_file(searcher, tmp_path / "queries.txt", tmp_path / "hits.parquet", Options())
+    np.testing.assert_allclose(pq.read_table(tmp_path / "hits.parquet")["relevance"], shared, rtol=1e-3)
+
+
+def test_the_vectors_of_ordinary_texts_are_kept(scenes, searcher):
+    spread = searcher.current[0].text_spread(searcher.current[1])
+    with Searcher.open(scenes[0], device="cpu") as another:
+        opened, queries = another.current
+        queries.encode_texts = pytest.fail  # it must not load the tower again
+        assert opened.text_spread(queries) == spread
