@@ -10,7 +10,8 @@ relevance are those of the top hit, by `IndexSearcher` and `Background`.
 1. The line is fixed on the training images of Flickr8k: nine of ten of every second absurd text are below. `WEAK` is
    that line, rounded to a tenth. It is reported with other images, other models and the other half of the texts.
 2. AUC with paired bootstrap intervals over images: in each store, and in stores of two models together.
-3. The share of queries above the line, by model, policy and number of images.
+3. The share of queries above the line, by model, policy and number of images; and above that of the cosine, which is
+   fixed in the same way.
 4. Other measures that were tried, beside relevance.
 5. The time that relevance takes, of one query and of a batch.
 """
@@ -49,6 +50,7 @@ from tests.drills.search.auc import paired_auc
 from tests.drills.search.others import others
 from tests.kit.vector_store import vector_store
 
+COMMAND = "python tests/drills/search/relevance.py WORK --json relevance.json"
 REFERENCE = f"local-dir:{SHARED / 'models/lit-vit-ti-16'}"
 NUM_SCENES = 2_000
 ABSURD_BELOW = 0.9
@@ -61,13 +63,16 @@ WITH_OTHERS = (("test", "none"), ("scenes", "none"))
 def main() -> None:
     arguments = parse_arguments()
     cases = made_cases(arguments.work)
-    line = float(np.quantile(cases["train"].absurd["relevance"][::2], ABSURD_BELOW))
-    print(f"line {line:.4f}, in the code {WEAK}", flush=True)
-    results = provenance() | {"command": "python " + " ".join(sys.argv), "line": line, "in the code": WEAK}
-    results["stores"] = {name: case.report() for name, case in cases.items()}
+    lines = {
+        measure: float(np.quantile(cases["train"].absurd[measure][::2], ABSURD_BELOW))
+        for measure in ("relevance", "cosine")
+    }
+    print(f"lines {lines}, in the code {WEAK}", flush=True)
+    results = provenance() | {"command": COMMAND, "lines": lines, "in the code": WEAK}
+    results["stores"] = {name: case.report(lines["cosine"]) for name, case in cases.items()}
     results["two models"] = pooled([cases["test"], cases["scenes"]])
     real = real_case(arguments.work, cases["test"])
-    results["stores"]["113,802 others and 500 of test"] = real.report(with_left_out=False)
+    results["stores"]["113,802 others and 500 of test"] = real.report(lines["cosine"], with_left_out=False)
     results["real texts above the line"] = above_line_of_real_texts(real)
     results["time"] = times(real)
     arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -152,7 +157,7 @@ class Case:
         images = np.concatenate([self.texts.images[has], -1 - np.arange(len(absurd))])
         return np.concatenate([own[has], absurd]), np.arange(len(images)) < has.sum(), images
 
-    def report(self, with_left_out: bool = True) -> dict[str, object]:
+    def report(self, cosine_line: float, with_left_out: bool = True) -> dict[str, object]:
         kinds = ["left out", "absurd"] if with_left_out else ["absurd"]
         found: dict[str, object] = {
             kind: {
@@ -161,15 +166,14 @@ class Case:
             }
             for kind in kinds
         }
-        above = {
-            "with an answer": self.captions["relevance"][self.has_answer],
-            "absurd, other half": self.absurd["relevance"][1::2],
-        }
-        if with_left_out:
-            above["left out"] = self.captions["relevance"][~self.has_answer]
-        found["above the line"] = {name: float((values > WEAK).mean()) for name, values in above.items()}
+        for measure, line in (("relevance", WEAK), ("cosine", cosine_line)):
+            own, absurd = self.captions[measure], self.absurd[measure][1::2]
+            above = {"with an answer": own[self.has_answer], "absurd, other half": absurd}
+            if with_left_out:
+                above["left out"] = own[~self.has_answer]
+            found[f"{measure} above the line"] = {name: float((one > line).mean()) for name, one in above.items()}
         found |= {"images": self.index.num_rows, "spread": self.spread}
-        print(f"{self.index.num_rows} images: {found['above the line']}", flush=True)
+        print(f"{self.index.num_rows} images: {found['relevance above the line']}", flush=True)
         return found
 
 
@@ -310,7 +314,7 @@ def show(results: dict[str, object]) -> None:
                 else:
                     cells.append("")
             print(f"| {name} | {measure} | {' | '.join(cells)} |")
-        print(report.get("above the line", ""))
+        print([report.get(f"{measure} above the line", "") for measure in ("relevance", "cosine")])
     print(results["real texts above the line"], results["time"])
 
 
