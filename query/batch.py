@@ -99,7 +99,8 @@ def search_file(
         written: Future[None] | None = None
         with writer_to(temporary, out.suffix.lower(), schema) as writer, ThreadPoolExecutor(1) as beside:
             for piece in _pieces(encoder, queries, options.k, templates, warnings):
-                found = find(opened.index, opened.background, piece.vectors_QE, options, allowed_N)
+                spread = None if piece.texts is None else opened.text_spread(encoder)
+                found = find(opened.index, opened.background, piece.vectors_QE, options, allowed_N, spread=spread)
                 if written:
                     written.result()
                 written = beside.submit(_write_hits, writer, opened, piece, found)

@@ -3,6 +3,7 @@
 Shapes: N rows of the index, n some of them, E embedding width.
 """
 
+import math
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,21 +16,24 @@ from indexer.manifest import MANIFEST_FILE
 from indexer.opening import open_index
 from indexer.searcher import IndexSearcher
 from pipeline.errors import InputError, StoreError
-from pipeline.model.spec import DeviceChoice
+from pipeline.model.spec import ClaimedSpec, DeviceChoice
 from pipeline.store.tombstones import TOMBSTONES_FILE, deleted_keys
 from pipeline.store.view import StoreView
 from query.hits.find import vectors_of_ids
-from query.hits.relevance import Background
+from query.hits.relevance import ORDINARY_TEXTS, Background
+from query.proof.text_vectors import text_vectors
+from query.queries.vectors import QueryEncoder
 
 _KEPT_MASKS = 4
 
 
 class Opened:
-    """One state of a store and its index. Never changes, so searches of several threads can share it."""
+    """One state of a store and its index. Its answers never change, so searches of several threads can share it."""
 
     def __init__(self, view: StoreView, index: IndexSearcher | EarlierSearcher, state: tuple[object, ...]) -> None:
         """Put together what `open` has opened."""
         self.view, self.index, self._state = view, index, state
+        self._text_spread: float | None = None
         self._kept_mask = lru_cache(maxsize=_KEPT_MASKS)(self._mask)
 
     @classmethod
@@ -61,6 +65,23 @@ class Opened:
     def background(self) -> Background | None:
         """What random images of the store score. None for an index of an earlier format."""
         return Background(self.index) if isinstance(self.index, IndexSearcher) else None
+
+    def text_spread(self, queries: QueryEncoder) -> float | None:
+        """How much the scores of an ordinary text spread over the store; see `query.hits.relevance`.
+
+        The vectors of such texts are kept in the user's cache directory. None for an index of an earlier format.
+
+        Args:
+            queries: Embeds the texts, if they are not in the cache.
+        """
+        if self._text_spread is None and self.background is not None:
+            spec = self.view.record.encoder
+            if isinstance(spec, ClaimedSpec) and spec.known_text_space is None:  # the claim says nothing of the weights
+                vectors_QE = queries.encode_texts(list(ORDINARY_TEXTS))
+            else:
+                vectors_QE = text_vectors(ORDINARY_TEXTS, spec.text_space, lambda: queries, math.inf)
+            self._text_spread = float(self.background.spreads(vectors_QE).mean())
+        return self._text_spread
 
     def is_current(self) -> bool:
         """Whether neither the index nor the deleted rows have changed on disk."""

@@ -53,7 +53,7 @@ class SearchSettings(OutputSettings):
     """Only images for which this holds, such as "width > 512 and caption like '%dog%'". Repeatable: all must hold."""
 
     min_relevance: float | None = None
-    """Leave out hits with less relevance."""
+    """Leave out hits with less relevance. 1 is as far above a random image as chance leads in a store of this size."""
 
     unique: bool = False
     """Leave out near-duplicates of better hits."""

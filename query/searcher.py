@@ -194,10 +194,12 @@ class Searcher:
         (opened, queries), clock = self._current, _Clock()
         liked = [opened.ids_of(request.like) for request in requests]
         vectors_QE, warnings = queries.vectors(requests, [opened.vectors(ids) for ids in liked])
+        text_spread = opened.text_spread(queries) if any(request.is_text for request in requests) else None
+        spread_Q = np.array([text_spread if request.is_text else None for request in requests], np.float32)
         embed_ms = clock.lap()
         allowed_N = opened.allowed(options.where)
         filter_ms = clock.lap()
-        found = find(opened.index, opened.background, vectors_QE, options, allowed_N, liked)
+        found = find(opened.index, opened.background, vectors_QE, options, allowed_N, liked, spread_Q)
         index_ms = clock.lap()
         tables = tables_of(found, opened.metadata(found.ids), len(requests))
         timings = Timings(embed=embed_ms, filter=filter_ms, index=index_ms, hits=clock.lap())

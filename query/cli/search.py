@@ -15,7 +15,7 @@ SUMMARY = "find images with words"
 EXAMPLES = (
     '  clipsieve search store "two dogs playing in snow" -k 10\n'
     '  clipsieve search store "a red car" --where "width > 512 and license = \'CC BY\'" --sheet hits.png\n'
-    '  clipsieve search store \'"beach" + 0.5*"sunset" - "people"\' --min-relevance 4 --json\n'
+    '  clipsieve search store \'"beach" + 0.5*"sunset" - "people"\' --min-relevance 1 --json\n'
     '  clipsieve search store --image photo.jpg "at night"\n'
     "  clipsieve search store --queries texts.txt --out hits.parquet"
 )
@@ -96,7 +96,7 @@ def print_hits(title: str, hits: "Sequence[Hit]") -> None:
     for heading, justify in columns:
         found.add_column(heading, justify=justify, overflow="fold")
     for hit in hits:
-        relevance = "" if hit.relevance is None else f"{hit.relevance:.1f}"
+        relevance = "" if hit.relevance is None else f"{hit.relevance:.2f}"
         texts = (_printable(hit.key), _printable(hit.caption or ""))
         found.add_row(str(hit.rank), f"{hit.score:.4f}", relevance, *texts)
     console().print(found)

@@ -43,6 +43,7 @@ def find(
     options: Options,
     allowed_N: np.ndarray | None = None,
     excluded: Sequence[np.ndarray] = (),
+    spread: float | np.ndarray | None = None,
 ) -> Found:
     """The hits of some queries.
 
@@ -53,16 +54,17 @@ def find(
         options: How many hits, and which count. `where` is in `allowed_N`.
         allowed_N: Which rows may be found, by position.
         excluded: For each query, ids that are left out of its hits; empty if there are none at all.
+        spread: See `Background.relevance`.
 
     Raises:
         StoreError: If near-duplicates are left out, and the index has an earlier format.
     """
     count = options.k + max(map(len, excluded), default=0)
     if options.duplicate_cosine is None:
-        return _chosen(index, background, vectors_QE, options, allowed_N, excluded, count)
+        return _chosen(index, background, vectors_QE, options, allowed_N, excluded, spread, count)
     while True:
         count = min(_GROWTH * count, max(MOST_CANDIDATES, count))
-        found = _chosen(index, background, vectors_QE, options, allowed_N, excluded, count)
+        found = _chosen(index, background, vectors_QE, options, allowed_N, excluded, spread, count)
         num_hits = np.bincount(found.queries, minlength=len(vectors_QE))
         if count >= min(MOST_CANDIDATES, index.num_rows) or (num_hits >= options.k).all():
             return found
@@ -81,6 +83,7 @@ def _chosen(
     options: Options,
     allowed_N: np.ndarray | None,
     excluded: Sequence[np.ndarray],
+    spread: float | np.ndarray | None,
     count: int,
 ) -> Found:
     """The hits among so many candidates of each query."""
@@ -94,7 +97,7 @@ def _chosen(
     if background is None:
         relevances_QC = np.full(scores_QC.shape, np.nan, np.float32)
     else:
-        relevances_QC = background.relevance(vectors_QE, scores_QC)
+        relevances_QC = background.relevance(vectors_QE, scores_QC, spread)
     if options.min_relevance is not None:
         is_hit_QC &= ~(relevances_QC < options.min_relevance)  # what cannot be told stays
     duplicates_QC = np.zeros(ids_QC.shape, np.int64)

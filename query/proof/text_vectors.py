@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,17 +18,23 @@ import pyarrow.parquet as pq
 from pipeline.durable.atomic import write_atomically
 from pipeline.errors import StoreError
 from pipeline.machine import cache_folder
-from pipeline.model.encode import Encoder
 from pipeline.store.parts import METADATA_KEY
 
 _FOLDER = "text-vectors"
 _BATCH_TEXTS = 64
 
 
+class TextEncoder(Protocol):
+    """Embeds texts."""
+
+    def encode_texts(self, texts: list[str]) -> np.ndarray:
+        """Unit vectors [n, E]."""
+
+
 def text_vectors(
     texts: Sequence[str],
     text_space: str,
-    encoder: Callable[[], Encoder],
+    encoder: Callable[[], TextEncoder],
     limit_s: float,
     on_progress: Callable[[int], None] = lambda num_texts: None,
 ) -> np.ndarray:

@@ -44,6 +44,11 @@ class Request:
             parse_terms(self.text)
 
     @property
+    def is_text(self) -> bool:
+        """Whether the query is a text, and nothing else."""
+        return self.text is not None and not self.images and not self.like and self.vector is None
+
+    @property
     def title(self) -> str:
         """What is asked, for people."""
         parts = [] if self.text is None else [self.text]

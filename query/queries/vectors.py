@@ -63,6 +63,10 @@ class QueryEncoder:
         texts = [term.text for terms in sums for term in terms]
         return vectors_QE, encoder.tokenize.count_cut(texts, "query", "queries")[1]
 
+    def encode_texts(self, texts: list[str]) -> np.ndarray:
+        """The vectors of plain texts, unit float32 [Q, E]."""
+        return self._text_encoder().encode_texts(texts)
+
     def image(self, image: object) -> np.ndarray:
         """The vector of an image, unit float32 [E]."""
         from query.image import encode_image, image_encoder
