@@ -9,7 +9,8 @@ from indexer.build import build_index
 from indexer.settings import IndexSettings
 from query.cli.main import main
 from query.cli.search import print_hits
-from query.hits.hits import Hit
+from query.hits.hit import Hit
+from tests.kit.hits import hits_of
 from tests.kit.plain_embed import embed_plainly
 
 
@@ -45,7 +46,7 @@ def test_an_image_that_has_moved(searchable, tmp_path, capsys):
 
 def test_names_and_captions_are_shown_as_they_are(capsys):
     hit = Hit(rank=1, id=1, key="a[bold].png", uri="file:///a", score=0.5, caption="a [red]car[/red] :dog:")
-    print_hits("[dim]two dogs :cat:", [hit])
+    print_hits("[dim]two dogs :cat:", hits_of([hit]))
     shown = capsys.readouterr().out
     for text in ("a[bold].png", "a [red]car[/red] :dog:", "[dim]two dogs :cat:"):
         assert text in shown
