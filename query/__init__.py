@@ -1,7 +1,7 @@
 """From an index to answers: search, evaluation, inspection, the demo and the command line.
 
-Public names are `Searcher`, `Hits`, `Hit` and `compare`. Start reading at `searcher.Searcher.ask_all` for a search, and at
-`evaluate.evaluate` for a measurement.
+Public names are `Searcher`, `Hits`, `Hit` and `compare`. Start reading at `searcher.Searcher.ask_all` for a search, and
+at `evaluate.evaluate` for a measurement.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from dataclasses import replace
 from decimal import Decimal
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 from query.hits.hit import Hit
 from query.hits.relevance import WEAK
 from query.hits.writers import write_hits
-from tests.kit.hits import hits_of
+from tests.kit.hits import Store, hits_of
 
 OWN = ["rank", "id", "key", "uri", "score", "relevance", "caption", "duplicates"]
 
@@ -114,3 +115,15 @@ def test_no_hits():
     assert repr(hits).splitlines() == ["0 hits of 'a query' (3.8 ms)", "note: no hits: no image was found"]
     assert hits.to_arrow().column_names == OWN
     assert hits.to_dict()["hits"] == []
+
+
+def test_hits_are_asked_again_with_what_was_asked():
+    store = Store()
+    asked = []
+    store.ask = lambda request: asked.append(request) or replace(hits, request=request)
+    hits = hits_of([hit(1), hit(2)], store=store, k=7, where=("width > 1",), unique=0.9, min_relevance=1.5)
+    narrower = hits.where("height > 2").where("a = 'b'")
+    assert [request.text for request in asked] == ["a query"] * 2
+    assert narrower.request.options == replace(hits.request.options, where=("width > 1", "height > 2", "a = 'b'"))
+    alike = narrower.like(hits[0], 5, "key.jpg").request
+    assert (alike.text, alike.like, alike.options) == (None, (11, 5, "key.jpg"), narrower.request.options)
