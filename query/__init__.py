@@ -1,16 +1,17 @@
 """From an index to answers: search, evaluation, inspection, the demo and the command line.
 
-Public names are `Searcher`, `Hits` and `Hit`. Start reading at `searcher.Searcher.ask_all` for a search, and at
-`evaluate.evaluate` for a measurement.
+Public names are `Searcher`, `Hits`, `Hit` and `compare`. Start reading at `searcher.Searcher.ask_all` for a search, and
+at `evaluate.evaluate` for a measurement.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from query.hits.compare import compare
     from query.hits.hits import Hit, Hits
     from query.searcher import Searcher
 
-__all__ = ["Hit", "Hits", "Searcher"]
+__all__ = ["Hit", "Hits", "Searcher", "compare"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from query.hits import hits
 
         return getattr(hits, name)
+    if name == "compare":
+        from query.hits.compare import compare
+
+        return compare
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from indexer.earlier import EarlierSearcher
 from indexer.manifest import MANIFEST_FILE
@@ -113,6 +114,18 @@ class Opened:
         if not len(ids):
             return np.empty((0, self.view.record.encoder.embedding_dim), np.float32)
         return vectors_of_ids(self._searcher("images of the store as queries"), ids)
+
+    def has_keys(self, keys: Sequence[str]) -> list[bool | None]:
+        """Whether an image with each of some keys can be found; None if an index of an earlier format cannot tell."""
+        if not isinstance(self.index, IndexSearcher):
+            return [None] * len(keys)
+        found, start, wanted = set[str](), 0, pa.array(keys, pa.string())
+        for batch in self.index.rows.batches(["key"]) if keys else ():
+            places = np.flatnonzero(pc.is_in(batch["key"], wanted.cast(batch["key"].type)))
+            live = places[~np.isin(start + places, self.index.dead)]
+            found.update(batch["key"].take(pa.array(live)).to_pylist())
+            start += batch.num_rows
+        return [key in found for key in keys]
 
     def _id_of(self, one: int | str) -> int:
         index, root = self._searcher("images of the store as queries"), self.view.root

@@ -44,7 +44,7 @@ class SearchSettings(OutputSettings):
     """File of queries that must be vectors: a Parquet file with a column `embedding`."""
 
     store2: Path | None = None
-    """Ask this indexed store as well, with its own text tower, and compare the rankings."""
+    """Ask this indexed store as well, with its own model, and compare the rankings by key."""
 
     k: int = Field(default=10, ge=1)
     """Number of hits of each query."""
@@ -104,6 +104,11 @@ class SearchSettings(OutputSettings):
             raise ValueError("--queries and --vectors need --out, the file of hits")
         if self.file and (self.sheet or self.store2):
             raise ValueError("--sheet and --store2 show the hits of single queries, not of a file")
+        numbers = [one for one in self.like if one.isdecimal()]
+        if self.store2 and numbers:
+            raise ValueError(
+                f"like = {numbers[0]}: each store has ids of its own; with --store2, name images by their keys"
+            )
         if len(self.query) > 1 and (self.image or self.like):
             raise ValueError("--image and --like are added to one text; give the others in commands of their own")
         return self

@@ -175,6 +175,10 @@ class Searcher:
         options = Options(k=k, where=_all_of(where), unique=unique, min_relevance=min_relevance)
         return self.ask_all([Request(text=text, templates=tuple(templates), options=options) for text in queries])
 
+    def has_keys(self, keys: Sequence[str]) -> list[bool | None]:
+        """Whether the store has an image with each of these keys that can be found; None if it cannot tell."""
+        return self._current[0].has_keys(keys)
+
     def ask(self, request: Request) -> Hits:
         """Answer a request."""
         return self.ask_all([request])[0]

@@ -64,6 +64,11 @@ def note(text: str) -> None:
     print(on_one_line(text), file=sys.stderr)
 
 
+def printable(text: str) -> str:
+    """A text as it is, but for what would control the terminal or break the line of a table."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
 class Lines:
     """Progress on standard error: one line per step or condition, one after another."""
 

@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from query.hits.hits import Hit, Hits
+    from query.hits.hits import Hits
     from query.queries.request import Request
     from query.search_settings import SearchSettings
     from query.searcher import Searcher
@@ -17,6 +17,7 @@ EXAMPLES = (
     '  clipsieve search store "a red car" --where "width > 512 and license = \'CC BY\'" --sheet hits.png\n'
     '  clipsieve search store \'"beach" + 0.5*"sunset" - "people"\' --min-relevance 1 --json\n'
     '  clipsieve search store --image photo.jpg "at night"\n'
+    '  clipsieve search unpruned "two dogs" --store2 pruned\n'
     "  clipsieve search store --queries texts.txt --out hits.parquet"
 )
 SETTINGS = "query.search_settings:SearchSettings"
@@ -33,6 +34,11 @@ def run(settings: "SearchSettings") -> None:
     with Searcher.open(settings.store, partial=settings.partial, device=settings.device) as searcher:
         if settings.file:
             _search_file(settings, searcher, settings.file)
+        elif settings.store2:
+            with Searcher.open(settings.store2, partial=settings.partial, device=settings.device) as second:
+                for one in (searcher, second):
+                    one.ask_all(requests)  # loads the model, which is no part of the times that are compared
+                _show_comparison(settings, searcher.ask_all(requests), second.ask_all(requests))
         else:
             _show_hits(settings, searcher.ask_all(requests))
 
@@ -74,6 +80,34 @@ def _show_hits(settings: "SearchSettings", answers: list["Hits"]) -> None:
     )
 
 
+def _show_comparison(settings: "SearchSettings", first: list["Hits"], second: list["Hits"]) -> None:
+    from query.cli.comparison import print_comparison
+    from query.cli.console import show
+    from query.hits.compare import compare
+    from query.hits.writers import write_hits
+    from query.pictures.sheet import write_sheet
+
+    pairs, names = list(zip(first, second, strict=True)), (str(settings.store), str(settings.store2))
+    for name, answers in zip(names, (first, second), strict=True):
+        _warn(f"{name}: {warning}" for hits in answers for warning in hits.warnings)
+    compared = [compare(*pair) for pair in pairs]
+    results = [{"stores": names, **one.to_dict()} for one in compared]
+
+    def write_picture() -> None:
+        titled = [
+            (f"{hits.request.title} ({name})", hits) for pair in pairs for name, hits in zip(names, pair, strict=True)
+        ]
+        _warn(write_sheet(settings.sheet, titled))
+
+    show(
+        settings,
+        results[0] if len(results) == 1 else {"comparisons": results},
+        lambda: [print_comparison(one, names) for one in compared],
+        (lambda: write_hits(settings.out, [one.to_arrow() for one in compared])) if settings.out else None,
+        write_picture if settings.sheet else None,
+    )
+
+
 def _search_file(settings: "SearchSettings", searcher: "Searcher", queries: "Path") -> None:
     from dataclasses import asdict
 
@@ -87,18 +121,25 @@ def _search_file(settings: "SearchSettings", searcher: "Searcher", queries: "Pat
     show(settings, {"out": str(settings.out), **asdict(report)}, lambda: print(text))
 
 
-def print_hits(title: str, hits: "Sequence[Hit]") -> None:
-    """Print the hits of one query."""
-    from query.cli.console import console, table
+def print_hits(title: str, hits: "Hits") -> None:
+    """Print the hits of one query, a line above the weak matches, and what there is to know."""
+    from query.cli.console import console, printable, table
+    from query.hits.notes import WEAK_BELOW, num_strong
 
-    found = table(_printable(title))
-    columns = (("rank", "right"), ("score", "right"), ("relevance", "right"), ("key", "left"), ("caption", "left"))
-    for heading, justify in columns:
-        found.add_column(heading, justify=justify, overflow="fold")
-    for hit in hits:
+    is_unique = hits.request.options.duplicate_cosine is not None
+    found = table(printable(title), "\n".join(hits.notes) or None)
+    for heading in ("rank", "score", "relevance", *(["duplicates"] if is_unique else [])):
+        found.add_column(heading, justify="right", overflow="fold")
+    for heading in ("key", "caption"):
+        found.add_column(heading, overflow="fold")
+    strong = num_strong(hits)
+    for number, hit in enumerate(hits):
+        if number == strong > 0:
+            found.add_section()
+            found.add_row(*[""] * (4 if is_unique else 3), WEAK_BELOW, "")
         relevance = "" if hit.relevance is None else f"{hit.relevance:.2f}"
-        texts = (_printable(hit.key), _printable(hit.caption or ""))
-        found.add_row(str(hit.rank), f"{hit.score:.4f}", relevance, *texts)
+        numbers = (str(hit.rank), f"{hit.score:.4f}", relevance, *([str(hit.duplicates)] if is_unique else []))
+        found.add_row(*numbers, printable(hit.key), printable(hit.caption or ""))
     console().print(found)
 
 
@@ -107,7 +148,3 @@ def _warn(warnings: "Iterable[str]") -> None:
 
     for warning in dict.fromkeys(warnings):
         note(f"warning: {warning}")
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

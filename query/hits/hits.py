@@ -1,56 +1,20 @@
 """Hits: the answers to one request, as a sequence and as a table."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import pyarrow as pa
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, on_one_line
+from query.hits.hit import Hit, Timings
+from query.hits.notes import notes_of, num_strong
+from query.hits.values import json_rows, rows_of
 from query.queries.request import Request
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
-    """One answer."""
-
-    rank: int
-    """From 1."""
-    id: int
-    key: str
-    uri: str
-    score: float
-    """Inner product of unit vectors; larger is better."""
-    relevance: float | None = None
-    """Where the score stands for this query; see `query.hits.relevance`. None if it cannot be told."""
-    caption: str | None = None
-    duplicates: int = 0
-    """How many near-duplicates it stands for, if they are left out."""
-    columns: dict[str, Any] = field(default_factory=dict)
-    """Width, height and the carried columns."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timings:
-    """Milliseconds that the stages of a search took. Requests that are searched together share them."""
-
-    embed: float = 0.0
-    """Query to vector; the first one loads the tower."""
-    filter: float = 0.0
-    """Which rows may be found."""
-    index: float = 0.0
-    """Candidates, exact scores, relevance and near-duplicates."""
-    hits: float = 0.0
-    """Reading the metadata."""
-
-    @property
-    def total(self) -> float:
-        """All stages."""
-        return self.embed + self.filter + self.index + self.hits
 
 
 class Asked(Protocol):
@@ -60,12 +24,19 @@ class Asked(Protocol):
         """Answer a request."""
         ...
 
+    def has_keys(self, keys: Sequence[str]) -> "list[bool | None]":
+        """Whether the store has an image with each of these keys; None if it cannot tell."""
+        ...
+
+
+_IN_REPR = 5
+_LINE = 160
 
 OWN = tuple(one.name for one in fields(Hit) if one.name != "columns")
 """Columns that every table of hits has."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Hits(Sequence[Hit]):
     """The answers to one request, best first."""
 
@@ -80,7 +51,7 @@ class Hits(Sequence[Hit]):
 
     @cached_property
     def _hits(self) -> list[Hit]:
-        rows = self.table.to_pylist()
+        rows = rows_of(self.table)
         return [Hit(**{name: row.pop(name) for name in OWN}, columns=row) for row in rows]
 
     def __len__(self) -> int:
@@ -96,6 +67,11 @@ class Hits(Sequence[Hit]):
     def __getitem__(self, index: int | slice) -> Hit | list[Hit]:
         """A hit, or some of them, by place (from 0)."""
         return self._hits[index]
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What the hits say as a whole: that nothing seems to match, why there are fewer than k, what was left out."""
+        return tuple(notes_of(self._hits, self.request.options))
 
     def where(self, condition: str) -> "Hits":
         """Ask again, only among the images for which this condition holds as well.
@@ -128,19 +104,39 @@ class Hits(Sequence[Hit]):
         try:
             return self.table.to_pandas()
         except ImportError as error:
-            raise ConfigError("pandas is not installed; run `pip install pandas`, or use to_arrow()") from error
+            raise ConfigError(
+                'pandas is not installed; run `pip install "clipsieve[notebook]"`, or use to_arrow()'
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The query, its hits, timings (ms) and warnings as plain values, for JSON."""
+        """The query, its hits, timings (ms), notes and warnings as plain values, for JSON."""
         return {
             "query": self.request.title,
-            "hits": self.table.to_pylist(),
+            "hits": json_rows(self.table),
             "timings_ms": {name: round(value, 3) for name, value in asdict(self.timings).items()},
+            "notes": list(self.notes),
             "warnings": list(self.warnings),
         }
 
+    def __repr__(self) -> str:
+        """A few lines: the query, the best hits, and what there is to know."""
+        strong = num_strong(self._hits)
+        weak = f", {len(self) - strong} of them weak" if strong < len(self) else ""
+        lines = [f"{len(self)} hits of {self.request.title!r}{weak} ({self.timings.total:.1f} ms)"]
+        for hit in self._hits[:_IN_REPR]:
+            relevance = "" if hit.relevance is None else f"  {hit.relevance:6.2f}"
+            lines.append(f"{hit.rank:4d}  {hit.score:.4f}{relevance}  {hit.key}  {hit.caption or ''}".rstrip())
+        if len(self) > _IN_REPR:
+            lines.append(f"      and {len(self) - _IN_REPR} more")
+        lines += [f"note: {note}" for note in self.notes] + [f"warning: {warning}" for warning in self.warnings]
+        return "\n".join(_cut(on_one_line(line)) for line in lines)
+
     def _repr_html_(self) -> str:
         """Thumbnails, for notebooks."""
-        from query.hits.html import gallery
+        from query.hits.html import gallery  # brings Pillow
 
-        return gallery(self)
+        return gallery(self.request.title, self, self.notes, self.warnings, self.timings)
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _LINE else line[: _LINE - 3] + "..."

@@ -8,7 +8,8 @@ import pyarrow as pa
 from query.hits.find import Found
 from query.hits.hits import OWN
 
-_TAKEN = "store_"
+_TAKEN = (*OWN, "query")  # files of hits have the number of the query
+_PREFIX = "store_"
 
 
 def table_of(found: Found, metadata: pa.Table) -> pa.Table:
@@ -29,8 +30,17 @@ def table_of(found: Found, metadata: pa.Table) -> pa.Table:
     columns = {name: own[name] if name in own else shared[name] for name in OWN}
     for name in metadata.column_names:
         if name not in shared:
-            columns[f"{_TAKEN}{name}" if name in columns else name] = metadata[name]
+            columns[_free_name(name, metadata.column_names)] = metadata[name]
     return pa.table(columns)
+
+
+def _free_name(name: str, others: list[str]) -> str:
+    """The name of a column of the store in a table of hits: its own, or with a prefix if that means something else."""
+    if name not in _TAKEN:
+        return name
+    while name in others or name in _TAKEN:
+        name = f"{_PREFIX}{name}"
+    return name
 
 
 def tables_of(found: Found, metadata: pa.Table, num_queries: int) -> list[pa.Table]:

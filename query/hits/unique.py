@@ -27,11 +27,12 @@ def near_duplicates(
         places = np.flatnonzero(is_hit)
         vectors_CE = vectors(ids[places])
         similar_CC = vectors_CE @ vectors_CE.T >= cosine
-        kept: list[int] = []
+        is_kept_C = np.zeros(len(places), bool)
         for number, place in enumerate(places):
-            same = next((other for other in kept if similar_CC[number, other]), None)
-            if same is None:
-                kept.append(number)
+            is_same_C = similar_CC[number] & is_kept_C
+            best = is_same_C.argmax()  # the first one, if there is any
+            if is_same_C[best]:
+                found[place] = places[best]
             else:
-                found[place] = places[same]
+                is_kept_C[number] = True
     return found_QC

@@ -4,24 +4,29 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ConfigError
-from query.hits.hits import Hit
+from query.hits.hit import Hit
 from query.pictures import lettering
 from query.pictures.lettering import font_for, lines_of, missing_in, one_line
 from query.pictures.sheet import write_sheet
+from tests.kit.hits import hits_of
 
 
-def hits_of(folder, num_hits):
-    return [
-        Hit(rank=n + 1, id=n, key=f"{n}.png", uri=(folder / f"{n}.png").as_uri(), score=0.5, caption=None)
-        for n in range(num_hits)
-    ]
+def files(folder, num_hits, **changes):
+    return hits_of(
+        [
+            Hit(
+                rank=n + 1, id=n, key=f"{n}.png", uri=(folder / f"{n}.png").as_uri(), score=0.5, caption=None, **changes
+            )
+            for n in range(num_hits)
+        ]
+    )
 
 
 def test_rows_wrap(tmp_path):
     for number in range(8):
         Image.new("RGB", (30, 20), (200, 0, 0)).save(tmp_path / f"{number}.png")
-    write_sheet(tmp_path / "six.png", [("red", hits_of(tmp_path, 6))])
-    write_sheet(tmp_path / "eight.png", [("red", hits_of(tmp_path, 8))])
+    write_sheet(tmp_path / "six.png", [("red", files(tmp_path, 6))])
+    write_sheet(tmp_path / "eight.png", [("red", files(tmp_path, 8))])
     with Image.open(tmp_path / "six.png") as six, Image.open(tmp_path / "eight.png") as eight:
         assert six.width == eight.width
         assert eight.height > six.height
@@ -32,7 +37,7 @@ def test_rows_wrap(tmp_path):
 def test_an_image_that_cannot_be_opened_has_a_grey_tile_that_says_why(tmp_path):
     Image.new("RGB", (30, 20), (200, 0, 0)).save(tmp_path / "0.png")
     (tmp_path / "1.png").write_text("no image")
-    warnings = write_sheet(tmp_path / "sheet.png", [("red \n query", hits_of(tmp_path, 3)), ("none", [])])
+    warnings = write_sheet(tmp_path / "sheet.png", [("red \n query", files(tmp_path, 3)), ("none", hits_of([]))])
     with Image.open(tmp_path / "sheet.png") as sheet:
         counts = {colour: n for n, colour in sheet.getcolors(10**6)}
         tiles = [sheet.crop((left, 46, left + 160, 206)) for left in (12 + 172, 12 + 2 * 172)]
@@ -57,14 +62,14 @@ def test_reasons_that_are_long_stay_on_their_tile():
     ("name", "kind"), [("s.png", "PNG"), ("s.jpg", "JPEG"), ("s.JPEG", "JPEG"), ("s.webp", "WEBP"), ("sheet", "PNG")]
 )
 def test_the_suffix_decides_the_format(tmp_path, name, kind):
-    write_sheet(tmp_path / name, [("none", [])])
+    write_sheet(tmp_path / name, [("none", hits_of([]))])
     with Image.open(tmp_path / name) as sheet:
         assert sheet.format == kind
 
 
 def test_a_sheet_that_is_too_long_for_its_format(tmp_path):
     with pytest.raises(ConfigError, match=r"s.jpg would be 1044 x \d+ pixels, and a JPEG has at most 65535 a side"):
-        write_sheet(tmp_path / "s.jpg", [(str(number), []) for number in range(300)])
+        write_sheet(tmp_path / "s.jpg", [(str(number), hits_of([])) for number in range(300)])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,5 +105,5 @@ def test_a_script_without_a_font_is_said(fonts, tmp_path):
     fonts("no-such-font.ttf")
     font = font_for("2 狗 dogs", 17)
     assert one_line("2 狗 dogs", font, 500) == "2 ? dogs"
-    [warning] = write_sheet(tmp_path / "s.png", [("2 狗 dogs", []), ("a cat", [])])
+    [warning] = write_sheet(tmp_path / "s.png", [("2 狗 dogs", hits_of([])), ("a cat", hits_of([]))])
     assert warning.startswith("no font on this machine has the characters 狗; ")
