@@ -35,11 +35,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache"
-        rounds = [one_round(number, arguments, cache) for number in range(-1, arguments.rounds)][
-            1:
-        ]  # the first warms up
+        one_round(-1, arguments, cache)  # warms up
+        rounds = [one_round(number, arguments, cache) for number in range(arguments.rounds)]
     result = {
-        "command": f"python tests/drills/search/start.py STORE --other CHECKOUT --rounds {arguments.rounds} --json FILE",
+        "command": f"python tests/drills/search/start.py STORE --other CHECKOUT --rounds {arguments.rounds}",
         "hardware": f"{num_cores()} cores of {cpu_name()}",
         "python": platform.python_version(),
         "commits": {"this": commit_of(HERE), "other": commit_of(arguments.other)},
