@@ -82,7 +82,7 @@ def encode_image(encoder: "Encoder", image: "str | Path | bytes | Image") -> np.
     with _encoding:
         decoded = decode_for(encoder, [ImageEntry(name, uri, len(data or b""), 0, data=data)])
         if failed := decoded.first_failed():
-            raise InputError(f"{name} is {failed.status.value}: {failed.reason}; give an image that can be opened")
+            raise InputError(f"{name} is {failed.status.value}: {failed.error}; give an image that can be opened")
         return encoder.encode(decoded.pixels)[0]
 
 
