@@ -74,14 +74,16 @@ class Background:
         """
         self.num_rows = index.num_rows
         """Rows that can be found."""
-        sample_SE = index.rows.vectors(_sample_of_live(index, seed))
+        # float64, so that a query has the same spread alone and in a batch, whose products are summed in another order
+        sample_SE = index.rows.vectors(_sample_of_live(index, seed)).astype(np.float64)
         is_enough = len(sample_SE) >= MIN_ROWS
-        self._mean_E = sample_SE.mean(axis=0) if is_enough else np.full(index.rows.dim, np.nan, np.float32)
+        self._mean_E = sample_SE.mean(axis=0) if is_enough else np.full(index.rows.dim, np.nan)
         centred_SE = sample_SE - self._mean_E
         self._covariance_EE = centred_SE.T @ centred_SE / max(1, len(sample_SE))
 
     def spreads(self, queries_QE: np.ndarray) -> np.ndarray:
-        """Standard deviation (float32 [Q]) of the sample's scores for each query."""
+        """Standard deviation (float64 [Q]) of the sample's scores for each query."""
+        queries_QE = queries_QE.astype(np.float64)
         return np.sqrt(np.maximum(np.einsum("qe,qe->q", queries_QE @ self._covariance_EE, queries_QE), 0))
 
     def relevance(
@@ -104,7 +106,7 @@ class Background:
             spread_Q = np.where(np.isnan(spread_Q), self.spreads(queries_QE), spread_Q)
         chance_Q = np.sqrt(-np.expm1(-2 * np.log(max(1, self.num_rows)) * spread_Q**2))
         chance_Q[chance_Q < 1e-6] = np.nan  # what is left of equal scores is rounding
-        above_QK = scores_QK - (queries_QE @ self._mean_E)[:, None]
+        above_QK = scores_QK - np.einsum("qe,e->q", queries_QE, self._mean_E.astype(np.float32))[:, None]
         return (above_QK / chance_Q[:, None]).astype(np.float32)
 
 

@@ -51,6 +51,16 @@ def test_relevance_is_the_distance_from_the_mean_over_what_chance_reaches(tmp_pa
     np.testing.assert_array_equal(some[1::2], background.relevance(queries, scores_QK)[1::2])
 
 
+def test_a_query_has_the_same_relevance_alone_and_in_a_batch(tmp_path):
+    index, queries = opened(tmp_path / "store", unit_vectors(300, 192)), unit_vectors(257, 192, seed=1)
+    scores_QK, _ = index.search(queries, 3)
+    background = Background(index)
+    for spread in (None, 0.2):
+        together = background.relevance(queries, scores_QK, spread)
+        alone = [background.relevance(queries[[row]], scores_QK[[row]], spread)[0] for row in range(len(queries))]
+        np.testing.assert_array_equal(alone, together)
+
+
 def test_the_best_of_random_vectors_stays_just_below_one(tmp_path):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(2_200, 32)).astype(np.float32)
