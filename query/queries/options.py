@@ -5,8 +5,15 @@ from dataclasses import dataclass
 
 from pipeline.errors import ConfigError
 
-DUPLICATE_COSINE = 0.95
-"""Images at least so similar are near-duplicates, unless another threshold is given."""
+DUPLICATE_COSINE = 0.9
+"""Images at least so similar are near-duplicates, unless another threshold is given.
+
+Of copies of Flickr8k's test images, so many are found with the reference model of the tests, unpruned: 91 % of those
+saved again as JPEG at quality 60, 87 % of those cropped by 5 %, all mirrored ones, but 10 % of those at half size (of
+224 pixels) and 1 % of those in grey. Of 7,000 photographs 0.7 % have a different one that similar, of 113,802 images
+5 %. `tests/drills/search/duplicates.py` measures it, and fixed the threshold with the training images: 0.89, rounded to
+a tenth. Pictures that are drawn alike need a higher one.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
