@@ -86,7 +86,7 @@ def main() -> None:
 def paths_of(collection: str, work: Path) -> dict[str, list[Path]]:
     """The images of a collection, by set."""
     if collection == "native size":
-        paths = np.random.default_rng(0).permutation(sorted((SHARED / "data/photos-native").rglob("*.jpg")))
+        paths = np.random.default_rng(0).permutation(sorted((SHARED / "data/photos-native").rglob("*.[jJ]*[gG]")))
         return {"train": list(paths[: len(paths) // 2]), "test": list(paths[len(paths) // 2 :])}
     if collection == "Flickr8k":
         return {name: sorted((SHARED / f"data/flickr8k-{name}").rglob("*.jpg")) for name in SETS}
