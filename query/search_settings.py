@@ -60,7 +60,7 @@ class SearchSettings(OutputSettings):
 
     unique_cosine: float = Field(default=DUPLICATE_COSINE, gt=0, le=1)
     """From which cosine on --unique takes two images for near-duplicates. The default fits photographs: it finds most
-    copies that were saved again or cropped a little, and one in a hundred of a few thousand has another one as similar.
+    copies that were saved again, halved or cropped a little; of thousands, one in a hundred has another one as similar.
     Raise it for images that look alike, such as drawings in one style."""
 
     template: tuple[str, ...] = ()
