@@ -56,10 +56,12 @@ class SearchSettings(OutputSettings):
     """Leave out hits with less relevance. 1 is as far above a random image as chance leads in a store of this size."""
 
     unique: bool = False
-    """Leave out near-duplicates of better hits."""
+    """Leave out near-duplicates of better hits, and count them beside the hit."""
 
     unique_cosine: float = Field(default=DUPLICATE_COSINE, gt=0, le=1)
-    """From which cosine on --unique takes two images for near-duplicates."""
+    """From which cosine on --unique takes two images for near-duplicates. The default fits photographs: it finds most
+    copies that were saved again, halved or cropped a little; of thousands, one in a hundred has another one as similar.
+    Raise it for images that look alike, such as drawings in one style."""
 
     template: tuple[str, ...] = ()
     """Sentence with {} for the text, such as 'a photo of a {}'. Repeatable; the vectors are averaged."""

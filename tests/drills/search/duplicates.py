@@ -64,7 +64,7 @@ CHANGES: dict[str, tuple[Callable[[Image.Image], Image.Image], dict[str, object]
 def main() -> None:
     arguments = parse_arguments()
     measures: dict[tuple[str, str, str], Callable[[], dict]] = {("reference", "none", "shared vectors"): of_vectors}
-    for model, collection in (("reference", "Flickr8k"), ("reference", "native size"), ("scenes", "drawn scenes")):
+    for model, collection in (("reference", "Flickr8k"), ("scenes", "drawn scenes"), ("reference", "native size")):
         for policy in POLICIES:
             kept = arguments.work / f"{model}-{policy}-{collection}".replace(" ", "-")
             paths = paths_of(collection, arguments.work)
@@ -77,7 +77,7 @@ def main() -> None:
         if not any(name.items() <= one.items() for one in done):
             done.append(name | measure())
             print(json.dumps(done[-1]), flush=True)
-        results = {"thresholds": THRESHOLDS, "chosen": chosen(done), "copied": arguments.images, "conditions": done}
+        results = {"thresholds": THRESHOLDS, "chosen": chosen(done), "conditions": done}
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"chosen on train: {chosen(done)}")
@@ -86,7 +86,7 @@ def main() -> None:
 def paths_of(collection: str, work: Path) -> dict[str, list[Path]]:
     """The images of a collection, by set."""
     if collection == "native size":
-        paths = np.random.default_rng(0).permutation(sorted((SHARED / "data/photos-native").rglob("*.jpg")))
+        paths = np.random.default_rng(0).permutation(sorted((SHARED / "data/photos-native").rglob("*.[jJ]*[gG]")))
         return {"train": list(paths[: len(paths) // 2]), "test": list(paths[len(paths) // 2 :])}
     if collection == "Flickr8k":
         return {name: sorted((SHARED / f"data/flickr8k-{name}").rglob("*.jpg")) for name in SETS}
@@ -135,7 +135,13 @@ def of_images(model: str, policy: str, paths: dict[str, list[Path]], num_copied:
             copies_PE = embedded(encoder, (saved(altered(image), options) for image in images))
             found[name][change] = summary((copies_PE * vectors_NE[copied]).sum(axis=1))
         first += len(places)
-    return {"images": len(vectors_NE), **found, "seconds": round(time.perf_counter() - started)}
+    seconds = round(time.perf_counter() - started)
+    return {
+        "images": len(vectors_NE),
+        "copied": min(num_copied, *map(len, paths.values())),
+        **found,
+        "seconds": seconds,
+    }
 
 
 def nearest(vectors_NE: np.ndarray, places: np.ndarray) -> np.ndarray:

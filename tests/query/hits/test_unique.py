@@ -56,7 +56,7 @@ def test_copies_are_left_out_and_counted(copies, capsys):
     for hit in everything:
         firsts.setdefault(scene_of(hit), hit.key)
     assert [hit.key for hit in hits] == list(firsts.values())  # of each pair, the better one
-    assert "6 near-duplicates of hits are left out (cosine of at least 0.95)" in hits.notes
+    assert "6 near-duplicates of hits are left out (cosine of at least 0.9)" in hits.notes
     print_hits("a picture", hits)
     assert "duplicates" in capsys.readouterr().out
 
