@@ -1,6 +1,6 @@
 """From an index to answers: search, evaluation, inspection, the demo and the command line.
 
-Public names are `Searcher`, `Hits` and `Hit`. Start reading at `searcher.Searcher.ask_all` for a search, and at
+Public names are `Searcher`, `Hits` and `Hit`, and `text_queries` for `indexer.build_index`. Start reading at `searcher.Searcher.ask_all` for a search, and at
 `evaluate.evaluate` for a measurement.
 """
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from query.hits.hits import Hit, Hits
+    from query.proof.text_queries import text_queries
     from query.searcher import Searcher
 
-__all__ = ["Hit", "Hits", "Searcher"]
+__all__ = ["Hit", "Hits", "Searcher", "text_queries"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from query.hits import hits
 
         return getattr(hits, name)
+    if name == "text_queries":
+        from query.proof.text_queries import text_queries
+
+        return text_queries
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
