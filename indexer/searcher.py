@@ -118,7 +118,7 @@ class IndexSearcher:
         positions = self.rows.positions(unique)
         if len(positions) < len(unique):  # ids out of order
             raise StoreError("the ids of the index are damaged; run `clipsieve index --check`, then --rebuild")
-        return self.rows.metadata(positions, columns).take(inverse)
+        return self.rows.metadata(positions[inverse], columns)
 
     def find(
         self,

@@ -13,11 +13,12 @@ Shapes: Q queries, E embedding width.
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InputError
 from pipeline.model.spec import ClaimedSpec, DeviceChoice, EncoderSpec
 from query.hits.find import find
 from query.hits.hits import Hit, Hits, Timings
@@ -41,7 +42,8 @@ class Searcher:
         self._root, self._partial, self._device = store, partial, device
         opened = Opened.open(store, partial, device)
         # one name for both, so that no search sees the one of today with the other of yesterday
-        self._current = opened, QueryEncoder(opened.view.record.encoder, device)
+        self._current: tuple[Opened, QueryEncoder] | None = (opened, QueryEncoder(opened.view.record.encoder, device))
+        self._changing = Lock()
 
     @classmethod
     def open(cls, store: str | Path, *, partial: bool = False, device: DeviceChoice = "auto") -> "Searcher":
@@ -67,13 +69,21 @@ class Searcher:
         self.close()
 
     def close(self) -> None:
-        """Free the towers."""
-        self._current[1].close()
+        """Let go of the store and free the towers. Searches that are under way end as usual."""
+        with self._changing:
+            self._current = None
 
     @property
     def current(self) -> tuple[Opened, QueryEncoder]:
-        """What is open: one state of the store, and the towers of its model."""
-        return self._current
+        """What is open: one state of the store, and the towers of its model.
+
+        Raises:
+            ConfigError: If this is closed.
+        """
+        current = self._current
+        if current is None:
+            raise ConfigError(f"the Searcher of {self._root} is closed; open another one with Searcher.open")
+        return current
 
     @property
     def store(self) -> Path:
@@ -83,21 +93,21 @@ class Searcher:
     @property
     def encoder(self) -> EncoderSpec | ClaimedSpec:
         """What made the vectors of the store."""
-        return self._current[0].view.record.encoder
+        return self.current[0].view.record.encoder
 
     @property
     def columns(self) -> list[str]:
         """Columns that `where` can use, besides `id`."""
-        return self._current[0].columns
+        return self.current[0].columns
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know about the index."""
-        return self._current[0].warnings
+        return self.current[0].warnings
 
     def __len__(self) -> int:
         """Images that can be found."""
-        return self._current[0].index.num_rows
+        return self.current[0].index.num_rows
 
     def refresh(self) -> bool:
         """Open the store anew if its index was replaced or images were deleted. Other threads may search meanwhile.
@@ -108,13 +118,14 @@ class Searcher:
         Raises:
             StoreError: As `open`; what was open stays open.
         """
-        opened, queries = self._current
-        if opened.is_current():
-            return False
-        opened = Opened.open(self._root, self._partial, self._device)
-        if opened.view.record.encoder != queries.spec:
-            queries = QueryEncoder(opened.view.record.encoder, self._device)
-        self._current = opened, queries
+        with self._changing:  # of two threads, the slower one may not bring back an older state
+            opened, queries = self.current
+            if opened.is_current():
+                return False
+            opened = Opened.open(self._root, self._partial, self._device)
+            if opened.view.record.encoder != queries.spec:
+                queries = QueryEncoder(opened.view.record.encoder, self._device)
+            self._current = opened, queries
         return True
 
     def search(
@@ -155,7 +166,7 @@ class Searcher:
             text=query,
             templates=tuple(templates),
             images=() if image is None else (image,),
-            like=tuple(one.id if isinstance(one, Hit) else one for one in like),
+            like=tuple(self._id_of(one) if isinstance(one, Hit) else one for one in like),
             vector=vector,
             options=Options(k=k, where=_all_of(where), unique=unique, min_relevance=min_relevance),
         )
@@ -179,6 +190,18 @@ class Searcher:
         """Whether the store has an image with each of these keys that can be found; None if it cannot tell."""
         return self._current[0].has_keys(keys)
 
+    def _id_of(self, hit: Hit) -> int:
+        """The id of a hit; another store would have another image by the same id."""
+        opened, _ = self.current
+        [id_] = opened.ids_of([hit.id])
+        key = opened.index.metadata(np.array([id_]), ["key"])["key"][0].as_py()
+        if key != hit.key:
+            raise InputError(
+                f"the image {hit.id} of {self._root} has the key {key!r}, and the hit has {hit.key!r}; ask the store "
+                "that the hit is of"
+            )
+        return hit.id
+
     def ask(self, request: Request) -> Hits:
         """Answer a request."""
         return self.ask_all([request])[0]
@@ -195,7 +218,7 @@ class Searcher:
         options, templates = requests[0].options, requests[0].templates
         if any((request.options, request.templates) != (options, templates) for request in requests):
             raise ConfigError("requests that are asked together must differ only in text, images, like and vector")
-        (opened, queries), clock = self._current, _Clock()
+        (opened, queries), clock = self.current, _Clock()
         liked = [opened.ids_of(request.like) for request in requests]
         vectors_QE, warnings = queries.vectors(requests, [opened.vectors(ids) for ids in liked])
         text_spread = opened.text_spread(queries) if any(request.is_text for request in requests) else None

@@ -124,6 +124,30 @@ def load_settings(model: type[S], verb: str, argv: list[str], examples: str) -> 
         raise ConfigError(explain(error, f"clipsieve {verb}")) from error
 
 
+def settings_of(model: type[S], where: str, values: dict[str, Any], only_typed: Collection[str] = ()) -> S:
+    """Build a verb's settings from the arguments of its Python function. Environment and files do not count.
+
+    Args:
+        model: The verb's settings class.
+        where: The function, for errors.
+        values: The arguments by name.
+        only_typed: Settings of this class that only the command line acts on.
+
+    Raises:
+        ConfigError: If a setting is unknown, invalid, or for the command line; names it, and what was expected.
+    """
+    for name in ("config", "json", "json_file", *only_typed):
+        if name in values:
+            raise ConfigError(f"{where}: {name} is for the command line; leave it out")
+    refuse_unknown_keys(values, model, lambda key: f"{where}: unknown setting {key!r}")
+    try:
+        return model(**values)
+    except ConfigError as error:  # from one of our validators, for example of a policy file
+        raise ConfigError(f"{where}: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(explain(error, where)) from error
+
+
 def fill_parser(
     parser: FlagParser, model: type[Settings], given: Collection[str] = ()
 ) -> CliSettingsSource[BaseSettings]:

@@ -74,9 +74,11 @@ def test_many_hits_of_many_queries_are_searched_in_pieces_with_the_same_answers(
     monkeypatch.setattr(IndexSearcher, "search", counted)
     search_all(store, path, tmp_path / "pieces.parquet")
     assert set(asked) == {3, 2}
-    whole, pieces = (pq.read_table(tmp_path / name) for name in ("whole.parquet", "pieces.parquet"))
-    assert pieces.drop("relevance").equals(whole.drop("relevance"))
-    np.testing.assert_allclose(pieces["relevance"].to_numpy(), whole["relevance"].to_numpy(), rtol=1e-5)
+    pieces, whole = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("pieces", "whole"))
+    exact = ["query", "rank", "id", "key"]
+    assert pieces.select(exact).equals(whole.select(exact))
+    for name in ("score", "relevance"):  # products of matrices round differently in pieces
+        np.testing.assert_allclose(pieces[name].to_numpy(), whole[name].to_numpy(), rtol=1e-5)
 
 
 def test_a_bad_file_of_vectors_leaves_no_file_of_hits(store, tmp_path):
