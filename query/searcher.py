@@ -190,18 +190,6 @@ class Searcher:
         """Whether the store has an image with each of these keys that can be found; None if it cannot tell."""
         return self._current[0].has_keys(keys)
 
-    def _id_of(self, hit: Hit) -> int:
-        """The id of a hit; another store would have another image by the same id."""
-        opened, _ = self.current
-        [id_] = opened.ids_of([hit.id])
-        key = opened.index.metadata(np.array([id_]), ["key"])["key"][0].as_py()
-        if key != hit.key:
-            raise InputError(
-                f"the image {hit.id} of {self._root} has the key {key!r}, and the hit has {hit.key!r}; ask the store "
-                "that the hit is of"
-            )
-        return hit.id
-
     def ask(self, request: Request) -> Hits:
         """Answer a request."""
         return self.ask_all([request])[0]
@@ -234,6 +222,18 @@ class Searcher:
             Hits(request, table, timings, self, (*opened.warnings, *warnings))
             for request, table in zip(requests, tables, strict=True)
         ]
+
+    def _id_of(self, hit: Hit) -> int:
+        """The id of a hit; another store would have another image by the same id."""
+        opened, _ = self.current
+        [id_] = opened.ids_of([hit.id])
+        key = opened.index.metadata(np.array([id_]), ["key"])["key"][0].as_py()
+        if key != hit.key:
+            raise InputError(
+                f"the image {hit.id} of {self._root} has the key {key!r}, and the hit has {hit.key!r}; ask the store "
+                "that the hit is of"
+            )
+        return hit.id
 
 
 def _all_of(where: str | Sequence[str]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ def parameters(function):
 def test_the_public_names():
     assert pipeline.__all__ == ["embed"]
     assert indexer.__all__ == ["build_index"]
-    assert query.__all__ == ["Hit", "Hits", "Searcher", "text_queries"]
+    assert query.__all__ == ["Hit", "Hits", "Searcher", "compare", "text_queries"]
     assert all(hasattr(package, name) for package in (pipeline, indexer, query) for name in package.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'serch'"):
         _ = query.serch
