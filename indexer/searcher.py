@@ -4,6 +4,7 @@ Shapes: Q queries, N rows, E embedding width, K results, C candidates.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from indexer.files import load_index
 from indexer.proof.truth import score_all
+from indexer.recipes.nearby import NearbyLists
 from indexer.recipes.point import OperatingPoint, search_parameters
 from indexer.recipes.recipe import Kind, Recipe, can_leave_rows_out, scan_list_by_list
 from indexer.rows.mapped import MappedRows
@@ -145,7 +147,10 @@ class IndexSearcher:
             if is_few or not self._can_leave_out or (self.recipe.kind is Kind.GRAPH and share < 0.2):
                 return self._compare(queries_QE, k, kept_N, num_kept)
             bitmap = _bits(kept_N) if is_filtered else self._live_bits
-        scores_QK, positions_QK = self._propose(queries_QE, k, point, share, bitmap)
+        if is_filtered and self.recipe.kind is Kind.LISTS:
+            scores_QK, positions_QK = self._propose_nearby(queries_QE, k, point, kept_N, bitmap)
+        else:
+            scores_QK, positions_QK = self._propose(queries_QE, k, point, share, bitmap)
         short = np.flatnonzero(positions_QK[:, -1] < 0)
         if len(short) and self.recipe.kind is Kind.LISTS:  # the lists that were scanned hold fewer rows: scan them all
             point = point.model_copy(update={"effort": self.recipe.num_lists})
@@ -165,6 +170,23 @@ class IndexSearcher:
                 kept_N &= allowed_N
         kept_N[self.dead] = False
         return kept_N
+
+    @cached_property
+    def _nearby(self) -> NearbyLists:
+        return NearbyLists(self._index, self.rows.num_rows)
+
+    def _propose_nearby(
+        self, queries_QE: np.ndarray, k: int, point: OperatingPoint, kept_N: np.ndarray, bitmap: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `_propose`, with as many lists for each query as it takes to meet enough allowed rows."""
+        efforts_Q = self._nearby.efforts(queries_QE, kept_N, point.effort)
+        scores_QK = np.empty((len(queries_QE), k), np.float32)
+        positions_QK = np.empty((len(queries_QE), k), np.int64)
+        for effort in np.unique(efforts_Q):
+            same = np.flatnonzero(efforts_Q == effort)
+            harder = point.model_copy(update={"effort": int(effort)})
+            scores_QK[same], positions_QK[same] = self._propose(queries_QE[same], k, harder, 1.0, bitmap)
+        return scores_QK, positions_QK
 
     def _propose(
         self, queries_QE: np.ndarray, k: int, point: OperatingPoint, share: float, bitmap: np.ndarray | None
