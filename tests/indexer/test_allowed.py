@@ -24,7 +24,7 @@ def test_only_allowed_rows_are_found(store, vectors, queries, monkeypatch, recip
         check_share(store, vectors, queries, allowed_share)
 
 
-@pytest.mark.parametrize("recipe", ["IVF64,SQ8", "RR32,IVF64,SQ8"])
+@pytest.mark.parametrize("recipe", ["IVF64,SQ8", "RR32,IVF64,SQ8", "HNSW16,SQ8"])
 @pytest.mark.parametrize("share", [0.2, 0.5])
 def test_allowed_rows_away_from_the_queries_are_found(store, vectors, queries, monkeypatch, recipe, share):
     monkeypatch.setattr(indexer.searcher, "EXACT_ROWS", 10)
