@@ -199,7 +199,7 @@ class IndexSearcher:
     def _propose_in_graph(
         self, queries_QE: np.ndarray, k: int, point: OperatingPoint, kept_N: np.ndarray, bitmap: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `_propose`, with more effort where fewer rows near a query are allowed, and no graph where very few are."""
+        """As `_propose`, with more effort where fewer rows near a query are allowed; without the graph at very few."""
         count = min(max(point.candidates_for(k), SAMPLED_NEIGHBOURS), self.rows.num_rows)
         parameters, _alive = search_parameters(self._index, Kind.GRAPH, max(point.effort, count))
         near_QC = self._index.search(queries_QE, count, params=parameters)[1]
