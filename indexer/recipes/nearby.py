@@ -9,7 +9,7 @@ import numpy as np
 from indexer.recipes.recipe import transformed, unwrapped
 
 SAMPLED_ROWS = 20_000
-"""Of so many rows it is known in which list they are: enough to count the allowed ones of the lists that are scanned."""
+"""Of so many rows it is known in which list they are, which tells how the allowed ones are spread over the lists."""
 DISTANCES_AT_ONCE = 1_000_000
 """Of queries to lists, which bounds the memory of a batch."""
 STEP = 1.2
