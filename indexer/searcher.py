@@ -4,6 +4,7 @@ Shapes: Q queries, N rows, E embedding width, K results, C candidates.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from indexer.files import load_index
 from indexer.proof.truth import score_all
+from indexer.recipes.nearby import NearbyLists
 from indexer.recipes.point import OperatingPoint, search_parameters
 from indexer.recipes.recipe import Kind, Recipe, can_leave_rows_out, scan_list_by_list
 from indexer.rows.mapped import MappedRows
@@ -20,6 +22,10 @@ from pipeline.errors import ConfigError, StoreError
 
 EXACT_ROWS = 20_000
 """Up to so many allowed rows are all compared, without the index."""
+LEAST_SHARE = 0.2
+"""If a smaller share of a graph's rows is allowed, all or near the query, the allowed rows are all compared."""
+SAMPLED_NEIGHBOURS = 100
+"""Rows near a query that tell which share is allowed there."""
 GPU_CANDIDATES = 2_048
 """FAISS's limit on a GPU."""
 GATHER_SHARE = 200
@@ -142,14 +148,21 @@ class IndexSearcher:
         if kept_N is not None:
             is_few = is_filtered and num_kept <= EXACT_ROWS
             share = num_kept / self.rows.num_rows if is_filtered else 1.0
-            if is_few or not self._can_leave_out or (self.recipe.kind is Kind.GRAPH and share < 0.2):
+            if is_few or not self._can_leave_out or (self.recipe.kind is Kind.GRAPH and share < LEAST_SHARE):
                 return self._compare(queries_QE, k, kept_N, num_kept)
             bitmap = _bits(kept_N) if is_filtered else self._live_bits
-        scores_QK, positions_QK = self._propose(queries_QE, k, point, share, bitmap)
+        if is_filtered and self.recipe.kind is Kind.LISTS:
+            scores_QK, positions_QK = self._propose_nearby(queries_QE, k, point, kept_N, bitmap)
+        elif is_filtered and self.recipe.kind is Kind.GRAPH:
+            scores_QK, positions_QK = self._propose_in_graph(queries_QE, k, point, kept_N, bitmap)
+        else:
+            scores_QK, positions_QK = self._propose(queries_QE, k, point, share, bitmap)
         short = np.flatnonzero(positions_QK[:, -1] < 0)
         if len(short) and self.recipe.kind is Kind.LISTS:  # the lists that were scanned hold fewer rows: scan them all
             point = point.model_copy(update={"effort": self.recipe.num_lists})
             scores_QK[short], positions_QK[short] = self._propose(queries_QE[short], k, point, share, bitmap)
+        elif len(short) and is_filtered:  # the allowed rows are out of the graph's reach
+            scores_QK[short], positions_QK[short] = self._compare(queries_QE[short], k, kept_N, num_kept)
         return scores_QK, positions_QK
 
     def _kept(self, allowed_ids: np.ndarray | None, allowed_N: np.ndarray | None) -> np.ndarray:
@@ -166,13 +179,51 @@ class IndexSearcher:
         kept_N[self.dead] = False
         return kept_N
 
+    @cached_property
+    def _nearby(self) -> NearbyLists:
+        return NearbyLists(self._index, self.rows.num_rows)
+
+    def _propose_nearby(
+        self, queries_QE: np.ndarray, k: int, point: OperatingPoint, kept_N: np.ndarray, bitmap: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `_propose`, with as many lists for each query as it takes to meet enough allowed rows."""
+        efforts_Q = self._nearby.efforts(queries_QE, kept_N, point.effort)
+        scores_QK = np.empty((len(queries_QE), k), np.float32)
+        positions_QK = np.empty((len(queries_QE), k), np.int64)
+        for effort in np.unique(efforts_Q):
+            same = np.flatnonzero(efforts_Q == effort)
+            harder = point.model_copy(update={"effort": int(effort)})
+            scores_QK[same], positions_QK[same] = self._propose(queries_QE[same], k, harder, 1.0, bitmap)
+        return scores_QK, positions_QK
+
+    def _propose_in_graph(
+        self, queries_QE: np.ndarray, k: int, point: OperatingPoint, kept_N: np.ndarray, bitmap: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `_propose`, with more effort where fewer rows near a query are allowed; without the graph at very few."""
+        count = min(max(point.candidates_for(k), SAMPLED_NEIGHBOURS), self.rows.num_rows)
+        parameters, _alive = search_parameters(self._index, Kind.GRAPH, max(point.effort, count))
+        near_QC = self._index.search(queries_QE, count, params=parameters)[1]
+        tenths_Q = (10 * (kept_N[near_QC] & (near_QC >= 0)).mean(axis=1)).astype(np.int64)
+        scores_QK = np.empty((len(queries_QE), k), np.float32)
+        positions_QK = np.empty((len(queries_QE), k), np.int64)
+        for tenths in np.unique(tenths_Q):
+            same = np.flatnonzero(tenths_Q == tenths)
+            if tenths < 10 * LEAST_SHARE:
+                found = self._compare(queries_QE[same], k, kept_N, int(np.count_nonzero(kept_N)))
+            else:
+                found = self._propose(queries_QE[same], k, point, tenths / 10, bitmap)
+            scores_QK[same], positions_QK[same] = found
+        return scores_QK, positions_QK
+
     def _propose(
         self, queries_QE: np.ndarray, k: int, point: OperatingPoint, share: float, bitmap: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best of the candidates that the index proposes. `bitmap` has a set bit for each row that may be found."""
         count = k if self._is_exact else min(point.candidates_for(k), self.rows.num_rows)
-        effort = -(-point.effort // share)  # of the rows that a list holds, only a share is allowed
-        effort = int(min(effort, self.recipe.num_lists) if self.recipe.kind is Kind.LISTS else max(effort, count))
+        is_lists = self.recipe.kind is Kind.LISTS
+        # of the rows that are met, only a share is allowed; a graph meets as many as it proposes, at least
+        effort = int(-(-(point.effort if is_lists else max(point.effort, count)) // share))
+        effort = min(effort, self.recipe.num_lists if is_lists else self.rows.num_rows)
         selector = None if bitmap is None else faiss.IDSelectorBitmap(bitmap)
         parameters, _alive = search_parameters(self._index, self.recipe.kind, effort, selector)
         if self._is_exact and (selector is not None or self._gpu_refined is None):

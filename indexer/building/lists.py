@@ -13,7 +13,7 @@ import numpy as np
 
 from indexer.building.plan import BuildPlan, OnStep, sample_positions
 from indexer.files import save_index
-from indexer.recipes.recipe import Recipe, in_final_form, train_codes, transforms_of, unwrapped
+from indexer.recipes.recipe import Recipe, in_final_form, train_codes, transformed, transforms_of, unwrapped
 from indexer.rows.mapped import MappedRows
 from pipeline.durable.atomic import write_atomically, write_json
 
@@ -44,7 +44,7 @@ def build_lists(
     lists_N = _assign(plan, index, rows, folder, on_progress)
     for start, vectors in rows.chunks(plan.chunk_rows):
         positions = np.arange(start, start + len(vectors), dtype=np.int64)
-        rows_NE, lists = _transformed(index, vectors), lists_N[start : start + len(vectors)].astype(np.int64)
+        rows_NE, lists = transformed(index, vectors), lists_N[start : start + len(vectors)].astype(np.int64)
         inner.add_core(len(vectors), faiss.swig_ptr(rows_NE), faiss.swig_ptr(positions), faiss.swig_ptr(lists))
         on_progress("codes", start + len(vectors), rows.num_rows)
     index.ntotal = inner.ntotal
@@ -69,7 +69,7 @@ def _trained(
     for transform in transforms_of(index):
         if not transform.is_trained:
             transform.train(sample)
-    centroids = _centroids(plan, _transformed(index, sample), inner.nlist, folder, on_progress)
+    centroids = _centroids(plan, transformed(index, sample), inner.nlist, folder, on_progress)
     faiss.omp_set_num_threads(1)  # a graph over the centroids differs with the order of its threads
     inner.quantizer.train(centroids)
     inner.quantizer.add(centroids)
@@ -119,17 +119,10 @@ def _assign(
         file.truncate(4 * done)
         file.seek(4 * done)
         for start, vectors in rows.chunks(plan.chunk_rows, done):
-            _, lists = quantizer.search(_transformed(index, vectors), 1)
+            _, lists = quantizer.search(transformed(index, vectors), 1)
             file.write(lists.ravel().astype(np.int32).tobytes())
             file.flush()
             os.fsync(file.fileno())
             write_json(state, {"num_rows": start + len(vectors)})
             on_progress("lists", start + len(vectors), rows.num_rows)
     return np.fromfile(path, np.int32)
-
-
-def _transformed(index: faiss.Index, vectors: np.ndarray) -> np.ndarray:
-    vectors = np.ascontiguousarray(vectors, np.float32)
-    for transform in transforms_of(index):
-        vectors = transform.apply(vectors)
-    return np.ascontiguousarray(vectors)

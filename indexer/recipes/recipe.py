@@ -84,6 +84,14 @@ def transforms_of(index: faiss.Index) -> list[faiss.VectorTransform]:
     return [chain.at(number) for number in range(chain.size())] if chain else []
 
 
+def transformed(index: faiss.Index, vectors: np.ndarray) -> np.ndarray:
+    """Vectors [n, E] as the index inside an IndexPreTransform gets them (float32)."""
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    for transform in transforms_of(index):
+        vectors = transform.apply(vectors)
+    return np.ascontiguousarray(vectors)
+
+
 def unwrapped(index: faiss.Index) -> faiss.Index:
     """The index inside an IndexPreTransform, or the index itself."""
     index = faiss.downcast_index(index)

@@ -24,6 +24,23 @@ def test_only_allowed_rows_are_found(store, vectors, queries, monkeypatch, recip
         check_share(store, vectors, queries, allowed_share)
 
 
+@pytest.mark.parametrize("recipe", ["IVF64,SQ8", "RR32,IVF64,SQ8", "HNSW16,SQ8"])
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_allowed_rows_away_from_the_queries_are_found(store, vectors, queries, monkeypatch, recipe, share):
+    monkeypatch.setattr(indexer.searcher, "EXACT_ROWS", 10)
+    build_index(IndexSettings(store=store.root, recipe=recipe, min_recall=0.99), lambda view: queries)
+    searcher = open_index(StoreView.open(store.root))
+    nearness_N = vectors @ queries.proving_QE.mean(axis=0)
+    allowed_N = nearness_N <= np.quantile(nearness_N, share)
+    found = searcher.find(queries.proving_QE, 10, allowed_N=allowed_N)[1]
+    allowed = np.flatnonzero(allowed_N)
+    truth = allowed[np.argsort(-queries.proving_QE @ vectors[allowed].T, axis=1)[:, :10]]
+    recall = np.mean([np.isin(row, true).mean() for row, true in zip(found, truth, strict=True)])
+    assert recall >= 0.99
+    one_by_one = [searcher.find(query[None], 10, allowed_N=allowed_N)[1][0] for query in queries.proving_QE[:20]]
+    np.testing.assert_array_equal(found[:20], one_by_one)
+
+
 def check_share(store, vectors, queries, allowed_share):
     ids = ids_of(ROWS, PER_SHARD)
     allowed = np.random.default_rng(1).choice(ids, int(allowed_share * ROWS), replace=False)

@@ -152,11 +152,13 @@ def median_ms(call: Callable[[], object]) -> float:
 
 def import_times() -> dict[str, float]:
     """What the first filter of a process costs, in ms: importing the filters, and making the parser."""
-    program = (
-        "import time, pyarrow, pyarrow.compute, numpy; begun = time.perf_counter(); "
-        "from query.filters.where import parse_where; imported = time.perf_counter(); "
-        "parse_where('a > 1', pyarrow.schema({'a': 'int32'})); print(imported - begun, time.perf_counter() - imported)"
-    )
+    program = """import pyarrow, pyarrow.compute, time
+pyarrow.array([0])  # imports pandas, if it is there
+begun = time.perf_counter()
+from query.filters.where import parse_where
+imported = time.perf_counter()
+parse_where('a > 1', pyarrow.schema({'a': 'int32'}))
+print(imported - begun, time.perf_counter() - imported)"""
     runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(15)]
     imported, parsed = zip(*(map(float, run.stdout.split()) for run in runs), strict=True)
     return {"import": 1000 * statistics.median(imported), "first parse": 1000 * statistics.median(parsed)}
