@@ -110,7 +110,9 @@ def test_hits_of_another_store_and_of_a_deleted_image(made, tmp_path):
         refused(InputError, lambda: ours.search(like=alien), "no image with the id 120")
         alien = theirs.search(vector=unit_vectors(1, DIM)[0], where="id = 400")[0]
         assert alien.key == "1/100.jpg"
-        refused(InputError, lambda: ours.search(like=alien), "the hit has '1/100.jpg'; ask the store that the hit is of")
+        refused(
+            InputError, lambda: ours.search(like=alien), "the hit has '1/100.jpg'; ask the store that the hit is of"
+        )
         hit = ours.search(vector=unit_vectors(1, DIM)[0])[0]
         add_tombstones(made, [hit.id], DELETED, {hit.id: hit.key})
         ours.refresh()
