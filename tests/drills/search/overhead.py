@@ -5,7 +5,8 @@
 The queries are the shared text vectors. A search of `Searcher` reads all columns of its hits, and gives a table; `list`
 turns it into objects as well. The overhead of a query is its time less that of the bare search of the same vector just
 before or after, and so disturbed by other processes on the machine; the drill says how busy it was. `idle` is the same
-with an index search that takes no time, which leaves the work of `Searcher` alone, with warm caches.
+with an index search that takes no time, which leaves the work of `Searcher` alone, with warm caches. `cpu` is the time
+that the thread was running; other processes disturb it less.
 """
 
 import argparse
@@ -41,10 +42,10 @@ def main() -> None:
             "searcher": lambda query_E: searcher.search(vector=query_E, k=K),
             "listed": lambda query_E: list(searcher.search(vector=query_E, k=K)),
         }
-        times = timed(ways, queries_QE)
+        times, cpu = timed(ways, queries_QE)
         found = index.find(queries_QE[:1], K)
         index.find = lambda *_, **__: found
-        idle = timed(ways, queries_QE)
+        idle, _ = timed(ways, queries_QE)
         results = {
             "store": arguments.store.name,
             "recipe": index.recipe.factory,
@@ -54,6 +55,7 @@ def main() -> None:
             "load": os.getloadavg()[0],
             "ms": {way: percentiles(ms) for way, ms in times.items()},
             "overhead_ms": {way: percentiles(times[way] - times["bare"]) for way in ("searcher", "listed")},
+            "cpu_overhead_ms": {way: percentiles(cpu[way] - cpu["bare"]) for way in ("searcher", "listed")},
             "idle_ms": {way: percentiles(idle[way] - idle["bare"]) for way in ("searcher", "listed")},
         }
     print(json.dumps(results, indent=2))
@@ -61,17 +63,21 @@ def main() -> None:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
-def timed(ways: dict[str, Callable[[np.ndarray], object]], queries_QE: np.ndarray) -> dict[str, np.ndarray]:
-    """Milliseconds of each query by way; the ways of each query come in random order."""
-    rng, times = np.random.default_rng(0), {way: np.empty(len(queries_QE)) for way in ways}
-    for way in ways.values():
+def timed(
+    ways: dict[str, Callable[[np.ndarray], object]], queries_QE: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Milliseconds of each query by way, and those of its thread; the ways of each query come in random order."""
+    rng, times, cpu = np.random.default_rng(0), {}, {}
+    for name, way in ways.items():
+        times[name], cpu[name] = np.empty((2, len(queries_QE)))
         way(queries_QE[0])
     for number, query_E in enumerate(queries_QE):
-        for way in rng.permutation(list(ways)):
-            started = time.perf_counter()
-            ways[way](query_E)
-            times[way][number] = 1000 * (time.perf_counter() - started)
-    return times
+        for name in rng.permutation(list(ways)):
+            started, cpu_started = time.perf_counter(), time.thread_time()
+            ways[name](query_E)
+            times[name][number] = 1000 * (time.perf_counter() - started)
+            cpu[name][number] = 1000 * (time.thread_time() - cpu_started)
+    return times, cpu
 
 
 def percentiles(ms: np.ndarray) -> dict[str, float]:

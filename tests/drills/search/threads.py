@@ -1,11 +1,11 @@
 """8 threads on one `Searcher`: 10,000 queries, against the answers of one thread; then while the index is replaced.
 
-    python tests/drills/search/threads.py STORE --json threads.json
+    python tests/drills/search/threads.py --json threads.json
 
-STORE has the shared image vectors, and its text tower. It is copied; nothing is written to it. The queries are texts,
-vectors, images of the store, conditions and near-duplicates in turns. For the second part, another process rebuilds the
-index over and over, rows are deleted, and every thread refreshes now and then: each answer must be wholly that of one
-of the states.
+The store has the shared image vectors and columns of numbers. It is a copy of that of `where.py`, which is made on the
+first run. The queries are texts, vectors, images of the store, conditions and near-duplicates in turns. For the second
+part, another process rebuilds the index over and over, rows are deleted, and every thread refreshes now and then: each
+answer must be wholly that of one of the states.
 """
 
 import argparse
@@ -26,27 +26,34 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
+from indexer import build_index
+from indexer.proof.queries import TextQueries
 from pipeline.machine import cpu_name
 from pipeline.store.layout import Store
 from pipeline.store.tombstones import DELETED, add_tombstones
 from query import Hits, Searcher
 from tests.drills.index.measure import real_vectors
+from tests.drills.search.where import imported
 
 THREADS = 8
 TEXTS = ("a dog in snow {}", '"beach" + 0.{}*"sunset" - "people"', "{} birds", "a red car, number {}")
-WHERES = ("key like 'coco/%'", "width > 100 or caption is not null", "key like '%7%'")
+RECIPE = "IVF674,PQ96x4fs"
+WHERES = ("chance < 0.1", "key like 'coco/%'", "width > 100 or caption is not null", "key like '%7%'")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("store", type=Path)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "clipsieve-where")
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--changes", type=int, default=6, help="rebuilds and deletions of the second part")
     parser.add_argument("--json", type=Path, help="write the results here")
     arguments = parser.parse_args()
-    vectors_QE = real_vectors()[2]
+    images_NE, tuning_QE, vectors_QE = real_vectors()
+    source = imported(images_NE, arguments.work)
     with tempfile.TemporaryDirectory() as folder:
-        store = Path(shutil.copytree(arguments.store, Path(folder) / "store"))
+        store = Path(shutil.copytree(source, Path(folder) / "store"))
+        texts = TextQueries(tuning_QE=tuning_QE, proving_QE=vectors_QE[:1000], source="shared texts", sha256="0" * 64)
+        build_index(store, text_queries=lambda view: texts, recipe=RECIPE, rebuild=True)
         results = {"cpu": cpu_name(), "load": os.getloadavg()[0], **compared(store, vectors_QE, arguments.queries)}
         results |= changing(store, vectors_QE[:200], arguments.changes)
     print(json.dumps(results, indent=2))
@@ -117,8 +124,8 @@ def changing(store: Path, vectors_QE: np.ndarray, num_changes: int) -> dict:
             for change in range(num_changes):
                 if change % 2:
                     command = [sys.executable, "-m", "query.cli", "index", store, "--rebuild", "--recipe"]
-                    recipe = ("Flat", "SQfp16")[change // 2 % 2]
-                    subprocess.run([*map(str, command), recipe], check=True, capture_output=True)
+                    recipe = ("SQ8", RECIPE)[change // 2 % 2]
+                    subprocess.run([*map(str, command), recipe, "--no-proof"], check=True, capture_output=True)
                 else:  # the best hits of some of the queries
                     best = sorted({state[0][0][0] for state in states[-1][change::num_changes]})
                     add_tombstones(Store(store), best, DELETED)
