@@ -19,6 +19,8 @@ CHUNK_BYTES = 32 << 20
 """Memory of a chunk of vectors, in float32."""
 KEPT_BATCHES = 1_024
 """Record batches whose descriptions are kept, a few KB each; to read them again takes longer than to take a row."""
+FEW_ROWS = 100
+"""Up to so many rows are sliced one by one, which takes less time than to take them from each batch and sort them."""
 
 
 class MappedRows:
@@ -68,6 +70,8 @@ class MappedRows:
         schema = self.schema
         if columns != schema.names:
             schema = pa.schema([schema.field(name) for name in columns])
+        if len(positions) <= FEW_ROWS:
+            return pa.Table.from_batches(self._sliced(positions, columns), schema).combine_chunks()
         order = np.argsort(positions, kind="stable")
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
@@ -78,7 +82,7 @@ class MappedRows:
         stored = [name for name in columns if name != "id"]
         bounds = itertools.pairwise([*self.files.starts, self.num_rows])
         for offset, (start, end) in zip(self.files.offsets, bounds, strict=True):
-            batch = self._batch(offset).select(stored)
+            batch = self._batch(offset, stored)
             self._read_ahead(batch)
             if "id" in columns:
                 batch = batch.append_column("id", pa.array(self._ids[start:end]))
@@ -111,16 +115,20 @@ class MappedRows:
         firsts = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
         for first, end in itertools.pairwise([*firsts, len(numbers)]):
             number = numbers[first]
-            places = positions[first:end] - self.files.starts[number]
+            places = pa.array(positions[first:end] - self.files.starts[number])
             try:
-                batch = self._batch(self.files.offsets[number])
-                batch = batch if columns == batch.schema.names else batch.select(columns)
-                if places[-1] >= batch.num_rows:
-                    raise IndexError(places[-1])
-                # most hits are alone in their batch, and a slice takes a tenth of the time of `take`
-                yield batch.slice(places[0], 1) if len(places) == 1 else batch.take(pa.array(places))
+                yield self._batch(self.files.offsets[number], columns).take(places)
             except (pa.ArrowException, IndexError) as error:
                 raise _damaged(self._arrow_path) from error
+
+    def _sliced(self, positions: np.ndarray, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The metadata of rows, one by one."""
+        numbers = np.searchsorted(self.files.starts, positions, side="right") - 1
+        for position, number in zip(positions.tolist(), numbers.tolist(), strict=True):
+            row = self._batch(self.files.offsets[number], columns).slice(position - self.files.starts[number], 1)
+            if not row.num_rows:
+                raise _damaged(self._arrow_path)
+            yield row
 
     def _read_ahead(self, batch: pa.RecordBatch) -> None:
         """Have the system read all values of a batch at once; page by page takes five times as long."""
@@ -130,17 +138,17 @@ class MappedRows:
                 first = start // mmap.PAGESIZE * mmap.PAGESIZE
                 self._arrow_map.madvise(mmap.MADV_WILLNEED, first, start + buffer.size - first)
 
-    def _batch(self, offset: int) -> pa.RecordBatch:
+    def _batch(self, offset: int, columns: Sequence[str]) -> pa.RecordBatch:
         """The record batch that begins at a byte of the file. Its values are the mapped ones: nothing is read yet."""
-        if offset in self._batches:
-            return self._batches[offset]
-        try:
-            batch = pa.ipc.read_record_batch(pa.ipc.read_message(self._arrow[offset:]), self.schema)
-        except (pa.ArrowException, OSError, EOFError) as error:
-            raise _damaged(self._arrow_path) from error
-        if len(self._batches) < KEPT_BATCHES:
-            self._batches[offset] = batch
-        return batch
+        batch = self._batches.get(offset)
+        if batch is None:
+            try:
+                batch = pa.ipc.read_record_batch(pa.ipc.read_message(self._arrow[offset:]), self.schema)
+            except (pa.ArrowException, OSError, EOFError) as error:
+                raise _damaged(self._arrow_path) from error
+            if len(self._batches) < KEPT_BATCHES:
+                self._batches[offset] = batch
+        return batch if columns == self.schema.names else batch.select(columns)
 
 
 def _damaged(path: Path) -> StoreError:

@@ -90,4 +90,7 @@ class QueryEncoder:
         found, dim = np.asarray(vector, np.float32), self.spec.embedding_dim
         if found.shape != (dim,):
             raise InputError(f"the vector has the shape {found.shape}, the embeddings of the store have ({dim},)")
-        return unit_rows(found[None], "the vector is zero or not finite")[0]
+        fault = "the vector is zero or not finite"
+        if not np.isfinite(found).all():
+            raise InputError(fault)
+        return unit_rows(found[None], fault)[0]
