@@ -35,6 +35,9 @@ _LIST_GROWTH, _FLAT_GROWTH = 1.3, 1.9
 """Codes are stored chunk by chunk, in memory that is doubled when it is full."""
 _LOADED_GROWTH = 1.1
 """Fast-scan lists reserve more memory than they need."""
+_OPENING_OVERHEAD = 5 << 20
+_LEVEL_BYTES = 12
+"""Of a row of a graph: its level, and where its links begin. They are read; links and codes are mapped."""
 _SCORED_ROWS, _SCORED_LISTS = 4_096, 1_024
 """FAISS scores so many rows against so many centroids at once."""
 
@@ -122,6 +125,13 @@ def search_memory(shape: Shape, num_rows: int, dim: int) -> int:
     """Bytes that searching takes: codes, positions, ids and centroids, mapped or not. Not the vector file's pages."""
     loaded = index_bytes(shape, num_rows, dim) * (_LOADED_GROWTH if CODES[shape.code].is_fast_scan else 1)
     return int(loaded) + num_rows * ID_BYTES + _SEARCH_OVERHEAD
+
+
+def opening_memory(shape: Shape, num_rows: int, dim: int) -> int:
+    """Bytes of anonymous memory after opening. Fast-scan lists are read; FAISS maps all others."""
+    if CODES[shape.code].is_fast_scan:
+        return _OPENING_OVERHEAD + int(_LOADED_GROWTH * index_bytes(shape, num_rows, dim))
+    return _OPENING_OVERHEAD + shape.is_graph * _LEVEL_BYTES * num_rows + shape.num_lists * 4 * dim
 
 
 def build_memory(shape: Shape, num_rows: int, dim: int, num_train: int) -> int:

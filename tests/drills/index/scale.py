@@ -64,6 +64,8 @@ def main() -> None:
         "build_memory": (alone["peak_anonymous"] - results["searched"]["imported"]) / predicted["build_memory"],
         "query_ms": results["searched"]["times"]["clipsieve in blocks of 100"]["ms"] / predicted["query_ms"],
         "build_s": alone["build_s"] / predicted["build_s"],
+        "opening_s": results["searched"]["opened_s"] / predicted["opening_s"],
+        "opening_memory": results["searched"]["opened_growth"] / predicted["opening_memory"],
     }
     print(results["measured over predicted"])
     arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
