@@ -47,7 +47,8 @@ def build_peer(images_NE: np.ndarray, budget: str, build_memory: str, cores: int
         built = run([python, "-P", Path(__file__).resolve(), json.dumps(job)])
         if built.exit_code or not report.exists():
             raise SystemExit(f"autofaiss built no index within {budget}: {built.errors[-2000:]}")
-        found = json.loads(report.read_text(encoding="utf-8")) | {"peak_anonymous": built.peak_anonymous}
+        found = json.loads(report.read_text(encoding="utf-8"))
+        found |= {"cpu_s": built.cpu_s, "peak_anonymous": built.peak_anonymous}
         report.write_text(json.dumps(found), encoding="utf-8")
     return json.loads(report.read_text(encoding="utf-8"))
 

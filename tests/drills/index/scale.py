@@ -14,6 +14,8 @@ new rows and an updated index: give a copy of a store that is still needed.
    queries for both: exact search takes too long for 100).
 4. `clipsieve index` after 1 % new rows: its seconds over those of the build, proof left out of both.
 5. The same recipe again, without plan and proof: the peak of the build alone.
+
+`--steps` takes some of them, or in another order: 10 million rows are best built without a proof first.
 """
 
 import argparse
@@ -36,39 +38,66 @@ MIN_RECALL = 0.95
 
 def main() -> None:
     arguments = parse_arguments()
-    results = {"store": arguments.store.name, "max_index_memory": arguments.max_index_memory}
+    results = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    results |= {"store": arguments.store.name, "max_index_memory": arguments.max_index_memory}
     limits = ["--max-index-memory", arguments.max_index_memory, "--min-recall", str(arguments.min_recall)]
     queries = ["--queries", arguments.store.with_name(f"{arguments.store.name}-texts.parquet")]
-    done = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
 
-    def step(name: str, take) -> dict:
-        results[name] = done[name] if name in done else take()
+    def step(name: str, take) -> None:
+        if name not in results:
+            results[name] = take()
         print(f"{name}: {json.dumps(results[name])}", flush=True)
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        return results[name]
 
     def predict() -> dict:
         found = clipsieve("index", arguments.store, *limits, *queries, "--dry-run")
         winner = next(one for one in found.results["candidates"] if one["recipe"] == found.results["recipe"])
         return winner | {"reason": found.results["reason"], "seconds": found.seconds}
 
-    predicted = step("predicted", predict)
-    built = step("built", lambda: built_with(clipsieve("index", arguments.store, *limits, *queries)))
-    step("searched", lambda: searched(arguments.store, queries[1]))
-    recipe = ["--recipe", built["recipe"], "--no-proof"]
-    step("updated", lambda: updated(arguments, recipe, built))
-    alone = step("built alone", lambda: built_with(clipsieve("index", arguments.store, *recipe, "--rebuild")))
-    results["measured over predicted"] = {
-        "index_bytes": built["num_bytes"] / predicted["index_bytes"],
-        "index_memory": results["searched"]["memory"] / predicted["index_memory"],
-        "build_memory": (alone["peak_anonymous"] - results["searched"]["imported"]) / predicted["build_memory"],
-        "query_ms": results["searched"]["times"]["clipsieve in blocks of 100"]["ms"] / predicted["query_ms"],
-        "build_s": alone["build_s"] / predicted["build_s"],
-        "opening_s": results["searched"]["opened_s"] / predicted["opening_s"],
-        "opening_memory": results["searched"]["opened_growth"] / predicted["opening_memory"],
+    def recipe() -> list[str]:
+        return ["--recipe", results["predicted"]["recipe"], "--no-proof"]
+
+    steps = {
+        "predicted": predict,
+        "built": lambda: built_with(clipsieve("index", arguments.store, *limits, *queries)),
+        "searched": lambda: searched(arguments.store, queries[1]),
+        "updated": lambda: updated(arguments, recipe(), results.get("built") or results["built alone"]),
+        "built alone": lambda: built_with(clipsieve("index", arguments.store, *recipe(), "--rebuild")),
     }
-    print(results["measured over predicted"])
-    arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    for name in arguments.steps:
+        step(name, steps[name])
+    compared = ("predicted", "searched", "built alone")
+    if results.keys() >= set(compared):
+        results["compared"] = over_predicted(*(results[name] for name in compared))
+        print(results["compared"]["measured over predicted"])
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def over_predicted(predicted: dict, found: dict, alone: dict) -> dict[str, dict[str, float]]:
+    """What was predicted and measured, and the one over the other.
+
+    Args:
+        predicted: A candidate of the plan.
+        found: What `searched` returns.
+        alone: What `built_with` returns of a build without a proof.
+    """
+    time = found["times"]["clipsieve in blocks of 100"]
+    predicted = predicted | {"query_cpu_ms": predicted["query_ms"]}
+    measured = {
+        "index_bytes": alone["num_bytes"],
+        "index_memory": found["memory"],
+        "build_memory": alone["peak_anonymous"] - found["imported"],
+        "query_ms": time["ms"],
+        "query_cpu_ms": time["cpu_ms"],
+        "build_s": alone["build_s"],
+        "opening_s": found["opened_s"],
+        "opening_memory": found["opened_growth"],
+    }
+    return {
+        "predicted": {name: predicted[name] for name in measured},
+        "measured": measured,
+        "measured over predicted": {name: value / predicted[name] for name, value in measured.items()},
+    }
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -77,6 +106,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-index-memory", default="600M")
     parser.add_argument("--min-recall", type=float, default=MIN_RECALL)
     parser.add_argument("--json", type=Path, default=Path("scale.json"), help="results; steps in it are not repeated")
+    parser.add_argument(
+        "--steps",
+        type=lambda text: text.split(","),
+        default=["predicted", "built", "searched", "updated", "built alone"],
+        help="which ones to take, in which order",
+    )
     return parser.parse_args()
 
 
@@ -97,6 +132,7 @@ def built_with(run: Run) -> dict:
         "proven": text,
         "steps_s": found["seconds"],
         "seconds": run.seconds,
+        "cpu_s": run.cpu_s,
         "build_s": sum(seconds for step, seconds in found["seconds"].items() if step not in PROOF_STEPS),
         "peak_anonymous": run.peak_anonymous,
     }
