@@ -162,11 +162,17 @@ def measured(
     points = {
         name: [one.detail | recall[one.name] | times[one.name] for one in found] for name, found in conditions.items()
     }
-    result = {"budget": budget, "indexes": {**ours, "autofaiss": peer}, "points": points, "compared": {}}
+    indexes = {name: without(built, "index") for name, built in {**ours, "autofaiss": peer}.items()}
+    result = {"budget": budget, "indexes": indexes, "points": points, "compared": {}}
     for name in ours:
         result["compared"][name] = [compared(point, points[name]) for point in points["autofaiss"]]
     print_result(result)
     return result
+
+
+def without(found: dict, *names: str) -> dict:
+    """What was found but for some of it: folders of this machine are of no use to others."""
+    return {name: value for name, value in found.items() if name not in names}
 
 
 def compared(peer: dict, points: list[dict]) -> dict:

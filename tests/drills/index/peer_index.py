@@ -72,7 +72,7 @@ def inside_peer_env(job: dict) -> None:
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "num_bytes": path.stat().st_size,
         "faiss": faiss.__version__,
-        "own_figures": {name: value for name, value in infos.items() if isinstance(value, int | float | str)},
+        "own_figures": {name: value for name, value in infos.items() if isinstance(value, int | float)},
     }
     (path.parent / "report.json").write_text(json.dumps(report), encoding="utf-8")
 
