@@ -31,8 +31,9 @@ from tests.drills.index.processes import Run, anonymous, clipsieve, environment
 
 PROOF_STEPS = ("proof", "plan")
 INSIDE = "--inside"
-NUM_TRUTH, NUM_TUNING = 1_500, 1_000
-"""Texts that are compared with exact search; so many of them, the others tune an index without a proof."""
+NUM_TRUTH, MEASURED = 1_500, 2 / 3
+"""Texts that are compared with exact search. So many of them are measured; the others tune an index without a proof."""
+CANDIDATES = (100, 200, 400, 800, 1600)
 MIN_RECALL = 0.95
 
 
@@ -60,7 +61,7 @@ def main() -> None:
     steps = {
         "predicted": predict,
         "built": lambda: built_with(clipsieve("index", arguments.store, *limits, *queries)),
-        "searched": lambda: searched(arguments.store, queries[1]),
+        "searched": lambda: searched(arguments.store, queries[1], arguments.truth),
         "updated": lambda: updated(arguments, recipe(), results.get("built") or results["built alone"]),
         "built alone": lambda: built_with(clipsieve("index", arguments.store, *recipe(), "--rebuild")),
     }
@@ -106,6 +107,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-index-memory", default="600M")
     parser.add_argument("--min-recall", type=float, default=MIN_RECALL)
     parser.add_argument("--json", type=Path, default=Path("scale.json"), help="results; steps in it are not repeated")
+    parser.add_argument("--truth", type=int, default=NUM_TRUTH, help="texts that are compared with exact search")
     parser.add_argument(
         "--steps",
         type=lambda text: text.split(","),
@@ -138,16 +140,16 @@ def built_with(run: Run) -> dict:
     }
 
 
-def searched(store: Path, texts: Path) -> dict:
+def searched(store: Path, texts: Path, num_truth: int = NUM_TRUTH) -> dict:
     """Open and search in a process of its own."""
-    command = [sys.executable, str(Path(__file__).resolve()), INSIDE, str(store), str(texts)]
+    command = [sys.executable, str(Path(__file__).resolve()), INSIDE, str(store), str(texts), str(num_truth)]
     found = subprocess.run(command, capture_output=True, text=True, env=environment())
     if found.returncode:
         raise SystemExit(found.stderr)
     return json.loads(found.stdout)
 
 
-def inside(store: Path, texts: Path) -> dict:
+def inside(store: Path, texts: Path, num_truth: int) -> dict:
     """Runs in a process of its own."""
     import faiss
     import numpy as np
@@ -159,7 +161,7 @@ def inside(store: Path, texts: Path) -> dict:
     from tests.drills.index.measure import Condition, K, embeddings_of, interleaved, recalls, summary
 
     view = StoreView.open(store)
-    manifest, queries_QE = read_manifest(view), embeddings_of(texts)[-NUM_TRUTH:]
+    manifest, queries_QE = read_manifest(view), embeddings_of(texts)[-num_truth:]
     faiss.knn(queries_QE[:2], queries_QE[:100], 1)  # starts the threads
     imported, started = anonymous(), time.perf_counter()
     searcher = open_index(view, device="cpu")
@@ -170,9 +172,10 @@ def inside(store: Path, texts: Path) -> dict:
     mapped = 0 if "fs" in manifest.recipe else manifest.num_bytes
     images_NE = searcher.rows.mapped_NE.astype(np.float32)
     truth_QK = faiss.knn(queries_QE, images_NE, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    measured = round(MEASURED * num_truth)
     if not manifest.proof.text:
-        searcher.point = tuned_here(searcher, queries_QE[NUM_TUNING:], truth_QK[NUM_TUNING:])
-    queries_QE, truth_QK = queries_QE[:NUM_TUNING], truth_QK[:NUM_TUNING]
+        searcher.point = tuned_here(searcher, queries_QE[measured:], truth_QK[measured:])
+    queries_QE, truth_QK = queries_QE[:measured], truth_QK[:measured]
     found_QK = searcher.find(queries_QE, K)[1]
     flat = faiss.IndexFlat(searcher.rows.dim, faiss.METRIC_INNER_PRODUCT)
     nobody = flat.codes.owner
@@ -199,16 +202,14 @@ def inside(store: Path, texts: Path) -> dict:
 
 
 def tuned_here(searcher: object, queries_QE: object, truth_QK: object) -> object:
-    """The least number of lists whose recall is enough, of an index without a proof; with 200 candidates."""
-    from indexer.recipes.point import OperatingPoint
-    from tests.drills.index.measure import K, least, recalls
+    """The fastest point whose mean recall is enough, of an index without a proof."""
+    from indexer.proof.tuning import tune
 
-    def reaches(effort: int) -> bool:
-        point = OperatingPoint(effort=effort, candidates=200)
-        return recalls(searcher.find(queries_QE, K, point=point)[1], truth_QK).mean() >= MIN_RECALL
+    def search_at(point: object) -> object:
+        return lambda queries, k: searcher.find(queries, k, point=point)
 
-    effort = least(reaches, 1, searcher.recipe.num_lists // 4) or searcher.recipe.num_lists // 4
-    return OperatingPoint(effort=effort, candidates=200)
+    most = searcher.recipe.num_lists or 2048
+    return tune(search_at, queries_QE, truth_QK, MIN_RECALL, most, CANDIDATES, margin=0.0)[0]
 
 
 def updated(arguments: argparse.Namespace, recipe: list, built: dict) -> dict:
@@ -222,6 +223,6 @@ def updated(arguments: argparse.Namespace, recipe: list, built: dict) -> dict:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [INSIDE]:
-        print(json.dumps(inside(Path(sys.argv[2]), Path(sys.argv[3]))))
+        print(json.dumps(inside(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))))
     else:
         main()
