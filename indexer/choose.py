@@ -70,7 +70,8 @@ def choose(
     )
     machine = Machine(threads=settings.num_threads, memory_bytes=memory_of_machine())
     on_step("plan", 0, 2)
-    speed = calibrate(dim, view.store.index_dir)
+    folder = view.store.index_dir
+    speed = calibrate(dim, folder if folder.is_dir() else view.root)  # a plan alone makes no folder
     on_step("plan", 1, 2)
     found = plan(num_rows, dim, limits, machine, speed, is_half=is_half)
     if not found.winner.shape.is_exact and not isinstance(queries := text_queries(), str):

@@ -19,7 +19,7 @@ from pipeline.store.view import StoreView
 
 UNTUNED = OperatingPoint(effort=64, candidates=100)
 """Where an index is searched that was not tuned."""
-CANDIDATES = (10, 20, 50, 100, 200, 400)
+CANDIDATES = (10, 20, 50, 100, 200, 400, 800, 1_600)
 TUNING_QUERIES, PROVING_QUERIES = 1_000, 5_000
 """At most so many of those that there are."""
 IMAGE_QUERIES = 500

@@ -39,7 +39,7 @@ def calibrate(dim: int, folder: Path) -> Calibration:
 
     Args:
         dim: Width of the vectors.
-        folder: Where a file is written to measure the disk; nothing is left there.
+        folder: Where a file is written to measure the disk, if it can be written; nothing is left there.
     """
     simd = faiss.SIMDConfig.get_level_name()
     key = f"{cpu_name()}, {simd}; {dim} wide; method {_METHOD}, faiss {faiss.__version__}"
@@ -237,7 +237,10 @@ def _disk(vectors_NE: np.ndarray, folder: Path) -> tuple[float, float]:
     """Megabytes a second, from a Parquet file's embeddings and to a file."""
     values = pa.array(vectors_NE.astype(np.float16).ravel())
     table = pa.table({"embedding": pa.FixedSizeListArray.from_arrays(values, vectors_NE.shape[1])})
-    place = Path(tempfile.mkdtemp(prefix=".speed-", dir=folder))
+    try:
+        place = Path(tempfile.mkdtemp(prefix=".speed-", dir=folder))
+    except OSError:  # a store that can only be read can be planned for
+        place = Path(tempfile.mkdtemp(prefix="clipsieve-speed-"))
     megabytes = values.nbytes / 1e6
     try:
         pq.write_table(table, place / "part.parquet")

@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from indexer.planning.costs import build_s
+from indexer.planning.costs import build_s, opening_s
 from indexer.planning.curves import TYPICAL, Pilot
 from indexer.planning.reach import Reached, reach
-from indexer.planning.sizes import CODES, ID_BYTES, Shape, build_memory, index_bytes, search_memory
+from indexer.planning.sizes import CODES, ID_BYTES, Shape, build_memory, index_bytes, opening_memory, search_memory
 from indexer.planning.speeds import Calibration
 from pipeline.errors import ConfigError
 
@@ -66,6 +66,9 @@ class Candidate:
     build_memory: int
     """Bytes at the peak of the build."""
     build_s: float
+    opening_s: float
+    opening_memory: int
+    """Bytes of anonymous memory after opening, before any search."""
     refused: str = ""
     """Which limit it breaks; empty if none."""
 
@@ -170,6 +173,8 @@ def _candidate(
         index_memory=searching,
         build_memory=building,
         build_s=build_s(shape, num_rows, dim, num_train, machine.threads, speed),
+        opening_s=opening_s(shape, num_rows, dim),
+        opening_memory=opening_memory(shape, num_rows, dim),
         refused=broken[0] if broken else "",
     )
 

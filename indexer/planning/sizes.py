@@ -22,9 +22,9 @@ LINKS = 32
 
 _BLOCK_ROWS = 32
 
-# Fitted to builds of 8,000 to 113,802 rows, 192 and 512 wide: anonymous memory beyond that of a process that has
+# Fitted to indexes of 8,000 to 10 million rows, 192 and 512 wide: anonymous memory beyond that of a process that has
 # imported numpy, faiss and pyarrow.
-_SEARCH_OVERHEAD = 2 << 20
+_SEARCH_OVERHEAD = 1 << 18
 _BUILD_OVERHEAD = 10 << 20
 _CHUNK_COPIES, _NEXT_CHUNK_COPIES = 1.5, 1.9
 """Memory of a chunk, in float32 chunks: as read, converted, and as FAISS works on it. The next is read beside it."""
@@ -33,8 +33,10 @@ _SAMPLE_READ = 1.5
 """Memory of the training sample, in float32 samples, as it is read and converted."""
 _LIST_GROWTH, _FLAT_GROWTH = 1.3, 1.9
 """Codes are stored chunk by chunk, in memory that is doubled when it is full."""
-_LOADED_GROWTH = 1.1
+_LOADED_GROWTH = 1.05
 """Fast-scan lists reserve more memory than they need."""
+_LEVEL_BYTES = 12
+"""Of a row of a graph: its level, and where its links begin. They are read; links and codes are mapped."""
 _SCORED_ROWS, _SCORED_LISTS = 4_096, 1_024
 """FAISS scores so many rows against so many centroids at once."""
 
@@ -122,6 +124,12 @@ def search_memory(shape: Shape, num_rows: int, dim: int) -> int:
     """Bytes that searching takes: codes, positions, ids and centroids, mapped or not. Not the vector file's pages."""
     loaded = index_bytes(shape, num_rows, dim) * (_LOADED_GROWTH if CODES[shape.code].is_fast_scan else 1)
     return int(loaded) + num_rows * ID_BYTES + _SEARCH_OVERHEAD
+
+
+def opening_memory(shape: Shape, num_rows: int, dim: int) -> int:
+    """Bytes of anonymous memory after opening. Fast-scan lists are read; FAISS maps all others."""
+    read = index_bytes(shape, num_rows, dim) if CODES[shape.code].is_fast_scan else 0
+    return _SEARCH_OVERHEAD + int(_LOADED_GROWTH * read) + shape.is_graph * _LEVEL_BYTES * num_rows
 
 
 def build_memory(shape: Shape, num_rows: int, dim: int, num_train: int) -> int:

@@ -52,6 +52,8 @@ def tune(
         if value[1]:
             milliseconds = float(np.median(latency_ms(search_at(point), queries_QE[:TIMED_QUERIES])))
             reached.append((milliseconds, point, value[0]))
+            if len(reached) > 1 and milliseconds > reached[-2][0]:
+                break  # even more candidates take even longer
         best = max(best, (value[0], point), key=lambda pair: pair[0])
     if reached:
         _, point, value_reached = min(reached, key=lambda found: found[0])

@@ -56,13 +56,12 @@ def _plan(settings: "IndexSettings") -> None:
 
     def print_plan() -> None:
         found = table("candidates")
-        for heading in ("recipe", "query ms", "index MB", "memory MB", "build MB", "build s", ""):
+        for heading in ("recipe", "query ms", "index MB", "memory MB", "build MB", "build s", "open s", ""):
             found.add_column(heading, justify="left" if heading in ("recipe", "") else "right")
         for one in candidates:
             sizes = (f"{size / 1e6:.0f}" for size in (one.index_bytes, one.index_memory, one.build_memory))
-            found.add_row(
-                one.recipe, f"{one.query_ms:.2f}", *sizes, f"{one.build_s:.0f}", one.refused.replace("_", " ")
-            )
+            times = f"{one.build_s:.0f}", f"{one.opening_s:.2f}"
+            found.add_row(one.recipe, f"{one.query_ms:.2f}", *sizes, *times, one.refused.replace("_", " "))
         console().print(found)
         console().print(choice.reason)
 
@@ -78,6 +77,8 @@ def _plan(settings: "IndexSettings") -> None:
                 "index_memory": one.index_memory,
                 "build_memory": one.build_memory,
                 "build_s": one.build_s,
+                "opening_s": one.opening_s,
+                "opening_memory": one.opening_memory,
                 "refused": one.refused,
             }
             for one in candidates

@@ -1,5 +1,7 @@
 """Recall is measured with text queries against exact search; falling short is an error that keeps the index."""
 
+import time
+
 import faiss
 import numpy as np
 import pytest
@@ -76,6 +78,21 @@ def test_tuning_finds_the_least_effort_and_the_cheapest_candidates():
     assert (recall, point.effort, point.candidates) == (pytest.approx(0.7), 70, 100)
 
 
+def test_tuning_ends_where_more_candidates_only_take_longer():
+    true, tried = np.tile(np.arange(10), (50, 1)), []
+
+    def search_at(point):
+        def search(queries, k):
+            tried.append(point.candidates)
+            time.sleep(point.candidates / 1e4)
+            return np.zeros((len(queries), 10)), true[: len(queries)]
+
+        return search
+
+    point, _ = tune(search_at, np.zeros((5, 4), np.float32), true[:5], 0.8, 8, [10, 100, 1_000])
+    assert (point.candidates, max(tried)) == (10, 100)
+
+
 def test_an_index_is_tuned_on_some_queries_and_proven_on_others(store, queries):
     report = build_index(IndexSettings(store=store.root, recipe="IVF64,SQ8", min_recall=0.9), lambda view: queries)
     manifest = report.manifest
@@ -95,6 +112,13 @@ def test_an_index_is_tuned_on_some_queries_and_proven_on_others(store, queries):
     true = exact_search(open_index(StoreView.open(store.root)).rows, queries.proving_QE, 10)[1]
     again = open_index(StoreView.open(store.root)).rows.ids(true)
     assert recall_per_query(found, again, 10).mean() == pytest.approx(chosen.recall_at_10.mean)
+
+
+def test_coarse_codes_are_tuned_with_as_many_candidates_as_the_planner_counts_on(store, queries):
+    settings = IndexSettings(store=store.root, recipe="IVF8,PQ1x4fs", min_recall=0.995)
+    report = build_index(settings, lambda view: queries)
+    assert report.manifest.proof.is_proven
+    assert report.manifest.point.candidates > 400
 
 
 def test_an_index_that_falls_short_is_an_error_that_keeps_it(store, queries, monkeypatch):

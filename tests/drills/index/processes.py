@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -23,6 +24,8 @@ class Run:
     results: dict
     errors: str
     seconds: float
+    cpu_s: float
+    """Seconds of all its threads and children."""
     peak_anonymous: int
     """Bytes, sampled from /proc."""
 
@@ -41,9 +44,15 @@ def anonymous(pid: int | str = "self") -> int:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:")), 0)
 
 
+def children_s() -> float:
+    """CPU seconds of the processes that this one has started and waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def run(command: Sequence[str | Path]) -> Run:
     """Run a command that prints JSON, and sample its memory until it ends."""
-    peak, started = 0, time.perf_counter()
+    peak, started, cpu_s = 0, time.perf_counter(), children_s()
     process = subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     )
@@ -55,7 +64,7 @@ def run(command: Sequence[str | Path]) -> Run:
         reader.join(SAMPLED_EVERY_S)
     [(output, errors)] = printed
     results = json.loads(output) if output.strip().startswith("{") else {}
-    return Run(process.returncode, results, errors, time.perf_counter() - started, peak)
+    return Run(process.returncode, results, errors, time.perf_counter() - started, children_s() - cpu_s, peak)
 
 
 def clipsieve(verb: str, *arguments: str | Path) -> Run:

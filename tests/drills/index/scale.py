@@ -14,6 +14,8 @@ new rows and an updated index: give a copy of a store that is still needed.
    queries for both: exact search takes too long for 100).
 4. `clipsieve index` after 1 % new rows: its seconds over those of the build, proof left out of both.
 5. The same recipe again, without plan and proof: the peak of the build alone.
+
+`--steps` takes some of them, or in another order: 10 million rows are best built without a proof first.
 """
 
 import argparse
@@ -29,44 +31,74 @@ from tests.drills.index.processes import Run, anonymous, clipsieve, environment
 
 PROOF_STEPS = ("proof", "plan")
 INSIDE = "--inside"
-NUM_TRUTH, NUM_TUNING = 1_500, 1_000
-"""Texts that are compared with exact search; so many of them, the others tune an index without a proof."""
+NUM_TRUTH, MEASURED = 1_500, 2 / 3
+"""Texts that are compared with exact search. So many of them are measured; the others tune an index without a proof."""
+CANDIDATES = (100, 200, 400, 800, 1600)
 MIN_RECALL = 0.95
 
 
 def main() -> None:
     arguments = parse_arguments()
-    results = {"store": arguments.store.name, "max_index_memory": arguments.max_index_memory}
+    results = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    results |= {"store": arguments.store.name, "max_index_memory": arguments.max_index_memory}
     limits = ["--max-index-memory", arguments.max_index_memory, "--min-recall", str(arguments.min_recall)]
     queries = ["--queries", arguments.store.with_name(f"{arguments.store.name}-texts.parquet")]
-    done = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
 
-    def step(name: str, take) -> dict:
-        results[name] = done[name] if name in done else take()
+    def step(name: str, take) -> None:
+        if name not in results:
+            results[name] = take()
         print(f"{name}: {json.dumps(results[name])}", flush=True)
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        return results[name]
 
     def predict() -> dict:
         found = clipsieve("index", arguments.store, *limits, *queries, "--dry-run")
         winner = next(one for one in found.results["candidates"] if one["recipe"] == found.results["recipe"])
         return winner | {"reason": found.results["reason"], "seconds": found.seconds}
 
-    predicted = step("predicted", predict)
-    built = step("built", lambda: built_with(clipsieve("index", arguments.store, *limits, *queries)))
-    step("searched", lambda: searched(arguments.store, queries[1]))
-    recipe = ["--recipe", built["recipe"], "--no-proof"]
-    step("updated", lambda: updated(arguments, recipe, built))
-    alone = step("built alone", lambda: built_with(clipsieve("index", arguments.store, *recipe, "--rebuild")))
-    results["measured over predicted"] = {
-        "index_bytes": built["num_bytes"] / predicted["index_bytes"],
-        "index_memory": results["searched"]["memory"] / predicted["index_memory"],
-        "build_memory": (alone["peak_anonymous"] - results["searched"]["imported"]) / predicted["build_memory"],
-        "query_ms": results["searched"]["times"]["clipsieve in blocks of 100"]["ms"] / predicted["query_ms"],
-        "build_s": alone["build_s"] / predicted["build_s"],
+    def recipe() -> list[str]:
+        return ["--recipe", results["predicted"]["recipe"], "--no-proof"]
+
+    steps = {
+        "predicted": predict,
+        "built": lambda: built_with(clipsieve("index", arguments.store, *limits, *queries)),
+        "searched": lambda: searched(arguments.store, queries[1], arguments.truth),
+        "updated": lambda: updated(arguments, recipe(), results.get("built") or results["built alone"]),
+        "built alone": lambda: built_with(clipsieve("index", arguments.store, *recipe(), "--rebuild")),
     }
-    print(results["measured over predicted"])
-    arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    for name in arguments.steps:
+        step(name, steps[name])
+    compared = ("predicted", "searched", "built alone")
+    if results.keys() >= set(compared):
+        results["compared"] = over_predicted(*(results[name] for name in compared))
+        print(results["compared"]["measured over predicted"])
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def over_predicted(predicted: dict, found: dict, alone: dict) -> dict[str, dict[str, float]]:
+    """What was predicted and measured, and the one over the other.
+
+    Args:
+        predicted: A candidate of the plan.
+        found: What `searched` returns.
+        alone: What `built_with` returns of a build without a proof.
+    """
+    time = found["times"]["clipsieve in blocks of 100"]
+    predicted = predicted | {"query_cpu_ms": predicted["query_ms"]}
+    measured = {
+        "index_bytes": alone["num_bytes"],
+        "index_memory": found["memory"],
+        "build_memory": alone["peak_anonymous"] - found["imported"],
+        "query_ms": time["ms"],
+        "query_cpu_ms": time["cpu_ms"],
+        "build_s": alone["build_s"],
+        "opening_s": found["opened_s"],
+        "opening_memory": found["opened_growth"],
+    }
+    return {
+        "predicted": {name: predicted[name] for name in measured},
+        "measured": measured,
+        "measured over predicted": {name: value / predicted[name] for name, value in measured.items()},
+    }
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -75,6 +107,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-index-memory", default="600M")
     parser.add_argument("--min-recall", type=float, default=MIN_RECALL)
     parser.add_argument("--json", type=Path, default=Path("scale.json"), help="results; steps in it are not repeated")
+    parser.add_argument("--truth", type=int, default=NUM_TRUTH, help="texts that are compared with exact search")
+    parser.add_argument(
+        "--steps",
+        type=lambda text: text.split(","),
+        default=["predicted", "built", "searched", "updated", "built alone"],
+        help="which ones to take, in which order",
+    )
     return parser.parse_args()
 
 
@@ -95,21 +134,22 @@ def built_with(run: Run) -> dict:
         "proven": text,
         "steps_s": found["seconds"],
         "seconds": run.seconds,
+        "cpu_s": run.cpu_s,
         "build_s": sum(seconds for step, seconds in found["seconds"].items() if step not in PROOF_STEPS),
         "peak_anonymous": run.peak_anonymous,
     }
 
 
-def searched(store: Path, texts: Path) -> dict:
+def searched(store: Path, texts: Path, num_truth: int = NUM_TRUTH) -> dict:
     """Open and search in a process of its own."""
-    command = [sys.executable, str(Path(__file__).resolve()), INSIDE, str(store), str(texts)]
+    command = [sys.executable, str(Path(__file__).resolve()), INSIDE, str(store), str(texts), str(num_truth)]
     found = subprocess.run(command, capture_output=True, text=True, env=environment())
     if found.returncode:
         raise SystemExit(found.stderr)
     return json.loads(found.stdout)
 
 
-def inside(store: Path, texts: Path) -> dict:
+def inside(store: Path, texts: Path, num_truth: int) -> dict:
     """Runs in a process of its own."""
     import faiss
     import numpy as np
@@ -121,7 +161,7 @@ def inside(store: Path, texts: Path) -> dict:
     from tests.drills.index.measure import Condition, K, embeddings_of, interleaved, recalls, summary
 
     view = StoreView.open(store)
-    manifest, queries_QE = read_manifest(view), embeddings_of(texts)[-NUM_TRUTH:]
+    manifest, queries_QE = read_manifest(view), embeddings_of(texts)[-num_truth:]
     faiss.knn(queries_QE[:2], queries_QE[:100], 1)  # starts the threads
     imported, started = anonymous(), time.perf_counter()
     searcher = open_index(view, device="cpu")
@@ -132,9 +172,10 @@ def inside(store: Path, texts: Path) -> dict:
     mapped = 0 if "fs" in manifest.recipe else manifest.num_bytes
     images_NE = searcher.rows.mapped_NE.astype(np.float32)
     truth_QK = faiss.knn(queries_QE, images_NE, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    measured = round(MEASURED * num_truth)
     if not manifest.proof.text:
-        searcher.point = tuned_here(searcher, queries_QE[NUM_TUNING:], truth_QK[NUM_TUNING:])
-    queries_QE, truth_QK = queries_QE[:NUM_TUNING], truth_QK[:NUM_TUNING]
+        searcher.point = tuned_here(searcher, queries_QE[measured:], truth_QK[measured:])
+    queries_QE, truth_QK = queries_QE[:measured], truth_QK[:measured]
     found_QK = searcher.find(queries_QE, K)[1]
     flat = faiss.IndexFlat(searcher.rows.dim, faiss.METRIC_INNER_PRODUCT)
     nobody = flat.codes.owner
@@ -161,16 +202,14 @@ def inside(store: Path, texts: Path) -> dict:
 
 
 def tuned_here(searcher: object, queries_QE: object, truth_QK: object) -> object:
-    """The least number of lists whose recall is enough, of an index without a proof; with 200 candidates."""
-    from indexer.recipes.point import OperatingPoint
-    from tests.drills.index.measure import K, least, recalls
+    """The fastest point whose mean recall is enough, of an index without a proof."""
+    from indexer.proof.tuning import tune
 
-    def reaches(effort: int) -> bool:
-        point = OperatingPoint(effort=effort, candidates=200)
-        return recalls(searcher.find(queries_QE, K, point=point)[1], truth_QK).mean() >= MIN_RECALL
+    def search_at(point: object) -> object:
+        return lambda queries, k: searcher.find(queries, k, point=point)
 
-    effort = least(reaches, 1, searcher.recipe.num_lists // 4) or searcher.recipe.num_lists // 4
-    return OperatingPoint(effort=effort, candidates=200)
+    most = searcher.recipe.num_lists or 2048
+    return tune(search_at, queries_QE, truth_QK, MIN_RECALL, most, CANDIDATES, margin=0.0)[0]
 
 
 def updated(arguments: argparse.Namespace, recipe: list, built: dict) -> dict:
@@ -184,6 +223,6 @@ def updated(arguments: argparse.Namespace, recipe: list, built: dict) -> dict:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [INSIDE]:
-        print(json.dumps(inside(Path(sys.argv[2]), Path(sys.argv[3]))))
+        print(json.dumps(inside(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))))
     else:
         main()

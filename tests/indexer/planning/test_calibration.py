@@ -5,9 +5,12 @@ import json
 import faiss
 import pytest
 
+from indexer.choose import choose
 from indexer.planning import calibration
 from indexer.planning.planner import Limits, Machine, plan
 from indexer.planning.sizes import CODES
+from indexer.settings import IndexSettings
+from pipeline.store.view import StoreView
 from tests.kit.index_speeds import speeds
 
 
@@ -30,6 +33,18 @@ def test_a_calibration_is_measured_once(cache, tmp_path, monkeypatch):
     (key,) = json.loads(cache.read_text())["found"]
     assert f"{faiss.SIMDConfig.get_level_name()}; 32 wide" in key
     assert plan(100_000, 32, Limits(), Machine(threads=1, memory_bytes=10**9), found).winner
+
+
+def test_a_plan_measures_where_the_index_will_be_and_leaves_nothing(cache, store):
+    before = sorted(store.root.iterdir())
+    settings = IndexSettings(store=store.root, max_index_memory="1G", dry_run=True)
+    assert choose(settings, StoreView.open(store.root), lambda: "no texts").plan.candidates
+    assert sorted(store.root.iterdir()) == before
+    assert cache.exists()
+
+
+def test_a_folder_that_cannot_be_written(cache, tmp_path):
+    assert calibration.calibrate(32, tmp_path / "missing").write_mb_s > 0
 
 
 def test_an_odd_width(cache, tmp_path, monkeypatch):

@@ -1,10 +1,13 @@
 """Predicted bytes of index files against those of indexes that are really built."""
 
+import subprocess
+import sys
+
 import faiss
 import numpy as np
 import pytest
 
-from indexer.planning.sizes import CODES, Shape, index_bytes, search_memory
+from indexer.planning.sizes import CODES, Shape, index_bytes, opening_memory, search_memory
 
 SIZES = [(300, 64), (2_000, 192), (6_000, 100), (20_000, 48)]
 
@@ -61,3 +64,33 @@ def test_every_shape_is_one_that_faiss_makes(dim):
         index = faiss.index_factory(dim, shape.factory(dim), faiss.METRIC_INNER_PRODUCT)
         inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
         assert getattr(inner, "nlist", 0) == shape.num_lists
+
+
+OPENED = """
+import sys
+from pathlib import Path
+
+from indexer.files import load_index
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+
+before = anonymous()
+index = load_index(Path(sys.argv[1]))
+print(anonymous() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_opening_reads_fast_scan_lists_and_maps_all_others(tmp_path):
+    num_rows, dim = 40_000, 512
+    vectors = unit_vectors(num_rows, dim)
+    for shape in (Shape("PQ4", 50), Shape("SQ8", 50)):
+        path = tmp_path / "index"
+        faiss.write_index(built(shape, vectors), str(path))
+        command = [sys.executable, "-c", OPENED, str(path)]
+        grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        predicted = opening_memory(shape, num_rows, dim)
+        assert predicted == pytest.approx(grown, rel=0.25, abs=1e6), shape
+        assert (grown > path.stat().st_size) == CODES[shape.code].is_fast_scan
