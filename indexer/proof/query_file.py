@@ -179,12 +179,14 @@ def _unit(column: pa.Array, dim: int, path: Path, first_row: int) -> np.ndarray:
         path, first_row, lengths != dim, f"its vector has {{}} numbers, but those of the store have {dim}; embed the "
         "texts with the store's model", lengths,
     )  # fmt: skip
-    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(-1, dim)
-    _refuse(path, first_row, ~np.isfinite(values).all(axis=1), "its vector is not finite; leave the row out")
+    kind = np.float64 if pa.types.is_float64(column.type.value_type) else np.float32
+    values = column.flatten().to_numpy(zero_copy_only=False).astype(kind).reshape(-1, dim)
     largest = np.abs(values).max(axis=1, initial=0, keepdims=True)
+    _refuse(path, first_row, ~np.isfinite(largest[:, 0]), "its vector is not finite; leave the row out")
     _refuse(path, first_row, largest[:, 0] == 0, "its vector is zero; leave the row out")
     values /= largest  # their squares may be out of range
-    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+    values /= np.sqrt(np.einsum("qe,qe->q", values, values))[:, None]
+    return values.astype(np.float32, copy=False)
 
 
 def _refuse(path: Path, first_row: int, is_bad: np.ndarray, reason: str, values: np.ndarray | None = None) -> None:

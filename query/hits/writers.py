@@ -48,7 +48,9 @@ def writer_to(path: Path, suffix: str, schema: pa.Schema) -> Iterator[Writer]:
     elif suffix == ".jsonl":
         writer = _JsonLines(path)
     else:
-        writer = pq.ParquetWriter(path, schema, compression="zstd")
+        # floats hardly repeat: a dictionary of them takes longer to write, and makes the file larger
+        repeated = [field.name for field in schema if not pa.types.is_floating(field.type)]
+        writer = pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeated)
     try:
         yield writer
     finally:
