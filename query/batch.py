@@ -1,6 +1,7 @@
 """`clipsieve search --queries` and `--vectors`: a file of queries to a file of hits, in batches.
 
-The index searches for one piece of the queries while the hits of the piece before are written.
+While the index searches for one piece of the queries, the next piece is read and embedded, and the hits of the one
+before are written.
 
 Shapes: Q queries of a piece, E embedding width.
 """
@@ -98,7 +99,10 @@ def search_file(
         nonlocal num_queries, num_hits
         written: Future[None] | None = None
         with writer_to(temporary, out.suffix.lower(), schema) as writer, ThreadPoolExecutor(1) as beside:
-            for piece in _pieces(encoder, queries, options.k, templates, warnings):
+            pieces = _pieces(encoder, queries, options.k, templates, warnings)
+            following = beside.submit(next, pieces, None)
+            while piece := following.result():
+                following = beside.submit(next, pieces, None)
                 spread = None if piece.texts is None else opened.text_spread(encoder)
                 found = find(opened.index, opened.background, piece.vectors_QE, options, allowed_N, spread=spread)
                 if written:
