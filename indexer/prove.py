@@ -58,7 +58,14 @@ def prove(
     most = _max_effort(searcher)
     for margin in MARGINS:
         point, reached = tune(
-            lambda at: _search_at(searcher, at), tuning_QE, tuning_QK, settings.recall, most, CANDIDATES, margin
+            lambda at: _search_at(searcher, at),
+            tuning_QE,
+            tuning_QK,
+            settings.recall,
+            most,
+            CANDIDATES,
+            margin,
+            searcher.recipe.kind is Kind.GRAPH,
         )
         if _recall(searcher, point, proving_QE, truth[1]) >= settings.recall or point.effort >= most:
             break

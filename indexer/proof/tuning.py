@@ -23,6 +23,7 @@ def tune(
     max_effort: int,
     candidates: Sequence[int],
     margin: float = 1.0,
+    is_graph: bool = False,
 ) -> tuple[OperatingPoint, float]:
     """The fastest point whose recall@10 is enough, or the point of the best recall if none is.
 
@@ -34,6 +35,7 @@ def tune(
         max_effort: The greatest effort that makes a difference; 0 if there is none to choose.
         candidates: The numbers of candidates to try, ascending.
         margin: Standard errors by which these queries must exceed the recall, because others have to prove it.
+        is_graph: Whether the effort is efSearch, which is at least the number of candidates.
 
     Returns:
         The point, and its recall on these queries.
@@ -47,7 +49,7 @@ def tune(
             each = recall_per_query(found, true_QK, 10)
             return float(each.mean()), each.mean() - margin * each.std() / np.sqrt(len(each)) >= recall - 1e-9
 
-        effort, value = _least_effort(recalls, max_effort)
+        effort, value = _least_effort(recalls, max_effort, count if is_graph else 1)
         point = OperatingPoint(effort=effort, candidates=count)
         if value[1]:
             milliseconds = float(np.median(latency_ms(search_at(point), queries_QE[:TIMED_QUERIES])))
@@ -61,9 +63,11 @@ def tune(
     return best[1], best[0]
 
 
-def _least_effort(recalls: Callable[[int], tuple[float, bool]], most: int) -> tuple[int, tuple[float, bool]]:
-    """The least effort that is enough, by doubling and then halving the distance; the most if none is."""
-    low, high = 0, 1
+def _least_effort(
+    recalls: Callable[[int], tuple[float, bool]], most: int, first: int
+) -> tuple[int, tuple[float, bool]]:
+    """The least effort from `first` that is enough, by doubling and then halving the distance; the most if none is."""
+    low, high = first - 1, first
     found = recalls(min(high, most) if most else 0)
     while not found[1] and high < most:
         low, high, before = high, min(2 * high, most), found[0]

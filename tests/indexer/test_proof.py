@@ -93,6 +93,24 @@ def test_tuning_ends_where_more_candidates_only_take_longer():
     assert (point.candidates, max(tried)) == (10, 100)
 
 
+def test_a_graph_is_tuned_between_the_numbers_of_candidates():
+    """efSearch is never below the number of candidates, so less effort than that changes nothing."""
+    true = np.tile(np.arange(10), (50, 1))
+
+    def search_at(point):
+        def search(queries, k):
+            effort = max(point.effort, point.candidates)
+            time.sleep(effort / 1e5)
+            found = np.where(np.arange(10) < 5 + effort // 10, np.arange(10), 99)
+            return np.zeros((len(queries), 10)), np.tile(found, (len(queries), 1))
+
+        return search
+
+    point, recall = tune(search_at, np.zeros((50, 4), np.float32), true, 0.8, 1_000, [10, 50, 100], is_graph=True)
+    assert (recall, point.candidates) == (pytest.approx(0.8), 10)
+    assert 30 <= point.effort <= 32
+
+
 def test_an_index_is_tuned_on_some_queries_and_proven_on_others(store, queries):
     report = build_index(IndexSettings(store=store.root, recipe="IVF64,SQ8", min_recall=0.9), lambda view: queries)
     manifest = report.manifest

@@ -33,7 +33,7 @@ PROOF_STEPS = ("proof", "plan")
 INSIDE = "--inside"
 NUM_TRUTH, MEASURED = 1_500, 2 / 3
 """Texts that are compared with exact search. So many of them are measured; the others tune an index without a proof."""
-CANDIDATES = (100, 200, 400, 800, 1600)
+CANDIDATES = (100, 200, 400, 800, 1_600)
 MIN_RECALL = 0.95
 
 
@@ -202,14 +202,15 @@ def inside(store: Path, texts: Path, num_truth: int) -> dict:
 
 
 def tuned_here(searcher: object, queries_QE: object, truth_QK: object) -> object:
-    """The fastest point whose mean recall is enough, of an index without a proof."""
+    """The point that the first round of a proof would choose, of an index without a proof."""
     from indexer.proof.tuning import tune
+    from indexer.prove import MARGINS
 
     def search_at(point: object) -> object:
         return lambda queries, k: searcher.find(queries, k, point=point)
 
     most = searcher.recipe.num_lists or 2048
-    return tune(search_at, queries_QE, truth_QK, MIN_RECALL, most, CANDIDATES, margin=0.0)[0]
+    return tune(search_at, queries_QE, truth_QK, MIN_RECALL, most, CANDIDATES, MARGINS[0])[0]
 
 
 def updated(arguments: argparse.Namespace, recipe: list, built: dict) -> dict:
