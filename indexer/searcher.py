@@ -120,11 +120,10 @@ class IndexSearcher:
 
     def metadata(self, ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
         """The metadata of rows, in the order of `ids` (int64 [n], all in the index)."""
-        unique, inverse = np.unique(ids, return_inverse=True)
-        positions = self.rows.positions(unique)
-        if len(positions) < len(unique):  # ids out of order
+        positions = self.rows.positions(ids)
+        if len(positions) < len(ids):  # ids out of order
             raise StoreError("the ids of the index are damaged; run `clipsieve index --check`, then --rebuild")
-        return self.rows.metadata(positions[inverse], columns)
+        return self.rows.metadata(positions, columns)
 
     def find(
         self,

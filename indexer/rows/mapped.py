@@ -58,7 +58,7 @@ class MappedRows:
         return np.where(positions < 0, -1, self._ids[np.maximum(positions, 0)])
 
     def positions(self, ids: np.ndarray) -> np.ndarray:
-        """Positions (int64, ascending) of those of the ascending `ids` (int64) that the index has."""
+        """Positions (int64) of those of `ids` (int64) that the index has, in their order; ascending is fastest."""
         places = np.searchsorted(self._ids, ids)
         if not self.num_rows:
             return np.empty(0, np.int64)
