@@ -244,6 +244,11 @@ class IndexSearcher:
         return self._exact.search(queries_QE, k, params=faiss.SearchParameters(sel=selector))
 
 
+def search_on_this_thread_alone() -> None:
+    """Let searches that the calling thread starts use no other threads; those of other threads are not affected."""
+    faiss.omp_set_num_threads(1)
+
+
 def _refined(index: faiss.Index, exact: faiss.Index) -> faiss.IndexRefine:
     """Candidates from one index, scored by the other, as one search of FAISS."""
     num_rows, exact.ntotal = exact.ntotal, index.ntotal  # FAISS wants as many; deleted rows are gone from lists

@@ -1,12 +1,13 @@
 """`clipsieve search --queries` and `--vectors`: a file of queries to a file of hits, in batches.
 
-While the index searches for one piece of the queries, the next piece is read and embedded, and the hits of the one
-before are written.
+Each core answers one piece of the queries after another. The search of one piece on all cores would leave them idle while
+its hits are looked up, and slow down where other threads still spin.
 
 Shapes: Q queries of a piece, E embedding width.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ import numpy as np
 import pyarrow as pa
 
 from indexer.proof.query_file import has_vectors, iterate_query_vectors
+from indexer.searcher import search_on_this_thread_alone
 from pipeline.durable.atomic import write_atomically
 from pipeline.errors import InputError
+from pipeline.machine import num_cores
 from query.hits.find import Found, find
-from query.hits.writers import Writer, writer_to
+from query.hits.writers import writer_to
 from query.opened import Opened
 from query.queries.options import Options
 from query.queries.terms import parse_terms
@@ -40,7 +43,7 @@ SCHEMA = pa.schema(
 )
 TEXT_SCHEMA = SCHEMA.insert(1, pa.field("text", pa.string(), nullable=False))
 
-MOST_HITS = 50_000
+MOST_HITS = 10_000
 """Of a piece."""
 MOST_TEXTS = 1_024
 """Of a piece."""
@@ -95,23 +98,34 @@ def search_file(
     allowed_N = opened.allowed(options.where)
     schema = SCHEMA if has_vectors(queries) else TEXT_SCHEMA
 
+    # one search at a time on a GPU, whose memory the searches share
+    num_workers = num_cores() if opened.index.device == "cpu" else 1
+
+    def answer(piece: _Piece) -> tuple[pa.Table, int]:
+        spread = None if piece.texts is None else opened.text_spread(encoder)
+        found = find(opened.index, opened.background, piece.vectors_QE, options, allowed_N, spread=spread)
+        return _table(opened, piece, found), len(piece.vectors_QE)
+
     def write(temporary: Path) -> None:
-        nonlocal num_queries, num_hits
-        written: Future[None] | None = None
-        with writer_to(temporary, out.suffix.lower(), schema) as writer, ThreadPoolExecutor(1) as beside:
-            pieces = _pieces(encoder, queries, options.k, templates, warnings)
-            following = beside.submit(next, pieces, None)
-            while piece := following.result():
-                following = beside.submit(next, pieces, None)
-                spread = None if piece.texts is None else opened.text_spread(encoder)
-                found = find(opened.index, opened.background, piece.vectors_QE, options, allowed_N, spread=spread)
-                if written:
-                    written.result()
-                written = beside.submit(_write_hits, writer, opened, piece, found)
-                num_queries, num_hits = num_queries + len(piece.vectors_QE), num_hits + len(found.ids)
-                on_progress(num_queries)
-            if written:
-                written.result()
+        answers: deque[Future[tuple[pa.Table, int]]] = deque()
+
+        def write_next() -> None:
+            nonlocal num_queries, num_hits
+            table, count = answers.popleft().result()
+            writer.write_table(table)
+            num_queries, num_hits = num_queries + count, num_hits + table.num_rows
+            on_progress(num_queries)
+
+        with (
+            writer_to(temporary, out.suffix.lower(), schema) as writer,
+            ThreadPoolExecutor(num_workers, initializer=search_on_this_thread_alone) as workers,
+        ):
+            for piece in _pieces(encoder, queries, options.k, templates, warnings):
+                answers.append(workers.submit(answer, piece))
+                if len(answers) > num_workers + 1:
+                    write_next()
+            while answers:
+                write_next()
 
     write_atomically(out, write)
     seconds = time.perf_counter() - started
@@ -146,7 +160,7 @@ def _refuse_bad_sum(path: Path, number: int, text: str) -> None:
         raise InputError(f"queries {path}, text {number}: {error}") from error
 
 
-def _write_hits(writer: Writer, opened: Opened, piece: _Piece, found: Found) -> None:
+def _table(opened: Opened, piece: _Piece, found: Found) -> pa.Table:
     keys = opened.index.metadata(found.ids, ["key"])["key"]
     columns = [
         pa.array(found.queries + piece.first),
@@ -157,7 +171,6 @@ def _write_hits(writer: Writer, opened: Opened, piece: _Piece, found: Found) -> 
         pa.array(found.relevances, from_pandas=True),
     ]
     if piece.texts is None:
-        writer.write_table(pa.table(columns, schema=SCHEMA))
-    else:
-        texts = pa.array(piece.texts).take(pa.array(found.queries))
-        writer.write_table(pa.table([columns[0], texts, *columns[1:]], schema=TEXT_SCHEMA))
+        return pa.table(columns, schema=SCHEMA)
+    texts = pa.array(piece.texts).take(pa.array(found.queries))
+    return pa.table([columns[0], texts, *columns[1:]], schema=TEXT_SCHEMA)

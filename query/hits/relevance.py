@@ -18,6 +18,7 @@ Shapes: Q queries, K hits, S sampled rows, E embedding width.
 import numpy as np
 
 from indexer.searcher import IndexSearcher
+from pipeline.model.text_tower.one_thread import blas_on_one_thread
 
 WEAK = 1.0
 """Hits below are weak matches: chance alone leads as far. Of ten texts about nothing in the store, about one has a hit
@@ -84,7 +85,9 @@ class Background:
     def spreads(self, queries_QE: np.ndarray) -> np.ndarray:
         """Standard deviation (float64 [Q]) of the sample's scores for each query."""
         queries_QE = queries_QE.astype(np.float64)
-        return np.sqrt(np.maximum(np.einsum("qe,qe->q", queries_QE @ self._covariance_EE, queries_QE), 0))
+        with blas_on_one_thread():  # the others would spin on after the product, and take a core from the next search
+            products_QE = queries_QE @ self._covariance_EE
+        return np.sqrt(np.maximum(np.einsum("qe,qe->q", products_QE, queries_QE), 0))
 
     def relevance(
         self, queries_QE: np.ndarray, scores_QK: np.ndarray, spread: float | np.ndarray | None = None
