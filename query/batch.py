@@ -1,6 +1,6 @@
 """`clipsieve search --queries` and `--vectors`: a file of queries to a file of hits, in batches.
 
-Each core answers one piece of the queries after another. The search of one piece on all cores would leave them idle while
+Each core answers one piece of the queries after another. A search of one piece on all cores would leave them idle while
 its hits are looked up, and slow down where other threads still spin.
 
 Shapes: Q queries of a piece, E embedding width.
@@ -97,39 +97,40 @@ def search_file(
     opened, encoder = searcher.current
     allowed_N = opened.allowed(options.where)
     schema = SCHEMA if has_vectors(queries) else TEXT_SCHEMA
-
     # one search at a time on a GPU, whose memory the searches share
-    num_workers = num_cores() if opened.index.device == "cpu" else 1
+    num_threads = num_cores() if opened.index.device == "cpu" else 1
 
-    def answer(piece: _Piece) -> tuple[pa.Table, int]:
+    def answer(piece: _Piece) -> tuple[int, pa.Table]:
         spread = None if piece.texts is None else opened.text_spread(encoder)
         found = find(opened.index, opened.background, piece.vectors_QE, options, allowed_N, spread=spread)
-        return _table(opened, piece, found), len(piece.vectors_QE)
+        return len(piece.vectors_QE), _table(opened, piece, found)
 
     def write(temporary: Path) -> None:
-        answers: deque[Future[tuple[pa.Table, int]]] = deque()
-
-        def write_next() -> None:
-            nonlocal num_queries, num_hits
-            table, count = answers.popleft().result()
-            writer.write_table(table)
-            num_queries, num_hits = num_queries + count, num_hits + table.num_rows
-            on_progress(num_queries)
-
-        with (
-            writer_to(temporary, out.suffix.lower(), schema) as writer,
-            ThreadPoolExecutor(num_workers, initializer=search_on_this_thread_alone) as workers,
-        ):
-            for piece in _pieces(encoder, queries, options.k, templates, warnings):
-                answers.append(workers.submit(answer, piece))
-                if len(answers) > num_workers + 1:
-                    write_next()
-            while answers:
-                write_next()
+        nonlocal num_queries, num_hits
+        pieces = _pieces(encoder, queries, options.k, templates, warnings)
+        with writer_to(temporary, out.suffix.lower(), schema) as writer:
+            for count, table in _in_order(answer, pieces, num_threads):
+                writer.write_table(table)
+                num_queries, num_hits = num_queries + count, num_hits + table.num_rows
+                on_progress(num_queries)
 
     write_atomically(out, write)
     seconds = time.perf_counter() - started
     return BatchReport(num_queries, num_hits, seconds, tuple(dict.fromkeys([*opened.warnings, *warnings])))
+
+
+def _in_order(
+    answer: Callable[[_Piece], tuple[int, pa.Table]], pieces: Iterator[_Piece], num_threads: int
+) -> Iterator[tuple[int, pa.Table]]:
+    """Answer pieces on threads of their own. Few are held at once, however long the file is."""
+    answers: deque[Future[tuple[int, pa.Table]]] = deque()
+    with ThreadPoolExecutor(num_threads, initializer=search_on_this_thread_alone) as threads:
+        for piece in pieces:
+            answers.append(threads.submit(answer, piece))
+            if len(answers) > num_threads + 1:
+                yield answers.popleft().result()
+        while answers:
+            yield answers.popleft().result()
 
 
 def _pieces(
