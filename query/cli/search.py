@@ -1,5 +1,6 @@
 """`clipsieve search`."""
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ EXAMPLES = (
     "  clipsieve search store --queries texts.txt --out hits.parquet"
 )
 SETTINGS = "query.search_settings:SearchSettings"
+MOST_OF_A_TITLE = 300
+"""Characters of a query that are shown above its hits."""
 
 
 def run(settings: "SearchSettings") -> None:
@@ -127,7 +130,9 @@ def print_hits(title: str, hits: "Hits") -> None:
     from query.hits.notes import WEAK_BELOW, num_strong
 
     is_unique = hits.request.options.duplicate_cosine is not None
-    found = table(printable(title), "\n".join(hits.notes) or None)
+    found = table(
+        textwrap.shorten(printable(title), MOST_OF_A_TITLE, placeholder=" ..."), "\n".join(hits.notes) or None
+    )
     for heading in ("rank", "score", "relevance", *(["duplicates"] if is_unique else [])):
         found.add_column(heading, justify="right", overflow="fold")
     for heading in ("key", "caption"):
