@@ -128,11 +128,11 @@ def test_seeds_reproduce(settings, tmp_path):
 
 def test_a_killed_training_resumes_exactly(settings, tmp_path):
     whole = settings(out=tmp_path / "whole", steps=120, evaluate_every=20, patience=100)
-    adapt(whole)
     killed = tmp_path / "killed"
     flags = [f"--{name.replace('_', '-')}={getattr(whole, name)}" for name in _given(whole)]
     program = "import sys; from query.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "adapt", *flags, "--out", str(killed)]
+    subprocess.run([*command[:-1], str(tmp_path / "whole")], check=True, capture_output=True)
     steps_seen = []
     for _ in range(3):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -1,8 +1,10 @@
 """`pipeline.embedding.embed` on a real local Ray: rows, resuming, and workers that die."""
 
+import multiprocessing
 import os
 import shutil
 import signal
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -99,7 +101,12 @@ def contents(folder):
 
 
 def embed_without_ray(settings, record, folder):
-    """The parts that plain Python makes from the same plan, as bytes by ordinal."""
+    """The parts that plain Python makes from the same plan, as bytes by ordinal. In a process as new as a worker's."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_embed_plainly, settings, record, folder).result()
+
+
+def _embed_plainly(settings, record, folder):
     encoder = Encoder(load_model(settings.model_source(), "fp32", "cpu"), settings.pruning_policy())
     store = Store(folder)
     store.create_folders()
