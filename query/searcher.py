@@ -110,7 +110,7 @@ class Searcher:
         return self.current[0].index.num_rows
 
     def refresh(self) -> bool:
-        """Open the store anew if its index was replaced or images were deleted. Other threads may search meanwhile.
+        """Open the store again if its index was replaced or images were deleted. Other threads may search meanwhile.
 
         Returns:
             Whether anything was new.

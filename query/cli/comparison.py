@@ -39,11 +39,7 @@ def movement(pair: "Pair") -> str:
 def _summary(comparison: "Comparison", names: tuple[str, str]) -> list[str]:
     lines = []
     for number, name, hits in zip((1, 2), names, (comparison.first, comparison.second), strict=True):
-        times = hits.timings
-        lines.append(
-            f"{number}: {name}, {times.total:.1f} ms (embed {times.embed:.1f}, filter {times.filter:.1f}, "
-            f"index {times.index:.1f}, hits {times.hits:.1f})"
-        )
+        lines.append(f"{number}: {name}, {hits.timings.total:.1f} ms ({hits.timings.stages})")
         lines += [f"{number}: {note}" for note in hits.notes]
     if comparison.overlap is not None:
         k = comparison.first.request.options.k

@@ -1,6 +1,6 @@
 """One hit, and what a search took."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -41,3 +41,8 @@ class Timings:
     def total(self) -> float:
         """All stages."""
         return self.embed + self.filter + self.index + self.hits
+
+    @property
+    def stages(self) -> str:
+        """Each stage and its time, for people."""
+        return ", ".join(f"{one.name} {getattr(self, one.name):.1f}" for one in fields(self))

@@ -58,7 +58,7 @@ def gallery(title: str, hits: Sequence[Hit], notes: Sequence[str], warnings: Seq
         parts.append(_grid(shown[strong:]))
     if len(hits) > len(shown):
         parts.append(f"<p>{len(hits) - len(shown)} more hits are not shown; slice the hits, or use to_pandas()</p>")
-    parts.append(f'<p class="faint">{_times(timings)}</p>')
+    parts.append(f'<p class="faint">{timings.total:.1f} ms: {timings.stages}</p>')
     return f'<div class="clipsieve-hits">{"".join(parts)}</div>'
 
 
@@ -89,11 +89,6 @@ def _picture(hit: Hit) -> str:
         f'<img src="data:image/jpeg;base64,{data}" width="{image.width}" height="{image.height}" '
         f'alt="{_text(hit.caption or hit.key)}">'
     )
-
-
-def _times(timings: Timings) -> str:
-    stages = (("embed", timings.embed), ("filter", timings.filter), ("index", timings.index), ("hits", timings.hits))
-    return f"{timings.total:.1f} ms: " + ", ".join(f"{name} {value:.1f}" for name, value in stages)
 
 
 def _text(text: str) -> str:

@@ -1,7 +1,7 @@
 """Text towers that are kept in the user's cache directory: a copy of the weights, and a record of what it copies.
 
 A record is used only while the model's files are as they were, the software is the same, and the copy is undamaged.
-Else the model is loaded in full, which compares its weights with those of the store, and the tower is kept anew.
+Else the model is loaded in full, which compares its weights with those of the store, and the tower is kept again.
 """
 
 import hashlib
