@@ -125,6 +125,10 @@ class IndexSearcher:
             raise StoreError("the ids of the index are damaged; run `clipsieve index --check`, then --rebuild")
         return self.rows.metadata(positions, columns)
 
+    def vectors(self, ids: np.ndarray) -> np.ndarray:
+        """The vectors (float32 [n, E]) of rows, in the order of `ids` (int64 [n], all in the index)."""
+        return self.rows.vectors(self.rows.positions(ids))
+
     def find(
         self,
         queries_QE: np.ndarray,

@@ -96,7 +96,7 @@ def search_file(
     started, num_queries, num_hits, warnings = time.perf_counter(), 0, 0, list[str]()
     opened, encoder = searcher.current
     allowed_N = opened.allowed(options.where)
-    schema = SCHEMA if has_vectors(queries) else TEXT_SCHEMA
+    are_texts = not has_vectors(queries)
     # one search at a time on a GPU, whose memory the searches share
     num_threads = num_cores() if opened.index.device == "cpu" else 1
 
@@ -107,8 +107,12 @@ def search_file(
 
     def write(temporary: Path) -> None:
         nonlocal num_queries, num_hits
-        pieces = _pieces(encoder, queries, options.k, templates, warnings)
-        with writer_to(temporary, out.suffix.lower(), schema) as writer:
+        size = max(1, MOST_HITS // options.k)  # so that the hits of a piece fit in memory
+        if are_texts:
+            pieces = _pieces_of_texts(encoder, queries, min(size, MOST_TEXTS), templates, warnings)
+        else:
+            pieces = _pieces_of_vectors(encoder, queries, size)
+        with writer_to(temporary, out.suffix.lower(), TEXT_SCHEMA if are_texts else SCHEMA) as writer:
             for count, table in _in_order(answer, pieces, num_threads):
                 writer.write_table(table)
                 num_queries, num_hits = num_queries + count, num_hits + table.num_rows
@@ -133,25 +137,25 @@ def _in_order(
             yield answers.popleft().result()
 
 
-def _pieces(
-    encoder: QueryEncoder, queries: Path, k: int, templates: tuple[str, ...], warnings: list[str]
+def _pieces_of_vectors(encoder: QueryEncoder, queries: Path, size: int) -> Iterator[_Piece]:
+    first = 0
+    for vectors_QE in iterate_query_vectors(queries, encoder.spec.embedding_dim):
+        for start in range(0, len(vectors_QE), size):
+            yield _Piece(first + start, vectors_QE[start : start + size])
+        first += len(vectors_QE)
+
+
+def _pieces_of_texts(
+    encoder: QueryEncoder, queries: Path, size: int, templates: tuple[str, ...], warnings: list[str]
 ) -> Iterator[_Piece]:
-    """The queries of a file, in pieces whose hits fit in memory however many each query has."""
-    first, size = 0, max(1, MOST_HITS // k)
-    if has_vectors(queries):
-        for vectors_QE in iterate_query_vectors(queries, encoder.spec.embedding_dim):
-            for start in range(0, len(vectors_QE), size):
-                yield _Piece(first + start, vectors_QE[start : start + size])
-            first += len(vectors_QE)
-    else:
-        texts = iterate_query_texts(queries)
-        while piece := list(islice(texts, min(size, MOST_TEXTS))):
-            for number, text in enumerate(piece, first + 1):
-                _refuse_bad_sum(queries, number, text)
-            vectors_QE, found = encoder.texts(piece, templates)
-            warnings += found
-            yield _Piece(first, vectors_QE, piece)
-            first += len(piece)
+    first, texts = 0, iterate_query_texts(queries)
+    while piece := list(islice(texts, size)):
+        for number, text in enumerate(piece, first + 1):
+            _refuse_bad_sum(queries, number, text)
+        vectors_QE, found = encoder.texts(piece, templates)
+        warnings += found
+        yield _Piece(first, vectors_QE, piece)
+        first += len(piece)
 
 
 def _refuse_bad_sum(path: Path, number: int, text: str) -> None:

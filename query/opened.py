@@ -20,7 +20,6 @@ from pipeline.errors import InputError, StoreError
 from pipeline.model.spec import ClaimedSpec, DeviceChoice
 from pipeline.store.tombstones import TOMBSTONES_FILE, deleted_keys
 from pipeline.store.view import StoreView
-from query.hits.find import vectors_of_ids
 from query.hits.relevance import ORDINARY_TEXTS, Background
 from query.proof.text_vectors import text_vectors
 from query.queries.vectors import QueryEncoder
@@ -113,7 +112,7 @@ class Opened:
         """Vectors (float32 [n, E]) of rows that are in the index."""
         if not len(ids):
             return np.empty((0, self.view.record.encoder.embedding_dim), np.float32)
-        return vectors_of_ids(self._searcher("images of the store as queries"), ids)
+        return self._searcher("images of the store as queries").vectors(ids)
 
     def has_keys(self, keys: Sequence[str]) -> list[bool | None]:
         """Whether an image with each of some keys can be found; None if an index of an earlier format cannot tell."""

@@ -70,12 +70,6 @@ def find(
             return found
 
 
-def vectors_of_ids(index: IndexSearcher, ids: np.ndarray) -> np.ndarray:
-    """Vectors (float32 [n, E]) of rows by id (int64 [n], any order, all in the index)."""
-    unique, inverse = np.unique(ids, return_inverse=True)
-    return index.rows.vectors(index.rows.positions(unique))[inverse]
-
-
 def _chosen(
     index: IndexSearcher | EarlierSearcher,
     background: Background | None,
@@ -104,9 +98,7 @@ def _chosen(
     if options.duplicate_cosine is not None:
         if not isinstance(index, IndexSearcher):
             raise StoreError("near-duplicates need an index of today's format; run `clipsieve index` first")
-        repeated_QC = near_duplicates(
-            ids_QC, is_hit_QC, options.duplicate_cosine, lambda ids: vectors_of_ids(index, ids)
-        )
+        repeated_QC = near_duplicates(ids_QC, is_hit_QC, options.duplicate_cosine, index.vectors)
         is_hit_QC &= repeated_QC < 0
         queries, places = np.nonzero(repeated_QC >= 0)
         np.add.at(duplicates_QC, (queries, repeated_QC[queries, places]), 1)

@@ -13,6 +13,7 @@ from pipeline.errors import InputError
 from pipeline.model.spec import ClaimedSpec, DeviceChoice, EncoderSpec
 from query.queries.request import Request
 from query.queries.terms import parse_terms, unit_rows, vectors_of
+from query.text import TextEncoder, text_encoder
 
 if TYPE_CHECKING:
     from pipeline.model.encode import Encoder
@@ -24,7 +25,7 @@ class QueryEncoder:
     def __init__(self, spec: EncoderSpec | ClaimedSpec, device: DeviceChoice = "auto") -> None:
         """Refer to a model; nothing is loaded yet."""
         self.spec, self._device, self._lock = spec, device, Lock()
-        self._text: Encoder | None = None
+        self._text: TextEncoder | None = None
         self._image: Encoder | None = None
 
     def vectors(self, requests: Sequence[Request], liked: Sequence[np.ndarray]) -> tuple[np.ndarray, list[str]]:
@@ -79,9 +80,7 @@ class QueryEncoder:
         """Free the towers. They are loaded again if they are needed."""
         self._text = self._image = None
 
-    def _text_encoder(self) -> "Encoder":
-        from query.text import text_encoder  # torch takes seconds to import
-
+    def _text_encoder(self) -> TextEncoder:
         with self._lock:
             self._text = encoder = self._text or text_encoder(self.spec, self._device)
         return encoder
