@@ -1,10 +1,13 @@
-"""An indexed store made with the command line, for the tests of searching and measuring."""
+"""Indexed stores, for the tests of searching and measuring."""
 
 import shutil
 
 import pytest
 
+from indexer import build_index
+from query import Searcher
 from query.cli.main import main
+from tests.kit.plain_embed import embed_plainly
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +22,17 @@ def store(tmp_path_factory, photos, tiny_model, ray_session):
     assert main([*argv, "--captions", str(folder / "captions.tsv"), "--precision", "fp32"]) == 0
     assert main(["index", str(folder / "store")]) == 0
     return folder / "store"
+
+
+@pytest.fixture(scope="session")
+def photos_store(tmp_path_factory, photos, tiny_model):
+    """An indexed store over the photos, made without Ray. No test changes it."""
+    store = embed_plainly(photos, tmp_path_factory.mktemp("photos-store") / "store", tiny_model)
+    build_index(store.root)
+    return store.root
+
+
+@pytest.fixture(scope="module")
+def searcher(photos_store):
+    with Searcher.open(photos_store, device="cpu") as found:
+        yield found

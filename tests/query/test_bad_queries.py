@@ -16,23 +16,9 @@ from pipeline.store.tombstones import DELETED, add_tombstones
 from query import Searcher
 from query.batch import search_file
 from query.queries.options import Options
-from tests.kit.plain_embed import embed_plainly
 from tests.kit.vector_store import add_vectors, unit_vectors, vector_store
 
 DIM = 16
-
-
-@pytest.fixture(scope="module")
-def photos_store(tmp_path_factory, photos, tiny_model):
-    store = embed_plainly(photos, tmp_path_factory.mktemp("bad-queries") / "store", tiny_model)
-    build_index(store.root)
-    return store.root
-
-
-@pytest.fixture(scope="module")
-def searcher(photos_store):
-    with Searcher.open(photos_store, device="cpu") as found:
-        yield found
 
 
 @pytest.fixture

@@ -13,23 +13,9 @@ from query import Searcher
 from query.queries.options import Options
 from query.queries.request import Request
 from query.text import text_encoder
-from tests.kit.plain_embed import embed_plainly
 from tests.kit.vector_store import unit_vectors, vector_store
 
 DIM = 16
-
-
-@pytest.fixture(scope="module")
-def photos_store(tmp_path_factory, photos, tiny_model):
-    store = embed_plainly(photos, tmp_path_factory.mktemp("searcher") / "store", tiny_model)
-    build_index(IndexSettings(store=store.root))
-    return store.root
-
-
-@pytest.fixture(scope="module")
-def searcher(photos_store):
-    with Searcher.open(photos_store, device="cpu") as found:
-        yield found
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 from indexer import build_index
 from pipeline.store.tombstones import DELETED, add_tombstones
 from query import Searcher
-from tests.kit.plain_embed import embed_plainly
 from tests.kit.vector_store import unit_vectors, vector_store
 
 THREADS = 8
@@ -29,13 +28,6 @@ def in_threads(searcher, queries):
     """The answers, asked by many threads at once."""
     with ThreadPoolExecutor(THREADS) as threads:
         return list(threads.map(lambda query: answer_of(searcher.search(**query)), queries))
-
-
-@pytest.fixture(scope="module")
-def photos_store(tmp_path_factory, photos, tiny_model):
-    store = embed_plainly(photos, tmp_path_factory.mktemp("threads") / "store", tiny_model)
-    build_index(store.root)
-    return store.root
 
 
 def mixed(vectors, keys):
