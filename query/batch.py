@@ -152,8 +152,8 @@ def _pieces_of_texts(
     while piece := list(islice(texts, size)):
         for number, text in enumerate(piece, first + 1):
             _refuse_bad_sum(queries, number, text)
-        vectors_QE, found = encoder.texts(piece, templates)
-        warnings += found
+        vectors_QE = encoder.texts(piece, templates)
+        warnings += encoder.warnings(piece)
         yield _Piece(first, vectors_QE, piece)
         first += len(piece)
 

@@ -86,6 +86,12 @@ def encode_image(encoder: "Encoder", image: "str | Path | bytes | Image") -> np.
         return encoder.encode(decoded.pixels)[0]
 
 
+def encode_pixels(encoder: "Encoder", pixels_HWC: np.ndarray) -> np.ndarray:
+    """Embed one decoded image (uint8 [H, W, 3], at the tower's size): float32 [E], unit length."""
+    with _encoding:
+        return encoder.encode(encoder.to_device(pixels_HWC[None]))[0]
+
+
 def _lossless(image: "Image") -> bytes:
     """An opened image as a file, so that it is resized and cropped in one way only."""
     from pipeline.pixels.opening import to_rgb

@@ -17,6 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.errors import ConfigError, InputError
 from pipeline.model.spec import ClaimedSpec, DeviceChoice, EncoderSpec
@@ -37,16 +38,25 @@ Like = Hit | int | str
 class Searcher:
     """A store that answers. Safe to use from several threads. The towers are loaded on their first use, and stay."""
 
-    def __init__(self, store: Path, partial: bool = False, device: DeviceChoice = "auto") -> None:
+    def __init__(
+        self, store: Path, partial: bool = False, device: DeviceChoice = "auto", kept_texts: int = 1_024
+    ) -> None:
         """Open a store; see `open`."""
-        self._root, self._partial, self._device = store, partial, device
+        self._root, self._partial, self._device, self._kept_texts = store, partial, device, kept_texts
         opened = Opened.open(store, partial, device)
         # one name for both, so that no search sees the one of today with the other of yesterday
-        self._current: tuple[Opened, QueryEncoder] | None = (opened, QueryEncoder(opened.view.record.encoder, device))
+        self._current: tuple[Opened, QueryEncoder] | None = (opened, self._towers_of(opened))
         self._changing = Lock()
 
     @classmethod
-    def open(cls, store: str | Path, *, partial: bool = False, device: DeviceChoice = "auto") -> "Searcher":
+    def open(
+        cls,
+        store: str | Path,
+        *,
+        partial: bool = False,
+        device: DeviceChoice = "auto",
+        kept_texts: int = 1_024,
+    ) -> "Searcher":
         """Open an indexed store.
 
         Args:
@@ -54,13 +64,14 @@ class Searcher:
             partial: Accept an unfinished store, or an index that is older than its store.
             device: Where to embed queries and to search. `auto` embeds on the CPU, and searches on a GPU if FAISS sees
                 one.
+            kept_texts: Of how many recent texts the vectors are kept in memory.
 
         Raises:
             ConfigError: If the device is not available.
             StoreError: If the store or its index cannot be used.
             UnfinishedStore: If shards are missing, or the index is older than the store.
         """
-        return cls(Path(store), partial, device)
+        return cls(Path(store), partial, device, kept_texts)
 
     def __enter__(self) -> "Searcher":
         return self
@@ -124,7 +135,7 @@ class Searcher:
                 return False
             opened = Opened.open(self._root, self._partial, self._device)
             if opened.view.record.encoder != queries.spec:
-                queries = QueryEncoder(opened.view.record.encoder, self._device)
+                queries = self._towers_of(opened)
             self._current = opened, queries
         return True
 
@@ -195,33 +206,46 @@ class Searcher:
         return self.ask_all([request])[0]
 
     def ask_all(self, requests: Sequence[Request]) -> list[Hits]:
-        """Answer requests that differ only in their queries.
+        """Answer requests together, which takes less time than one by one. All are answered by one state of the store.
 
         Raises:
-            ConfigError: If they differ in what counts as an answer, or in their templates.
-            ClipsieveError: As `search`.
+            ClipsieveError: As `search`, if one of them cannot be answered.
         """
         if not requests:
             return []
-        options, templates = requests[0].options, requests[0].templates
-        if any((request.options, request.templates) != (options, templates) for request in requests):
-            raise ConfigError("requests that are asked together must differ only in text, images, like and vector")
         (opened, queries), clock = self.current, _Clock()
         liked = [opened.ids_of(request.like) for request in requests]
         vectors_QE, warnings = queries.vectors(requests, [opened.vectors(ids) for ids in liked])
         text_spread = opened.text_spread(queries) if any(request.is_text for request in requests) else None
         spread_Q = np.array([text_spread if request.is_text else None for request in requests], np.float32)
-        embed_ms = clock.lap()
-        allowed_N = opened.allowed(options.where)
-        filter_ms = clock.lap()
-        found = find(opened.index, opened.background, vectors_QE, options, allowed_N, liked, spread_Q)
-        index_ms = clock.lap()
-        tables = tables_of(found, opened.metadata(found.ids), len(requests))
-        timings = Timings(embed=embed_ms, filter=filter_ms, index=index_ms, hits=clock.lap())
-        return [
-            Hits(request, table, timings, self, (*opened.warnings, *warnings))
-            for request, table in zip(requests, tables, strict=True)
-        ]
+        embed_ms, answers = clock.lap(), dict[int, Hits]()
+        for places in _with_same_options(requests):
+            options = requests[places[0]].options
+            allowed_N = opened.allowed(options.where)
+            filter_ms = clock.lap()
+            excluded = [liked[place] for place in places]
+            found = find(
+                opened.index, opened.background, vectors_QE[places], options, allowed_N, excluded, spread_Q[places]
+            )
+            index_ms = clock.lap()
+            tables = tables_of(found, opened.metadata(found.ids), len(places))
+            timings = Timings(embed=embed_ms, filter=filter_ms, index=index_ms, hits=clock.lap())
+            for place, table in zip(places, tables, strict=True):
+                known = (*opened.warnings, *warnings[place])
+                answers[place] = Hits(requests[place], table, timings, self, known)
+        return [answers[place] for place in range(len(requests))]
+
+    def metadata(self, like: Sequence[int | str]) -> pa.Table:
+        """All columns of images that are named by id or key, in their order.
+
+        Raises:
+            InputError: If one is not in the index, or was deleted.
+        """
+        opened, _ = self.current
+        return opened.metadata(opened.ids_of(like))
+
+    def _towers_of(self, opened: Opened) -> QueryEncoder:
+        return QueryEncoder(opened.view.record.encoder, self._device, self._kept_texts)
 
     def _id_of(self, hit: Hit) -> int:
         """The id of a hit; another store would have another image by the same id."""
@@ -238,6 +262,15 @@ class Searcher:
 
 def _all_of(where: str | Sequence[str]) -> tuple[str, ...]:
     return (where,) if isinstance(where, str) else tuple(where)
+
+
+def _with_same_options(requests: Sequence[Request]) -> list[list[int]]:
+    """The places of requests that differ only in their queries."""
+    groups: dict[tuple[Options, float | None], list[int]] = {}
+    for place, request in enumerate(requests):
+        # the cosine as well, because True equals 1.0
+        groups.setdefault((request.options, request.options.duplicate_cosine), []).append(place)
+    return list(groups.values())
 
 
 class _Clock:

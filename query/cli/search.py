@@ -34,11 +34,13 @@ def run(settings: "SearchSettings") -> None:
     if len(settings.query) > 1 and not any(" " in text for text in settings.query):
         note(f"{len(settings.query)} queries of one word each; put a query of several words in quotation marks")
     requests = _requests(settings)
-    with Searcher.open(settings.store, partial=settings.partial, device=settings.device) as searcher:
+    # of two stores, the times are compared: neither may have the vector of a text from before
+    opened = {"partial": settings.partial, "device": settings.device, "kept_texts": 0 if settings.store2 else 1_024}
+    with Searcher.open(settings.store, **opened) as searcher:
         if settings.file:
             _search_file(settings, searcher, settings.file)
         elif settings.store2:
-            with Searcher.open(settings.store2, partial=settings.partial, device=settings.device) as second:
+            with Searcher.open(settings.store2, **opened) as second:
                 for one in (searcher, second):
                     one.ask_all(requests)  # loads the model, which is no part of the times that are compared
                 _show_comparison(settings, searcher.ask_all(requests), second.ask_all(requests))

@@ -38,7 +38,7 @@ def test_the_public_signatures():
     assert parameters(embed) == ["source", "out", "on_tick", "on_warning", "settings"]
     assert parameters(build_index) == ["store", "queries", "text_queries", "on_step", "settings"]
     options = ["where", "unique", "min_relevance", "templates"]
-    assert parameters(Searcher.open) == ["store", "partial", "device"]
+    assert parameters(Searcher.open) == ["store", "partial", "device", "kept_texts"]
     assert parameters(Searcher.search) == ["query", "k", "image", "like", "vector", *options]
     assert parameters(Searcher.search_many) == ["queries", "k", *options]
     fields = ["rank", "id", "key", "uri", "score", "relevance", "caption", "duplicates", "columns"]

@@ -112,9 +112,35 @@ def test_conditions_narrow_the_answers_and_can_be_added(made):
             hits.where("number = 3) or (number = 99")
 
 
-def test_requests_that_are_asked_together_share_their_options(searcher):
-    with pytest.raises(ConfigError, match="must differ only in"):
-        searcher.ask_all([Request(text="a"), Request(text="b", options=Options(k=3))])
+def test_requests_that_differ_in_everything_are_answered_together_as_alone(searcher):
+    requests = [
+        Request(text="a"),
+        Request(text="b", options=Options(k=3)),
+        Request(text="a", templates=("a photo of {}", "{} at night")),
+        Request(like=(3,), options=Options(k=3, unique=True)),
+        Request(like=(3,), options=Options(k=3, unique=1.0)),
+        Request(text="c", like=(2,), options=Options(k=4, where=("width > 45",))),
+        Request(text="word " * 100),
+    ]
+    together = searcher.ask_all(requests)
+    assert [len(hits.warnings) for hits in together] == [0, 0, 0, 0, 0, 0, 1]
+    for hits, request in zip(together, requests, strict=True):
+        alone = searcher.ask(request)
+        assert hits.request == request
+        assert [hit.id for hit in hits] == [hit.id for hit in alone]
+        assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in alone], abs=1e-6)
+        assert hits.warnings == alone.warnings
+
+
+def test_the_vectors_of_recent_texts_are_kept(photos_store):
+    with Searcher.open(photos_store, device="cpu", kept_texts=2) as searcher:
+        searcher.search("a")
+        _, queries = searcher.current
+        encoded, encode = [], queries.encode_texts
+        queries.encode_texts = lambda texts: encoded.append(texts) or encode(texts)
+        for text in ("a", '"a" + "b"', "c", "b", "c", "a"):
+            searcher.search(text)
+        assert encoded == [["b"], ["c"], ["a"]]
 
 
 def test_a_refresh_sees_deleted_rows_and_a_new_index(made):
