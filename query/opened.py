@@ -3,6 +3,7 @@
 Shapes: N rows of the index, n some of them, E embedding width.
 """
 
+import hashlib
 import math
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -65,6 +66,11 @@ class Opened:
     def background(self) -> Background | None:
         """What random images of the store score. None for an index of an earlier format."""
         return Background(self.index) if isinstance(self.index, IndexSearcher) else None
+
+    @cached_property
+    def version(self) -> str:
+        """Another one for each state of the store and its index."""
+        return hashlib.sha256(repr(self._state).encode()).hexdigest()[:12]
 
     def text_spread(self, queries: QueryEncoder) -> float | None:
         """How much the scores of an ordinary text spread over the store; see `query.hits.relevance`.

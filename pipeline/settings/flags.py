@@ -8,7 +8,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import CliPositionalArg
 
@@ -26,9 +26,10 @@ RENAMED = {"dtype": "precision", "plan": "grid"}
 
 _SHOWN = 3
 _POSITIONAL = CliPositionalArg[str].__metadata__[0]
-_METAVARS = {Path: "PATH", int: "N", float: "X", str: "NAME"}
+_METAVARS = {Path: "PATH", int: "N", float: "X", str: "NAME", SecretStr: "TOKEN"}
 _METAVARS_OF_FIELDS = {
     "adapter": "PATH",
+    "allow_origin": "ORIGIN",
     "columns": "LIST",
     "control": "PATH",
     "costs": "LIST",
@@ -38,6 +39,7 @@ _METAVARS_OF_FIELDS = {
     "max_index_memory": "SIZE",
     "only": "LIST",
     "pretrained": "TAG",
+    "host_name": "NAME",
     "image": "FILE",
     "like": "ID",
     "queries": "FILE",

@@ -6,7 +6,7 @@ from typing import Any, Protocol, cast
 
 GROUPS = {
     "make": ("demo", "embed", "import", "adapt", "index"),
-    "find": ("search", "inspect"),
+    "find": ("search", "serve", "inspect"),
     "measure": ("evaluate", "bench model", "bench policies", "bench gpu", "doctor"),
     "keep": ("verify", "delete", "compact"),
 }

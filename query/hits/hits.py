@@ -48,6 +48,8 @@ class Hits(Sequence[Hit]):
     """Answers what follows from these hits."""
     warnings: tuple[str, ...] = ()
     """What a user should know about the query and the index."""
+    version: str = ""
+    """Which state of the store and its index answered."""
 
     @cached_property
     def _hits(self) -> list[Hit]:

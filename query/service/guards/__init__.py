@@ -1,0 +1,1 @@
+"""Who may ask, and how much: checks around all routes, as plain ASGI applications."""

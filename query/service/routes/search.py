@@ -1,0 +1,38 @@
+"""`/search` and `/compare`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import JSONResponse
+
+from query.hits.compare import compare
+from query.service.answers import ComparisonAnswer, SearchAnswer, comparison_answer, search_answer
+from query.service.problems import declared
+from query.service.questions import Question, SearchParams, StoreParams
+from query.service.routes.shared import server_timing, service_of
+
+router = APIRouter(tags=["search"])
+
+
+@router.get("/search", response_model=SearchAnswer, responses=declared(404, 409, 422))
+async def search(params: Annotated[StoreParams, Query()], request: Request) -> JSONResponse:
+    """Find the images that best match a text or images of the store, best first."""
+    return await _answer(request, Question(params, params.offset), params.store)
+
+
+@router.get("/compare", response_model=ComparisonAnswer, responses=declared(404, 409, 422))
+async def compare_stores(params: Annotated[SearchParams, Query()], request: Request) -> JSONResponse:
+    """Ask both stores, and show what moved in the ranking from the first to the second."""
+    service, question = service_of(request), Question(params)
+    both = await service.ask_both(question)
+    root_path = request.scope["root_path"]
+    answers = [search_answer(store, question, hits, root_path) for store, hits in zip(service.both, both, strict=True)]
+    return JSONResponse(comparison_answer(compare(*both), *answers), headers=server_timing(*both))
+
+
+async def _answer(request: Request, question: Question, store_name: str | None) -> JSONResponse:
+    service = service_of(request)
+    store = service.stores.named(store_name)
+    hits = await service.ask(store, question)
+    answer = search_answer(store, question, hits, request.scope["root_path"])
+    return JSONResponse(answer, headers=server_timing(hits))

@@ -1,0 +1,173 @@
+"""The stores that are served: opened at the start, and opened again when they change."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from pipeline.errors import ClipsieveError, ConfigError
+from pipeline.model.spec import ClaimedSpec
+from pipeline.source.access.naming import is_url
+from query.hits.hits import Hits
+from query.queries.request import Request
+from query.searcher import Searcher
+from query.service.asking import Asker
+from query.service.metrics import Metrics
+from query.service.problems import ProblemError
+from query.service.settings import ServeSettings
+
+_log = logging.getLogger("clipsieve.serve")
+WARM_TEXT = "a photo"
+
+
+class ServedStore:
+    """One store by its name."""
+
+    def __init__(self, name: str, searcher: Searcher, metrics: Metrics) -> None:
+        """Serve an open store."""
+        self.name, self.searcher, self._metrics = name, searcher, metrics
+        self._asker = Asker(name, searcher, metrics)
+        self._note_index()
+
+    async def ask(self, request: Request) -> Hits:
+        """Answer a request.
+
+        Raises:
+            ProblemError: If the query is wrong, or the store cannot answer it.
+        """
+        try:
+            return await self._asker.ask(request)
+        except ClipsieveError as error:
+            raise self.problem(error) from error
+
+    def problem(self, error: ClipsieveError) -> ProblemError:
+        """An error, without the folder of the store: clients need not know it."""
+        found = ProblemError.of(error)
+        return ProblemError(found.status, found.detail.replace(str(self.searcher.store), self.name))
+
+    def row(self, id_: int) -> dict[str, object]:
+        """The metadata of an image.
+
+        Raises:
+            ProblemError: 404 if the store does not have it, or it was deleted.
+        """
+        try:
+            return self.searcher.metadata([id_]).to_pylist()[0]
+        except ClipsieveError as error:
+            raise ProblemError(404, self.problem(error).detail) from error
+
+    def warm_up(self) -> None:
+        """Load what the first search would have to wait for.
+
+        Raises:
+            ClipsieveError: If the model cannot be loaded.
+        """
+        self.searcher.search(WARM_TEXT, k=1)
+
+    def refresh(self) -> bool:
+        """Open the store again if it changed. Returns whether it did. If it cannot be opened, the old state answers."""
+        try:
+            is_new = self.searcher.refresh()
+        except ClipsieveError as error:
+            self._metrics.failed_swaps.labels(self.name).inc()
+            _log.warning("%s: the new index cannot be opened, the old one still answers: %s", self.name, error)
+            return False
+        if is_new:
+            self._metrics.swaps.labels(self.name).inc()
+            self._note_index()
+            _log.info("%s: %d images of a new index can be found", self.name, len(self.searcher))
+        return is_new
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._asker.close()
+        self.searcher.close()
+
+    def _note_index(self) -> None:
+        opened, _ = self.searcher.current
+        self._metrics.index(self.name, self.recipe, opened.version, opened.index.num_rows)
+
+    @property
+    def recipe(self) -> str:
+        """The kind of index, as FAISS's index factory names it."""
+        recipe = getattr(self.searcher.current[0].index, "recipe", None)
+        return recipe.factory if recipe else "an earlier format"
+
+    @property
+    def policy(self) -> str:
+        """Which images it has: how their tower was pruned."""
+        spec = self.searcher.encoder
+        if isinstance(spec, ClaimedSpec):
+            return "imported"
+        return spec.policy.name if spec.policy else "none"
+
+    @cached_property
+    def model(self) -> str:
+        """The model, without the folder that it may be in."""
+        model = self.searcher.encoder.source.model
+        return Path(model).name if model.startswith("local-dir:") else model
+
+
+def public_uri(uri: str) -> str | None:
+    """A URI that clients may see: none of a file of this machine."""
+    return uri if is_url(uri) and not uri.startswith("file:") else None
+
+
+class Stores:
+    """All of them by name."""
+
+    def __init__(self, settings: ServeSettings, metrics: Metrics) -> None:
+        """Open them.
+
+        Raises:
+            ClipsieveError: As `Searcher.open`.
+        """
+        folders = [settings.store] if settings.store2 is None else [settings.store, settings.store2]
+        self._by_name: dict[str, ServedStore] = {}
+        for name, folder in zip(_names(folders), folders, strict=True):
+            searcher = Searcher.open(
+                folder, partial=settings.partial, device=settings.device, kept_texts=settings.text_cache
+            )
+            self._by_name[name] = ServedStore(name, searcher, metrics)
+
+    def __iter__(self) -> Iterator[ServedStore]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def named(self, name: str | None) -> ServedStore:
+        """A store by its name, or the first one.
+
+        Raises:
+            ProblemError: 404 if there is none.
+        """
+        found = next(iter(self)) if name is None else self._by_name.get(name)
+        if found is None:
+            raise ProblemError(404, f"there is no store {name!r}; expected one of {', '.join(self._by_name)}")
+        return found
+
+    async def keep_fresh(self, seconds: float) -> None:
+        """Look for changes, again and again."""
+        while True:
+            await asyncio.sleep(seconds)
+            for store in self:
+                await asyncio.to_thread(store.refresh)
+
+    def close(self) -> None:
+        """Let go of them."""
+        for store in self:
+            store.close()
+
+
+def _names(folders: list[Path]) -> list[str]:
+    """The name of each folder, or with those above it if the names are the same."""
+    paths = [folder.resolve() for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise ConfigError(f"{folders[0]} is given twice; give another second store to compare with, or only one")
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise AssertionError("different paths have different names")
