@@ -58,6 +58,7 @@ LEVELS = {
     ],
     "query.service": [
         ["settings", "problems", "metrics"],
+        ["sessions"],
         ["asking", "questions", "images"],
         ["stores"],
         ["service", "answers"],
@@ -151,7 +152,7 @@ HOMES = {
     "prometheus_client": (["query.service.metrics", "query.service.routes.health"], ["pipeline.monitor.events"]),
     "fastapi": (["query.service.app", "query.service.routes"], []),
     "starlette": (["query.service"], []),
-    "uvicorn": (["query.service.run"], []),
+    "uvicorn": (["query.service.guards.connections", "query.service.run"], []),
     "wandb": ([], ["pipeline.monitor.events"]),
     "yaml": (["pipeline.yaml_file"], []),
     "rich": (["pipeline.monitor.progress", "query.cli.console"], ["query.cli"]),

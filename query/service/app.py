@@ -12,8 +12,8 @@ from starlette.types import ASGIApp
 
 from pipeline import __version__
 from query.service.guards.all import guarded
-from query.service.problems import ProblemError, invalid, problem
-from query.service.routes import health, search
+from query.service.problems import FAILED, ProblemError, invalid, problem
+from query.service.routes import health, login, search
 from query.service.service import Service
 
 
@@ -31,11 +31,12 @@ def create_app(service: Service) -> ASGIApp:
         lifespan=_lifespan(service),
     )
     app.state.service = service
-    for router in (search.router, health.router):
+    for router in (search.router, health.router, login.router):
         app.include_router(router)
     app.add_exception_handler(ProblemError, _say_problem)
     app.add_exception_handler(RequestValidationError, _say_what_is_invalid)
     app.add_exception_handler(HTTPException, _say_status)
+    app.add_exception_handler(Exception, _say_failure)
     return guarded(app, service)
 
 
@@ -66,3 +67,7 @@ async def _say_what_is_invalid(request: Request, error: Exception) -> Response:
 async def _say_status(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return problem(error.status_code, str(error.detail), error.headers)
+
+
+async def _say_failure(request: Request, error: Exception) -> Response:
+    return problem(500, FAILED)  # the guard around all logs the error, which Starlette raises again

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from pipeline.errors import ClipsieveError, StoreError, on_one_line
 
 MEDIA_TYPE = "application/problem+json"
+FAILED = "the service failed; its log says why"
 
 
 class Problem(BaseModel):
@@ -50,9 +51,9 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     return JSONResponse(content, status, dict(headers or {}), MEDIA_TYPE)
 
 
-ANYWHERE = (400, 401, 403, 408, 413, 421, 429, 503)
+ANYWHERE = (400, 401, 403, 408, 413, 421, 429, 431, 503)
 """Statuses of the guards, which every route declares: not HTTP; no token; another origin; too slow; too large; another
-host; too many requests; ending, or took too long."""
+host; too many requests; too large a head; ending, or took too long."""
 
 
 def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:

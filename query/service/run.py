@@ -1,6 +1,7 @@
 """Start the service, say where it is, and end it in good order."""
 
 import asyncio
+import functools
 import signal
 import socket
 import sys
@@ -10,6 +11,7 @@ import uvicorn
 
 from pipeline.errors import ConfigError
 from query.service.app import create_app
+from query.service.guards.connections import HEAD_S, GuardedConnection
 from query.service.service import Service
 from query.service.settings import ServeSettings
 
@@ -52,6 +54,7 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=DRAIN_LIMIT_S,
                 backlog=BACKLOG,
                 ws="none",
+                http=functools.partial(GuardedConnection, head_s=min(HEAD_S, settings.timeout_s)),
             )
         )
         self._settings, self._service = settings, service
@@ -60,6 +63,10 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         for store in self._service.stores:
             print(f"{store.name}: {len(store.searcher)} images, {store.model}, policy {store.policy}", file=sys.stderr)
+        if not self._settings.is_local and self._settings.token is None:
+            print(
+                "everyone who reaches this machine can search and see the images; --token restricts it", file=sys.stderr
+            )
         print(f"serving at {_address(self._settings, sockets)}", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

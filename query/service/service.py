@@ -11,6 +11,7 @@ from query.service.images.thumbs import Thumbs
 from query.service.metrics import Metrics
 from query.service.problems import ProblemError
 from query.service.questions import Question
+from query.service.sessions import Sessions
 from query.service.settings import ServeSettings
 from query.service.stores import ServedStore, Stores
 
@@ -26,6 +27,7 @@ class Service:
         """
         self.settings = settings
         self.metrics = Metrics()
+        self.sessions = Sessions(settings)
         self.stores = Stores(settings, self.metrics)
         self.decoders = Decoders(settings)
         self.thumbs = Thumbs(self.decoders, settings.thumb_cache)

@@ -1,5 +1,6 @@
 """Settings of `clipsieve serve`."""
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar
@@ -91,6 +92,22 @@ class ServeSettings(Settings):
     @classmethod
     def _one_or_more(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("host_name")
+    @classmethod
+    def _check_host_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+                raise ValueError(f"expected a name without scheme and port, such as search.example.org, not {name!r}")
+        return value
+
+    @field_validator("allow_origin")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not re.fullmatch(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?", origin):
+                raise ValueError(f"expected an origin as browsers send it, such as https://example.org, not {origin!r}")
+        return value
 
     @field_validator("root_path")
     @classmethod

@@ -1,0 +1,133 @@
+"""Connections that give nothing for what they take: uvicorn alone would wait for them without end.
+
+The other guards see requests whose head (request line and headers) is complete. What is slow, large or broken before
+that ends here, and so does a client that does not read what it asked for.
+"""
+
+import asyncio
+from typing import Any
+
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from query.service.guards.headers import EVERYWHERE
+from query.service.problems import problem
+
+HEAD_S = 10.0
+"""Seconds in which a head has to be complete."""
+UNREAD_S = 30.0
+"""Seconds for which a client may read nothing of what was sent."""
+MOST_HEAD_BYTES = 64_000
+MOST_PIPELINED = 16
+"""Requests that a connection may send before the first is answered."""
+MOST_CONNECTIONS = 800
+"""Fewer than the files that a process may open by default."""
+
+
+class GuardedConnection(HttpToolsProtocol):
+    """One connection. It is closed if a head is slow or large, if nobody reads, or if there are too many of them."""
+
+    def __init__(self, *args: Any, head_s: float = HEAD_S, **kwargs: Any) -> None:
+        """Wait for a head.
+
+        Args:
+            args: Of uvicorn.
+            head_s: Seconds in which it has to be complete.
+            kwargs: Of uvicorn.
+        """
+        super().__init__(*args, **kwargs)
+        self._head_s = head_s
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._is_in_head = True
+        self._num_bytes = 0  # since the last whole head or body
+        self._refusal: tuple[int, str] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # noqa: D102
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
+        self._head_timer = self.loop.call_later(self._head_s, self._end_slow_head)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
+        for timer in (self._head_timer, self._unread_timer):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:  # noqa: D102
+        self._num_bytes += len(data)
+        super().data_received(data)
+        if not self._is_in_head or self.transport.is_closing():
+            return
+        if self._num_bytes > MOST_HEAD_BYTES:
+            self._refuse_large_head()
+            self.send_400_response("")
+        elif self._head_timer is None and not self._is_answering:
+            # any byte ends uvicorn's wait for the next request, and only a whole head ends ours
+            self._head_timer = self.loop.call_later(self._head_s, self._end_slow_head)
+
+    def on_headers_complete(self) -> None:
+        """Let the head of a request pass, unless it is too large or the client is too far ahead.
+
+        Raises:
+            ValueError: Otherwise. The parser stops, and uvicorn calls `send_400_response`.
+        """
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MOST_HEAD_BYTES:
+            self._refuse_large_head()
+            raise ValueError
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise ValueError
+        super().on_headers_complete()
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        self._is_in_head, self._num_bytes = False, 0
+
+    def on_message_complete(self) -> None:  # noqa: D102
+        self._is_in_head, self._num_bytes = True, 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """End the connection with a problem, after the requests before it are answered."""
+        if self._is_answering and self._is_in_head:
+            self.cycle.keep_alive = False
+            return
+        if self._is_answering and self.cycle.response_started:
+            self.transport.close()
+            return
+        self._end(*(self._refusal or (400, msg)))
+
+    def timeout_keep_alive_handler(self) -> None:  # noqa: D102
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # to close it would wait until all is read
+        super().timeout_keep_alive_handler()
+
+    def pause_writing(self) -> None:  # noqa: D102
+        super().pause_writing()
+        self._unread_timer = self.loop.call_later(UNREAD_S, self.transport.abort)
+
+    def resume_writing(self) -> None:  # noqa: D102
+        super().resume_writing()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse_large_head(self) -> None:
+        self._refusal = (431, f"the line and the headers of the request have more than {MOST_HEAD_BYTES} bytes")
+
+    def _end_slow_head(self) -> None:
+        self._head_timer = None
+        if self._num_bytes and not self.transport.is_closing():
+            self._end(408, f"the line and the headers of the request did not arrive within {self._head_s:g} s")
+        self.transport.close()
+
+    def _end(self, status: int, detail: str) -> None:
+        headers = {**EVERYWHERE, "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-store"}
+        response: Response = problem(status, detail, {**headers, "Connection": "close"})
+        lines = [name + b": " + value + b"\r\n" for name, value in response.raw_headers]
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", response.body]))
+        self.transport.close()
