@@ -1,0 +1,174 @@
+"""How much and how slowly one may ask, by hand on sockets: well-behaved clients cannot."""
+
+import json
+import socket
+import threading
+import time
+from contextlib import closing
+
+import httpx
+import pytest
+
+from query.service.guards.connections import MOST_HEAD_BYTES, MOST_PIPELINED
+from tests.kit.raw_http import connect, read_to_end, statuses, talk
+from tests.kit.service import running
+
+HEAD = b"Host: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+MULTIPART = b"Host: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+PART = b'--x\r\nContent-Disposition: form-data; name="token"; filename="a"\r\n\r\n'
+MOST = 200_000
+
+
+@pytest.fixture(scope="module")
+def strict(photos_store):
+    """A service with short limits."""
+    flags = ("--timeout-s", "1", "--max-in-flight", "2", "--max-upload", str(MOST), "--device", "cpu")
+    with running(photos_store, flags=flags) as found:
+        yield found
+
+
+def post(head, length):
+    return b"POST /login HTTP/1.1\r\n" + head + b"Content-Length: %d\r\n\r\n" % length
+
+
+def chunked(head, chunks):
+    yield b"POST /login HTTP/1.1\r\n" + head + b"Transfer-Encoding: chunked\r\n\r\n"
+    for chunk in chunks:
+        yield b"%x\r\n%s\r\n" % (len(chunk), chunk)
+    yield b"0\r\n\r\n"
+
+
+def problem_of(answer):
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"application/problem+json" in head
+    assert b"content-security-policy" in head
+    return json.loads(body)
+
+
+@pytest.fixture(autouse=True)
+def still_answers(strict):
+    yield
+    assert httpx.get(f"{strict.url}/search?text=dog&k=1").status_code == 200
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_unread(strict):
+    answer = talk(strict.url, post(HEAD, MOST + 1))
+    assert statuses(answer) == [413]
+    assert "200000 bytes" in problem_of(answer)["detail"]
+    assert statuses(talk(strict.url, post(HEAD, 10**30))) in ([400], [413])
+
+
+def test_the_bytes_are_counted(strict):
+    for head in (HEAD, MULTIPART):
+        first = PART if head is MULTIPART else b"token="
+        answer = talk(strict.url, chunked(head, [first, *[b"x" * 50_000] * 5]))
+        assert statuses(answer) == [413]
+        assert b"connection: close" in answer
+    whole = chunked(HEAD, [b"token=x", b"&other=" + b"x" * (MOST - 100)])
+    with closing(connect(strict.url)) as connection:
+        connection.sendall(b"".join(whole))
+        assert statuses(connection.recv(65536)) == [303], "there is no token, so this leads to the page"
+
+
+def test_clients_that_write_first_and_read_then_see_the_refusal(strict):
+    # closing with unread bytes would reset the connection, and the client might never see the answer
+    for body in (b"x" * (MOST + 100_000), b"x" * (2 * MOST)):
+        assert httpx.post(f"{strict.url}/login", content=body, timeout=10).status_code == 413
+
+
+def test_bytes_after_the_declared_length_are_not_part_of_the_body(strict):
+    answer = talk(strict.url, post(HEAD, 7) + b"token=x" + b"y" * 300_000)
+    assert statuses(answer)[0] in (303, 400)
+    assert set(statuses(answer)) <= {303, 400, 431}
+
+
+def test_a_body_that_ends_early_is_no_failure(strict):
+    with closing(connect(strict.url)) as connection:
+        connection.sendall(post(HEAD, 1000) + b"token=")
+        connection.shutdown(socket.SHUT_WR)
+        assert set(statuses(read_to_end(connection))) <= {400, 408}
+    with closing(connect(strict.url)) as connection:
+        connection.sendall(post(MULTIPART, 1000) + PART)
+    assert 'status="5' not in httpx.get(f"{strict.url}/metrics").text
+
+
+@pytest.mark.parametrize("pause", [0.05, 1.5])
+def test_a_slow_body_is_given_up(strict, pause):
+    parts = [post(HEAD, 100), *[b"x"] * int(1.5 / pause)]
+    answer = talk(strict.url, parts, pause)
+    assert statuses(answer) == [408]
+    assert "1 s" in problem_of(answer)["detail"]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b""],
+        [b"GET /livez HTTP/1.1\r\n", *[b"X: y\r\n"] * 60],
+        [b"\r\n"] * 60,
+        [b"GET /livez HTTP/1.1\r\nX: ", *[b"y"] * 60],
+        [b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", *[b"\r\n"] * 80],
+    ],
+    ids=["nothing", "headers without end", "empty lines", "one long header", "after a request"],
+)
+def test_a_slow_head_is_given_up(strict, parts):
+    started = time.monotonic()
+    answer = talk(strict.url, parts, 0.05)
+    assert set(statuses(answer)) <= {200, 408}
+    assert time.monotonic() - started < 15, "the server ended it, and not the client's patience"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /search?text=" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 1_000_000,
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"X-Y: z\r\n" * 20_000 + b"\r\n",
+    ],
+    ids=["address", "one header", "many headers"],
+)
+def test_a_large_head_is_refused(strict, request_):
+    answer = talk(strict.url, request_)
+    if answer:  # the server may have closed the connection while the client wrote
+        assert statuses(answer) == [431]
+        assert str(MOST_HEAD_BYTES) in problem_of(answer)["detail"]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n"],
+)
+def test_what_is_not_http_is_a_bad_request(strict, garbage):
+    answer = talk(strict.url, garbage)
+    assert statuses(answer) == [400]
+    assert problem_of(answer)["status"] == 400
+
+
+def test_a_request_before_garbage_is_still_answered(strict):
+    good = b"GET /search?text=dog&k=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answer = talk(strict.url, good + b"\x00garbage\r\n\r\n")
+    assert statuses(answer) == [200]
+    assert b'"num_images":12' in answer
+
+
+def test_few_requests_may_be_sent_ahead(strict):
+    one = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = one.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    assert statuses(talk(strict.url, one * MOST_PIPELINED + last)) == [200] * (MOST_PIPELINED + 1)
+    answers = statuses(talk(strict.url, one * 5000))
+    assert set(answers) == {200}
+    assert len(answers) <= MOST_PIPELINED + 1
+
+
+def test_more_requests_at_a_time_are_refused(strict):
+    slow = [threading.Thread(target=talk, args=(strict.url, post(HEAD, 10))) for _ in range(2)]
+    for thread in slow:
+        thread.start()
+    time.sleep(0.4)
+    refused = httpx.get(f"{strict.url}/search?text=dog&k=1")
+    probes = [httpx.get(f"{strict.url}{path}").status_code for path in ("/livez", "/readyz", "/metrics")]
+    for thread in slow:
+        thread.join()
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) > 0
+    assert probes == [200] * 3, "probes are answered however busy the service is"
