@@ -58,13 +58,14 @@ class GuardedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:  # noqa: D102
         self._num_bytes += len(data)
         super().data_received(data)
-        if not self._is_in_head or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        if self._num_bytes > MOST_HEAD_BYTES:
+        if self._is_in_head and self._num_bytes > MOST_HEAD_BYTES:
             self._refuse_large_head()
             self.send_400_response("")
         elif self._head_timer is None and not self._is_answering:
-            # any byte ends uvicorn's wait for the next request, and only a whole head ends ours
+            # any byte ends uvicorn's wait for the next request, even the rest of a body that was answered before its
+            # end; only a whole head or body ends ours
             self._head_timer = self.loop.call_later(self._head_s, self._end_slow_head)
 
     def on_headers_complete(self) -> None:
@@ -79,24 +80,20 @@ class GuardedConnection(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_PIPELINED:
             raise ValueError
         super().on_headers_complete()
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-        self._is_in_head, self._num_bytes = False, 0
+        self._note_progress(is_in_head=False)
 
     def on_message_complete(self) -> None:  # noqa: D102
-        self._is_in_head, self._num_bytes = True, 0
         super().on_message_complete()
+        self._note_progress(is_in_head=True)
 
     def send_400_response(self, msg: str) -> None:
         """End the connection with a problem, after the requests before it are answered."""
-        if self._is_answering and self._is_in_head:
+        if self._is_in_head and self._is_answering:
             self.cycle.keep_alive = False
-            return
-        if self._is_answering and self.cycle.response_started:
+        elif not self._is_in_head and self.cycle.response_started:
             self.transport.close()
-            return
-        self._end(*(self._refusal or (400, msg)))
+        else:
+            self._end(*(self._refusal or (400, msg)))
 
     def timeout_keep_alive_handler(self) -> None:  # noqa: D102
         if self.transport.get_write_buffer_size():
@@ -116,12 +113,18 @@ class GuardedConnection(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    def _note_progress(self, is_in_head: bool) -> None:
+        self._is_in_head, self._num_bytes = is_in_head, 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
     def _refuse_large_head(self) -> None:
         self._refusal = (431, f"the line and the headers of the request have more than {MOST_HEAD_BYTES} bytes")
 
     def _end_slow_head(self) -> None:
         self._head_timer = None
-        if self._num_bytes and not self.transport.is_closing():
+        if self._is_in_head and self._num_bytes and not self.transport.is_closing():
             self._end(408, f"the line and the headers of the request did not arrive within {self._head_s:g} s")
         self.transport.close()
 

@@ -10,6 +10,8 @@ from query.service.guards.refusals import refusal
 from query.service.metrics import Metrics
 from query.service.settings import ServeSettings
 
+UPLOADS = ("multipart/form-data", "application/json")
+"""What an image can be sent as. JSON holds it in base64."""
 MOST_OTHER_BYTES = 1_000_000
 """Bytes of a request that is no upload."""
 DRAIN_S = 2.0
@@ -46,7 +48,7 @@ def of_limited_size(app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> 
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        is_upload = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        is_upload = headers.get("content-type", "").lower().startswith(UPLOADS)
         most = settings.max_upload if is_upload else min(settings.max_upload, MOST_OTHER_BYTES)
         num_bytes, is_refused, has_started = 0, False, False
 

@@ -118,6 +118,13 @@ def test_a_slow_head_is_given_up(strict, parts):
     assert time.monotonic() - started < 15, "the server ended it, and not the client's patience"
 
 
+def test_the_slow_rest_of_a_body_that_was_answered_is_given_up(strict):
+    parts = [post(HEAD, 900).replace(b"/login", b"/livez"), *[b"x"] * 80]
+    started = time.monotonic()
+    assert statuses(talk(strict.url, parts, 0.05)) == [405]
+    assert time.monotonic() - started < 15, "the server ended it, and not the client's patience"
+
+
 @pytest.mark.parametrize(
     "request_",
     [
