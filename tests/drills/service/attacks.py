@@ -224,7 +224,7 @@ class Attacks:
                 b"\r\n" * 5000,
                 part % (b"image", b"", b"no file") + b"--x--", part % (b"text", b"; filename*=utf-8''%ff",
                 b"a") + b"--x--",
-                b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\nContent-Transfer-Encoding: base64\r\n\r\n=\r\n--x--',
+                part % (b"image", b'; filename="a"\r\nContent-Transfer-Encoding: base64', b"=") + b"--x--",
             ]
         )  # fmt: skip
         kind = self._one_of(["; boundary=x"] * 7 + ["", "; boundary=", "; boundary=" + "b" * 5000, "; boundary=\xff"])

@@ -34,7 +34,7 @@ AT_A_TIME = 8
 CHECKED_EVERY = 500
 WARM_AFTER = 2000
 MOST_GROWTH = 0.05
-FLAGS = ("--timeout-s", "3", "--text-cache", "100", "--device", "cpu")
+FLAGS = ("--timeout-s", "10", "--text-cache", "100", "--device", "cpu")
 
 
 @dataclass
