@@ -11,7 +11,7 @@ import uvicorn
 
 from pipeline.errors import ConfigError
 from query.service.app import create_app
-from query.service.guards.connections import HEAD_S, GuardedConnection
+from query.service.guards.connections import PATIENCE_S, GuardedConnection
 from query.service.service import Service
 from query.service.settings import ServeSettings
 
@@ -54,7 +54,7 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=DRAIN_LIMIT_S,
                 backlog=BACKLOG,
                 ws="none",
-                http=functools.partial(GuardedConnection, head_s=min(HEAD_S, settings.timeout_s)),
+                http=functools.partial(GuardedConnection, patience_s=min(PATIENCE_S, settings.timeout_s)),
             )
         )
         self._settings, self._service = settings, service

@@ -13,10 +13,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from query.service.guards.headers import EVERYWHERE
 from query.service.problems import problem
 
-HEAD_S = 10.0
-"""Seconds in which a head has to be complete."""
-UNREAD_S = 30.0
-"""Seconds for which a client may read nothing of what was sent."""
+PATIENCE_S = 10.0
+"""Seconds in which a head has to be complete, and for which a client may read nothing of what was sent."""
 MOST_HEAD_BYTES = 64_000
 MOST_PIPELINED = 16
 """Requests that a connection may send before the first is answered."""
@@ -27,27 +25,28 @@ MOST_CONNECTIONS = 800
 class GuardedConnection(HttpToolsProtocol):
     """One connection. It is closed if a head is slow or large, if nobody reads, or if there are too many of them."""
 
-    def __init__(self, *args: Any, head_s: float = HEAD_S, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, patience_s: float = PATIENCE_S, **kwargs: Any) -> None:
         """Wait for a head.
 
         Args:
             args: Of uvicorn.
-            head_s: Seconds in which it has to be complete.
+            patience_s: As `PATIENCE_S`.
             kwargs: Of uvicorn.
         """
         super().__init__(*args, **kwargs)
-        self._head_s = head_s
+        self._patience_s = patience_s
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._is_in_head = True
-        self._num_bytes = 0  # since the last whole head or body
+        self._num_bytes = 0  # received since the last whole head or body
+        self._num_unread = 0  # sent, when they were last counted
         self._refusal: tuple[int, str] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # noqa: D102
         super().connection_made(transport)
         if len(self.connections) > MOST_CONNECTIONS:
             transport.abort()
-        self._head_timer = self.loop.call_later(self._head_s, self._end_slow_head)
+        self._head_timer = self.loop.call_later(self._patience_s, self._end_slow_head)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
         for timer in (self._head_timer, self._unread_timer):
@@ -66,7 +65,7 @@ class GuardedConnection(HttpToolsProtocol):
         elif self._head_timer is None and not self._is_answering:
             # any byte ends uvicorn's wait for the next request, even the rest of a body that was answered before its
             # end; only a whole head or body ends ours
-            self._head_timer = self.loop.call_later(self._head_s, self._end_slow_head)
+            self._head_timer = self.loop.call_later(self._patience_s, self._end_slow_head)
 
     def on_headers_complete(self) -> None:
         """Let the head of a request pass, unless it is too large or the client is too far ahead.
@@ -96,18 +95,12 @@ class GuardedConnection(HttpToolsProtocol):
             self._end(*(self._refusal or (400, msg)))
 
     def timeout_keep_alive_handler(self) -> None:  # noqa: D102
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()  # to close it would wait until all is read
         super().timeout_keep_alive_handler()
+        self._watch_reader()  # the connection closes when all is read
 
     def pause_writing(self) -> None:  # noqa: D102
         super().pause_writing()
-        self._unread_timer = self.loop.call_later(UNREAD_S, self.transport.abort)
-
-    def resume_writing(self) -> None:  # noqa: D102
-        super().resume_writing()
-        if self._unread_timer is not None:
-            self._unread_timer.cancel()
+        self._watch_reader()
 
     @property
     def _is_answering(self) -> bool:
@@ -125,8 +118,20 @@ class GuardedConnection(HttpToolsProtocol):
     def _end_slow_head(self) -> None:
         self._head_timer = None
         if self._is_in_head and self._num_bytes and not self.transport.is_closing():
-            self._end(408, f"the line and the headers of the request did not arrive within {self._head_s:g} s")
+            self._end(408, f"the line and the headers of the request did not arrive within {self._patience_s:g} s")
         self.transport.close()
+
+    def _watch_reader(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+        self._num_unread = self.transport.get_write_buffer_size()
+        if self._num_unread:
+            self._unread_timer = self.loop.call_later(self._patience_s, self._end_unread)
+
+    def _end_unread(self) -> None:
+        if self.transport.get_write_buffer_size() >= self._num_unread:
+            self.transport.abort()
+        self._watch_reader()  # a large image over a slow line may take its time
 
     def _end(self, status: int, detail: str) -> None:
         headers = {**EVERYWHERE, "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-store"}

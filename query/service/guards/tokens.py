@@ -31,14 +31,16 @@ def with_token(app: ASGIApp, sessions: Sessions, metrics: Metrics) -> ASGIApp:
 
 def _has_token(scope: Scope, sessions: Sessions) -> bool:
     values = Headers(scope=scope).getlist("authorization")
-    if values:
-        scheme, _, token = values[0].partition(" ")
-        return len(values) == 1 and scheme.lower() == "bearer" and sessions.is_token(token.strip().encode("latin-1"))
+    scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+    if scheme.lower() == "bearer" and sessions.is_token(token.strip().encode("latin-1")):
+        return True
     return sessions.is_valid(HTTPConnection(scope).cookies.get(COOKIE, ""))
 
 
 def _to_login(scope: Scope) -> Response:
     # relative, so that it is right behind any proxy; what the page was asked for comes along, and never another address
     path = route_path(scope)
-    query = scope["query_string"].decode("latin-1") if path == "/" else ""
-    return RedirectResponse("../" * (path.count("/") - 1) + "login" + (f"?{query}" if query else ""), 303)
+    query = scope["query_string"].decode("latin-1") if path in ("", "/") else ""
+    # without a slash at its end, the prefix is no folder for browsers
+    folder = "../" * (path.count("/") - 1) if path else scope["root_path"].rpartition("/")[2] + "/"
+    return RedirectResponse(f"{folder}login{'?' if query else ''}{query}", 303)

@@ -105,6 +105,7 @@ def attack_all(stores: tuple[Path, ...], num: int, seed: int, is_slow: bool = Tr
         canary.write_text(CANARY)
         attacks = Attacks(seed, canary, is_slow)
         judge = Judge(service.url, stores)
+        _send(service.url, attacks.image())  # the first image waits until the model for images is loaded
         expected = _hits(service.url)
         outcome.memory_mb[0] = memory_mb(service.process.pid)
         with ThreadPoolExecutor(AT_A_TIME) as threads:

@@ -4,12 +4,14 @@ import json
 import socket
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 
 import httpx
 import pytest
+import uvicorn
 
-from query.service.guards.connections import MOST_HEAD_BYTES, MOST_PIPELINED
+from query.service.guards.connections import MOST_CONNECTIONS, MOST_HEAD_BYTES, MOST_PIPELINED, GuardedConnection
 from tests.kit.raw_http import connect, read_to_end, statuses, talk
 from tests.kit.service import running
 
@@ -17,6 +19,7 @@ HEAD = b"Host: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
 MULTIPART = b"Host: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
 PART = b'--x\r\nContent-Disposition: form-data; name="token"; filename="a"\r\n\r\n'
 MOST = 200_000
+LARGE = 30_000_000
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +168,50 @@ def test_few_requests_may_be_sent_ahead(strict):
     answers = statuses(talk(strict.url, one * 5000))
     assert set(answers) == {200}
     assert len(answers) <= MOST_PIPELINED + 1
+
+
+@contextmanager
+def with_large_answers():
+    """The port of a server whose every answer is larger than what sockets keep."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(LARGE)})
+
+    protocol = partial(GuardedConnection, patience_s=1.0)
+    server = uvicorn.Server(uvicorn.Config(app, http=protocol, lifespan="off", log_config=None))
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join()
+
+
+def test_a_client_that_reads_slowly_gets_everything():
+    with with_large_answers() as port, closing(socket.create_connection(("127.0.0.1", port))) as connection:
+        connection.settimeout(20)
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        found = 0
+        while part := connection.recv(LARGE // 100):
+            found += len(part)
+            time.sleep(0.02)  # less than the patience, but all of it together is more
+        assert found > LARGE
+
+
+def test_a_client_that_does_not_read_is_given_up():
+    with with_large_answers() as port, closing(socket.create_connection(("127.0.0.1", port))) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(3)
+        assert len(read_to_end(connection)) < LARGE
+
+
+def test_there_are_only_so_many_connections(strict):
+    with ExitStack() as stack:
+        opened = [stack.enter_context(closing(connect(strict.url))) for _ in range(MOST_CONNECTIONS + 20)]
+        started = time.monotonic()
+        assert read_to_end(opened[-1]) == b""
+        assert time.monotonic() - started < 0.9, "at once, and not for its slow head"
 
 
 def test_more_requests_at_a_time_are_refused(strict):

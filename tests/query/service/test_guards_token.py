@@ -65,6 +65,12 @@ def test_a_wrong_token_always_gets_the_same_answer(client, value):
     assert (answer.status_code, answer.text) == (401, missing.text)
 
 
+def test_a_cookie_counts_beside_what_a_proxy_asks_for(client):
+    cookie = log_in(client).headers["set-cookie"].split(";")[0]
+    headers = {"cookie": cookie, "authorization": "Basic YTpi", "accept": "*/*"}
+    assert client.get("/info", headers=headers).status_code == 200
+
+
 def test_a_token_beside_another_one_does_not_count(client):
     twice = [("authorization", b"Bearer " + TOKEN.encode()), ("authorization", b"Bearer wrong"), ("accept", "*/*")]
     assert client.get("/info", headers=twice).status_code == 401
