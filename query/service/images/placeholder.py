@@ -1,4 +1,4 @@
-"""The picture that stands for an image that cannot be shown, and says why. Quiet on light and on dark pages."""
+"""The picture that stands for an image that cannot be shown, and says why. It suits light and dark pages."""
 
 import io
 from functools import lru_cache
@@ -13,8 +13,8 @@ _WIDTH, _HEIGHT = 320, 240
 _TWICE = 2  # drawn at twice the size and reduced, which smooths its lines
 _PAPER, _INK = (98, 102, 110), (242, 243, 245)  # a contrast of 5.3
 _DIMMED = (150, 154, 162)
-_ICON = (124, 46, 196, 104)
-_LINE, _TEXT_TOP, _TEXT_SIZE, _MARGIN, _MOST_LINES = 20, 128, 14, 24, 4
+_ICON = (124, 48, 196, 104)
+_LINE, _TEXT_TOP, _TEXT_SIZE, _MARGIN, _MOST_LINES = 20, 130, 14, 24, 4
 
 
 @lru_cache(64)
@@ -29,7 +29,7 @@ def placeholder(reason: str, scale: int = 1) -> bytes:
         middle = (large * _WIDTH / 2, large * (_TEXT_TOP + _LINE * number))
         draw.text(middle, line, fill=_INK, font=font, anchor="ma")
     file = io.BytesIO()
-    picture.reduce(_TWICE).save(file, "WEBP", quality=90)
+    picture.reduce(_TWICE).save(file, "WEBP", lossless=True)
     return file.getvalue()
 
 

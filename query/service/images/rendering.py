@@ -122,6 +122,8 @@ def _read(uri: str) -> bytes:
         return read_image(uri)
     except SourceUnavailable as error:
         raise _NoImageError(_without_place(reason_to_read_later(error.__cause__ or error, uri), uri)) from error
+    except FileNotFoundError as error:
+        raise _NoImageError("its file is no longer there") from error
     except OSError as error:
         raise _NoImageError(_without_place(reason_to_read_later(error, uri), uri)) from error
 

@@ -93,7 +93,7 @@ async def _not_shown(request: Request, store: ServedStore, id_: int, reason: str
     headers = {"Cache-Control": "no-store", "Vary": "Accept", "X-Content-Type-Options": "nosniff"}
     if "image/" not in request.headers.get("accept", ""):
         raise ProblemError(404, f"image {id_} of {store.name} cannot be shown: {reason}", headers)
-    picture = await asyncio.to_thread(placeholder.placeholder, f"This image cannot be shown: {reason}", scale)
+    picture = await asyncio.to_thread(placeholder.placeholder, f"Not shown: {reason}", scale)
     return Response(picture, 404, headers, placeholder.MEDIA_TYPE)
 
 
