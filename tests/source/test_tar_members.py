@@ -33,7 +33,7 @@ def test_only_the_first_member_needs_the_headers_of_all(archive, monkeypatch):
 @pytest.mark.parametrize(
     "members",
     [
-        dict(reversed(MEMBERS.items())),
+        {LONG: b"long", **dict(reversed(MEMBERS.items()))},
         {"first.jpg": b"x" * 5000, **MEMBERS},
         {name: data + b"more" for name, data in MEMBERS.items()},
         {"050.jpg": MEMBERS["050.jpg"]},

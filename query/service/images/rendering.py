@@ -17,7 +17,6 @@ from pipeline.pixels.opening import (
     why_undecodable,
 )
 from pipeline.source.access.failures import reason_to_read_later
-from pipeline.source.access.naming import is_url, path_of
 from pipeline.source.entry import ImageEntry, Status
 from pipeline.source.limits import DEFAULT_MAX_PIXELS
 from pipeline.source.reading import read_image
@@ -110,29 +109,18 @@ def _checked(data: bytes, load: Callable[[bytes], Image.Image]) -> Image.Image:
 
 
 def _saved(image: Image.Image, kind: str, **options: int) -> bytes:
-    image.info.clear()  # no metadata
-    file = io.BytesIO()
+    file = io.BytesIO()  # Pillow writes no metadata unless it is told to
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 def _read(uri: str) -> bytes:
-    """Read an image from wherever the store says that it is."""
+    """Read an image from wherever the store says that it is. Reasons name no path: clients need not know it."""
     try:
         return read_image(uri)
     except SourceUnavailable as error:
-        raise _NoImageError(_without_place(reason_to_read_later(error.__cause__ or error, uri), uri)) from error
+        raise _NoImageError(reason_to_read_later(error.__cause__ or error, uri)) from error
     except FileNotFoundError as error:
         raise _NoImageError("its file is no longer there") from error
     except OSError as error:
-        raise _NoImageError(_without_place(reason_to_read_later(error, uri), uri)) from error
-
-
-def _without_place(reason: str, uri: str) -> str:
-    """A reason without the local path of the file, which clients need not know."""
-    if is_url(uri):
-        return reason
-    file = uri.partition("#")[0]
-    for place in (file, path_of(file)):
-        reason = reason.replace(place, "the file")
-    return reason
+        raise _NoImageError(reason_to_read_later(error, uri)) from error
