@@ -60,7 +60,7 @@ def _pixels(data: bytes, preprocess: Preprocess, max_pixels: int, limit_s: float
     batch = decode_batch([ImageEntry("", "", len(data), 0, data=data)], preprocess, max_pixels, limit_s)
     if failed := batch.first_failed():
         return {"status": failed.status, "reason": failed.error}, b""
-    return {"status": Status.OK, "shape": batch.pixels.shape[1:]}, batch.pixels.tobytes()
+    return {"status": Status.OK}, batch.pixels.tobytes()
 
 
 def _thumbnail(data: bytes) -> tuple[bytes, str]:

@@ -91,14 +91,12 @@ def body_schema() -> dict[str, Any]:
     fields = StoreParams.model_json_schema()
     file = {"type": "string", "format": "binary", "description": "An image to look for, alone or with the rest."}
     with_file = {**fields, "title": "SearchForm", "properties": {IMAGE: file, **fields["properties"]}}
+    example = {"text": {"value": {"text": "two dogs playing in snow", "k": 3}}}
     return {
         "required": True,
         "content": {
-            JSON: {
-                "schema": SearchBody.model_json_schema(),
-                "examples": {"text": {"value": {"text": "a dog", "k": 3}}},
-            },
-            FORM: {"schema": with_file},
+            JSON: {"schema": SearchBody.model_json_schema(), "examples": example},
+            FORM: {"schema": with_file, "examples": example},
         },
     }
 

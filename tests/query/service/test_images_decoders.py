@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import pillow_heif
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -98,6 +99,47 @@ def test_images_of_every_kind_of_source_are_shown(kind, picture, tmp_path):
     thumb, original = asyncio.run(look())
     assert original == (picture, "image/png")
     assert Image.open(io.BytesIO(thumb)).size == (320, 200)
+
+
+def test_only_what_browsers_show_is_passed_on(make_image, tmp_path):
+    pillow_heif.register_heif_opener()
+    expected = {
+        "JPEG": "jpeg",
+        "GIF": "gif",
+        "WEBP": "webp",
+        "AVIF": "avif",
+        "BMP": "jpeg",
+        "TIFF": "jpeg",
+        "HEIF": "jpeg",
+    }
+    for kind in expected:
+        make_image(64, 48).save(tmp_path / f"{kind}.html", kind)
+    (tmp_path / "SVG.html").write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
+
+    async def look():
+        async with decoding() as decoders:
+            return [await decoders.original((tmp_path / f"{kind}.html").as_uri()) for kind in (*expected, "SVG")]
+
+    *found, svg = asyncio.run(look())
+    assert svg.startswith("not an image")
+    for kind, (data, media_type) in zip(expected, found, strict=True):
+        assert media_type == f"image/{expected[kind]}"
+        is_same = data == (tmp_path / f"{kind}.html").read_bytes()
+        assert is_same == (expected[kind] == kind.lower())
+        assert Image.open(io.BytesIO(data)).size == (64, 48)
+
+
+def test_the_thumbnail_of_a_large_jpeg_is_of_the_whole_image(make_image, tmp_path):
+    make_image(4000, 1000).save(tmp_path / "wide.jpg")
+
+    async def look():
+        async with decoding() as decoders:
+            return await decoders.thumbnail((tmp_path / "wide.jpg").as_uri())
+
+    thumb = Image.open(io.BytesIO(asyncio.run(look())))
+    assert thumb.size == (320, 80)
+    colours = zip(thumb.resize((4, 1)).tobytes(), make_image(4000, 1000).resize((4, 1)).tobytes(), strict=True)
+    assert max(abs(one - other) for one, other in colours) < 12
 
 
 def test_images_on_the_web_are_read_as_the_store_names_them(picture):
