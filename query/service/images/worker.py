@@ -15,6 +15,7 @@ STARTING_S = 60.0
 GRACE_S = 5.0
 """A process that nobody ends at its limit, because the service was killed, ends itself so much later."""
 
+_ENDING_S = 1.0
 _CODE = Path(__file__).resolve().parents[3]
 _COMMAND = (sys.executable, "-P", "-m", "query.service.images.process")
 _BUFFER_BYTES = 2**20
@@ -85,15 +86,20 @@ class DecodeProcess:
 
     async def end(self) -> None:
         """Kill it: it holds nothing that must be saved."""
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        if self.is_alive:
+            with suppress(ProcessLookupError):
+                self._process.kill()
         self._writer.close()
         await self._process.wait()
 
-    @property
-    def how_it_ended(self) -> str:
+    async def how_it_ended(self) -> str:
         """For people: its signal, or its exit code."""
-        code = self._process.returncode or 0
+        with suppress(TimeoutError):  # `kill` could take the exit code from asyncio, which waits for it in a thread
+            async with asyncio.timeout(_ENDING_S):
+                await self._process.wait()
+        code = self._process.returncode
+        if code is None:
+            return "it stopped answering"
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
@@ -123,8 +129,7 @@ class Pool:
             except TimeoutError as error:
                 raise DecodeFailedError(f"it took longer than {limit_s:g} s") from error
             except (EOFError, OSError, ValueError) as error:
-                await process.end()
-                raise DecodeFailedError(f"the process that decoded it died ({process.how_it_ended})") from error
+                raise DecodeFailedError(f"the process that decoded it died ({await process.how_it_ended()})") from error
             finally:  # also if the client went away: its answer must not reach another one
                 if is_done:
                     self._idle.append(process)
