@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pipeline.errors import ClipsieveError
 from query.hits.hits import Hits
 from query.service.images.decoders import Decoders
 from query.service.images.thumbs import Thumbs
@@ -74,6 +75,9 @@ class Service:
 
     async def _vector_of(self, store: ServedStore, image: bytes) -> np.ndarray:
         _, queries = store.searcher.current
-        preprocess = await asyncio.to_thread(lambda: queries.preprocess)
-        pixels_HWC = await self.decoders.pixels(image, preprocess)
-        return await asyncio.to_thread(queries.pixels, pixels_HWC)
+        try:
+            preprocess = await asyncio.to_thread(lambda: queries.preprocess)
+            pixels_HWC = await self.decoders.pixels(image, preprocess)
+            return await asyncio.to_thread(queries.pixels, pixels_HWC)
+        except ClipsieveError as error:
+            raise store.problem(error) from error

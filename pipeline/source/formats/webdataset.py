@@ -8,6 +8,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -82,9 +83,13 @@ def read_member(uri: str, name: str) -> bytes:
         TooLarge: If there are more than `MAX_FILE_BYTES`.
         OSError, SourceUnavailable: If it does not exist or cannot be read.
     """
+    data = _read_where_it_was(uri, name)
+    if data is not None:
+        return data
     try:
         with open_stream(uri) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             member = archive.getmember(name)
+            _places(uri).update((one.name, one.offset) for one in archive.getmembers() if one.isreg())
             if is_link(member):
                 member = follow(member, by_name(archive.getmembers()))
             if isinstance(member, Kind):
@@ -94,6 +99,27 @@ def read_member(uri: str, name: str) -> bytes:
             return archive.extractfile(member).read()
     except (tarfile.TarError, KeyError, AttributeError) as error:
         raise OSError(f"cannot read member {name!r}: {reason_of(error)}") from error
+
+
+@lru_cache(4)
+def _places(uri: str) -> dict[str, int]:
+    """Where the headers of a tar's files were when it was last read to its end, by name."""
+    return {}
+
+
+def _read_where_it_was(uri: str, name: str) -> bytes | None:
+    """Read a member without those before it; None if it is not known to be there, or no longer is."""
+    place = _places(uri).get(name)
+    if place is None:
+        return None
+    with suppress(tarfile.TarError), open_stream(uri) as stream:
+        stream.seek(place)
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
+            member = archive.firstmember
+            if member and member.name == name and member.isreg() and member.size <= MAX_FILE_BYTES:
+                return archive.extractfile(member).read()
+    _places(uri).clear()
+    return None
 
 
 class _StrictMember(tarfile.TarInfo):
