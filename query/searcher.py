@@ -123,19 +123,23 @@ class Searcher:
     def refresh(self) -> bool:
         """Open the store again if its index was replaced or images were deleted. Other threads may search meanwhile.
 
+        What searches had to wait for with the old state is done before the new one takes its place.
+
         Returns:
             Whether anything was new.
 
         Raises:
-            StoreError: As `open`; what was open stays open.
+            ClipsieveError: As `open`, or if the model, which is another one now, cannot be loaded. What was open stays
+                open.
         """
         with self._changing:  # of two threads, the slower one may not bring back an older state
-            opened, queries = self.current
-            if opened.is_current():
+            before, queries = self.current
+            if before.is_current():
                 return False
             opened = Opened.open(self._root, self._partial, self._device)
             if opened.view.record.encoder != queries.spec:
                 queries = self._towers_of(opened)
+            opened.warm_up(before, queries)
             self._current = opened, queries
         return True
 
@@ -199,7 +203,7 @@ class Searcher:
 
     def has_keys(self, keys: Sequence[str]) -> list[bool | None]:
         """Whether the store has an image with each of these keys that can be found; None if it cannot tell."""
-        return self._current[0].has_keys(keys)
+        return self.current[0].has_keys(keys)
 
     def ask(self, request: Request) -> Hits:
         """Answer a request."""
