@@ -223,6 +223,7 @@ class Searcher:
         text_spread = opened.text_spread(queries) if any(request.is_text for request in requests) else None
         spread_Q = np.array([text_spread if request.is_text else None for request in requests], np.float32)
         embed_ms, answers = clock.lap(), dict[int, Hits]()
+        state = (opened.version, opened.index.num_rows)
         for places in _with_same_options(requests):
             options = requests[places[0]].options
             allowed_N = opened.allowed(options.where)
@@ -236,7 +237,9 @@ class Searcher:
             timings = Timings(embed=embed_ms, filter=filter_ms, index=index_ms, hits=clock.lap())
             for place, table in zip(places, tables, strict=True):
                 known = (*opened.warnings, *warnings[place])
-                answers[place] = Hits(requests[place], table, timings, self, known, opened.version)
+                answers[place] = Hits(
+                    requests[place], table, timings, self, known, opened.version, opened.index.num_rows
+                )
         return [answers[place] for place in range(len(requests))]
 
     def metadata(self, like: Sequence[int | str]) -> pa.Table:

@@ -53,7 +53,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise ConfigError(
-            f"cannot find the address of --host {host}: {reason}; give one of this machine, such as 127.0.0.1, or "
+            f"cannot find the address of --host {host!r}: {reason}; give one of this machine, such as 127.0.0.1, or "
             "0.0.0.0 for all of them"
         ) from error
     family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)  # localhost has both
