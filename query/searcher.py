@@ -237,9 +237,7 @@ class Searcher:
             timings = Timings(embed=embed_ms, filter=filter_ms, index=index_ms, hits=clock.lap())
             for place, table in zip(places, tables, strict=True):
                 known = (*opened.warnings, *warnings[place])
-                answers[place] = Hits(
-                    requests[place], table, timings, self, known, opened.version, opened.index.num_rows
-                )
+                answers[place] = Hits(requests[place], table, timings, self, known, *state)
         return [answers[place] for place in range(len(requests))]
 
     def metadata(self, like: Sequence[int | str]) -> pa.Table:
