@@ -42,7 +42,7 @@ class Searcher:
         self, store: Path, partial: bool = False, device: DeviceChoice = "auto", kept_texts: int = 1_024
     ) -> None:
         """Open a store; see `open`."""
-        self._root, self._partial, self._device, self._kept_texts = store, partial, device, kept_texts
+        self._root, self._device, self._kept_texts = store, device, kept_texts
         opened = Opened.open(store, partial, device)
         # one name for both, so that no search sees the one of today with the other of yesterday
         self._current: tuple[Opened, QueryEncoder] | None = (opened, self._towers_of(opened))
@@ -123,7 +123,8 @@ class Searcher:
     def refresh(self) -> bool:
         """Open the store again if its index was replaced or images were deleted. Other threads may search meanwhile.
 
-        What searches had to wait for with the old state is done before the new one takes its place.
+        What searches had to wait for with the old state is done before the new one takes its place. New images without
+        an index change nothing, and do not keep deletions from being seen.
 
         Returns:
             Whether anything was new.
@@ -136,7 +137,7 @@ class Searcher:
             before, queries = self.current
             if before.is_current():
                 return False
-            opened = Opened.open(self._root, self._partial, self._device)
+            opened = Opened.open(self._root, True, self._device)  # what is open may be older than the store, too
             if opened.view.record.encoder != queries.spec:
                 queries = self._towers_of(opened)
             opened.warm_up(before, queries)

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline import __version__
@@ -41,14 +41,13 @@ def create_app(service: Service) -> ASGIApp:
     app.add_exception_handler(ProblemError, _say_problem)
     app.add_exception_handler(RequestValidationError, _say_what_is_invalid)
     app.add_exception_handler(HTTPException, _say_status)
-    app.add_exception_handler(Exception, _say_fault)
     prefix = service.settings.root_path
     return _below(prefix, guarded(app, service)) if prefix else guarded(app, service)
 
 
 def _below(prefix: str, app: ASGIApp) -> ASGIApp:
     """The application behind a proxy with a path prefix, whether or not the proxy takes the prefix off."""
-    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, Route)]
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, Route | Mount)]
     first = prefix.split("/")[1]
     if first in {"openapi.json", *(route.path.split("/")[1] for route in routes)}:
         # else nobody could tell the prefix from the address
@@ -89,10 +88,6 @@ async def _say_problem(request: Request, error: Exception) -> Response:
 async def _say_what_is_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return problem(422, invalid(error.errors()))
-
-
-async def _say_fault(request: Request, error: Exception) -> Response:
-    return problem(500, "the service has a fault; its log says which")
 
 
 async def _say_status(request: Request, error: Exception) -> Response:

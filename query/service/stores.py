@@ -34,7 +34,7 @@ class ServedStore:
         """Serve an open store."""
         self.name, self.searcher, self._metrics = name, searcher, metrics
         self._asker = Asker(name, searcher, metrics)
-        self._fault = ""
+        self._fault: type[Exception] | None = None
         self._note_index()
 
     async def ask(self, request: Request) -> Hits:
@@ -77,21 +77,22 @@ class ServedStore:
         try:
             is_new = self.searcher.refresh()
         except Exception as error:  # also a fault of ours: it must not end the looking for changes
-            self._note_fault(f"{error}" if isinstance(error, ClipsieveError) else repr(error))
+            self._note_fault(error)
             return False
-        self._fault = ""
+        self._fault = None
         if is_new:
             self._metrics.swaps.labels(self.name).inc()
             self._note_index()
             _log.info("%s: a new index is in use; %d images can be found", self.name, len(self.searcher))
         return is_new
 
-    def _note_fault(self, fault: str) -> None:
-        """Say once, not at each look, why what is new cannot be used."""
-        if fault != self._fault:
-            self._fault = fault
+    def _note_fault(self, error: Exception) -> None:
+        """Say once, not at each look, why what is new cannot be used: while `embed` runs, its counts are always new."""
+        if self._fault is not type(error):
+            self._fault = type(error)
             self._metrics.failed_swaps.labels(self.name).inc()
-            _log.warning("%s: what is new cannot be opened, the old index still answers: %s", self.name, fault)
+            reason = error if isinstance(error, ClipsieveError) else repr(error)
+            _log.warning("%s: what is new cannot be opened, the old index still answers: %s", self.name, reason)
 
     def close(self) -> None:
         """Let go of the store."""
