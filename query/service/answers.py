@@ -1,6 +1,6 @@
 """What clients get, as JSON."""
 
-from dataclasses import asdict
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
@@ -8,12 +8,14 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, Field
 
 from query.hits.compare import Comparison
+from query.hits.hit import Timings
 from query.hits.hits import Hits
 from query.hits.notes import num_strong
 from query.service.questions import MOST_RANKS, Question
 from query.service.stores import ServedStore, public_uri
 
 _SHOWN_ELSEWHERE = ("rank", "id", "key", "uri", "score", "relevance", "caption", "duplicates", "width", "height")
+_STAGES = tuple(stage.name for stage in fields(Timings))
 
 
 class HitAnswer(BaseModel):
@@ -131,7 +133,7 @@ def search_answer(store: ServedStore, question: Question, hits: Hits, root_path:
         "has_more": len(hits) == offset + k < MOST_RANKS,
         "num_strong": max(0, num_strong(hits) - offset),
         "hits": rows,
-        "timings_ms": {name: round(value, 3) for name, value in asdict(hits.timings).items()},
+        "timings_ms": {name: round(getattr(hits.timings, name), 3) for name in _STAGES},
         "notes": list(hits.notes),
         "warnings": list(hits.warnings),
     }
