@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from indexer.build import build_index
 from indexer.settings import IndexSettings
@@ -32,6 +32,10 @@ class Demo:
     answers: list[tuple[str, Hits]]
     right_keys: list[str]
     sheet: Path
+    stores: list[Path]
+    """Unpruned, pruned, and pruned with an adapter."""
+    device: Literal["auto", "cpu"]
+    """Where they are searched."""
 
     def write_sheet(self) -> list[str]:
         """Write the contact sheet of the queries. Returns warnings: what could not be drawn.
@@ -69,12 +73,14 @@ def run_demo(settings: DemoSettings, on_tick: Callable[[str, Tick], None] = lamb
         build_index(IndexSettings(store=store))
     asked = dict(list(read_captions(captions).items())[:: settings.num_images // NUM_QUERIES][:NUM_QUERIES])
     queries = [texts[0] for texts in asked.values()]
-    device = "cpu" if settings.device == "cpu" else "auto"  # FAISS may see no GPU where torch does
+    device: Literal["auto", "cpu"] = (
+        "cpu" if settings.device == "cpu" else "auto"
+    )  # FAISS may see no GPU where torch does
     with Searcher.open(stores[-1], device=device) as searcher:
         answers = list(zip(queries, searcher.search_many(queries, HITS_PER_QUERY), strict=True))
     for condition, name in zip(results["conditions"], ("none", "pruned", "pruned+adapter"), strict=True):
         condition["name"] = name
-    return Demo(results, answers, list(asked), out / "sheet.png")
+    return Demo(results, answers, list(asked), out / "sheet.png", stores, device)
 
 
 def _clear(out: Path) -> None:

@@ -6,8 +6,9 @@ Shapes: N rows of the index, n some of them, E embedding width.
 import hashlib
 import math
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -17,15 +18,18 @@ from indexer.earlier import EarlierSearcher
 from indexer.manifest import MANIFEST_FILE
 from indexer.opening import open_index
 from indexer.searcher import IndexSearcher
-from pipeline.errors import InputError, StoreError
+from pipeline.errors import ConfigError, InputError, StoreError
 from pipeline.model.spec import ClaimedSpec, DeviceChoice
 from pipeline.store.tombstones import TOMBSTONES_FILE, deleted_keys
 from pipeline.store.view import StoreView
+from query.hits.find import find
 from query.hits.relevance import ORDINARY_TEXTS, Background
 from query.proof.text_vectors import text_vectors
+from query.queries.options import Options
 from query.queries.vectors import QueryEncoder
 
 _KEPT_MASKS = 4
+_ATTEMPTS = 5
 
 
 class Opened:
@@ -35,7 +39,7 @@ class Opened:
         """Put together what `open` has opened."""
         self.view, self.index, self._state = view, index, state
         self._text_spread: float | None = None
-        self._kept_mask = lru_cache(maxsize=_KEPT_MASKS)(self._mask)
+        self._masks, self._lock = dict[str, np.ndarray](), Lock()
 
     @classmethod
     def open(cls, root: Path, partial: bool, device: DeviceChoice) -> "Opened":
@@ -46,9 +50,13 @@ class Opened:
             StoreError: If the store or its index cannot be used.
             UnfinishedStore: If shards are missing, or the index is older than the store.
         """
-        state = _state_of(root)  # before anything is read: what changes meanwhile is seen by `is_current`
-        view = StoreView.open(root, partial)
-        return cls(view, open_index(view, partial, device), state)
+        for _ in range(_ATTEMPTS):
+            state = _state_of(root)
+            view = StoreView.open(root, partial)
+            opened = cls(view, open_index(view, partial, device), state)
+            if opened.is_current():  # nothing changed meanwhile, so all that was read belongs to this state
+                return opened
+        return opened  # `is_current` will say that there is a newer one
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -89,6 +97,29 @@ class Opened:
             self._text_spread = float(self.background.spreads(vectors_QE).mean())
         return self._text_spread
 
+    def warm_up(self, before: "Opened", queries: QueryEncoder) -> None:
+        """Do what an earlier state has done, so that the first search of this one takes no longer than its last.
+
+        Raises:
+            InputError: If the model cannot be loaded.
+            StoreError: If the index is damaged.
+        """
+        if not isinstance(self.index, IndexSearcher) or not self.index.num_rows:
+            return
+        if before._text_spread is not None:
+            self.text_spread(queries)
+        with before._lock:
+            conditions = list(before._masks)
+        # a row as the query: the first search reads the pages of the index, and what FAISS keeps for conditions
+        query_1E = self.index.rows.vectors(np.zeros(1, np.int64))
+        for where in ((), *((condition,) for condition in conditions)):
+            try:
+                allowed_N = self.allowed(where)
+            except ConfigError:  # the column is no longer there
+                continue
+            found = find(self.index, self.background, query_1E, Options(), allowed_N)
+            self.metadata(found.ids)
+
     def is_current(self) -> bool:
         """Whether neither the index nor the deleted rows have changed on disk."""
         return _state_of(self.view.root) == self._state
@@ -99,7 +130,7 @@ class Opened:
         Raises:
             ConfigError: If one cannot be read; see `query.filters`.
         """
-        masks = [self._kept_mask(condition) for condition in where]
+        masks = [self._recent_mask(condition) for condition in where]
         return np.logical_and.reduce(masks) if masks else None
 
     def metadata(self, ids: np.ndarray) -> pa.Table:
@@ -147,6 +178,18 @@ class Opened:
         if is_deleted:
             raise InputError(f"the image with the {what} was deleted from {root}; name one that is still there")
         raise InputError(f"the index of {root} has no image with the {what}; its hits show ids and keys")
+
+    def _recent_mask(self, condition: str) -> np.ndarray:
+        """Not by `functools.lru_cache`, whose cycle of references would keep mapped files until Python looks for it."""
+        with self._lock:
+            mask = self._masks.pop(condition, None)
+        if mask is None:
+            mask = self._mask(condition)
+        with self._lock:
+            self._masks[condition] = mask  # the most recent one is the last
+            while len(self._masks) > _KEPT_MASKS:
+                del self._masks[next(iter(self._masks))]
+        return mask
 
     def _mask(self, condition: str) -> np.ndarray:
         from query.filters.where import parse_where

@@ -42,7 +42,7 @@ class Searcher:
         self, store: Path, partial: bool = False, device: DeviceChoice = "auto", kept_texts: int = 1_024
     ) -> None:
         """Open a store; see `open`."""
-        self._root, self._partial, self._device, self._kept_texts = store, partial, device, kept_texts
+        self._root, self._device, self._kept_texts = store, device, kept_texts
         opened = Opened.open(store, partial, device)
         # one name for both, so that no search sees the one of today with the other of yesterday
         self._current: tuple[Opened, QueryEncoder] | None = (opened, self._towers_of(opened))
@@ -123,19 +123,24 @@ class Searcher:
     def refresh(self) -> bool:
         """Open the store again if its index was replaced or images were deleted. Other threads may search meanwhile.
 
+        What searches had to wait for with the old state is done before the new one takes its place. New images without
+        an index change nothing, and do not keep deletions from being seen.
+
         Returns:
             Whether anything was new.
 
         Raises:
-            StoreError: As `open`; what was open stays open.
+            ClipsieveError: As `open`, or if the model, which is another one now, cannot be loaded. What was open stays
+                open.
         """
         with self._changing:  # of two threads, the slower one may not bring back an older state
-            opened, queries = self.current
-            if opened.is_current():
+            before, queries = self.current
+            if before.is_current():
                 return False
-            opened = Opened.open(self._root, self._partial, self._device)
+            opened = Opened.open(self._root, True, self._device)  # what is open may be older than the store, too
             if opened.view.record.encoder != queries.spec:
                 queries = self._towers_of(opened)
+            opened.warm_up(before, queries)
             self._current = opened, queries
         return True
 
@@ -199,7 +204,7 @@ class Searcher:
 
     def has_keys(self, keys: Sequence[str]) -> list[bool | None]:
         """Whether the store has an image with each of these keys that can be found; None if it cannot tell."""
-        return self._current[0].has_keys(keys)
+        return self.current[0].has_keys(keys)
 
     def ask(self, request: Request) -> Hits:
         """Answer a request."""
@@ -219,6 +224,7 @@ class Searcher:
         text_spread = opened.text_spread(queries) if any(request.is_text for request in requests) else None
         spread_Q = np.array([text_spread if request.is_text else None for request in requests], np.float32)
         embed_ms, answers = clock.lap(), dict[int, Hits]()
+        state = (opened.version, opened.index.num_rows)
         for places in _with_same_options(requests):
             options = requests[places[0]].options
             allowed_N = opened.allowed(options.where)
@@ -232,7 +238,7 @@ class Searcher:
             timings = Timings(embed=embed_ms, filter=filter_ms, index=index_ms, hits=clock.lap())
             for place, table in zip(places, tables, strict=True):
                 known = (*opened.warnings, *warnings[place])
-                answers[place] = Hits(requests[place], table, timings, self, known, opened.version)
+                answers[place] = Hits(requests[place], table, timings, self, known, *state)
         return [answers[place] for place in range(len(requests))]
 
     def metadata(self, like: Sequence[int | str]) -> pa.Table:

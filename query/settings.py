@@ -212,7 +212,7 @@ class DemoSettings(OutputSettings):
     """Embed, index, search and measure drawn scenes with the built-in model. Needs no network."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("out", "num_images"),
+        "what": ("out", "num_images", "serve", "port"),
         "how good": ("keep_ratio", "precision"),
         "how fast": ("device", "ray_address"),
     }
@@ -222,6 +222,12 @@ class DemoSettings(OutputSettings):
 
     num_images: int = Field(default=1000, ge=20)
     """Number of scenes to draw."""
+
+    serve: bool = False
+    """At the end, serve the page to search the scenes: unpruned beside pruned with the adapter. Ctrl+C ends it."""
+
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port of the page. 0 stands for any free one."""
 
     keep_ratio: float | None = Field(default=None, gt=0.0, le=1.0)
     """Keep this share of the patch tokens, above 0 and up to 1, with the reference policy. By default, the policy is

@@ -65,6 +65,18 @@ def _acquire(path: Path, owner: dict, advice: str) -> None:
     raise StoreLocked(f"the store {path.parent} was just locked by another job; wait until that job is done")
 
 
+def other_job(root: Path) -> str | None:
+    """Who is writing a store right now, for messages. None if nobody is, or this process itself."""
+    path = root / "lock.json"
+    try:
+        if not path.exists() or _read(path).get("pid") == os.getpid() or _is_stale(path):
+            return None
+    except StoreLocked:
+        holder = _read(path)
+        return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+    return None
+
+
 def _create(path: Path, advice: str) -> int | None:
     """Descriptor of the file if this call created it, None if it already existed."""
     try:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.durable.lock import other_job
 from pipeline.errors import UnfinishedStore
 from pipeline.source.entry import Status
 from pipeline.store.commit_markers import committed_markers
@@ -173,7 +174,8 @@ class StoreView:
             return
         done = sum(marker.num_images for marker in self.committed.values())
         total = "an unknown number of" if self.record.num_images is None else self.record.num_images
-        advice = f"{self.record.same_command} to finish it"
+        writer = other_job(self.root)
+        advice = f"wait for {writer}, which is writing it" if writer else f"{self.record.same_command} to finish it"
         if self.committed and partial is not None:
             advice += ", or pass --partial"
         raise UnfinishedStore(

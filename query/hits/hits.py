@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.errors import ConfigError, on_one_line
 from query.hits.hit import Hit, Timings
 from query.hits.notes import notes_of, num_strong
-from query.hits.values import json_rows, rows_of
+from query.hits.values import json_row, rows_of
 from query.queries.request import Request
 
 if TYPE_CHECKING:
@@ -50,10 +50,16 @@ class Hits(Sequence[Hit]):
     """What a user should know about the query and the index."""
     version: str = ""
     """Which state of the store and its index answered."""
+    num_images: int = 0
+    """Images that could be found in that state."""
+
+    @cached_property
+    def _rows(self) -> list[dict[str, Any]]:
+        return rows_of(self.table)
 
     @cached_property
     def _hits(self) -> list[Hit]:
-        rows = rows_of(self.table)
+        rows = [dict(row) for row in self._rows]
         return [Hit(**{name: row.pop(name) for name in OWN}, columns=row) for row in rows]
 
     def __len__(self) -> int:
@@ -110,11 +116,15 @@ class Hits(Sequence[Hit]):
                 'pandas is not installed; run `pip install "clipsieve[notebook]"`, or use to_arrow()'
             ) from error
 
+    def json_rows(self, start: int = 0) -> list[dict[str, Any]]:
+        """The hits from a place on, as JSON can hold them."""
+        return [json_row(row) for row in self._rows[start:]]
+
     def to_dict(self) -> dict[str, Any]:
         """The query, its hits, timings (ms), notes and warnings as plain values, for JSON."""
         return {
             "query": self.request.title,
-            "hits": json_rows(self.table),
+            "hits": self.json_rows(),
             "timings_ms": {name: round(value, 3) for name, value in asdict(self.timings).items()},
             "notes": list(self.notes),
             "warnings": list(self.warnings),

@@ -17,7 +17,12 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
 
 def json_rows(table: pa.Table) -> list[dict[str, Any]]:
     """The rows with what JSON can hold: null for numbers that are not finite, ISO 8601 for dates, text for the rest."""
-    return [{name: _plain(value) for name, value in row.items()} for row in rows_of(table)]
+    return [json_row(row) for row in rows_of(table)]
+
+
+def json_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as in `json_rows`."""
+    return {name: _plain(value) for name, value in row.items()}
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

@@ -1,19 +1,21 @@
 """What clients get, as JSON."""
 
-from dataclasses import asdict
+from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
 
 from pydantic import BaseModel, Field
 
 from query.hits.compare import Comparison
+from query.hits.hit import Timings
 from query.hits.hits import Hits
 from query.hits.notes import num_strong
-from query.hits.values import json_rows
 from query.service.questions import MOST_RANKS, Question
 from query.service.stores import ServedStore, public_uri
 
 _SHOWN_ELSEWHERE = ("rank", "id", "key", "uri", "score", "relevance", "caption", "duplicates", "width", "height")
+_STAGES = tuple(stage.name for stage in fields(Timings))
 
 
 class HitAnswer(BaseModel):
@@ -120,18 +122,18 @@ class Info(BaseModel):
 def search_answer(store: ServedStore, question: Question, hits: Hits, root_path: str) -> dict[str, Any]:
     """A page of hits, as `SearchAnswer` says."""
     offset, k = question.offset, question.params.k
-    rows = [hit_answer(store, row, hits.version, root_path) for row in json_rows(hits.table.slice(offset))]
+    rows = [hit_answer(store, row, hits.version, root_path) for row in hits.json_rows(offset)]
     return {
         "query": question.title,
         "store": store.name,
         "version": hits.version,
-        "num_images": len(store.searcher),
+        "num_images": hits.num_images,
         "offset": offset,
         "k": k,
         "has_more": len(hits) == offset + k < MOST_RANKS,
         "num_strong": max(0, num_strong(hits) - offset),
         "hits": rows,
-        "timings_ms": {name: round(value, 3) for name, value in asdict(hits.timings).items()},
+        "timings_ms": {name: round(getattr(hits.timings, name), 3) for name in _STAGES},
         "notes": list(hits.notes),
         "warnings": list(hits.warnings),
     }
@@ -139,7 +141,7 @@ def search_answer(store: ServedStore, question: Question, hits: Hits, root_path:
 
 def hit_answer(store: ServedStore, row: dict[str, Any], version: str, root_path: str) -> dict[str, Any]:
     """A hit, as `HitAnswer` says."""
-    place = f"{row['id']}?{urlencode({'store': store.name, 'v': version})}"
+    place = f"{row['id']}?{_state(store.name, version)}"
     return {
         **{name: row.get(name) for name in _SHOWN_ELSEWHERE},
         "uri": public_uri(row["uri"]),
@@ -147,6 +149,11 @@ def hit_answer(store: ServedStore, row: dict[str, Any], version: str, root_path:
         "image": f"{root_path}/images/{place}",
         "thumb": f"{root_path}/thumbs/{place}",
     }
+
+
+@lru_cache(maxsize=16)
+def _state(store: str, version: str) -> str:
+    return urlencode({"store": store, "v": version})
 
 
 def comparison_answer(compared: Comparison, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -8,19 +8,24 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline import __version__
+from pipeline.errors import ConfigError
 from query.service.guards.all import guarded
 from query.service.problems import FAILED, ProblemError, invalid, problem
 from query.service.routes import health, images, login, search
 from query.service.service import Service
 
+ROUTERS = (search.router, images.router, health.router, login.router)
+
 
 def create_app(service: Service) -> ASGIApp:
     """The application that serves a service.
 
-    Its addresses begin at `/`; a path prefix is the `root_path` of the server.
+    Raises:
+        ConfigError: If the path prefix of the settings begins like an address of the service.
     """
     app = FastAPI(
         title="clipsieve",
@@ -31,13 +36,35 @@ def create_app(service: Service) -> ASGIApp:
         lifespan=_lifespan(service),
     )
     app.state.service = service
-    for router in (search.router, images.router, health.router, login.router):
+    for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(ProblemError, _say_problem)
     app.add_exception_handler(RequestValidationError, _say_what_is_invalid)
     app.add_exception_handler(HTTPException, _say_status)
     app.add_exception_handler(Exception, _say_failure)
-    return guarded(app, service)
+    prefix = service.settings.root_path
+    return _below(prefix, guarded(app, service)) if prefix else guarded(app, service)
+
+
+def _below(prefix: str, app: ASGIApp) -> ASGIApp:
+    """The application behind a proxy with a path prefix, whether or not the proxy takes the prefix off."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, Route | Mount)]
+    first = prefix.split("/")[1]
+    if first in {"openapi.json", *(route.path.split("/")[1] for route in routes)}:
+        # else nobody could tell the prefix from the address
+        raise ConfigError(
+            f"root_path = {prefix!r}: /{first} is an address of the service itself; choose another prefix"
+        )
+
+    async def prefixed(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path, raw_path = scope["path"], scope["raw_path"]
+            if path != prefix and not path.startswith(f"{prefix}/"):
+                path, raw_path = prefix + path, prefix.encode() + raw_path
+            scope = {**scope, "root_path": prefix, "path": path, "raw_path": raw_path}
+        await app(scope, receive, send)
+
+    return prefixed
 
 
 def _lifespan(service: Service):  # noqa: ANN202 - the type that Starlette wants has no short name

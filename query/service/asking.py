@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.errors import ClipsieveError
 from query.hits.hits import Hits
 from query.queries.request import Request
 from query.searcher import Searcher
@@ -12,17 +12,18 @@ from query.service.metrics import Metrics
 
 MOST_TOGETHER = 32
 """Requests of a batch."""
+MOST_QUICK_HITS = 100
+"""Requests for more hits, and those with conditions or without near-duplicates, are answered on a lane of their own:
+they can take hundreds of times as long."""
 
 
 class Asker:
-    """Asks one store, in batches, on a thread of its own. Nobody waits for a batch to fill up."""
+    """Asks one store, on two lanes, so that what takes long does not hold up what does not."""
 
     def __init__(self, name: str, searcher: Searcher, metrics: Metrics) -> None:
         """Ask nothing yet."""
         self._name, self._searcher, self._metrics = name, searcher, metrics
-        self._waiting: deque[tuple[Request, asyncio.Future[Hits]]] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"search-{name}")
-        self._work: asyncio.Task[None] | None = None
+        self._quick, self._slow = _Lane(f"search-{name}", self._answers), _Lane(f"slow-search-{name}", self._answers)
 
     async def ask(self, request: Request) -> Hits:
         """Answer a request. Several at once take less time than one by one.
@@ -30,6 +31,37 @@ class Asker:
         Raises:
             ClipsieveError: As `Searcher.search`.
         """
+        return await (self._quick if _is_quick(request) else self._slow).ask(request)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._quick.close()
+        self._slow.close()
+
+    def _answers(self, requests: list[Request]) -> list[Hits | Exception]:
+        try:
+            answers = self._searcher.ask_all(requests)
+        except Exception as error:  # also a fault of ours: it must not end the task that answers the others
+            if len(requests) == 1:
+                return [error]
+            middle = len(requests) // 2  # one of them is to blame, and its half is searched for it again
+            return self._answers(requests[:middle]) + self._answers(requests[middle:])
+        self._metrics.batch(
+            self._name, len(requests), list({id(hits.timings): hits.timings for hits in answers}.values())
+        )
+        return answers
+
+
+class _Lane:
+    """Answers in batches, on a thread of its own. Nobody waits for a batch to fill up."""
+
+    def __init__(self, name: str, answers: Callable[[list[Request]], list[Hits | Exception]]) -> None:
+        self._answers = answers
+        self._waiting: deque[tuple[Request, asyncio.Future[Hits]]] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._work: asyncio.Task[None] | None = None
+
+    async def ask(self, request: Request) -> Hits:
         answer: asyncio.Future[Hits] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, answer))
         if self._work is None or self._work.done():
@@ -37,7 +69,6 @@ class Asker:
         return await answer
 
     def close(self) -> None:
-        """End the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _answer_all(self) -> None:
@@ -60,16 +91,7 @@ class Asker:
                 batch.append((request, answer))
         return batch
 
-    def _answers(self, requests: list[Request]) -> list[Hits | Exception]:
-        try:
-            answers = self._searcher.ask_all(requests)
-        except ClipsieveError as error:
-            if len(requests) == 1:
-                return [error]
-            return [found for request in requests for found in self._answers([request])]  # one of them is to blame
-        except Exception as error:  # a fault of ours, which must not end the task that answers the others
-            return [error] * len(requests)
-        self._metrics.batch(
-            self._name, len(requests), list({id(hits.timings): hits.timings for hits in answers}.values())
-        )
-        return answers
+
+def _is_quick(request: Request) -> bool:
+    options = request.options
+    return options.k <= MOST_QUICK_HITS and not options.where and options.unique is False

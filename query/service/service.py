@@ -36,6 +36,17 @@ class Service:
         self.is_ending = False
         """Set by a signal: load balancers are told, and what runs is finished."""
 
+    async def warm_up(self) -> None:
+        """Load the models, one after the other. Searches that come meanwhile wait for the model of their store.
+
+        Raises:
+            ClipsieveError: If one cannot be loaded.
+        """
+        for store in self.stores:
+            await asyncio.to_thread(store.warm_up)
+        self.is_warm = True
+        await asyncio.to_thread(self.stores.note_other_images)
+
     async def ask(self, store: ServedStore, question: Question) -> Hits:
         """Ask one store: its model embeds what is asked, and its index finds the nearest images.
 

@@ -1,7 +1,7 @@
 """Settings of `clipsieve serve`."""
 
 import re
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import ClassVar
 
@@ -40,13 +40,13 @@ class ServeSettings(Settings):
     """Port to listen on. 0 stands for any free one."""
 
     root_path: str = ""
-    """Path under which a proxy serves this, such as /images."""
+    """Prefix of the addresses behind a proxy, such as /photos. The proxy may take it off or leave it."""
 
     device: DeviceChoice = "auto"
     """Where to embed queries and to search. auto embeds on the CPU, and searches on a GPU if FAISS sees one."""
 
     text_cache: int = Field(default=10_000, ge=0)
-    """Of how many texts the vectors are kept in memory. 0 keeps none."""
+    """Texts whose vectors are kept in memory. 0 keeps none."""
 
     thumb_cache: int = Field(default=64_000_000, ge=0)
     """Bytes of memory for thumbnails."""
@@ -68,7 +68,7 @@ class ServeSettings(Settings):
     """Web origin whose pages may ask, such as https://example.org. Repeatable."""
 
     trusted_proxies: str = "127.0.0.1"
-    """IP addresses of proxies whose X-Forwarded headers count, separated by commas."""
+    """IP addresses of proxies whose X-Forwarded headers count, separated by commas. * stands for all."""
 
     max_in_flight: int = Field(default=64, ge=1)
     """Requests that are answered at a time. More of them are refused with status 429."""
@@ -107,6 +107,17 @@ class ServeSettings(Settings):
         for origin in value:
             if not re.fullmatch(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?", origin):
                 raise ValueError(f"expected an origin as browsers send it, such as https://example.org, not {origin!r}")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, value: str) -> str:
+        for one in value.split(","):
+            try:
+                if one.strip() not in ("", "*"):
+                    ip_network(one.strip())
+            except ValueError as error:
+                raise ValueError(f"{one.strip()!r} is no IP address or network; expected some, or *") from error
         return value
 
     @field_validator("root_path")

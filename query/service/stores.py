@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
+from indexer.searcher import IndexSearcher
 from pipeline.errors import ClipsieveError, ConfigError
 from pipeline.model.spec import ClaimedSpec
 from pipeline.source.access.naming import is_url
@@ -19,6 +22,9 @@ from query.service.settings import ServeSettings
 
 _log = logging.getLogger("clipsieve.serve")
 WARM_TEXT = "a photo"
+FEW_SHARED = 0.5
+"""If a smaller share of the images of two stores is the same, they are not compared in earnest."""
+SAMPLED_KEYS = 1_000
 
 
 class ServedStore:
@@ -28,6 +34,7 @@ class ServedStore:
         """Serve an open store."""
         self.name, self.searcher, self._metrics = name, searcher, metrics
         self._asker = Asker(name, searcher, metrics)
+        self._fault: type[Exception] | None = None
         self._note_index()
 
     async def ask(self, request: Request) -> Hits:
@@ -69,15 +76,23 @@ class ServedStore:
         """Open the store again if it changed. Returns whether it did. If it cannot be opened, the old state answers."""
         try:
             is_new = self.searcher.refresh()
-        except ClipsieveError as error:
-            self._metrics.failed_swaps.labels(self.name).inc()
-            _log.warning("%s: the new index cannot be opened, the old one still answers: %s", self.name, error)
+        except Exception as error:  # also a fault of ours: it must not end the looking for changes
+            self._note_fault(error)
             return False
+        self._fault = None
         if is_new:
             self._metrics.swaps.labels(self.name).inc()
             self._note_index()
-            _log.info("%s: %d images of a new index can be found", self.name, len(self.searcher))
+            _log.info("%s: a new index is in use; %d images can be found", self.name, len(self.searcher))
         return is_new
+
+    def _note_fault(self, error: Exception) -> None:
+        """Say once, not at each look, why what is new cannot be used: while `embed` runs, its counts are always new."""
+        if self._fault is not type(error):
+            self._fault = type(error)
+            self._metrics.failed_swaps.labels(self.name).inc()
+            reason = error if isinstance(error, ClipsieveError) else repr(error)
+            _log.warning("%s: what is new cannot be opened, the old index still answers: %s", self.name, reason)
 
     def close(self) -> None:
         """Let go of the store."""
@@ -85,7 +100,7 @@ class ServedStore:
         self.searcher.close()
 
     def _note_index(self) -> None:
-        opened, _ = self.searcher.current
+        opened = self.searcher.current[0]
         self._metrics.index(self.name, self.recipe, opened.version, opened.index.num_rows)
 
     @property
@@ -155,10 +170,31 @@ class Stores:
             for store in self:
                 await asyncio.to_thread(store.refresh)
 
+    def note_other_images(self) -> None:
+        """Warn if the two stores have few images in common."""
+        first, *others = self
+        for other in others:
+            shared = _shared_keys(first.searcher, other.searcher)
+            if shared is not None and shared < FEW_SHARED:
+                _log.warning(
+                    "only %.0f%% of the images of %s are in %s, by their keys; a comparison of the two says little",
+                    100 * shared, other.name, first.name,
+                )  # fmt: skip
+
     def close(self) -> None:
         """Let go of them."""
         for store in self:
             store.close()
+
+
+def _shared_keys(first: Searcher, second: Searcher) -> float | None:
+    """The share of some images of the second store that the first one has. None if that cannot be told."""
+    index = second.current[0].index
+    if not isinstance(index, IndexSearcher) or not index.num_rows:
+        return None
+    sample = np.unique(np.linspace(0, index.rows.num_rows - 1, SAMPLED_KEYS).astype(np.int64))
+    found = first.has_keys(index.rows.metadata(sample, ["key"])["key"].to_pylist())
+    return None if None in found else float(np.mean(found))
 
 
 def _names(folders: list[Path]) -> list[str]:

@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 STARTING_S = 120
 ENDING_S = 60
+NO_MODEL = "from query.service.stores import ServedStore; ServedStore.warm_up = lambda self: None"
+"""A prelude for stores of vectors that no model made. Nothing can ask them for texts."""
 
 
 @dataclass
@@ -32,9 +34,24 @@ class Running:
 
 
 @contextmanager
-def running(*stores: Path, flags: tuple[str, ...] = (), environment: dict[str, str] | None = None) -> Iterator[Running]:
-    """Serve stores until the block ends."""
-    command = [sys.executable, "-m", "query.cli", "serve", *map(str, stores), "--port", "0", *flags]
+def running(
+    *stores: Path,
+    flags: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+    prelude: str = "",
+    is_ready: bool = True,
+) -> Iterator[Running]:
+    """Serve stores until the block ends.
+
+    Args:
+        stores: One or two.
+        flags: More of the command line.
+        environment: What is added to it.
+        prelude: Python that the process runs first, such as one that makes something slow.
+        is_ready: Wait until the models are loaded, not only until it listens.
+    """
+    program = f"import sys\n{prelude}\nfrom query.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "serve", *map(str, stores), "--port", "0", *flags]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
         with log.open("w") as file:
@@ -47,7 +64,10 @@ def running(*stores: Path, flags: tuple[str, ...] = (), environment: dict[str, s
                 env={**os.environ, **(environment or {})},
             )
         try:
-            yield Running(_address(process, log), process, log)
+            url = _line(process, log, "serving at ").split()[-1].rstrip("/")
+            if is_ready:
+                _line(process, log, "ready")
+            yield Running(url, process, log)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -59,12 +79,13 @@ def running(*stores: Path, flags: tuple[str, ...] = (), environment: dict[str, s
             process.stdout.close()
 
 
-def _address(process: subprocess.Popen, log: Path) -> str:
+def _line(process: subprocess.Popen, log: Path, start: str) -> str:
+    """The next line of standard output that begins like this."""
     started = time.monotonic()
     while time.monotonic() - started < STARTING_S:
         line = process.stdout.readline()
-        if line.startswith("serving at "):
-            return line.split()[-1].rstrip("/")
+        if line.startswith(start):
+            return line
         if not line:
             break
     process.kill()

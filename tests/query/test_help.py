@@ -12,6 +12,7 @@ from query.cli.main import main
 from query.cli.verbs import GROUPS, VERBS, module_of, settings_class
 
 DEVICE = {
+    "serve",
     "embed",
     "evaluate",
     "adapt",
@@ -24,8 +25,8 @@ DEVICE = {
     "search",
     "verify",
 }
-PRECISION = DEVICE - {"search", "verify", "bench gpu"}
-SHOWN = set(VERBS) - {"completion"}
+PRECISION = DEVICE - {"search", "serve", "verify", "bench gpu"}
+SHOWN = set(VERBS) - {"completion", "serve"}
 
 
 def help_of(verb, capsys):

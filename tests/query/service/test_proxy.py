@@ -1,0 +1,51 @@
+"""Behind a proxy: with a prefix, which the proxy takes off or leaves, and with its headers, which only it may set."""
+
+import httpx
+import pytest
+
+from tests.kit.service import running
+
+FORWARDED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+
+
+@pytest.fixture(scope="module")
+def prefixed(photos_store):
+    with running(photos_store, flags=("--device", "cpu", "--root-path", "/my/photos/", "--access-log")) as found:
+        yield found
+
+
+def host_of(service):
+    return "/".join(service.url.split("/")[:3])
+
+
+@pytest.mark.parametrize("left", ["", "/my/photos"])
+def test_a_proxy_may_take_the_prefix_off_or_leave_it(prefixed, left):
+    assert prefixed.url.endswith("/my/photos")
+    answer = httpx.get(f"{host_of(prefixed)}{left}/search", params={"text": "a dog"})
+    assert answer.status_code == 200
+    for hit in answer.json()["hits"]:
+        assert hit["image"].startswith(f"/my/photos/images/{hit['id']}?")
+        assert hit["thumb"].startswith(f"/my/photos/thumbs/{hit['id']}?")
+    assert httpx.get(f"{host_of(prefixed)}{left}/openapi.json").json()["servers"] == [{"url": "/my/photos"}]
+    assert httpx.get(f"{host_of(prefixed)}{left}/my/search").status_code == 404
+    assert httpx.get(f"{host_of(prefixed)}{left}/nothing").status_code == 404
+
+
+def test_only_a_whole_part_of_the_path_is_the_prefix(prefixed):
+    assert httpx.get(f"{host_of(prefixed)}/my/photosearch").status_code == 404
+    assert httpx.get(f"{host_of(prefixed)}/my/photos/my/photos/search", params={"text": "x"}).status_code == 404
+
+
+def test_headers_of_a_trusted_proxy_say_who_asks_and_how(prefixed):
+    answer = httpx.get(f"{host_of(prefixed)}/livez/", headers=FORWARDED)
+    assert (answer.status_code, answer.headers["location"][:8]) == (307, "https://")
+    assert "203.0.113.9" in prefixed.log.read_text()
+
+
+def test_headers_of_anybody_else_do_not_count(photos_store):
+    with running(photos_store, flags=("--device", "cpu", "--trusted-proxies", "10.0.0.1", "--access-log")) as service:
+        answer = httpx.get(f"{service.url}/livez/", headers=FORWARDED)
+        assert (answer.status_code, answer.headers["location"][:7]) == (307, "http://")
+        assert service.end() == 0
+        assert "203.0.113.9" not in service.log.read_text()
+        assert "127.0.0.1" in service.log.read_text()
