@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from pipeline import __version__
 from query.service.guards.all import guarded
 from query.service.problems import ProblemError, invalid, problem
-from query.service.routes import health, search
+from query.service.routes import health, knn, search
 from query.service.service import Service
 
 
@@ -31,7 +31,7 @@ def create_app(service: Service) -> ASGIApp:
         lifespan=_lifespan(service),
     )
     app.state.service = service
-    for router in (search.router, health.router):
+    for router in (search.router, knn.router, health.router):
         app.include_router(router)
     app.add_exception_handler(ProblemError, _say_problem)
     app.add_exception_handler(RequestValidationError, _say_what_is_invalid)
