@@ -39,7 +39,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -109,22 +109,24 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def make_peer_env(folder: Path, python: str) -> Path:
-    """Create the peer's environment if needed, and return its Python."""
+def make_peer_env(folder: Path, python: str, *extra: str) -> Path:
+    """Create the peer's environment if needed, with extra packages, and return its Python."""
     peer_python = folder.absolute() / "bin" / "python"
     if not peer_python.exists():
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
     install = [str(peer_python), "-m", "pip", "install", "--quiet"]
-    found = peer_versions(peer_python)
+    found = peer_versions(peer_python, (*PEER_PACKAGES, *extra))
     if (found.get(PEER), found.get("torch")) != (PEER_VERSION, version("torch")):
         subprocess.run([*install, f"{PEER}=={PEER_VERSION}", f"torch=={version('torch')}"], check=True)
+    if missing := [name for name in extra if name not in found]:
+        subprocess.run([*install, *missing], check=True)
     # last, because torch requires a newer setuptools (to compile extensions), but the peer imports what 70 removed
     subprocess.run([*install, "setuptools<70"], check=True)
     return peer_python
 
 
-def peer_versions(python: Path) -> dict[str, str]:
-    """Installed versions of the relevant packages in the peer's environment."""
+def peer_versions(python: Path, packages: Sequence[str] = PEER_PACKAGES) -> dict[str, str]:
+    """Installed versions of packages in the peer's environment."""
     code = (
         "import importlib.metadata as m, json, platform\n"
         "found = {d.metadata['Name'].replace('_', '-'): d.version for d in m.distributions()}\n"
@@ -132,7 +134,7 @@ def peer_versions(python: Path) -> dict[str, str]:
     )
     output = subprocess.run([python, "-P", "-c", code], check=True, capture_output=True, text=True, env=peer_environ())
     found = json.loads(output.stdout)
-    names = {name: name.replace("_", "-") for name in ("python", *PEER_PACKAGES)}
+    names = {name: name.replace("_", "-") for name in ("python", *packages)}
     return {name: found[key] for name, key in names.items() if key in found}
 
 

@@ -49,7 +49,7 @@ def test_near_duplicates_stay_unless_they_are_left_out(service):
 
 
 def test_an_image_in_base64_is_found(service, photos):
-    photo = photos / "photo-02.png"
+    photo = photos / "photo-02.jpg"
     [best] = post(service, image=base64.b64encode(photo.read_bytes()).decode(), num_images=1, num_result_ids=1).json()
     assert best["key"] == photo.name
     assert best["similarity"] > 0.99
