@@ -51,6 +51,8 @@ PEER_VERSION = "2.45.0"
 POLICIES = ("none", "balanced", "fast")
 PEER_PACKAGES = (PEER, "all_clip", "open_clip_torch", "torch", "torchvision", "numpy", "pillow", "setuptools")
 OUR_PACKAGES = ("torch", "open_clip_torch", "ray", "pyarrow", "pillow", "numpy")
+PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
+"""What open_clip does not take from the architecture."""
 INSIDE = "--inside-peer-env"
 SHARED = "CLIPSIEVE_SHARED"
 ROOT = Path(__file__).resolve().parents[2]
@@ -331,7 +333,8 @@ def give_model(open_clip: object, job: dict, scratch: Path) -> None:
         named = scratch / f"{job['model']}.json"
         named.write_text(json.dumps(config["model_cfg"]), encoding="utf-8")
         open_clip.add_model_config(named)
-        given = {f"image_{key}": value for key, value in config["preprocess_cfg"].items()}
+        preprocess = config["preprocess_cfg"]
+        given = {f"image_{key}": preprocess[key] for key in PREPROCESS if key in preprocess}
         given["pretrained"] = str(folder / "open_clip_model.safetensors")
     create = open_clip.create_model_and_transforms
     open_clip.create_model_and_transforms = lambda name, **asked: create(name, **{**asked, **given})

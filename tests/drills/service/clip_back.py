@@ -50,8 +50,9 @@ WARM_UP = 30
 COMPARED = 200
 POOL = 10_000
 OURS, OURS_KEPT = "clipsieve", "clipsieve, repeated texts"
-PEER_KEPT, PEER_WAITRESS = f"{PEER}, repeated texts", f"{PEER} on {WAITRESS}"
-RIVALS = {OURS: (PEER, PEER_WAITRESS), OURS_KEPT: (PEER_KEPT,)}
+PEER_KEPT = f"{PEER}, repeated texts"
+TUNED = {f"{PEER} on {WAITRESS}, {count} thread{'s'[: count - 1]}": count for count in sorted({1, num_cores()})}
+RIVALS = {OURS: (PEER, *TUNED), OURS_KEPT: (PEER_KEPT,)}
 PEER_PACKAGES = ("all_clip", "open_clip_torch", "torch", "numpy", "faiss-cpu", "Flask", "Werkzeug", WAITRESS)
 OUR_PACKAGES = ("torch", "numpy", "faiss-gpu", "fastapi", "uvicorn", "pyarrow")
 
@@ -90,9 +91,9 @@ def compare(store: Path, folder: Path, python: Path, arguments: argparse.Namespa
         plain = stack.enter_context(running(store, flags=("--device", "cpu", "--text-cache", "0")))
         keeping = stack.enter_context(running(store, flags=("--device", "cpu")))
         flask = stack.enter_context(running_peer(peer, python))
-        waitress = stack.enter_context(running_peer(peer, python, is_waitress=True))
         ports = {OURS: port_of(plain), OURS_KEPT: port_of(keeping), PEER: flask, PEER_KEPT: flask}
-        ports[PEER_WAITRESS] = waitress
+        for name, num_threads in TUNED.items():
+            ports[name] = stack.enter_context(running_peer(peer, python, num_threads))
         rounds: dict[str, list[dict[str, Load]]] = {name: [] for name in ports}
         same = same_hits(ports[OURS], flask, [request(text, store.name) for text in texts.new(COMPARED)])
         for port in {*ports.values()}:

@@ -21,7 +21,7 @@ SETTINGS = {
     "enable_mclip_option": False,
     "provide_aesthetic_embeddings": False,
     "use_arrow": True,
-    "use_jit": False,
+    "use_jit": True,
 }
 """Of `clip-retrieval back`: no models besides CLIP, and for the rest what is fastest."""
 
@@ -62,20 +62,27 @@ def export(store: Path, name: str, folder: Path) -> Peer:
 
 
 @contextmanager
-def running_peer(peer: Peer, python: Path, is_waitress: bool = False) -> Iterator[int]:
-    """Serve until the block ends; gives the port. On waitress instead of Flask's own server if so named."""
+def running_peer(peer: Peer, python: Path, num_threads: int | None = None) -> Iterator[int]:
+    """Serve until the block ends; gives the port.
+
+    Args:
+        peer: What is served.
+        python: Of the peer's environment.
+        num_threads: Serve on waitress, with so many threads of OpenMP. None is what the peer does by itself.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     arguments = {**SETTINGS, "indices_paths": str(peer.folder / "indices.json"), "port": port}
     arguments["clip_model"] = f"open_clip:{peer.model.name}/given"
     job = {"model": peer.model.name, "folder": str(peer.model), "scratch": str(peer.folder)}
-    job |= {"arguments": arguments, "is_waitress": is_waitress}
+    job |= {"arguments": arguments, "is_waitress": num_threads is not None}
+    tuned = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(num_threads)} if num_threads else {}
     log = peer.folder / f"log-{port}.txt"
     with log.open("w") as file:
         # -P, because a file beside this one has the name of a package of the peer
         command = [python, "-P", Path(__file__).resolve(), json.dumps(job)]
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=peer_environ())
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=peer_environ() | tuned)
     try:
         _wait_for(port, process, log)
         yield port
