@@ -39,7 +39,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -51,6 +51,8 @@ PEER_VERSION = "2.45.0"
 POLICIES = ("none", "balanced", "fast")
 PEER_PACKAGES = (PEER, "all_clip", "open_clip_torch", "torch", "torchvision", "numpy", "pillow", "setuptools")
 OUR_PACKAGES = ("torch", "open_clip_torch", "ray", "pyarrow", "pillow", "numpy")
+PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
+"""What open_clip does not take from the architecture."""
 INSIDE = "--inside-peer-env"
 SHARED = "CLIPSIEVE_SHARED"
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,22 +111,24 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def make_peer_env(folder: Path, python: str) -> Path:
-    """Create the peer's environment if needed, and return its Python."""
+def make_peer_env(folder: Path, python: str, *extra: str) -> Path:
+    """Create the peer's environment if needed, with extra packages, and return its Python."""
     peer_python = folder.absolute() / "bin" / "python"
     if not peer_python.exists():
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
     install = [str(peer_python), "-m", "pip", "install", "--quiet"]
-    found = peer_versions(peer_python)
+    found = peer_versions(peer_python, (*PEER_PACKAGES, *extra))
     if (found.get(PEER), found.get("torch")) != (PEER_VERSION, version("torch")):
         subprocess.run([*install, f"{PEER}=={PEER_VERSION}", f"torch=={version('torch')}"], check=True)
+    if missing := [name for name in extra if name not in found]:
+        subprocess.run([*install, *missing], check=True)
     # last, because torch requires a newer setuptools (to compile extensions), but the peer imports what 70 removed
     subprocess.run([*install, "setuptools<70"], check=True)
     return peer_python
 
 
-def peer_versions(python: Path) -> dict[str, str]:
-    """Installed versions of the relevant packages in the peer's environment."""
+def peer_versions(python: Path, packages: Sequence[str] = PEER_PACKAGES) -> dict[str, str]:
+    """Installed versions of packages in the peer's environment."""
     code = (
         "import importlib.metadata as m, json, platform\n"
         "found = {d.metadata['Name'].replace('_', '-'): d.version for d in m.distributions()}\n"
@@ -132,7 +136,7 @@ def peer_versions(python: Path) -> dict[str, str]:
     )
     output = subprocess.run([python, "-P", "-c", code], check=True, capture_output=True, text=True, env=peer_environ())
     found = json.loads(output.stdout)
-    names = {name: name.replace("_", "-") for name in ("python", *PEER_PACKAGES)}
+    names = {name: name.replace("_", "-") for name in ("python", *packages)}
     return {name: found[key] for name, key in names.items() if key in found}
 
 
@@ -329,7 +333,8 @@ def give_model(open_clip: object, job: dict, scratch: Path) -> None:
         named = scratch / f"{job['model']}.json"
         named.write_text(json.dumps(config["model_cfg"]), encoding="utf-8")
         open_clip.add_model_config(named)
-        given = {f"image_{key}": value for key, value in config["preprocess_cfg"].items()}
+        preprocess = config["preprocess_cfg"]
+        given = {f"image_{key}": preprocess[key] for key in PREPROCESS if key in preprocess}
         given["pretrained"] = str(folder / "open_clip_model.safetensors")
     create = open_clip.create_model_and_transforms
     open_clip.create_model_and_transforms = lambda name, **asked: create(name, **{**asked, **given})

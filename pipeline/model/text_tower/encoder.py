@@ -13,6 +13,8 @@ from pipeline.model.text_tower.plain_tower import PlainTower
 from pipeline.model.tokenizer import Tokenizer
 
 _AT_ONCE = 32
+_WORTH_A_THREAD = 8
+"""Texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +38,19 @@ class PlainTextEncoder:
         Raises:
             ClipsieveError: If a vector is not finite.
         """
-        size = min(_AT_ONCE, batch_size)
-        batches = [list(texts[start : start + size]) for start in range(0, len(texts), size)]
+        size = min(_AT_ONCE, batch_size, max(_WORTH_A_THREAD, -(-len(texts) // num_cores())))
+        # texts of like length together, because the tower reads all of a batch to the end of the longest
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        batches = [[texts[place] for place in order[start : start + size]] for start in range(0, len(texts), size)]
         with blas_on_one_thread():
             if len(batches) <= 1:
                 parts = [self._embed(batch) for batch in batches]
             else:
                 with ThreadPoolExecutor(num_cores()) as pool:
                     parts = list(pool.map(self._embed, batches))
-        return np.concatenate([np.empty((0, self.tower.shape.embed_dim), np.float32), *parts])
+        vectors = np.empty((len(texts), self.tower.shape.embed_dim), np.float32)
+        vectors[order] = np.concatenate([vectors[:0], *parts])
+        return vectors
 
     def _embed(self, texts: list[str]) -> np.ndarray:
         features_BE = self.tower(self.tokenize(texts))
