@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import Match, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline import __version__
@@ -93,7 +94,17 @@ async def _say_what_is_invalid(request: Request, error: Exception) -> Response:
 
 async def _say_status(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, str(error.detail), error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return problem(error.status_code, str(error.detail), headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """The methods of an address; by itself, the router names only those of the first of its routes."""
+    scopes = {method: {**request.scope, "method": method} for method in ("GET", "POST")}
+    routes = request.app.router.routes
+    return {method for method, scope in scopes.items() if any(one.matches(scope)[0] is Match.FULL for one in routes)}
 
 
 async def _say_failure(request: Request, error: Exception) -> Response:
