@@ -38,6 +38,9 @@ def installed(tmp_path_factory):
 def test_wheel_contains_only_the_three_packages_and_their_data(installed):
     _, site = installed
     assert (site / "pipeline" / "scenes" / "weights" / "open_clip_model.safetensors").is_file()
+    page = site / "query" / "service" / "page"
+    assert {"page.js", "style.css"} <= {path.name for path in (page / "static").iterdir()}
+    assert (page / "templates" / "page.html").is_file()
     assert not (site / "configs").exists()
     assert not (site / "tests").exists()
 

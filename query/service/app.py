@@ -16,10 +16,10 @@ from pipeline import __version__
 from pipeline.errors import ConfigError
 from query.service.guards.all import guarded
 from query.service.problems import FAILED, ProblemError, invalid, problem
-from query.service.routes import health, images, knn, login, search
+from query.service.routes import health, images, knn, login, page, search
 from query.service.service import Service
 
-ROUTERS = (search.router, images.router, knn.router, health.router, login.router)
+ROUTERS = (search.router, images.router, knn.router, health.router, login.router, page.router)
 
 
 def create_app(service: Service) -> ASGIApp:

@@ -21,17 +21,16 @@ MAX_PIXELS = 5000
 
 
 def embed_plainly(
-    source, root, model, precision="fp32", on_change="stop", source_format="auto", retried=(), max_pixels=None, **spec
-):
+    source, root, model, precision="fp32", on_change="stop", source_format="auto", retried=(), max_pixels=None,
+    policy="balanced", captions=None, largest=MAX_PIXELS, **spec
+):  # fmt: skip
     """Embed what is in a source but not yet in the store, in batches of 2 and shards of 5."""
-    encoder = Encoder(
-        load_model(ModelSource(model=model), precision, "cpu", kernels="onednn"), named_policy("balanced")
-    )
-    listing = list_source(Source(location=str(source), format=source_format, **spec))
+    encoder = Encoder(load_model(ModelSource(model=model), precision, "cpu", kernels="onednn"), named_policy(policy))
+    listing = list_source(Source(location=str(source), format=source_format, **spec), captions)
     store = Store(root)
     store.create_folders()
     record = fake_record(
-        encoder.spec, columns=listing.source.columns, shard_capacity=5, max_pixels=MAX_PIXELS,
+        encoder.spec, columns=listing.source.columns, shard_capacity=5, max_pixels=largest,
         environment={"device": "cpu", "torch": version("torch")},
     )  # fmt: skip
     view = StoreView.now(store, store.begin(record))
