@@ -43,7 +43,7 @@ class Service:
             ClipsieveError: If one cannot be loaded.
         """
         for store in self.stores:
-            await asyncio.to_thread(store.warm_up)
+            await asyncio.to_thread(store.warm_up, self.settings.warm_images)
         self.is_warm = True
         await asyncio.to_thread(self.stores.note_other_images)
 

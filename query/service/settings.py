@@ -19,7 +19,7 @@ class ServeSettings(Settings):
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("store", "store2", "host", "port", "root_path"),
-        "how fast": ("device", "text_cache", "thumb_cache", "refresh_s"),
+        "how fast": ("device", "warm_images", "text_cache", "thumb_cache", "refresh_s"),
         "safety": (
             *("partial", "token", "host_name", "allow_origin", "trusted_proxies"),
             *("max_in_flight", "max_upload", "max_pixels", "timeout_s", "drain_s"),
@@ -44,6 +44,10 @@ class ServeSettings(Settings):
 
     device: DeviceChoice = "auto"
     """Where to embed queries and to search. auto embeds on the CPU, and searches on a GPU if FAISS sees one."""
+
+    warm_images: bool = True
+    """Load the image tower at the start: some seconds, and memory of 1 GB. Otherwise the first image that is searched
+    for takes as long, and others wait with it."""
 
     text_cache: int = Field(default=10_000, ge=0)
     """Texts whose vectors are kept in memory. 0 keeps none."""

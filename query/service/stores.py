@@ -64,13 +64,22 @@ class ServedStore:
         except ClipsieveError as error:
             raise ProblemError(404, self.problem(error).detail) from error
 
-    def warm_up(self) -> None:
+    def warm_up(self, images: bool) -> None:
         """Load what the first search would have to wait for.
 
+        Args:
+            images: Also what the first image needs.
+
         Raises:
-            ClipsieveError: If the model cannot be loaded.
+            ClipsieveError: If the model cannot be loaded. Without its image tower, texts can still be asked.
         """
         self.searcher.search(WARM_TEXT, k=1)
+        if images:
+            _, queries = self.searcher.current
+            try:
+                queries.pixels(np.zeros((queries.preprocess.height, queries.preprocess.width, 3), np.uint8))
+            except ClipsieveError as error:
+                _log.warning("%s: images cannot be asked: %s", self.name, error)
 
     def refresh(self) -> bool:
         """Open the store again if it changed. Returns whether it did. If it cannot be opened, the old state answers."""

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 STARTING_S = 120
 ENDING_S = 60
-NO_MODEL = "from query.service.stores import ServedStore; ServedStore.warm_up = lambda self: None"
+NO_MODEL = "from query.service.stores import ServedStore; ServedStore.warm_up = lambda *_: None"
 """A prelude for stores of vectors that no model made. Nothing can ask them for texts."""
 
 
@@ -51,7 +51,7 @@ def running(
         is_ready: Wait until the models are loaded, not only until it listens.
     """
     program = f"import sys\n{prelude}\nfrom query.cli.main import main\nsys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", program, "serve", *map(str, stores), "--port", "0", *flags]
+    command = [sys.executable, "-c", program, "serve", *map(str, stores), "--port", "0", "--no-warm-images", *flags]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
         with log.open("w") as file:

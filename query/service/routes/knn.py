@@ -5,7 +5,16 @@ from urllib.parse import urljoin
 
 import numpy as np
 from fastapi import APIRouter, Request
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    Base64Bytes,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
 from starlette.responses import JSONResponse
 
 from query.hits.values import json_rows
@@ -47,10 +56,10 @@ class KnnBody(BaseModel):
     indice_name: Annotated[str, Field(max_length=255)] | None = None
     """Honoured: a name from `/indices-list`; the first one if it is missing."""
 
-    deduplicate: bool = False
+    deduplicate: StrictBool = False
     """Honoured: leaves out near-duplicates of better answers, and fills up with others."""
 
-    use_mclip: bool = False
+    use_mclip: StrictBool = False
     """`true` is refused: texts are embedded by the model of the store."""
 
     use_safety_model: Any = None

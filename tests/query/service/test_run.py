@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError
 from query.cli.main import main
 from query.cli.serve import MODULES
 from query.demo import Demo
+from query.image import image_encoder
 from query.service.app import create_app
 from query.service.run import listen
 from query.service.service import Service
@@ -112,9 +113,9 @@ def test_stores_that_cannot_be_served_say_what_to_do(tmp_path, capsys):
 def test_it_answers_while_the_model_loads_and_searches_wait_for_it(photos_store, monkeypatch):
     may_load, load = threading.Event(), ServedStore.warm_up
 
-    def warm_up(store):
+    def warm_up(store, images):
         assert may_load.wait(ENDING_S)
-        load(store)
+        load(store, images)
 
     async def ask():
         service = Service(ServeSettings(store=photos_store, device="cpu"))
@@ -240,3 +241,12 @@ def test_the_demo_ends_with_the_unpruned_store_beside_the_adapted_one(tmp_path, 
     [(settings, listener)] = served
     assert (settings.store, settings.store2, settings.is_local) == (stores[0], stores[2], True)
     assert listener.fileno() == -1  # closed at the end
+
+
+@pytest.mark.parametrize("warm_images", [True, False])
+def test_the_image_tower_is_loaded_at_the_start_or_with_the_first_image(photos_store, monkeypatch, warm_images):
+    loaded = []
+    monkeypatch.setattr("query.image.image_encoder", lambda *args: loaded.append(args) or image_encoder(*args))
+    service = Service(ServeSettings(store=photos_store, device="cpu", warm_images=warm_images))
+    asyncio.run(service.warm_up())
+    assert len(loaded) == warm_images
