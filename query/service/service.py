@@ -66,7 +66,7 @@ class Service:
         """
         first, second = self.both
         params = question.params
-        keys = [str(first.row(id_)["key"]) for id_ in params.like]
+        keys = [str((await asyncio.to_thread(first.row, id_))["key"]) for id_ in params.like]
         elsewhere = replace(
             question, params=params.model_copy(update={"like": [], "like_key": [*keys, *params.like_key]})
         )

@@ -227,7 +227,14 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters |= {"number": _number, "ms": _milliseconds}
+
+
+def _searching(timings: dict[str, float]) -> float:
+    """What a search took without embedding the query. Only that can be compared: one store may know the text."""
+    return sum(value for stage, value in timings.items() if stage != "embed")
+
+
+_ENVIRONMENT.filters |= {"number": _number, "ms": _milliseconds, "searching": _searching}
 _ENVIRONMENT.globals |= {
     "weak": WEAK,
     "weak_below": WEAK_BELOW,

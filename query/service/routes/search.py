@@ -1,5 +1,6 @@
 """`/search` and `/compare`."""
 
+import asyncio
 from typing import Annotated
 
 import numpy as np
@@ -47,9 +48,10 @@ async def compare_stores(params: Annotated[SearchParams, Query()], request: Requ
     """Ask both stores, and show what moved in the ranking from the first to the second."""
     service, question = service_of(request), Question(params)
     both = await service.ask_both(question)
+    compared = await asyncio.to_thread(compare, *both)  # looks for keys among all rows
     root_path = request.scope["root_path"]
     answers = [search_answer(store, question, hits, root_path) for store, hits in zip(service.both, both, strict=True)]
-    return JSONResponse(comparison_answer(compare(*both), *answers), headers=server_timing(*both))
+    return JSONResponse(comparison_answer(compared, *answers), headers=server_timing(*both))
 
 
 def _float32(vector: list[float]) -> np.ndarray:

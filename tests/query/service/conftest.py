@@ -18,5 +18,5 @@ def second_store(tmp_path_factory, photos, tiny_model):
 @pytest.fixture(scope="session")
 def service(photos_store, second_store):
     """A running service over two stores."""
-    with running(photos_store, second_store, flags=("--device", "cpu")) as found:
+    with running(photos_store, second_store, flags=("--device", "cpu", "--warm-images")) as found:
         yield found
