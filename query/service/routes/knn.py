@@ -17,7 +17,6 @@ from pydantic import (
 )
 from starlette.responses import JSONResponse
 
-from query.hits.values import json_rows
 from query.service.answers import hit_answer
 from query.service.problems import ProblemError, declared, invalid
 from query.service.questions import MOST_HITS, Question, SearchParams, Text
@@ -133,8 +132,9 @@ async def knn_service(request: Request) -> JSONResponse:
     service, body = service_of(request), _parsed(await request.body())
     store = service.stores.named(body.indice_name or None)
     hits = await service.ask(store, body.question())
-    found = [hit_answer(store, row, hits.version, request.scope["root_path"]) for row in json_rows(hits.table)]
-    shown = [knn_hit(hit, str(request.base_url)) for hit in found[: body.num_images]]
+    root_path, base_url = request.scope["root_path"], str(request.base_url)
+    found = [hit_answer(store, row, hits.version, root_path) for row in hits.json_rows()]
+    shown = [knn_hit(hit, base_url) for hit in found[: body.num_images]]
     rest = [{"id": hit["id"], "similarity": hit["score"]} for hit in found[body.num_images :]]
     return JSONResponse(shown + rest, headers=server_timing(hits))
 
