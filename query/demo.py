@@ -73,9 +73,8 @@ def run_demo(settings: DemoSettings, on_tick: Callable[[str, Tick], None] = lamb
         build_index(IndexSettings(store=store))
     asked = dict(list(read_captions(captions).items())[:: settings.num_images // NUM_QUERIES][:NUM_QUERIES])
     queries = [texts[0] for texts in asked.values()]
-    device: Literal["auto", "cpu"] = (
-        "cpu" if settings.device == "cpu" else "auto"
-    )  # FAISS may see no GPU where torch does
+    # not cuda: FAISS may see no GPU where torch does
+    device: Literal["auto", "cpu"] = "cpu" if settings.device == "cpu" else "auto"
     with Searcher.open(stores[-1], device=device) as searcher:
         answers = list(zip(queries, searcher.search_many(queries, HITS_PER_QUERY), strict=True))
     for condition, name in zip(results["conditions"], ("none", "pruned", "pruned+adapter"), strict=True):

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pipeline import __version__
 from pipeline.errors import ConfigError
 from query.service.guards.all import guarded
-from query.service.problems import FAILED, ProblemError, invalid, problem
+from query.service.problems import FAILED, Problem, ProblemError, invalid, problem
 from query.service.routes import health, images, knn, login, page, search
 from query.service.service import Service
 
@@ -28,13 +29,14 @@ def create_app(service: Service) -> ASGIApp:
     Raises:
         ConfigError: If the path prefix of the settings begins like an address of the service.
     """
-    app = FastAPI(
+    app = _App(
         title="clipsieve",
         version=__version__,
         description="Text-to-image search over stores of CLIP embeddings.",
         docs_url=None,  # their pages load scripts from other hosts
         redoc_url=None,
         lifespan=_lifespan(service),
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call their methods
     )
     app.state.service = service
     for router in ROUTERS:
@@ -45,6 +47,14 @@ def create_app(service: Service) -> ASGIApp:
     app.add_exception_handler(Exception, _say_failure)
     prefix = service.settings.root_path
     return _below(prefix, guarded(app, service)) if prefix else guarded(app, service)
+
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """FastAPI's document, with the schema that all problems refer to."""
+        document = super().openapi()
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return document
 
 
 def _below(prefix: str, app: ASGIApp) -> ASGIApp:

@@ -51,17 +51,34 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     return JSONResponse(content, status, dict(headers or {}), MEDIA_TYPE)
 
 
-ANYWHERE = (400, 401, 403, 408, 413, 421, 429, 431, 503)
-"""Statuses of the guards, which every route declares: not HTTP; no token; another origin; too slow; too large; another
-host; too many requests; too large a head; ending, or took too long."""
+ANYWHERE = {
+    400: "The request is not valid HTTP, or its Host header is malformed.",
+    401: "The token is missing or wrong.",
+    403: "A page of another origin sent the request.",
+    408: "The request arrived too slowly.",
+    413: "The request is too large, or its image has too many pixels.",
+    421: "The service has no such host name.",
+    429: "Too many requests are being answered.",
+    431: "The headers of the request are too large.",
+    503: "The service is starting or ending, or the answer took too long.",
+}
+"""Statuses of the guards, which every route declares."""
+_MEANINGS = ANYWHERE | {
+    404: "There is no such store or image.",
+    409: "The store cannot answer such a query.",
+    415: "The body has another media type than those declared.",
+    422: "The query is wrong; `detail` says how.",
+}
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds until it is worth another try.", "schema": {"type": "integer"}}}
 
 
 def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problems of a route for OpenAPI: its own, and those of the guards."""
     return {
         status: {
-            "description": HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+            "description": _MEANINGS[status],
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            **({"headers": _RETRY_AFTER} if status in (429, 503) else {}),
         }
         for status in sorted({*ANYWHERE, *statuses})
     }

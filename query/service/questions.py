@@ -21,7 +21,7 @@ Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 
 
 class SearchParams(BaseModel):
-    """A query, and which answers count. Several parts of a query are added."""
+    """A query, and which images count. Several parts of a query are added."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -29,38 +29,38 @@ class SearchParams(BaseModel):
     """A text, or a weighted sum such as `"beach" + 0.5*"sunset" - "people"`."""
 
     like: Annotated[list[Annotated[int, Field(ge=0, le=LARGEST_ID)]], Field(max_length=32)] = []
-    """Ids of images of the store to look for. They are not among the hits."""
+    """Ids of images of the store, to find similar ones. They are not among the hits."""
 
     like_key: Annotated[list[Text], Field(max_length=32)] = []
-    """Keys of images of the store to look for. They are not among the hits."""
+    """Keys of images of the store, to find similar ones. They are not among the hits."""
 
     where: Annotated[list[Text], Field(max_length=8)] = []
     """Only images for which all of these conditions hold, such as `width > 512`."""
 
     template: Annotated[list[Text], Field(max_length=16)] = []
-    """Sentences with {} for the text; their vectors are averaged."""
+    """Sentences with `{}` in place of the text, such as `a photo of {}`. Their vectors are averaged."""
 
     k: int = Field(24, ge=1, le=MOST_HITS)
-    """Hits of a page."""
+    """Hits per page."""
 
     unique: bool = False
     """Leave out near-duplicates of better hits."""
 
     unique_cosine: float | None = Field(None, gt=0, le=1)
-    """From which cosine on two images are near-duplicates."""
+    """Leave out near-duplicates: images whose cosine with a better hit is at least this."""
 
     min_relevance: FiniteFloat | None = None
-    """Leave out hits with less relevance; below 1 is a weak match."""
+    """Leave out hits with less relevance. Below 1, a hit is a weak match."""
 
 
 class StoreParams(SearchParams):
     """A query to one store, and which page of its hits."""
 
     offset: int = Field(0, ge=0, lt=MOST_RANKS)
-    """Hits to pass over: those of the pages before."""
+    """Hits to skip: those of the pages before."""
 
     store: Annotated[str, Field(max_length=255)] | None = None
-    """Name of the store; the first one if it is missing."""
+    """Name of the store. The first one by default."""
 
     @model_validator(mode="after")
     def _check_ranks(self) -> "StoreParams":
@@ -82,7 +82,7 @@ class Question:
 
     params: SearchParams
     offset: int = 0
-    """Hits to pass over."""
+    """Hits to skip."""
     vector: np.ndarray | None = None
     image: bytes | None = field(default=None, repr=False)
     """The file of an image to look for."""

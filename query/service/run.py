@@ -113,7 +113,8 @@ class _Server(uvicorn.Server):
             print(f"{store.name}: {len(store.searcher)} images, {store.model}, policy {store.policy}", file=sys.stderr)
         if not self._settings.is_local and self._settings.token is None:
             print(
-                "everyone who reaches this machine can search and see the images; --token restricts it", file=sys.stderr
+                "everyone who can reach this machine can search and see the images; a token restricts that",
+                file=sys.stderr,
             )
         _say("ready")
 

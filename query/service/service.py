@@ -45,7 +45,7 @@ class Service:
         for store in self.stores:
             await asyncio.to_thread(store.warm_up, self.settings.warm_images)
         self.is_warm = True
-        await asyncio.to_thread(self.stores.note_other_images)
+        await asyncio.to_thread(self.stores.warn_of_few_shared_images)
 
     async def ask(self, store: ServedStore, question: Question) -> Hits:
         """Ask one store: its model embeds what is asked, and its index finds the nearest images.

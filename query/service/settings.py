@@ -31,7 +31,7 @@ class ServeSettings(Settings):
     """Indexed store."""
 
     store2: CliPositionalArg[Path | None] = None
-    """Second indexed store of the same images, to compare the two rankings side by side."""
+    """Second indexed store of the same images, to show both rankings side by side."""
 
     host: str = "127.0.0.1"
     """Address to listen on. 0.0.0.0 stands for all addresses of this machine."""
@@ -46,51 +46,51 @@ class ServeSettings(Settings):
     """Where to embed queries and to search. auto embeds on the CPU, and searches on a GPU if FAISS sees one."""
 
     warm_images: bool = True
-    """Load the image tower at the start: some seconds, and memory of 1 GB. Otherwise the first image that is searched
-    for takes as long, and others wait with it."""
+    """Load the image tower at the start, which takes some seconds and up to 1 GB of memory. Otherwise it is loaded with
+    the first uploaded image, and other uploads wait for it."""
 
     text_cache: int = Field(default=10_000, ge=0)
-    """Texts whose vectors are kept in memory. 0 keeps none."""
+    """Number of recent texts whose vectors are kept in memory. 0 keeps none."""
 
     thumb_cache: int = Field(default=64_000_000, ge=0)
-    """Bytes of memory for thumbnails."""
+    """Bytes of memory for recent thumbnails. 0 keeps none."""
 
     refresh_s: float = Field(default=2.0, gt=0)
-    """Seconds between looks for a new index or deleted images."""
+    """Look for a new index and for deleted images every so many seconds."""
 
     partial: bool = False
     """Serve an index that does not cover the whole store."""
 
     token: SecretStr | None = None
-    """Ask clients for this token, as `Authorization: Bearer` or in a login form. Other users of this machine can see
-    flags, so set it in the environment: CLIPSIEVE_SERVE_TOKEN."""
+    """Token that clients need: programs send it as `Authorization: Bearer`, people type it into a form. Other users of
+    this machine can see flags, so set it in the environment: CLIPSIEVE_SERVE_TOKEN."""
 
     host_name: tuple[str, ...] = ()
-    """Host name under which clients reach this, besides localhost and IP addresses. Repeatable."""
+    """Host name under which clients reach the service, besides localhost and IP addresses. Repeatable."""
 
     allow_origin: tuple[str, ...] = ()
-    """Web origin whose pages may ask, such as https://example.org. Repeatable."""
+    """Other web origin whose pages may use the service, such as https://example.org. Repeatable."""
 
     trusted_proxies: str = "127.0.0.1"
-    """IP addresses of proxies whose X-Forwarded headers count, separated by commas. * stands for all."""
+    """IP addresses of proxies whose X-Forwarded headers are believed, separated by commas. * stands for all."""
 
     max_in_flight: int = Field(default=64, ge=1)
-    """Requests that are answered at a time. More of them are refused with status 429."""
+    """Most requests that are answered at a time. Further ones are refused with status 429."""
 
     max_upload: int = Field(default=20_000_000, ge=1)
-    """Bytes of a request, such as an image."""
+    """Most bytes of a request, such as an uploaded image."""
 
     max_pixels: int = Field(default=50_000_000, ge=1)
-    """Pixels of an image that a client sends."""
+    """Most pixels of an uploaded image."""
 
     timeout_s: float = Field(default=30.0, gt=0)
-    """Seconds that a request may take."""
+    """Most seconds that a request may take."""
 
     drain_s: float = Field(default=0.0, ge=0)
-    """Seconds between the signal to end and the last connection that is accepted, for load balancers to notice."""
+    """Accept connections for so many seconds after SIGTERM, so that load balancers notice the end."""
 
     access_log: bool = False
-    """Print a line for each request. It holds the texts that are searched for."""
+    """Log a line for each request. It shows what was searched for."""
 
     @field_validator("host_name", "allow_origin", mode="before")
     @classmethod
@@ -121,7 +121,9 @@ class ServeSettings(Settings):
                 if one.strip() not in ("", "*"):
                     ip_network(one.strip())
             except ValueError as error:
-                raise ValueError(f"{one.strip()!r} is no IP address or network; expected some, or *") from error
+                raise ValueError(
+                    f"{one.strip()!r} is not an IP address or network; expected addresses separated by commas, or *"
+                ) from error
         return value
 
     @field_validator("root_path")

@@ -24,7 +24,7 @@ from query.service.settings import ServeSettings
 _log = logging.getLogger("clipsieve.serve")
 WARM_TEXT = "a photo"
 FEW_SHARED = 0.5
-"""If a smaller share of the images of two stores is the same, they are not compared in earnest."""
+"""Two stores that share fewer of their images are not worth comparing."""
 SAMPLED_KEYS = 1_000
 
 
@@ -68,13 +68,13 @@ class ServedStore:
             raise ProblemError(404, self.problem(error).detail) from error
 
     def warm_up(self, images: bool) -> None:
-        """Load what the first search would have to wait for.
+        """Load what the first search would otherwise wait for.
 
         Args:
-            images: Also what the first image needs.
+            images: Also the image tower. Texts can be asked without it, so it is no error if it cannot be loaded.
 
         Raises:
-            ClipsieveError: If the model cannot be loaded. Without its image tower, texts can still be asked.
+            ClipsieveError: If the model cannot be loaded.
         """
         self.searcher.search(WARM_TEXT, k=1)
         if images:
@@ -82,13 +82,13 @@ class ServedStore:
             try:
                 queries.pixels(np.zeros((queries.preprocess.height, queries.preprocess.width, 3), np.uint8))
             except ClipsieveError as error:
-                _log.warning("%s: images cannot be asked: %s", self.name, error)
+                _log.warning("%s: images cannot be searched for: %s", self.name, error)
 
     def refresh(self) -> bool:
-        """Open the store again if it changed. Returns whether it did. If it cannot be opened, the old state answers."""
+        """Open the store again if it changed. Returns whether it did. The old state answers if that fails."""
         try:
             is_new = self.searcher.refresh()
-        except Exception as error:  # also a fault of ours: it must not end the looking for changes
+        except Exception as error:  # also a fault of ours: it must not end `keep_fresh`
             self._note_fault(error)
             return False
         self._fault = None
@@ -99,12 +99,12 @@ class ServedStore:
         return is_new
 
     def _note_fault(self, error: Exception) -> None:
-        """Say once, not at each look, why what is new cannot be used: while `embed` runs, its counts are always new."""
+        """Log once, not at each look, why the new state cannot be used. While `embed` runs, every look finds one."""
         if self._fault is not type(error):
             self._fault = type(error)
             self._metrics.failed_swaps.labels(self.name).inc()
             reason = error if isinstance(error, ClipsieveError) else repr(error)
-            _log.warning("%s: what is new cannot be opened, the old index still answers: %s", self.name, reason)
+            _log.warning("%s: the new state cannot be opened, so the old index still answers: %s", self.name, reason)
 
     def close(self) -> None:
         """Let go of the store."""
@@ -142,7 +142,7 @@ def public_uri(uri: str) -> str | None:
 
 
 class Stores:
-    """All of them by name."""
+    """All served stores, by name."""
 
     def __init__(self, settings: ServeSettings, metrics: Metrics) -> None:
         """Open them.
@@ -182,14 +182,14 @@ class Stores:
             for store in self:
                 await asyncio.to_thread(store.refresh)
 
-    def note_other_images(self) -> None:
-        """Warn if the two stores have few images in common."""
+    def warn_of_few_shared_images(self) -> None:
+        """Say in the log if the two stores have few images in common."""
         first, *others = self
         for other in others:
             shared = _shared_keys(first.searcher, other.searcher)
             if shared is not None and shared < FEW_SHARED:
                 _log.warning(
-                    "only %.0f%% of the images of %s are in %s, by their keys; a comparison of the two says little",
+                    "only %.0f%% of the images of %s are in %s, by their keys; comparing the two says little",
                     100 * shared, other.name, first.name,
                 )  # fmt: skip
 

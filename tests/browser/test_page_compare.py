@@ -80,7 +80,7 @@ def test_marks_differ_by_more_than_colour(page):
     assert "none" not in signs
 
 
-def test_the_agreement_is_told(page, answer):
+def test_the_page_shows_how_much_the_stores_agree(page, answer):
     overlap, rbo = page.locator(".figures dd").all_inner_texts()
     assert overlap.replace("\u2009", " ") == f"{100 * answer['overlap']:.0f} %"
     assert rbo == f"{answer['rank_biased_overlap']:.2f}"
@@ -131,6 +131,6 @@ def test_more_shows_more_of_both(page):
     assert len(keys(page, ".column:nth-child(1)")) == 24
 
 
-def test_searching_goes_on_comparing(page):
+def test_a_new_search_still_compares(page):
     search(page, "a large red circle", view="compare")
     assert "compare=1" in page.url

@@ -70,7 +70,7 @@ def test_a_text_is_added_to_an_image(visit, site, image):
     assert keys(page) == [hit["key"] for hit in answer["hits"]]
 
 
-def test_what_is_no_image_is_refused_in_the_page(visit, tmp_path):
+def test_a_file_that_is_not_an_image_is_refused_in_the_page(visit, tmp_path):
     page = visit("?store=unpruned")
     file = tmp_path / "notes.jpg"
     file.write_text("no image")

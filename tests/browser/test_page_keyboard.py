@@ -44,7 +44,7 @@ def test_a_whole_journey(visit):
     assert focused(page, "id") == "results"  # the button is gone
 
 
-def test_the_results_and_the_search_box_are_near(visit):
+def test_the_results_and_the_search_box_are_one_key_away(visit):
     page = visit("?text=red&store=unpruned")
     asked = []
     page.on("request", lambda request: asked.append(request.url))
@@ -115,7 +115,7 @@ def test_more_like_this_in_the_dialog(visit):
     wait(page.locator("#viewer")).to_be_hidden()
 
 
-def test_the_dialog_closes_beside_itself(visit):
+def test_a_click_beside_the_dialog_closes_it(visit):
     page = visit("?text=red&store=unpruned")
     page.locator(".hit .open").nth(2).click()
     page.mouse.click(5, 5)

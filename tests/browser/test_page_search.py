@@ -113,7 +113,7 @@ def test_filters(visit):
     assert "min_relevance" not in page.url  # empty fields stay out of addresses
 
 
-def test_no_hits_lead_on(visit):
+def test_without_hits_the_page_offers_a_search_without_the_filters(visit):
     page = visit(f"?text={RED}&store=unpruned&where=width > 5000")
     assert "No hits: no image meets the condition" in page.locator(".note").inner_text().capitalize()
     page.click(".none a")

@@ -81,7 +81,7 @@ def test_an_image_that_is_gone_gets_a_placeholder_and_a_note(visit):
     assert page.locator(".why").count() == 1
 
 
-def test_a_busy_server_is_told_and_tried_again(visit):
+def test_the_page_says_that_the_server_is_busy_and_tries_again(visit):
     page = visit("?store=unpruned")
 
     def refuse(route):
@@ -129,7 +129,7 @@ def test_only_the_last_of_two_searches_is_shown(visit):
     assert page.title().startswith("a small white circle")
 
 
-def test_one_store_needs_no_switch_and_a_server_that_is_gone_is_told(visit, stores):
+def test_one_store_needs_no_switch_and_the_page_says_that_its_server_is_gone(visit, stores):
     with running(stores[0], flags=("--device", "cpu")) as own:
         page = visit(url=own.url)
         assert page.locator(".switch").count() == 0

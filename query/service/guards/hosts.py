@@ -28,7 +28,9 @@ def for_our_hosts(app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> AS
             return await refusal(metrics, "host", 400, detail)(scope, receive, send)
         name = match["name"].lower()
         if name not in names and not _is_address(name):
-            detail = f"no host {name} is served here; name it by --host-name if clients shall reach this under it"
+            detail = (
+                f"the service does not answer for the host name {name}; start it with --host-name {name} if it should"
+            )
             return await refusal(metrics, "host", 421, detail)(scope, receive, send)
         await app(scope, receive, send)
 

@@ -98,7 +98,7 @@ class Typed:
         values: dict[str, Any] = {name: self.all(name) if name in _LISTS else self.one(name) for name, _ in self.items}
         values.pop("compare", None)
         if self.compares:  # both stores, and always from the first hit
-            values.pop("store", None), values.pop("offset", None)
+            values = {name: value for name, value in values.items() if name not in ("store", "offset")}
         try:
             return StoreParams.model_validate(values)
         except ValidationError as error:

@@ -12,9 +12,9 @@ from query.service.routes.shared import service_of
 router = APIRouter(tags=["health"])
 
 
-@router.get("/info", response_model=Info, responses=declared())
+@router.get("/info", summary="The stores", response_model=Info, responses=declared())
 async def info(request: Request) -> JSONResponse:
-    """The stores: their models, indexes and columns."""
+    """Each store with its model, index and columns."""
     stores = [
         {
             "name": store.name,
@@ -32,25 +32,25 @@ async def info(request: Request) -> JSONResponse:
     return JSONResponse({"clipsieve": __version__, "stores": stores})
 
 
-@router.get("/livez", response_class=PlainTextResponse, responses=declared())
+@router.get("/livez", summary="Is the process alive?", response_class=PlainTextResponse, responses=declared())
 async def livez() -> PlainTextResponse:
-    """Whether the process answers at all."""
+    """Status 200 as long as the process answers at all."""
     return PlainTextResponse("ok\n")
 
 
-@router.get("/readyz", response_class=PlainTextResponse, responses=declared())
+@router.get("/readyz", summary="Is the service ready?", response_class=PlainTextResponse, responses=declared())
 @router.get("/healthz", response_class=PlainTextResponse, responses=declared(), include_in_schema=False)
 async def readyz(request: Request) -> PlainTextResponse:
-    """Whether searches are answered at once: 503 while the model is loaded, and while the service ends."""
+    """Status 200 if searches are answered at once, 503 while the models are loaded and while the service ends."""
     service = service_of(request)
     if service.is_ending:
         raise ProblemError(503, "the service is ending")
     if not service.is_warm:
-        raise ProblemError(503, "the model is being loaded", {"Retry-After": "1"})
+        raise ProblemError(503, "the models are being loaded", {"Retry-After": "1"})
     return PlainTextResponse("ok\n")
 
 
-@router.get("/metrics", response_class=PlainTextResponse, responses=declared())
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse, responses=declared())
 async def metrics(request: Request) -> Response:
-    """Metrics for Prometheus."""
+    """All metrics, in Prometheus's text format."""
     return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -24,10 +24,14 @@ YEAR_S = 31_536_000
 _SUFFIXES = {media_type: f".{kind.lower()}" for kind, media_type in MEDIA_TYPES.items()} | {"image/jpeg": ".jpg"}
 _LONGEST_NAME = 100
 
-Id = Annotated[int, Path(alias="id", ge=0, le=LARGEST_ID, description="Of an image of the store.")]
-StoreName = Annotated[str | None, Query(max_length=255, description="Name of the store; the first one if missing.")]
+Id = Annotated[int, Path(alias="id", ge=0, le=LARGEST_ID, description="Id of an image of the store.")]
+StoreName = Annotated[str | None, Query(max_length=255, description="Name of the store. The first one by default.")]
 Version = Annotated[
-    str | None, Query(max_length=255, description="`version` of the answer that named the image, to let it be cached.")
+    str | None,
+    Query(
+        max_length=255,
+        description="The `version` of the answer that named the image. With it, browsers keep the image.",
+    ),
 ]
 
 
@@ -35,8 +39,8 @@ def _responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
     picture: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
     found = declared(404, 422)
     found[404] |= {
-        "description": "The store has no such image, or its file cannot be shown. Who accepts images, as a page does, "
-        "gets a picture that says why.",
+        "description": "The store has no such image, or its file cannot be shown. Clients that accept images get a "
+        "picture that says why.",
         "content": {**found[404]["content"], placeholder.MEDIA_TYPE: picture},
     }
     return found | {
@@ -45,9 +49,9 @@ def _responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-@router.get("/thumbs/{id}", response_class=Response, responses=_responses("image/webp"))
+@router.get("/thumbs/{id}", summary="Thumbnail", response_class=Response, responses=_responses("image/webp"))
 async def thumb(request: Request, id_: Id, store: StoreName = None, v: Version = None) -> Response:
-    """A small WebP of an image of a store, upright and without metadata."""
+    """A WebP of at most 320 pixels a side, upright and without metadata."""
     service, served, version = _asked(request, store)
     row = await asyncio.to_thread(served.row, id_)
     found = await service.thumbs.get((served.name, version, id_), str(row["uri"]))
@@ -56,9 +60,9 @@ async def thumb(request: Request, id_: Id, store: StoreName = None, v: Version =
     return _shown(request, found, "image/webp", str(row["key"]), v == version)
 
 
-@router.get("/images/{id}", response_class=Response, responses=_responses(*_SUFFIXES))
+@router.get("/images/{id}", summary="Image", response_class=Response, responses=_responses(*_SUFFIXES))
 async def image(request: Request, id_: Id, store: StoreName = None, v: Version = None) -> Response:
-    """An image of a store: its file if browsers show its format, else a JPEG of it."""
+    """The file of the image if browsers show its format, else a JPEG of it."""
     service, served, version = _asked(request, store)
     row = await asyncio.to_thread(served.row, id_)
     found = await service.decoders.original(str(row["uri"]))

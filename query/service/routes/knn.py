@@ -120,6 +120,7 @@ _BODY = {"schema": KnnBody.model_json_schema(), "example": _EXAMPLE}
 
 @router.post(
     "/knn-service",
+    summary="Search as clip-retrieval",
     response_model=list[KnnHit],
     responses=declared(404, 409, 422),
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": _BODY}}},
@@ -139,9 +140,9 @@ async def knn_service(request: Request) -> JSONResponse:
     return JSONResponse(shown + rest, headers=server_timing(hits))
 
 
-@router.get("/indices-list", response_model=list[str], responses=declared())
+@router.get("/indices-list", summary="Names of the stores", response_model=list[str], responses=declared())
 async def indices_list(request: Request) -> JSONResponse:
-    """The names of the stores, for `indice_name`."""
+    """What `indice_name` can be."""
     return JSONResponse([store.name for store in service_of(request).stores])
 
 

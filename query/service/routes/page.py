@@ -9,8 +9,6 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import HTMLResponse, Response
 
-from query.hits.compare import compare
-from query.hits.hits import Hits
 from query.service import page as page_package
 from query.service.answers import comparison_answer, search_answer
 from query.service.page.images import HERE, liked, some_images, some_texts
@@ -40,7 +38,7 @@ async def page_of_image(request: Request) -> Response:
     """The images that are like one that is sent."""
     try:
         if uploads.media_type_of(request) != uploads.FORM:
-            raise ProblemError(415, f"the body is no form; expected {uploads.FORM}")
+            raise ProblemError(415, f"the body is not a form; expected {uploads.FORM}")
         fields, image = await uploads.read_form(request, _Fields)
     except ProblemError as error:
         return await _shown(request, _state(request, Typed()), error.status, error.headers, problem=error.detail)
@@ -96,8 +94,13 @@ def _state(request: Request, typed: Typed, has_image: bool = False) -> dict[str,
     stores = list(service_of(request).stores)
     compares = typed.compares or (len(stores) > 1 and not typed.items and not has_image)
     return {
-        **{"typed": typed, "stores": stores, "store": stores[0], "compares": compares},
-        **{"has_image": has_image, "liked": [], "title": ""},
+        "typed": typed,
+        "stores": stores,
+        "store": stores[0],
+        "compares": compares,
+        "has_image": has_image,
+        "liked": [],
+        "title": "",
     }
 
 
@@ -127,13 +130,8 @@ async def _compared(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     question = Question(params, image=image)
     both = await service.ask_both(question)
-    answer = await asyncio.to_thread(_side_by_side, service, question, both)
+    answer = await asyncio.to_thread(comparison_answer, service.both, question, both, HERE)
     return {"view": "compare", "answer": answer, "title": answer["query"]}, server_timing(*both)
-
-
-def _side_by_side(service: Service, question: Question, both: tuple[Hits, Hits]) -> dict[str, Any]:
-    answers = [search_answer(store, question, hits, HERE) for store, hits in zip(service.both, both, strict=True)]
-    return comparison_answer(compare(*both), *answers)  # looks for keys in the whole of both stores
 
 
 def _first_visit(store: ServedStore) -> dict[str, Any]:

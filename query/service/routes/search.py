@@ -7,7 +7,6 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse
 
-from query.hits.compare import compare
 from query.service.answers import ComparisonAnswer, SearchAnswer, comparison_answer, search_answer
 from query.service.problems import ProblemError, declared
 from query.service.questions import Question, SearchBody, SearchParams, StoreParams
@@ -17,7 +16,7 @@ from query.service.routes.shared import server_timing, service_of
 router = APIRouter(tags=["search"])
 
 
-@router.get("/search", response_model=SearchAnswer, responses=declared(404, 409, 422))
+@router.get("/search", summary="Search", response_model=SearchAnswer, responses=declared(404, 409, 422))
 async def search(params: Annotated[StoreParams, Query()], request: Request) -> JSONResponse:
     """Find the images that best match a text or images of the store, best first."""
     return await _answer(request, Question(params, params.offset), params.store)
@@ -25,12 +24,13 @@ async def search(params: Annotated[StoreParams, Query()], request: Request) -> J
 
 @router.post(
     "/search",
+    summary="Search with an image, a vector or a long query",
     response_model=SearchAnswer,
     responses=declared(404, 409, 415, 422),
     openapi_extra={"requestBody": uploads.body_schema()},
 )
 async def search_with_body(request: Request) -> JSONResponse:
-    """Find the images that best match an image that is sent, a vector, or what does not fit an address."""
+    """Find the images that best match an uploaded image, a vector, or a query that does not fit an address."""
     match uploads.media_type_of(request):
         case uploads.JSON:
             body = await uploads.read_json(request, SearchBody)
@@ -43,15 +43,16 @@ async def search_with_body(request: Request) -> JSONResponse:
     return await _answer(request, question, body.store)
 
 
-@router.get("/compare", response_model=ComparisonAnswer, responses=declared(404, 409, 422))
-async def compare_stores(params: Annotated[SearchParams, Query()], request: Request) -> JSONResponse:
-    """Ask both stores, and show what moved in the ranking from the first to the second."""
+@router.get(
+    "/compare", summary="Compare both stores", response_model=ComparisonAnswer, responses=declared(404, 409, 422)
+)
+async def compare(params: Annotated[SearchParams, Query()], request: Request) -> JSONResponse:
+    """Search both stores, and show what moved in the ranking from the first to the second."""
     service, question = service_of(request), Question(params)
     both = await service.ask_both(question)
-    compared = await asyncio.to_thread(compare, *both)  # looks for keys among all rows
     root_path = request.scope["root_path"]
-    answers = [search_answer(store, question, hits, root_path) for store, hits in zip(service.both, both, strict=True)]
-    return JSONResponse(comparison_answer(compared, *answers), headers=server_timing(*both))
+    answer = await asyncio.to_thread(comparison_answer, service.both, question, both, root_path)
+    return JSONResponse(answer, headers=server_timing(*both))
 
 
 def _float32(vector: list[float]) -> np.ndarray:

@@ -113,7 +113,7 @@ def test_a_fault_of_ours_hits_one_request_and_the_next_ones_are_answered(searche
     assert [len(answers[place]) for place in (0, 2, 3)] == [5, 5, 5]
 
 
-def test_a_request_whose_client_has_gone_is_not_searched_for(searcher):
+def test_a_request_whose_client_has_gone_is_not_answered(searcher):
     async def ask(asker, slow):
         slow.marked.append(like(0))
         first = asyncio.create_task(asker.ask(like(0)))
@@ -134,7 +134,7 @@ def test_a_request_whose_client_has_gone_is_not_searched_for(searcher):
     [like(0, k=MOST_QUICK_HITS + 1), like(0, where=("key like '%1%'",)), like(0, unique=True)],
     ids=["many hits", "condition", "unique"],
 )
-def test_what_takes_long_does_not_hold_up_what_does_not(searcher, slow_one):
+def test_slow_requests_do_not_hold_up_quick_ones(searcher, slow_one):
     async def ask(asker, slow):
         slow.marked.append(slow_one)
         waiting = asyncio.create_task(asker.ask(slow_one))

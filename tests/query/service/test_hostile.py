@@ -10,7 +10,7 @@ def test_hostile_requests_do_no_harm(photos_store, second_store):
     assert sum(counts.total() for counts in outcome.counts.values()) == 500
 
 
-def test_harm_would_be_seen(service, photos_store):
+def test_the_judge_of_the_drill_sees_harm(service, photos_store):
     judge = Judge(service.url, [photos_store])
     attack = Attack("text", (b"",), "GET", "/search?text=dog")
     assert not list(judge.violations(attack, b"HTTP/1.1 422 Unprocessable Content\r\n\r\n"))

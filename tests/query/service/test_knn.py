@@ -102,11 +102,11 @@ def test_what_would_change_the_answer_is_refused(service, fields, status, said):
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b"[" * 100_000])
-def test_a_body_that_is_no_query_is_refused(service, body):
+def test_a_body_that_is_not_a_query_is_refused(service, body):
     assert httpx.post(f"{service.url}/knn-service", content=body).status_code == 422
 
 
-def test_the_url_is_the_column_of_that_name_or_a_public_uri_or_an_image_of_the_service():
+def test_the_url_is_the_column_url_else_a_public_uri_else_an_address_of_the_service():
     hit = {"id": 3, "score": 0.5, "image": "/prefix/images/3?v=1", "caption": "", "key": "", "width": 1, "height": 1}
     ways = [("https://a/1.jpg", "s3://b/1.jpg"), (None, "s3://b/1.jpg"), (None, None)]
     urls = [knn_hit({**hit, "uri": uri, "columns": {"url": url}}, "http://host/prefix/")["url"] for url, uri in ways]

@@ -62,7 +62,7 @@ def test_no_path_of_the_server_is_shown(pages, photos, photos_store):
         ({"offset": "5000"}, 422, "offset: input should be less than"),
     ],
 )
-def test_what_is_wrong_is_said_in_the_page_and_what_was_typed_stays(service, params, status, said):
+def test_the_page_says_what_is_wrong_and_keeps_what_was_typed(service, params, status, said):
     answer = page_of(service, **{**TEXT, **params})
     assert answer.status_code == status
     assert said in answer.text
@@ -117,7 +117,7 @@ def test_a_form_with_an_image_is_answered(service, photos):
         ({"content": b"--x", "headers": {"Content-Type": "multipart/form-data"}}, 422, "the form cannot be read"),
     ],
 )
-def test_forms_that_cannot_be_answered(service, request_, status, said):
+def test_a_bad_form_gets_a_page_that_says_why(service, request_, status, said):
     answer = httpx.post(f"{service.url}/", **request_)
     assert answer.status_code == status
     assert 'data-view="problem"' in answer.text

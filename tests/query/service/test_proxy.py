@@ -36,13 +36,13 @@ def test_only_a_whole_part_of_the_path_is_the_prefix(prefixed):
     assert httpx.get(f"{host_of(prefixed)}/my/photos/my/photos/search", params={"text": "x"}).status_code == 404
 
 
-def test_headers_of_a_trusted_proxy_say_who_asks_and_how(prefixed):
+def test_headers_of_a_trusted_proxy_name_the_client_and_the_scheme(prefixed):
     answer = httpx.get(f"{host_of(prefixed)}/livez/", headers=FORWARDED)
     assert (answer.status_code, answer.headers["location"][:8]) == (307, "https://")
     assert "203.0.113.9" in prefixed.log.read_text()
 
 
-def test_headers_of_anybody_else_do_not_count(photos_store):
+def test_proxy_headers_of_other_clients_are_ignored(photos_store):
     with running(photos_store, flags=("--device", "cpu", "--trusted-proxies", "10.0.0.1", "--access-log")) as service:
         answer = httpx.get(f"{service.url}/livez/", headers=FORWARDED)
         assert (answer.status_code, answer.headers["location"][:7]) == (307, "http://")

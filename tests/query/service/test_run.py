@@ -107,7 +107,7 @@ def test_stores_that_cannot_be_served_say_what_to_do(tmp_path, capsys):
     code, error = errors_of(["serve", str(store), "--port", "0", "--root-path", "/search"], capsys)
     assert (code, "/search is an address of the service itself" in error) == (2, True)
     code, error = errors_of(["serve", str(store), "--port", "0", "--trusted-proxies", "proxy.local"], capsys)
-    assert (code, "'proxy.local' is no IP address or network" in error) == (2, True)
+    assert (code, "'proxy.local' is not an IP address or network" in error) == (2, True)
 
 
 def test_it_answers_while_the_model_loads_and_searches_wait_for_it(photos_store, monkeypatch):
@@ -184,7 +184,7 @@ def test_a_second_signal_ends_it_at_once(photos_store):
         assert "Traceback" not in service.log.read_text()
 
 
-def test_nothing_of_it_is_left(photos_store):
+def test_the_service_leaves_no_process_behind(photos_store):
     with running(photos_store, flags=("--device", "cpu")) as service:
         httpx.get(f"{service.url}/search", params={"text": "a dog", "unique": True})
         children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
@@ -194,7 +194,7 @@ def test_nothing_of_it_is_left(photos_store):
             os.kill(child, 0)
 
 
-def test_requests_are_logged_only_if_asked_for_and_what_is_logged_is_one_line_each(photos_store):
+def test_requests_are_logged_only_on_demand_and_in_one_line_each(photos_store):
     for flags, is_logged in (((), False), (("--access-log",), True)):
         with running(photos_store, flags=("--device", "cpu", *flags)) as service:
             httpx.get(f"{service.url}/search", params={"text": "a zebra"})
@@ -207,7 +207,7 @@ def test_requests_are_logged_only_if_asked_for_and_what_is_logged_is_one_line_ea
         assert all(line[:2] == "20" or line.startswith("store: 12 images") for line in lines)
 
 
-def test_what_the_extra_brings_is_named_if_it_is_missing(tmp_path, monkeypatch, capsys):
+def test_a_missing_package_of_the_extra_is_named(tmp_path, monkeypatch, capsys):
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     extra = {name.split(">")[0].replace("-", "_") for name in project["optional-dependencies"]["serve"]}
     assert set(MODULES) == extra - {"uvloop"}

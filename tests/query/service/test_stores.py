@@ -33,7 +33,7 @@ def counted(stores, name):
     return metrics.registry.get_sample_value(f"clipsieve_index_{name}_total", {"store": "s"}) or 0
 
 
-def test_stores_have_the_names_of_their_folders_and_of_as_many_above_as_it_takes(tmp_path):
+def test_stores_are_named_after_their_folders_and_as_many_parents_as_tell_them_apart(tmp_path):
     for name in ("one/store", "two/store", "other"):
         indexed(tmp_path / name)
     assert [store.name for store in opened(tmp_path / "one/store", tmp_path / "other")] == ["store", "other"]
@@ -43,7 +43,7 @@ def test_stores_have_the_names_of_their_folders_and_of_as_many_above_as_it_takes
     ]
 
 
-def test_a_store_is_no_second_store_of_itself(tmp_path):
+def test_a_store_cannot_be_compared_with_itself(tmp_path):
     indexed(tmp_path / "store")
     (tmp_path / "link").symlink_to(tmp_path / "store")
     for same in (tmp_path / "store", tmp_path / "store" / "..", tmp_path / "link"):
@@ -52,11 +52,11 @@ def test_a_store_is_no_second_store_of_itself(tmp_path):
             opened(tmp_path / "store", again)
 
 
-def test_stores_of_other_images_are_warned_of(tmp_path, caplog):
+def test_two_stores_of_different_images_bring_a_warning(tmp_path, caplog):
     def warnings_of(name):
         caplog.clear()
         with caplog.at_level(logging.WARNING, "clipsieve.serve"):
-            opened(tmp_path / "store", tmp_path / name).note_other_images()
+            opened(tmp_path / "store", tmp_path / name).warn_of_few_shared_images()
         return [record.getMessage() for record in caplog.records]
 
     indexed(tmp_path / "store")
@@ -85,7 +85,7 @@ def test_a_deletion_and_a_new_index_are_seen_and_counted(tmp_path):
     assert served._metrics.registry.get_sample_value("clipsieve_index_vectors", {"store": "s"}) == 298
 
 
-def test_images_that_are_deleted_are_not_found_although_others_have_no_index_yet(tmp_path):
+def test_deleted_images_are_not_found_even_while_new_ones_have_no_index(tmp_path):
     store = indexed(tmp_path / "s")
     served = opened(store.root).named(None)
     add_vectors(store, unit_vectors(100, 16, 1), 100)
@@ -100,7 +100,7 @@ def test_images_that_are_deleted_are_not_found_although_others_have_no_index_yet
     assert len(served.searcher) == 398
 
 
-def test_what_cannot_be_opened_is_said_once_and_the_old_index_answers(tmp_path, caplog):
+def test_a_broken_index_is_logged_once_and_the_old_one_answers(tmp_path, caplog):
     store = indexed(tmp_path / "s")
     stores = opened(store.root)
     served = stores.named(None)

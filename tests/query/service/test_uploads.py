@@ -158,7 +158,7 @@ FIELD_K = b'--a\r\nContent-Disposition: form-data; name="k"\r\n\r\nx\r\n--a--'
         ),
     ],
 )
-def test_what_is_no_form_is_refused(send, kind, body):
+def test_a_body_that_is_not_a_form_is_refused(send, kind, body):
     answer = send(content=body, headers={"Content-Type": kind})
     assert answer.status_code == 422
     assert detail(answer)
