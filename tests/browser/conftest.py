@@ -12,6 +12,7 @@ from PIL import Image
 from indexer import build_index
 from pipeline.model.spec import EMBEDDED
 from pipeline.scenes.collection import write_collection
+from tests.kit.browse import LOST, ONLY_FIRST
 from tests.kit.plain_embed import embed_plainly
 from tests.kit.service import running
 from tests.kit.wanted import skip_or_fail
@@ -19,10 +20,6 @@ from tests.kit.wanted import skip_or_fail
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SHAPES = ((240, 240), (240, 160), (160, 240), (240, 200))
 NUM_IMAGES = 40
-LOST = "images/00007.jpg"
-"""Its file is deleted after it was indexed; its id is 7. That browsers complain of it is right."""
-ONLY_FIRST = "images/00038.jpg"
-"""The second store does not have it."""
 
 
 def pytest_collection_modifyitems(items):

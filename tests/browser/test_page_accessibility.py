@@ -4,6 +4,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect as wait
 
+from tests.kit.browse import width_of
 from tests.kit.service import running
 
 STATES = {
@@ -71,9 +72,7 @@ def test_the_page_is_whole_after_the_login(visit, guarded):
     page.press("[name=token]", "Enter")
     page.wait_for_selector(".hit")
     assert page.input_value("#text") == "red"
-    assert (
-        page.locator(".hit img").first.evaluate("async (one) => { await one.decode(); return one.naturalWidth; }") > 0
-    )
+    assert width_of(page.locator(".hit img").first) > 0
     page.context.clear_cookies()
     page.fill("#text", "a small white circle")
     page.press("#text", "Enter")

@@ -3,10 +3,9 @@
 import httpx
 import pytest
 
-from tests.kit.browse import keys, search, shown
+from tests.kit.browse import ONLY_FIRST, RED, keys, search, shown
 
 TEXT = "a small white circle"
-ONLY_FIRST = "images/00038.jpg"
 
 
 @pytest.fixture
@@ -132,5 +131,5 @@ def test_more_shows_more_of_both(page):
 
 
 def test_a_new_search_still_compares(page):
-    search(page, "a large red circle", view="compare")
+    search(page, RED, view="compare")
     assert "compare=1" in page.url

@@ -2,7 +2,7 @@
 
 from playwright.sync_api import expect as wait
 
-from tests.kit.browse import focused, keys, shown
+from tests.kit.browse import focused, keys, shown, width_of
 
 
 def place(page):
@@ -98,7 +98,7 @@ def test_the_large_image_takes_the_focus_and_gives_it_back(visit):
     assert page.evaluate("document.querySelector('#viewer').contains(document.activeElement)")
     assert first in dialog.inner_text()
     assert "Relevance" in dialog.inner_text()
-    assert dialog.locator("img").evaluate("async (one) => { await one.decode(); return one.naturalWidth; }") >= 160
+    assert width_of(dialog.locator("img")) >= 160
     page.keyboard.press("ArrowRight")
     assert second in dialog.inner_text()
     page.keyboard.press("Escape")

@@ -4,9 +4,7 @@ import httpx
 from playwright.sync_api import expect as wait
 
 from pipeline.source.formats.captions import read_captions
-from tests.kit.browse import focused, keys, search, shown
-
-RED = "a large red circle"
+from tests.kit.browse import RED, focused, keys, search, shown
 
 
 def test_a_text_finds_what_the_search_finds(visit, site):

@@ -9,11 +9,8 @@ import pytest
 from playwright.sync_api import expect as wait
 
 from query.service import page as page_package
-from tests.kit.browse import keys, search, shown, width_of
+from tests.kit.browse import LOST, RED, keys, search, shown, width_of
 from tests.kit.service import running
-
-RED = "a large red circle"
-LOST = "images/00007.jpg"
 
 
 def test_everything_works_without_scripts(visit, scenes):
@@ -178,10 +175,7 @@ def test_it_works_under_the_path_of_a_proxy(visit, site):
         page = visit("?store=unpruned", url=url)
         search(page, RED)
         assert page.url.startswith(f"{url}/?text=")
-        assert (
-            page.locator(".hit img").first.evaluate("async (one) => { await one.decode(); return one.naturalWidth; }")
-            > 0
-        )
+        assert width_of(page.locator(".hit img").first) > 0
         page.locator(".hit .open").first.click()
         assert width_of(page.locator("#viewer img")) > 0
         assert page.locator("#viewer img").get_attribute("src").startswith(f"{url}/images/")

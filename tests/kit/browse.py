@@ -2,6 +2,12 @@
 
 from pathlib import Path
 
+RED = "a large red circle"
+LOST = "images/00007.jpg"
+"""Its file is deleted after it was indexed. Its id is 7. Browsers rightly complain of it."""
+ONLY_FIRST = "images/00038.jpg"
+"""The second store does not have it."""
+
 
 def keys(page, place="main"):
     """The keys of the hits that are shown, in order."""

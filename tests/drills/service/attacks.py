@@ -117,11 +117,6 @@ class Attacks:
             return self._slow()
         return self._one_of(self._kinds)()
 
-    def image(self) -> Attack:
-        """A harmless image."""
-        head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
-        return self._post("image", "/search", "multipart/form-data; boundary=x", head + IMAGES[0] + b"\r\n--x--\r\n")
-
     def _one_of(self, values):
         return self._random.choice(values)
 

@@ -34,7 +34,7 @@ AT_A_TIME = 8
 CHECKED_EVERY = 500
 WARM_AFTER = 2000
 MOST_GROWTH = 0.05
-FLAGS = ("--timeout-s", "10", "--text-cache", "100", "--device", "cpu")
+FLAGS = ("--timeout-s", "10", "--text-cache", "100", "--device", "cpu", "--warm-images")
 
 
 @dataclass
@@ -105,7 +105,6 @@ def attack_all(stores: tuple[Path, ...], num: int, seed: int, is_slow: bool = Tr
         canary.write_text(CANARY)
         attacks = Attacks(seed, canary, is_slow)
         judge = Judge(service.url, stores)
-        _send(service.url, attacks.image())  # the first image waits until the model for images is loaded
         expected = _hits(service.url)
         outcome.memory_mb[0] = memory_mb(service.process.pid)
         with ThreadPoolExecutor(AT_A_TIME) as threads:

@@ -22,7 +22,7 @@ ODD_METHODS = ("GET", "POST", "PUT", "DELETE", "PROPFIND", "MKCOL", "PURGE", "SU
 
 @pytest.fixture(scope="module")
 def named(photos_store):
-    """A service with a host name and a named origin, behind a prefix."""
+    """A service with a host name and a named origin."""
     flags = ("--host-name", "search.example", "--allow-origin", ORIGIN, "--device", "cpu")
     with running(photos_store, flags=flags) as found:
         yield found

@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 
 import httpx
@@ -119,17 +119,12 @@ def test_a_slow_body_is_given_up(strict, pause):
     ids=["nothing", "headers without end", "empty lines", "one long header", "after a request"],
 )
 def test_a_slow_head_is_given_up(strict, parts):
-    started = time.monotonic()
-    answer = talk(strict.url, parts, 0.05)
-    assert set(statuses(answer)) <= {200, 408}
-    assert time.monotonic() - started < 15, "the server ended it, and not the client's patience"
+    assert set(statuses(talk(strict.url, parts, 0.05))) <= {200, 408}  # `talk` fails if the server does not close
 
 
 def test_the_slow_rest_of_a_body_that_was_answered_is_given_up(strict):
     parts = [post(HEAD, 900).replace(b"/login", b"/livez"), *[b"x"] * 80]
-    started = time.monotonic()
     assert statuses(talk(strict.url, parts, 0.05)) == [405]
-    assert time.monotonic() - started < 15, "the server ended it, and not the client's patience"
 
 
 @pytest.mark.parametrize(
@@ -213,9 +208,9 @@ def test_a_client_that_does_not_read_is_given_up():
 def test_there_are_only_so_many_connections(strict):
     with ExitStack() as stack:
         opened = [stack.enter_context(closing(connect(strict.url))) for _ in range(MOST_CONNECTIONS + 20)]
-        started = time.monotonic()
-        assert read_to_end(opened[-1]) == b""
-        assert time.monotonic() - started < 0.9, "at once, and not for its slow head"
+        with suppress(ConnectionError):
+            opened[-1].sendall(b"GET /livez")
+        assert read_to_end(opened[-1]) == b"", "not 408, which its slow head would get"
 
 
 def test_more_requests_at_a_time_are_refused(strict):

@@ -1,8 +1,11 @@
 """Behind a proxy: with a prefix, which the proxy takes off or leaves, and with its headers, which only it may set."""
 
+import re
+
 import httpx
 import pytest
 
+from tests.kit.raw_http import talk
 from tests.kit.service import running
 
 FORWARDED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
@@ -40,6 +43,15 @@ def test_headers_of_a_trusted_proxy_name_the_client_and_the_scheme(prefixed):
     answer = httpx.get(f"{host_of(prefixed)}/livez/", headers=FORWARDED)
     assert (answer.status_code, answer.headers["location"][:8]) == (307, "https://")
     assert "203.0.113.9" in prefixed.log.read_text()
+
+
+def test_requests_are_logged_only_on_demand_and_in_one_line_each(prefixed, service):
+    for one, is_logged in ((prefixed, True), (service, False)):
+        httpx.get(f"{one.url}/search", params={"text": "ocelots"})
+        talk(one.url, b"no HTTP\r\n\r\n")
+        lines = one.log.read_text().splitlines()
+        assert ("text=ocelots" in "".join(lines)) == is_logged
+        assert all(re.match(r"20\d\d-|\w+: 12 images", line) for line in lines)
 
 
 def test_proxy_headers_of_other_clients_are_ignored(photos_store):
