@@ -12,7 +12,8 @@ from starlette.responses import HTMLResponse, Response
 from query.service import page as page_package
 from query.service.answers import comparison_answer, search_answer
 from query.service.page.images import HERE, liked, some_images, some_texts
-from query.service.page.render import Typed, render
+from query.service.page.page_query import PageQuery
+from query.service.page.render import render
 from query.service.problems import ProblemError
 from query.service.questions import Question, SearchParams, StoreParams
 from query.service.routes import uploads
@@ -30,7 +31,7 @@ _FILES = {path.name: path.read_bytes() for path in _STATIC.iterdir() if path.suf
 @router.get("/")
 async def page(request: Request) -> Response:
     """The search that the address names, or what there is to search."""
-    return await _page(request, Typed.of(request.query_params.multi_items()))
+    return await _page(request, PageQuery.of(request.query_params.multi_items()))
 
 
 @router.post("/")
@@ -41,8 +42,8 @@ async def page_of_image(request: Request) -> Response:
             raise ProblemError(415, f"the body is not a form; expected {uploads.FORM}")
         fields, image = await uploads.read_form(request, _Fields)
     except ProblemError as error:
-        return await _shown(request, _state(request, Typed()), error.status, error.headers, problem=error.detail)
-    return await _page(request, Typed.of(fields.items), image)
+        return await _shown(request, _state(request, PageQuery()), error.status, error.headers, problem=error.detail)
+    return await _page(request, PageQuery.of(fields.items), image)
 
 
 @router.get("/static/{name}")
@@ -74,14 +75,14 @@ class _Fields(BaseModel):
         return [(name, one) for name, some in found.items() for one in (some if isinstance(some, list) else [some])]
 
 
-async def _page(request: Request, typed: Typed, image: bytes | None = None) -> Response:
-    service, state = service_of(request), _state(request, typed, image is not None)
+async def _page(request: Request, query: PageQuery, image: bytes | None = None) -> Response:
+    service, state = service_of(request), _state(request, query, image is not None)
     try:
-        params = typed.params()
+        params = query.params()
         if not state["compares"]:
             state["store"] = service.stores.named(params.store)
         state["liked"] = await asyncio.to_thread(liked, state["store"], params)
-        if not typed.asks and image is None:
+        if not query.asks and image is None:
             return await _shown(request, state, **await asyncio.to_thread(_first_visit, state["store"]))
         found, timing = await (_compared if state["compares"] else _found)(service, params, image)
         return await _shown(request, state, headers=timing, **found)
@@ -89,12 +90,12 @@ async def _page(request: Request, typed: Typed, image: bytes | None = None) -> R
         return await _shown(request, state, error.status, error.headers, problem=error.detail)
 
 
-def _state(request: Request, typed: Typed, has_image: bool = False) -> dict[str, Any]:
+def _state(request: Request, query: PageQuery, has_image: bool = False) -> dict[str, Any]:
     """What the form around the results shows."""
     stores = list(service_of(request).stores)
-    compares = typed.compares or (len(stores) > 1 and not typed.items and not has_image)
+    compares = query.compares or (len(stores) > 1 and not query.items and not has_image)
     return {
-        "typed": typed,
+        "query": query,
         "stores": stores,
         "store": stores[0],
         "compares": compares,
