@@ -46,8 +46,10 @@ _METAVARS_OF_FIELDS = {
     "ray_address": "ADDRESS",
     "recipe": "STRING",
     "retry": "LIST",
+    "root_path": "PREFIX",
     "targets": "LIST",
     "template": "TEXT",
+    "trusted_proxies": "LIST",
     "wandb": "PROJECT",
     "where": "CONDITION",
 }

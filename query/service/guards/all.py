@@ -22,9 +22,7 @@ def guarded(app: ASGIApp, service: Service) -> ASGIApp:
     inner = few_at_a_time(inner, settings.max_in_flight, metrics)  # strangers take no place from those who may ask
     inner = with_token(inner, service.sessions, metrics)
     inner = within(inner, settings.timeout_s, metrics)
-    inner = shared_with(
-        inner, named
-    )  # before the token, which no preflight request sends; it lets all refusals be read
+    inner = shared_with(inner, named)  # before the token, which no preflight request sends
     inner = for_our_pages(inner, named, metrics)
     inner = for_our_hosts(inner, settings, metrics)  # before the origin, which is compared with the host
     inner = without_exceptions(inner)

@@ -1,4 +1,4 @@
-"""What the page shows without a search: images that are asked for, and what a first visit can start from."""
+"""What the page shows beside the hits: the images that the query names, and what a first visit can start from."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ _LONGEST_TEXT = 60
 
 
 def _rows(store: ServedStore, like: Sequence[int | str]) -> list[dict[str, Any]]:
-    """The metadata of images that are named by id or key; nothing if one is not in the store."""
+    """The metadata of images by id or key. Empty if the store lacks one of them."""
     opened, _ = store.searcher.current
     try:
         ids = opened.ids_of(like)
@@ -32,7 +32,7 @@ def _rows(store: ServedStore, like: Sequence[int | str]) -> list[dict[str, Any]]
 
 
 def liked(store: ServedStore, params: SearchParams) -> list[dict[str, Any]]:
-    """The images that are asked for: the field that names each, and the image as a hit if the store has it."""
+    """The images that the query names: the field and the value of each, and the image as a hit if the store has it."""
     version, found = store.searcher.current[0].version, []
     for field, names in (("like", params.like), ("like_key", params.like_key)):
         for one in names:
@@ -42,7 +42,7 @@ def liked(store: ServedStore, params: SearchParams) -> list[dict[str, Any]]:
 
 
 def some_images(store: ServedStore) -> list[dict[str, Any]]:
-    """A few images of a store as hits, always the same ones. None if its index has an earlier format."""
+    """A few images of a store as hits, always the same ones. There are none if its index has an earlier format."""
     index = store.searcher.current[0].index
     if not isinstance(index, IndexSearcher):
         return []

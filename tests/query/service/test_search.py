@@ -1,3 +1,5 @@
+"""`GET /search`, and what `/openapi.json` says of it and of the others."""
+
 import httpx
 
 
@@ -13,3 +15,19 @@ def test_texts_and_images_of_the_store_are_found(service):
     best = found["hits"][0]
     alike = httpx.get(f"{service.url}/search", params={"like": best["id"], "k": 11}).json()
     assert best["id"] not in [hit["id"] for hit in alike["hits"]]
+
+
+def test_the_openapi_document_describes_every_operation_field_and_problem(service):
+    document = httpx.get(f"{service.url}/openapi.json").json()
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    assert {"search", "search_with_body", "compare", "image", "thumb"} <= {one["operationId"] for one in operations}
+    for operation in operations:
+        assert operation["summary"]
+        assert operation["description"]
+        for status, response in operation["responses"].items():
+            if status >= "400":
+                schema = response["content"]["application/problem+json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Problem"}
+    schemas = document["components"]["schemas"]
+    assert set(schemas["Problem"]["properties"]) == {"title", "status", "detail"}
+    assert all(schemas["PairAnswer"]["properties"][name]["description"] for name in ("moved", "in_first", "in_second"))
