@@ -83,7 +83,8 @@ class PageQuery:
         """
         if self.one("image"):
             raise ProblemError(422, "an address cannot hold an image; press “Search with this image” to send it")
-        values: dict[str, Any] = {name: self.all(name) if name in _LISTS else self.one(name) for name, _ in self.items}
+        names = {name for name, _ in self.items}
+        values: dict[str, Any] = {name: self.all(name) if name in _LISTS else self.one(name) for name in names}
         values.pop("compare", None)
         if self.compares:  # both stores, and always from the first hit
             values = {name: value for name, value in values.items() if name not in ("store", "offset")}

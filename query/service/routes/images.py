@@ -51,7 +51,7 @@ def _responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
 
 @router.get("/thumbs/{id}", summary="Thumbnail", response_class=Response, responses=_responses("image/webp"))
 async def thumb(request: Request, id_: Id, store: StoreName = None, v: Version = None) -> Response:
-    """A WebP of at most 320 pixels a side, upright and without metadata."""
+    """A small WebP of an image of a store, upright and without metadata."""
     service, served, version = _asked(request, store)
     row = await asyncio.to_thread(served.row, id_)
     found = await service.thumbs.get((served.name, version, id_), str(row["uri"]))
@@ -62,7 +62,7 @@ async def thumb(request: Request, id_: Id, store: StoreName = None, v: Version =
 
 @router.get("/images/{id}", summary="Image", response_class=Response, responses=_responses(*_SUFFIXES))
 async def image(request: Request, id_: Id, store: StoreName = None, v: Version = None) -> Response:
-    """The file of the image if browsers show its format, else a JPEG of it."""
+    """An image of a store: its file if browsers show its format, else a JPEG of it."""
     service, served, version = _asked(request, store)
     row = await asyncio.to_thread(served.row, id_)
     found = await service.decoders.original(str(row["uri"]))
