@@ -19,10 +19,10 @@ they can take hundreds of times as long."""
 
 
 class Asker:
-    """Asks one store, on two lanes, so that what takes long does not hold up what does not."""
+    """Asks one store, on two lanes, so that slow requests do not hold up quick ones."""
 
     def __init__(self, name: str, searcher: Searcher, metrics: Metrics, num_threads: int = 1) -> None:
-        """Ask nothing yet. `num_threads` answer batches of requests that do not take long at the same time."""
+        """Ask nothing yet. Quick requests are answered on `num_threads` threads, slow ones on one."""
         self._name, self._searcher, self._metrics = name, searcher, metrics
         self._quick = _Lane(f"search-{name}", self._answers, num_threads)
         self._slow = _Lane(f"slow-search-{name}", self._answers, 1)
