@@ -12,7 +12,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from query.hits.notes import WEAK_BELOW
 from query.hits.relevance import WEAK
-from query.queries.options import DUPLICATE_COSINE
 from query.service.questions import MOST_HITS
 
 _MOST_DRAWN = 48
@@ -152,7 +151,6 @@ _ENVIRONMENT.filters |= {"number": _number, "ms": _milliseconds, "searching": _s
 _ENVIRONMENT.globals |= {
     "weak": WEAK,
     "weak_below": WEAK_BELOW,
-    "duplicate_cosine": DUPLICATE_COSINE,
     "most_hits": MOST_HITS,
     "stage_names": {"embed": "query", "filter": "filter", "index": "index", "hits": "metadata"},
     "shape": shape,
