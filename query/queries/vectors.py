@@ -31,7 +31,8 @@ class QueryEncoder:
             device: Where it runs.
             kept_texts: Of how many recent texts the vectors are kept.
         """
-        self.spec, self._device, self._lock = spec, device, Lock()
+        self.spec, self._device = spec, device
+        self._loading_text, self._loading_image = Lock(), Lock()
         self._text: TextEncoder | None = None
         self._image: Encoder | None = None
         self._kept = KeptVectors(kept_texts)
@@ -126,12 +127,12 @@ class QueryEncoder:
     def _image_encoder(self) -> "Encoder":
         from query.image import image_encoder
 
-        with self._lock:
+        with self._loading_image:
             self._image = encoder = self._image or image_encoder(self.spec, self._device)
         return encoder
 
     def _text_encoder(self) -> TextEncoder:
-        with self._lock:
+        with self._loading_text:
             self._text = encoder = self._text or text_encoder(self.spec, self._device)
         return encoder
 

@@ -78,21 +78,28 @@ class _Lane:
             self._tasks.add(asyncio.create_task(self._answer_all()))
 
     async def _answer_all(self) -> None:
-        loop = asyncio.get_running_loop()
-        while batch := self._next_batch():
-            if self._waiting:
-                self._start()
-            self._num_busy += 1
-            found = await loop.run_in_executor(self._threads, self._answers, [request for request, _ in batch])
+        try:
+            while batch := self._next_batch():
+                if self._waiting:
+                    self._start()
+                await self._answer(batch)
+        finally:  # here, so that no request comes between: nobody would answer it
+            self._tasks.remove(asyncio.current_task())
+
+    async def _answer(self, batch: list[tuple[Request, asyncio.Future[Hits]]]) -> None:
+        requests = [request for request, _ in batch]
+        self._num_busy += 1
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, self._answers, requests)
+        finally:
             self._num_busy -= 1
-            for (_, answer), one in zip(batch, found, strict=True):
-                if answer.done():  # the client has gone, or waited too long
-                    continue
-                if isinstance(one, Hits):
-                    answer.set_result(one)
-                else:
-                    answer.set_exception(one)
-        self._tasks.remove(asyncio.current_task())  # here, so that no request comes between: nobody would answer it
+        for (_, answer), one in zip(batch, found, strict=True):
+            if answer.done():  # the client has gone, or waited too long
+                continue
+            if isinstance(one, Hits):
+                answer.set_result(one)
+            else:
+                answer.set_exception(one)
 
     def _next_batch(self) -> list[tuple[Request, asyncio.Future[Hits]]]:
         batch = []
