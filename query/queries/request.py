@@ -49,6 +49,11 @@ class Request:
         return self.text is not None and not self.images and not self.like and self.vector is None
 
     @property
+    def num_sentences(self) -> int:
+        """Texts to embed: those of the weighted sum, in each template."""
+        return 0 if self.text is None else len(parse_terms(self.text)) * max(1, len(self.templates))
+
+    @property
     def title(self) -> str:
         """What is asked, for people."""
         parts = [] if self.text is None else [self.text]

@@ -35,6 +35,7 @@ def create_app(service: Service) -> ASGIApp:
         description="Text-to-image search over stores of CLIP embeddings.",
         docs_url=None,  # their pages load scripts from other hosts
         redoc_url=None,
+        redirect_slashes=False,  # it would answer 307, with an address made of the Host header
         lifespan=_lifespan(service),
         generate_unique_id_function=lambda route: route.name,  # what generated clients call their methods
     )

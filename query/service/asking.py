@@ -14,8 +14,9 @@ from query.service.metrics import Metrics
 MOST_TOGETHER = 32
 """Requests of a batch."""
 MOST_QUICK_HITS = 100
-"""Requests for more hits, and those with conditions or without near-duplicates, are answered on a lane of their own:
-they can take hundreds of times as long."""
+MOST_QUICK_SENTENCES = 4
+"""Requests for more hits, those with more to embed, and those with conditions or without near-duplicates, are answered
+on a lane of their own: they can take hundreds of times as long."""
 
 
 class Asker:
@@ -113,4 +114,5 @@ class _Lane:
 
 def _is_quick(request: Request) -> bool:
     options = request.options
-    return options.k <= MOST_QUICK_HITS and not options.where and options.unique is False
+    is_small = options.k <= MOST_QUICK_HITS and request.num_sentences <= MOST_QUICK_SENTENCES
+    return is_small and not options.where and options.unique is False

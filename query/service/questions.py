@@ -1,14 +1,16 @@
 """What clients may ask, and how it becomes a request."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from pipeline.errors import ConfigError, InputError
 from query.queries.options import Options
 from query.queries.request import Request
+from query.queries.terms import SLOT
 from query.service.problems import ProblemError
 
 MOST_RANKS = 2_000
@@ -17,7 +19,24 @@ MOST_HITS = 1_000
 MOST_CHARACTERS = 2_000
 LARGEST_ID = 2**63 - 1
 
+MOST_SENTENCES = 32
+"""Texts that a request has embedded: those of a weighted sum, in each template."""
+MOST_SENTENCE_CHARACTERS = 50_000
+PRIVATE_COLUMN = "uri"
+
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+
+_TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|[^\W\d]\w*""")
+
+
+def _reads_nothing_private(where: str) -> str:
+    """Refuse a condition on where images are: with enough of them, anybody could spell out a path of this machine."""
+    if any(token.strip('"').lower() == PRIVATE_COLUMN for token in _TOKEN.findall(where)):
+        raise ValueError(f"the service has no conditions on {PRIVATE_COLUMN}; use key")
+    return where
+
+
+Condition = Annotated[Text, AfterValidator(_reads_nothing_private)]
 
 
 class SearchParams(BaseModel):
@@ -34,7 +53,7 @@ class SearchParams(BaseModel):
     like_key: Annotated[list[Text], Field(max_length=32)] = []
     """Keys of images of the store, to find similar ones. They are not among the hits."""
 
-    where: Annotated[list[Text], Field(max_length=8)] = []
+    where: Annotated[list[Condition], Field(max_length=8)] = []
     """Only images for which all of these conditions hold, such as `width > 512`."""
 
     template: Annotated[list[Text], Field(max_length=16)] = []
@@ -72,7 +91,7 @@ class StoreParams(SearchParams):
 class SearchBody(StoreParams):
     """A query with what does not fit an address."""
 
-    vector: Annotated[list[FiniteFloat], Field(max_length=65_536)] | None = None
+    vector: Annotated[list[FiniteFloat], Field(max_length=65_536, fail_fast=True)] | None = None
     """A vector of the store's model, of any length."""
 
 
@@ -101,7 +120,7 @@ class Question:
         if len(vectors) > 1:
             raise ProblemError(422, "vector and image are both given; give one of them")
         try:
-            return Request(
+            request = Request(
                 text=params.text,
                 templates=tuple(params.template),
                 like=(*params.like, *params.like_key),
@@ -115,6 +134,8 @@ class Question:
             )
         except (ConfigError, InputError) as error:
             raise ProblemError.of(error) from error
+        _check_sentences(request)
+        return request
 
     @property
     def title(self) -> str:
@@ -123,3 +144,17 @@ class Question:
         parts += [] if self.image is None else ["an image"]
         parts += [] if self.vector is None else ["a vector"]
         return " + ".join(parts + [f"like {one}" for one in (*self.params.like, *self.params.like_key)])
+
+
+def _check_sentences(request: Request) -> None:
+    """Refuse what would keep the model busy for long: a search that has begun cannot be ended."""
+    num_sentences, num_characters = request.num_sentences, 0
+    if request.text is not None:
+        slots = sum(template.count(SLOT) for template in request.templates or (SLOT,))
+        num_characters = num_sentences * max(map(len, request.templates or (SLOT,))) + slots * len(request.text)
+    if num_sentences > MOST_SENTENCES or num_characters > MOST_SENTENCE_CHARACTERS:
+        raise ProblemError(
+            422,
+            f"the text in its templates is {num_sentences} sentences of up to {num_characters} characters in all; "
+            f"expected at most {MOST_SENTENCES} and {MOST_SENTENCE_CHARACTERS}",
+        )

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from query.searcher import Searcher
 from query.service.asking import Asker
 from query.service.metrics import Metrics
 from query.service.problems import ProblemError
+from query.service.questions import PRIVATE_COLUMN
 from query.service.settings import ServeSettings
 
 _log = logging.getLogger("clipsieve.serve")
@@ -54,16 +57,18 @@ class ServedStore:
     def problem(self, error: ClipsieveError) -> ProblemError:
         """An error, without the folder of the store: clients need not know it."""
         found = ProblemError.of(error)
-        return ProblemError(found.status, found.detail.replace(str(self.searcher.store), self.name))
+        folder = rf"(?<![\w.]){re.escape(str(self.searcher.store))}(?!\w)"  # as a whole: it may be just "."
+        return ProblemError(found.status, re.sub(folder, lambda _: self.name, found.detail))
 
-    def row(self, id_: int) -> dict[str, object]:
-        """The metadata of an image.
+    def row(self, id_: int) -> dict[str, Any]:
+        """The metadata of an image, and the `version` of what it was read from.
 
         Raises:
             ProblemError: 404 if the store does not have it, or it was deleted.
         """
         try:
-            return self.searcher.metadata([id_]).to_pylist()[0]
+            opened, _ = self.searcher.current  # once: the row and the version belong together
+            return {**opened.metadata(opened.ids_of([id_])).to_pylist()[0], "version": opened.version}
         except ClipsieveError as error:
             raise ProblemError(404, self.problem(error).detail) from error
 
@@ -114,6 +119,11 @@ class ServedStore:
     def _note_index(self) -> None:
         opened = self.searcher.current[0]
         self._metrics.index(self.name, self.recipe, opened.version, opened.index.num_rows)
+
+    @property
+    def columns(self) -> list[str]:
+        """What `where` can use, besides `id`."""
+        return [name for name in self.searcher.columns if name != PRIVATE_COLUMN]
 
     @property
     def recipe(self) -> str:

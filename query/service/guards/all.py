@@ -19,7 +19,7 @@ def guarded(app: ASGIApp, service: Service) -> ASGIApp:
     named = frozenset(settings.allow_origin)
 
     inner = of_limited_size(app, settings, metrics)  # last: only who may ask has a body read
-    inner = few_at_a_time(inner, settings.max_in_flight, metrics)  # strangers take no place from those who may ask
+    inner = few_at_a_time(inner, settings.max_in_flight, metrics)
     inner = with_token(inner, service.sessions, metrics)
     inner = within(inner, settings.timeout_s, metrics)
     inner = shared_with(inner, named)  # before the token, which no preflight request sends

@@ -18,6 +18,8 @@ PATIENCE_S = 10.0
 MOST_HEAD_BYTES = 64_000
 MOST_PIPELINED = 16
 """Requests that a connection may send before the first is answered."""
+MOST_UNREAD_BYTES = 500_000_000
+"""That all connections together may hold. Responses wait there after their requests have left their places."""
 MOST_CONNECTIONS = 800
 """Fewer than the files that a process may open by default."""
 
@@ -38,7 +40,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._is_in_head = True
-        self._num_bytes = 0  # received since the last whole head or body
+        self._num_bytes = 0  # received since the last whole head, and the last byte of a body
         self._num_unread = 0  # sent, when they were last counted
         self._refusal: tuple[int, str] | None = None
 
@@ -59,13 +61,22 @@ class GuardedConnection(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._is_in_head and self._num_bytes > MOST_HEAD_BYTES:
+        if self._num_bytes > MOST_HEAD_BYTES:
             self._refuse_large_head()
             self.send_400_response("")
         elif self._head_timer is None and not self._is_answering:
             # any byte ends uvicorn's wait for the next request, even the rest of a body that was answered before its
             # end; only a whole head or body ends ours
             self._head_timer = self.loop.call_later(self._patience_s, self._end_slow_head)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note a header. What follows a body (trailers) is none: the guards have already looked at the headers."""
+        if self._is_in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:  # noqa: D102
+        super().on_body(body)
+        self._num_bytes = 0
 
     def on_headers_complete(self) -> None:
         """Let the head of a request pass, unless it is too large or the client is too far ahead.
@@ -100,6 +111,8 @@ class GuardedConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:  # noqa: D102
         super().pause_writing()
+        if sum(one.transport.get_write_buffer_size() for one in self.connections) > MOST_UNREAD_BYTES:
+            self.transport.abort()
         self._watch_reader()
 
     @property
@@ -113,7 +126,8 @@ class GuardedConnection(HttpToolsProtocol):
             self._head_timer = None
 
     def _refuse_large_head(self) -> None:
-        self._refusal = (431, f"the line and the headers of the request have more than {MOST_HEAD_BYTES} bytes")
+        part = "the line and the headers of the request" if self._is_in_head else "the trailers of the request"
+        self._refusal = (431, f"{part} have more than {MOST_HEAD_BYTES} bytes")
 
     def _end_slow_head(self) -> None:
         self._head_timer = None

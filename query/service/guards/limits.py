@@ -1,11 +1,12 @@
 """How much one may ask for: requests at a time, bytes of a request."""
 
 import asyncio
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from query.service.guards.addresses import PROBES, route_path
+from query.service.guards.addresses import PROBES, is_open, route_path
 from query.service.guards.refusals import refusal
 from query.service.metrics import Metrics
 from query.service.settings import ServeSettings
@@ -19,22 +20,37 @@ DRAIN_S = 2.0
 reset, and then the client may not see the response."""
 
 
+@dataclass(slots=True)
+class _Places:
+    most: int
+    taken: int = 0
+
+
 def few_at_a_time(app: ASGIApp, most: int, metrics: Metrics) -> ASGIApp:
-    """Refuse requests while so many are being answered. They do not wait: the client knows best how to go on."""
-    num_running = 0
+    """Refuse requests while so many are being answered. They do not wait: the client knows best how to go on.
+
+    Those with a body, which can be slow to arrive, get half of the places at most. Addresses that need no token have
+    places of their own: whoever has none takes none from the others.
+    """
+    places, for_bodies, for_anybody = _Places(most), _Places((most + 1) // 2), _Places(most)
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal num_running
-        if route_path(scope) in PROBES:
+        path = route_path(scope)
+        if path in PROBES:
             return await app(scope, receive, send)
-        if num_running >= most:
-            detail = f"{most} requests are being answered; ask again later"
-            return await refusal(metrics, "busy", 429, detail, {"Retry-After": "1"})(scope, receive, send)
-        num_running += 1
+        has_body = scope["method"] != "GET"
+        needed = [for_anybody] if is_open(path) else [places, for_bodies] if has_body else [places]
+        for one in needed:
+            if one.taken >= one.most:
+                detail = f"{one.most} requests are being answered; ask again later"
+                return await refusal(metrics, "busy", 429, detail, {"Retry-After": "1"})(scope, receive, send)
+        for one in needed:
+            one.taken += 1
         try:
             await app(scope, receive, send)
         finally:
-            num_running -= 1
+            for one in needed:
+                one.taken -= 1
 
     return guard
 

@@ -24,7 +24,7 @@ async def info(request: Request) -> JSONResponse:
             "dim": store.searcher.encoder.embedding_dim,
             "index": store.recipe,
             "version": store.searcher.current[0].version,
-            "columns": store.searcher.columns,
+            "columns": store.columns,
             "warnings": list(store.searcher.warnings),
         }
         for store in service_of(request).stores

@@ -52,29 +52,27 @@ def _responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
 @router.get("/thumbs/{id}", summary="Thumbnail", response_class=Response, responses=_responses("image/webp"))
 async def thumb(request: Request, id_: Id, store: StoreName = None, v: Version = None) -> Response:
     """A small WebP of an image of a store, upright and without metadata."""
-    service, served, version = _asked(request, store)
-    row = await asyncio.to_thread(served.row, id_)
-    found = await service.thumbs.get((served.name, version, id_), str(row["uri"]))
+    service, served, row = await _asked(request, store, id_)
+    found = await service.thumbs.get((served.name, row["version"], id_), row["uri"])
     if isinstance(found, str):
         return await _not_shown(request, served, id_, found, 1)
-    return _shown(request, found, "image/webp", str(row["key"]), v == version)
+    return _shown(request, found, "image/webp", row["key"], v == row["version"])
 
 
 @router.get("/images/{id}", summary="Image", response_class=Response, responses=_responses(*_SUFFIXES))
 async def image(request: Request, id_: Id, store: StoreName = None, v: Version = None) -> Response:
     """An image of a store: its file if browsers show its format, else a JPEG of it."""
-    service, served, version = _asked(request, store)
-    row = await asyncio.to_thread(served.row, id_)
-    found = await service.decoders.original(str(row["uri"]))
+    service, served, row = await _asked(request, store, id_)
+    found = await service.decoders.original(row["uri"])
     if isinstance(found, str):
         return await _not_shown(request, served, id_, found, 2)
-    return await asyncio.to_thread(_shown, request, *found, str(row["key"]), v == version)
+    return await asyncio.to_thread(_shown, request, *found, row["key"], v == row["version"])
 
 
-def _asked(request: Request, store_name: str | None) -> tuple[Service, ServedStore, str]:
+async def _asked(request: Request, store_name: str | None, id_: int) -> tuple[Service, ServedStore, dict[str, Any]]:
     service = service_of(request)
     store = service.stores.named(store_name)
-    return service, store, store.searcher.current[0].version
+    return service, store, await asyncio.to_thread(store.row, id_)
 
 
 def _shown(request: Request, data: bytes, media_type: str, key: str, is_current: bool) -> Response:
@@ -84,7 +82,6 @@ def _shown(request: Request, data: bytes, media_type: str, key: str, is_current:
         "Cache-Control": f"private, max-age={YEAR_S}, immutable" if is_current else "private, no-cache",
         "ETag": etag,
         "Content-Disposition": _inline(key, media_type),
-        "X-Content-Type-Options": "nosniff",
     }
     known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
     if etag in known or "*" in known:
@@ -94,7 +91,7 @@ def _shown(request: Request, data: bytes, media_type: str, key: str, is_current:
 
 async def _not_shown(request: Request, store: ServedStore, id_: int, reason: str, scale: int) -> Response:
     """A placeholder for pages, a problem for programs."""
-    headers = {"Cache-Control": "no-store", "Vary": "Accept", "X-Content-Type-Options": "nosniff"}
+    headers = {"Vary": "Accept"}
     if "image/" not in request.headers.get("accept", ""):
         raise ProblemError(404, f"image {id_} of {store.name} cannot be shown: {reason}", headers)
     picture = await asyncio.to_thread(placeholder.placeholder, f"Not shown: {reason}", scale)
@@ -103,7 +100,8 @@ async def _not_shown(request: Request, store: ServedStore, id_: int, reason: str
 
 def _inline(key: str, media_type: str) -> str:
     """The name under which browsers save an image: that of its key, with the suffix of what it is."""
-    stem = PurePosixPath(key).stem[:_LONGEST_NAME]
+    # without what is no character to see, such as what turns the direction of writing, which could hide the suffix
+    stem = "".join(filter(str.isprintable, PurePosixPath(key).stem))[:_LONGEST_NAME]
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", stem).strip("._") or "image"
     suffix = _SUFFIXES[media_type]
     return f"inline; filename=\"{plain}{suffix}\"; filename*=UTF-8''{quote(stem, safe='', errors='replace')}{suffix}"

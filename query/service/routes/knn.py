@@ -12,14 +12,15 @@ from pydantic import (
     Field,
     FiniteFloat,
     StrictBool,
-    ValidationError,
     model_validator,
 )
 from starlette.responses import JSONResponse
 
+from pipeline.source.access.naming import is_web
 from query.service.answers import hit_answer
-from query.service.problems import ProblemError, declared, invalid
+from query.service.problems import declared
 from query.service.questions import MOST_HITS, Question, SearchParams, Text
+from query.service.routes import uploads
 from query.service.routes.shared import server_timing, service_of
 
 DEDUPLICATE_COSINE = 0.94
@@ -40,10 +41,10 @@ class KnnBody(BaseModel):
     image_url: str | None = None
     """Refused: this service fetches nothing that a client names. Send the image itself in `image`."""
 
-    embedding_input: Annotated[list[FiniteFloat], Field(max_length=65_536)] | None = None
+    embedding_input: Annotated[list[FiniteFloat], Field(max_length=65_536, fail_fast=True)] | None = None
     """Honoured: a vector of the store's model. It is normalised, so that `similarity` is a cosine."""
 
-    modality: str = "image"
+    modality: Annotated[str, Field(max_length=20)] = "image"
     """`image` is honoured. `text` is refused: a store has no vectors of captions."""
 
     num_images: int = Field(40, ge=1, le=MOST_HITS)
@@ -105,7 +106,8 @@ class KnnHit(BaseModel):
     similarity: float
     """Cosine of the vectors of query and image."""
     url: str = ""
-    """The image: a carried column of that name, else the store's URI if others can reach it, else `/images/{id}`."""
+    """The image: a carried column of that name if it is a web address, else the store's URI if others can reach it,
+    else `/images/{id}`."""
     caption: str | None = None
     key: str = ""
     width: int | None = None
@@ -130,7 +132,8 @@ async def knn_service(request: Request) -> JSONResponse:
 
     Point `clip_retrieval.clip_client.ClipClient` at this address. It cannot send a token.
     """
-    service, body = service_of(request), _parsed(await request.body())
+    # whatever its Content-Type: clip-retrieval's clients send none, or the wrong one
+    service, body = service_of(request), uploads.parsed(await request.body(), KnnBody)
     store = service.stores.named(body.indice_name or None)
     hits = await service.ask(store, body.question())
     root_path, base_url = request.scope["root_path"], str(request.base_url)
@@ -146,14 +149,6 @@ async def indices_list(request: Request) -> JSONResponse:
     return JSONResponse([store.name for store in service_of(request).stores])
 
 
-def _parsed(body: bytes) -> KnnBody:
-    """The query, whatever its Content-Type: clip-retrieval's clients send none, or the wrong one."""
-    try:
-        return KnnBody.model_validate_json(body)
-    except ValidationError as error:
-        raise ProblemError(422, invalid(error.errors())) from error
-
-
 def knn_hit(hit: dict[str, Any], base_url: str) -> dict[str, Any]:
     """A hit of `/search`, as `KnnHit` says.
 
@@ -162,9 +157,11 @@ def knn_hit(hit: dict[str, Any], base_url: str) -> dict[str, Any]:
         base_url: Where clients reach this service.
     """
     columns = hit["columns"]
+    url = str(columns.get("url"))
     return {
         **columns,
-        "url": columns.get("url") or hit["uri"] or urljoin(base_url, hit["image"]),
+        # front ends make links of it
+        "url": url if is_web(url) else hit["uri"] or urljoin(base_url, hit["image"]),
         **{name: hit[name] for name in ("caption", "key", "width", "height", "id")},
         "similarity": hit["score"],
     }

@@ -6,6 +6,7 @@ from typing import Any, TypeVar, get_origin
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -21,6 +22,8 @@ IMAGE = "image"
 logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each bad form, and clients send them
 
 _MOST_JSON = 4_000_000
+_MOST_VALUES = 100_000
+"""A vector has up to 65,536. Each value that is no query costs far more than its bytes."""
 _MOST_FIELDS = 128
 _MOST_FIELD_BYTES = 4 * MOST_CHARACTERS
 
@@ -39,7 +42,17 @@ async def read_json(request: Request, model: type[Params]) -> Params:
         ProblemError: 413 if it is too large; 422 if it is no JSON, or not as `model` says.
     """
     most = min(_MOST_JSON, service_of(request).settings.max_upload)
-    body = b"".join([part async for part in _counted(request, most)])
+    return parsed(b"".join([part async for part in _counted(request, most)]), model)
+
+
+def parsed(body: bytes, model: type[Params]) -> Params:
+    """A body as JSON.
+
+    Raises:
+        ProblemError: 422 if it is no JSON, has too many values, or is not as `model` says.
+    """
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise ProblemError(422, f"the body has more than {_MOST_VALUES} values; send fewer")
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -50,8 +63,12 @@ async def read_form(request: Request, model: type[Params]) -> tuple[Params, byte
     """The body as a form: its fields, and the file in the field `image`, None if there is none or none was chosen.
 
     Raises:
-        ProblemError: 413 if it is too large; 422 if it is no form, or not as `model` says.
+        ProblemError: 413 if it is too large; 422 if it is no form in UTF-8, or not as `model` says.
     """
+    # the parser would decode by any codec of Python, some of which raise errors or give halves of characters
+    charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
+    if charset.lower() != b"utf-8":
+        raise ProblemError(422, f"the form is in {charset.decode('latin-1')!r}; expected utf-8")
     body = _counted(request, service_of(request).settings.max_upload)
     parser = _Parser(request.headers, body, max_files=1, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD_BYTES)
     try:

@@ -11,7 +11,7 @@ from pipeline.errors import InputError
 from query import Searcher
 from query.queries.options import Options
 from query.queries.request import Request
-from query.service.asking import MOST_QUICK_HITS, MOST_TOGETHER, Asker
+from query.service.asking import MOST_QUICK_HITS, MOST_QUICK_SENTENCES, MOST_TOGETHER, Asker
 from query.service.metrics import Metrics
 from tests.kit.vector_store import unit_vectors, vector_store
 
@@ -27,6 +27,14 @@ def searcher(tmp_path_factory):
         yield found
 
 
+def like(id_, k=5, **options):
+    return Request(like=(id_,), options=Options(k=k, **options))
+
+
+NO_TEXT = like(0)
+"""Stands for a text: no model has made the vectors of this store."""
+
+
 class Slow:
     """A searcher that notes its batches, and answers those with a marked request only when it may."""
 
@@ -40,11 +48,7 @@ class Slow:
             assert self.may_go_on.wait(LIMIT_S)
         if any(request in self.faulty for request in requests):
             raise RuntimeError("a fault of ours")
-        return self.searcher.ask_all(requests)
-
-
-def like(id_, k=5, **options):
-    return Request(like=(id_,), options=Options(k=k, **options))
+        return self.searcher.ask_all([NO_TEXT if one.text else one for one in requests])
 
 
 def size_count(metrics, at_most):
@@ -131,8 +135,13 @@ def test_a_request_whose_client_has_gone_is_not_answered(searcher):
 
 @pytest.mark.parametrize(
     "slow_one",
-    [like(0, k=MOST_QUICK_HITS + 1), like(0, where=("key like '%1%'",)), like(0, unique=True)],
-    ids=["many hits", "condition", "unique"],
+    [
+        like(0, k=MOST_QUICK_HITS + 1),
+        like(0, where=("key like '%1%'",)),
+        like(0, unique=True),
+        Request(text="a dog", templates=tuple(f"{number} {{}}" for number in range(MOST_QUICK_SENTENCES + 1))),
+    ],
+    ids=["many hits", "condition", "unique", "templates"],
 )
 def test_slow_requests_do_not_hold_up_quick_ones(searcher, slow_one):
     async def ask(asker, slow):
@@ -148,7 +157,7 @@ def test_slow_requests_do_not_hold_up_quick_ones(searcher, slow_one):
     with asking(searcher) as (asker, slow, _):
         quick, late, is_done_before = asyncio.run(ask(asker, slow))
     assert not is_done_before
-    assert (len(quick), late.request) == (5, slow_one)
+    assert (len(quick), late.request) == (5, NO_TEXT if slow_one.text else slow_one)
 
 
 def test_threads_share_what_waits(searcher):

@@ -121,6 +121,7 @@ def test_a_named_origin_may_ask_and_read(named):
     assert "origin" in answer.headers["vary"].lower()
     assert get(named, origin="https://gallery.example.evil.example").status_code == 403
     assert "access-control-allow-origin" not in get(named).headers
+    assert get(named).headers["vary"] == "Origin", "what is kept for one origin is none of another one"
 
 
 def test_a_named_origin_gets_its_preflight(named):
@@ -143,6 +144,11 @@ def test_labels_of_metrics_do_not_grow_with_what_is_asked(service):
     assert "clipsieve_inflight_requests 1.0" in text, "the one for the metrics"
     get(service, host="evil.example")
     assert 'clipsieve_rejected_total{reason="host"}' in get(service, "/metrics").text
+
+
+@pytest.mark.parametrize("path", ["/search/", "/static/page.js/", "//search"])
+def test_only_the_address_itself_is_answered(service, path):
+    assert get(service, path).status_code == 404
 
 
 def test_a_wrong_method_gets_those_of_the_address(service):

@@ -1,5 +1,6 @@
 """How much and how slowly one may ask, by hand on sockets: well-behaved clients cannot."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -12,6 +13,8 @@ import pytest
 import uvicorn
 
 from query.service.guards.connections import MOST_CONNECTIONS, MOST_HEAD_BYTES, MOST_PIPELINED, GuardedConnection
+from query.service.guards.limits import few_at_a_time
+from query.service.metrics import Metrics
 from tests.kit.raw_http import connect, read_to_end, statuses, talk
 from tests.kit.service import running
 
@@ -151,6 +154,7 @@ def test_what_is_not_http_is_a_bad_request(strict, garbage):
     answer = talk(strict.url, garbage)
     assert statuses(answer) == [400]
     assert problem_of(answer)["status"] == 400
+    assert "Invalid HTTP" not in strict.log.read_text(), "any client could fill the log with it"
 
 
 def test_a_request_before_garbage_is_still_answered(strict):
@@ -169,15 +173,20 @@ def test_few_requests_may_be_sent_ahead(strict):
     assert len(answers) <= MOST_PIPELINED + 1
 
 
-@contextmanager
-def with_large_answers():
+def with_large_answers(patience_s=1.0):
     """The port of a server whose every answer is larger than what sockets keep."""
 
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": bytes(LARGE)})
 
-    protocol = partial(GuardedConnection, patience_s=1.0)
+    return served(app, patience_s)
+
+
+@contextmanager
+def served(app, patience_s=1.0):
+    """The port of a server of an application, with our connections."""
+    protocol = partial(GuardedConnection, patience_s=patience_s)
     server = uvicorn.Server(uvicorn.Config(app, http=protocol, lifespan="off", log_config=None))
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -213,15 +222,86 @@ def test_there_are_only_so_many_connections(strict):
         assert read_to_end(opened[-1]) == b"", "not 408, which its slow head would get"
 
 
-def test_more_requests_at_a_time_are_refused(strict):
-    slow = [threading.Thread(target=talk, args=(strict.url, post(HEAD, 10))) for _ in range(2)]
-    for thread in slow:
-        thread.start()
-    time.sleep(0.4)
-    refused = httpx.get(f"{strict.url}/search?text=dog&k=1")
-    probes = [httpx.get(f"{strict.url}{path}").status_code for path in ("/livez", "/readyz", "/metrics")]
-    for thread in slow:
-        thread.join()
-    assert refused.status_code == 429
-    assert int(refused.headers["retry-after"]) > 0
-    assert probes == [200] * 3, "probes are answered however busy the service is"
+@contextmanager
+def slow_bodies(service, path, count):
+    """Some requests whose bodies do not come."""
+    head = b"POST %s HTTP/1.1\r\n%sContent-Length: 10\r\n\r\n" % (path.encode(), MULTIPART)
+    with ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(closing(connect(service.url))).sendall(head)
+        time.sleep(0.3)
+        yield
+
+
+def test_more_requests_at_a_time_are_refused():
+    async def app(scope, receive, send):
+        assert scope["path"] != "/search" or await asyncio.sleep(3600)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def ask(guard, path):
+        found = []
+
+        async def send(message):
+            found.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": path, "root_path": ""}
+        await guard(scope, None, send)
+        return found[0]["status"], dict(found[0]["headers"]).get(b"retry-after")
+
+    async def ask_many():
+        guard = few_at_a_time(app, 2, Metrics())
+        running = [asyncio.create_task(ask(guard, "/search")) for _ in range(2)]
+        await asyncio.sleep(0)
+        paths = ("/images/1", "/livez", "/readyz", "/metrics", "/static/page.js")
+        found = [await ask(guard, path) for path in paths]
+        for one in running:
+            one.cancel()
+        await asyncio.wait(running)
+        return found, await ask(guard, "/images/1")
+
+    (refused, *others), afterwards = asyncio.run(ask_many())
+    assert refused == (429, b"1")
+    assert others == [(200, None)] * 4, "probes are answered however busy the service is"
+    assert afterwards == (200, None)
+
+
+def test_bodies_that_do_not_come_leave_places_to_other_requests(strict):
+    with slow_bodies(strict, "/search", 5):
+        assert httpx.get(f"{strict.url}/search?text=dog&k=1").status_code == 200
+        assert httpx.post(f"{strict.url}/search", json={"text": "dog"}).status_code == 429
+
+
+def test_strangers_take_no_place_from_others(strict):
+    with slow_bodies(strict, "/login", 5):
+        assert httpx.post(f"{strict.url}/login", data={"token": "x"}).status_code == 429
+        assert httpx.post(f"{strict.url}/search", json={"text": "dog"}).status_code == 200
+
+
+@pytest.mark.parametrize("trailers", [b"a: b\r\n" * 30_000, b"a" * 200_000], ids=["many", "long"])
+def test_large_trailers_are_refused(strict, trailers):
+    head = b"POST /search HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    answer = talk(strict.url, [head + b"Host: localhost\r\n\r\n1\r\n{\r\n0\r\n", trailers])
+    assert statuses(answer) == [431]
+
+
+def test_trailers_are_no_headers():
+    async def app(scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"%d headers" % len(scope["headers"])})
+
+    head = b"POST / HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with served(app) as port:
+        answer = talk(f"http://127.0.0.1:{port}", head + b"1\r\nx\r\n0\r\nAuthorization: Bearer x\r\n\r\n")
+    assert b"2 headers" in answer
+
+
+def test_what_nobody_reads_is_bounded(monkeypatch):
+    monkeypatch.setattr("query.service.guards.connections.MOST_UNREAD_BYTES", 2 * LARGE)
+    with with_large_answers(patience_s=20) as port, ExitStack() as stack:
+        opened = [stack.enter_context(closing(socket.create_connection(("127.0.0.1", port)))) for _ in range(4)]
+        for connection in opened:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            time.sleep(0.2)
+        assert len(read_to_end(opened[-1])) < LARGE < len(read_to_end(opened[0]))

@@ -108,6 +108,6 @@ def test_a_body_that_is_not_a_query_is_refused(service, body):
 
 def test_the_url_is_the_column_url_else_a_public_uri_else_an_address_of_the_service():
     hit = {"id": 3, "score": 0.5, "image": "/prefix/images/3?v=1", "caption": "", "key": "", "width": 1, "height": 1}
-    ways = [("https://a/1.jpg", "s3://b/1.jpg"), (None, "s3://b/1.jpg"), (None, None)]
+    ways = [("https://a/1.jpg", "s3://b/1.jpg"), (None, "s3://b/1.jpg"), (None, None), ("javascript:alert(1)", None)]
     urls = [knn_hit({**hit, "uri": uri, "columns": {"url": url}}, "http://host/prefix/")["url"] for url, uri in ways]
-    assert urls == ["https://a/1.jpg", "s3://b/1.jpg", "http://host/prefix/images/3?v=1"]
+    assert urls == ["https://a/1.jpg", "s3://b/1.jpg", *["http://host/prefix/images/3?v=1"] * 2]

@@ -1,7 +1,9 @@
 """The stores of a service: their names, and what happens when they change for the better or the worse."""
 
+import asyncio
 import logging
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,10 @@ from pipeline.errors import ConfigError, UnfinishedStore
 from pipeline.settings.store import CompactSettings
 from pipeline.store.commit_markers import committed_markers
 from pipeline.store.tombstones import DELETED, add_tombstones
+from query.queries.options import Options
+from query.queries.request import Request
 from query.service.metrics import Metrics
+from query.service.problems import ProblemError
 from query.service.settings import ServeSettings
 from query.service.stores import Stores
 from tests.kit.vector_store import add_vectors, unit_vectors, vector_store
@@ -66,6 +71,20 @@ def test_two_stores_of_different_images_bring_a_warning(tmp_path, caplog):
     [line] = warnings_of("other")
     assert line.startswith("only 33% of the images of other are in store")
     assert other.root.name in line
+
+
+def test_problems_name_the_store_and_not_its_folder(tmp_path, monkeypatch):
+    indexed(tmp_path / "s")
+    monkeypatch.chdir(tmp_path / "s")
+    for folder in (tmp_path / "s", Path(), Path("../s")):
+        served = opened(folder).named(None)
+        with pytest.raises(ProblemError) as raised:
+            served.row(5000)
+        assert raised.value.detail.startswith("the index of s has no image with the id 5000")
+        question = Request(like=(0,), options=Options(where=("score > 0.5",)))
+        with pytest.raises(ProblemError) as raised:
+            asyncio.run(served.ask(question))
+        assert "`score > 0.5`" in raised.value.detail
 
 
 def test_a_deletion_and_a_new_index_are_seen_and_counted(tmp_path):

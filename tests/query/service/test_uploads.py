@@ -77,7 +77,7 @@ BAD_JSON = {
     "a zero vector": (b'{"vector": [' + b"0," * 31 + b"0]}", "zero or not finite"),
     "a huge number": (b'{"k": ' + b"9" * 10_000 + b', "text": "a"}', "Invalid JSON"),
     "a huge id": (b'{"like": [' + b"9" * 30 + b"]}", "like.0: input should be less than or equal to"),
-    "deep nesting": (b'{"text": ' + b"[" * 100_000, "Invalid JSON: recursion limit exceeded"),
+    "deep nesting": (b'{"text": ' + b"[" * 10_000, "Invalid JSON: recursion limit exceeded"),
     "a list": (b"[]", "should be an object"),
     "nothing": (b"", "Invalid JSON"),
     "nothing asked": (b"{}", "nothing is asked"),
@@ -142,6 +142,10 @@ def test_a_bad_form_is_refused_in_one_line(send, files, status, reason):
     assert reason in detail(answer)
 
 
+def form_of_text(text):
+    return b'--a\r\nContent-Disposition: form-data; name="text"\r\n\r\n' + text + b"\r\n--a--"
+
+
 FIELD_K = b'--a\r\nContent-Disposition: form-data; name="k"\r\n\r\nx\r\n--a--'
 
 
@@ -153,6 +157,9 @@ FIELD_K = b'--a\r\nContent-Disposition: form-data; name="k"\r\n\r\nx\r\n--a--'
         ("multipart/form-data; boundary=a", b"--a\r\n\r\nx\r\n--a--"),
         (f"multipart/form-data; boundary={'a' * 5000}", b"--a"),
         ("multipart/form-data; boundary=a; charset=nothing", FIELD_K),
+        # codecs of Python that raise other errors than for text
+        ("multipart/form-data; boundary=a; charset=undefined", form_of_text(b"dog")),
+        ("multipart/form-data; boundary=a; charset=idna", form_of_text(b"a..b")),
     ],
 )
 def test_a_body_that_is_not_a_form_is_refused(send, kind, body):
@@ -199,6 +206,51 @@ def test_a_client_that_leaves_during_an_upload_is_no_error(strict):
     connection.close()
     assert httpx.post(f"{strict.url}/search", json={"text": "a"}, timeout=60).status_code == 200
     assert "Traceback" not in strict.log.read_text()
+
+
+def test_a_form_may_say_that_it_is_in_utf_8(send):
+    kind = 'multipart/form-data; charset="UTF-8"; boundary=a'
+    found = send(content=form_of_text("ein Bär".encode()), headers={"Content-Type": kind}).json()
+    assert found["query"] == "ein Bär"
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["{" + ",".join(f'"{i:x}":1' for i in range(150_000)) + "}", '{"text": "a dog", "like": ' + "[" * 100_001],
+    ids=["fields", "lists"],
+)
+@pytest.mark.parametrize("path", ["/search", "/knn-service"])
+def test_values_of_a_body_are_counted_before_they_are_read(service, path, body):
+    answer = httpx.post(f"{service.url}{path}", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert "100000 values" in detail(answer)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"text": " + ".join(f'"{number}"' for number in range(33))},
+        {"text": '"a" + "b" + "c"', "template": [f"{number} {{}}" for number in range(11)]},
+        {"text": "a" * 2000, "template": ["{}" * 30]},
+    ],
+    ids=["terms", "templates", "characters"],
+)
+def test_what_would_take_long_to_embed_is_refused(send, query):
+    answer = send(json=query)
+    assert answer.status_code == 422
+    assert "32" in detail(answer)
+
+
+@pytest.mark.parametrize("where", ["uri like 'file:%'", "key = 'a' and not URI is null", "\"uri\" > 'a'"])
+def test_no_condition_tells_where_the_images_are(send, service, where):
+    answer = send(json={"text": "a dog", "where": [where]})
+    assert (answer.status_code, "conditions on uri" in detail(answer)) == (422, True)
+    assert httpx.get(f"{service.url}/?text=dog", params={"where": where}).status_code == 422
+    assert all("uri" not in store["columns"] for store in httpx.get(f"{service.url}/info").json()["stores"])
+
+
+def test_a_condition_may_hold_a_text_like_uri(send):
+    assert send(json={"text": "a dog", "where": ["caption like '%uri%' or key = 'it''s uri'"]}).status_code == 200
 
 
 def test_openapi_declares_both_bodies(service):
