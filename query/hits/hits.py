@@ -78,7 +78,7 @@ class Hits(Sequence[Hit]):
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What the hits say as a whole: that nothing seems to match, why there are fewer than k, what was left out."""
+        """What the hits say as a whole: that all matches are weak, why there are fewer than k, what was left out."""
         return tuple(notes_of(self._hits, self.request.options))
 
     def where(self, condition: str) -> "Hits":

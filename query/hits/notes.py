@@ -21,8 +21,8 @@ def notes_of(hits: Sequence[Hit], options: Options) -> list[str]:
     notes = []
     if hits and num_strong(hits) == 0:
         notes.append(
-            f"nothing in the store seems to match: the relevance of the best hit is {hits[0].relevance:.2f}, and "
-            f"matches below {WEAK:g} are weak"
+            f"all matches are weak: the relevance of the best hit is {hits[0].relevance:.2f}, and chance leads as far "
+            f"as {WEAK:g}"
         )
     if len(hits) < options.k:
         found = f"{len(hits)} of {options.k} hits: no other image" if hits else "no hits: no image"

@@ -111,6 +111,11 @@ class QueryEncoder:
             return self.spec.preprocess
         return self._image_encoder().spec.preprocess
 
+    @property
+    def gmacs(self) -> float | None:
+        """Multiply-adds for one image, in billions. None until the image tower is loaded, and of imported images."""
+        return self._image.gmacs if self._image and isinstance(self.spec, EncoderSpec) else None
+
     def close(self) -> None:
         """Free the towers. They are loaded again if they are needed."""
         self._text = self._image = None

@@ -82,7 +82,7 @@ class SearchAnswer(_Answer):
     hits: list[HitAnswer]
     timings_ms: TimingsAnswer
     notes: list[str]
-    """What the hits say as a whole: that nothing seems to match, why there are fewer, what was left out."""
+    """What the hits say as a whole: that all matches are weak, why there are fewer, what was left out."""
     warnings: list[str]
     """What to know about the query and the index."""
 
@@ -125,6 +125,8 @@ class StoreInfo(_Answer):
     model: str
     policy: str
     """How the image tower was pruned: `none` if it was not, `imported` if others made the vectors."""
+    gmacs: float | None
+    """Multiply-adds of the image tower for one image, in billions. Null until it is loaded, and of imported images."""
     dim: int
     """Width of the vectors."""
     index: str
@@ -156,7 +158,7 @@ def search_answer(store: ServedStore, question: Question, hits: Hits, root_path:
         "num_images": hits.num_images,
         "offset": offset,
         "k": k,
-        "has_more": len(hits) == offset + k < MOST_RANKS,
+        "has_more": len(hits) == offset + k < min(hits.num_images, MOST_RANKS),
         "num_strong": max(0, num_strong(hits) - offset),
         "hits": rows,
         "timings_ms": {name: round(getattr(hits.timings, name), 3) for name in _STAGES},

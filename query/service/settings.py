@@ -8,6 +8,7 @@ from typing import ClassVar
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import CliPositionalArg
 
+from pipeline.errors import ConfigError
 from pipeline.model.spec import DeviceChoice
 from pipeline.settings.load import Settings
 
@@ -137,9 +138,10 @@ class ServeSettings(Settings):
     @classmethod
     def _check_token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < SHORTEST_TOKEN:
-            raise ValueError(
-                f"expected at least {SHORTEST_TOKEN} characters; make one with "
-                "`python -c 'import secrets; print(secrets.token_urlsafe())'`"
+            # not a ValueError, whose message would show the token
+            raise ConfigError(
+                f"the token has {len(value.get_secret_value())} characters, expected at least {SHORTEST_TOKEN}; make "
+                "one with `python -c 'import secrets; print(secrets.token_urlsafe())'`"
             )
         return value
 

@@ -55,10 +55,19 @@ class ServedStore:
             raise self.problem(error) from error
 
     def problem(self, error: ClipsieveError) -> ProblemError:
-        """An error, without the folder of the store: clients need not know it."""
-        found = ProblemError.of(error)
-        folder = rf"(?<![\w.]){re.escape(str(self.searcher.store))}(?!\w)"  # as a whole: it may be just "."
-        return ProblemError(found.status, re.sub(folder, lambda _: self.name, found.detail))
+        """An error without the folders of the store and of its model: clients need not know them."""
+        found, detail = ProblemError.of(error), str(error)
+        root, model = self.searcher.store, self.searcher.encoder.source.model
+        shown = {str(path): self.name for path in (root, root.absolute(), root.resolve())} | {model: self.model}
+        for folder in sorted(shown, key=len, reverse=True):
+            # as a whole: it may be just "."
+            detail = re.sub(rf"(?<![\w./]){re.escape(folder)}(?![\w-])", lambda _: shown[folder], detail)  # noqa: B023
+        return ProblemError(found.status, detail)
+
+    @property
+    def gmacs(self) -> float | None:
+        """Multiply-adds of the image tower for one image, in billions. None until it is loaded, or if nobody knows."""
+        return self.searcher.current[1].gmacs
 
     def row(self, id_: int) -> dict[str, Any]:
         """The metadata of an image, and the `version` of what it was read from.

@@ -17,7 +17,7 @@ HERE = "."
 """What addresses of images begin with: they are relative."""
 _NUM_IMAGES = 12
 _NUM_TEXTS = 6
-_LONGEST_TEXT = 60
+_LONGEST_TEXT = 100
 
 
 def _rows(store: ServedStore, like: Sequence[int | str]) -> list[dict[str, Any]]:
@@ -57,4 +57,4 @@ def some_texts(images: Sequence[dict[str, Any]]) -> list[str]:
     """Texts to try: captions of these images, or ordinary ones if they have none."""
     captions = [" ".join((row["caption"] or "").split()).removesuffix(" .") for row in images]
     fitting = [one for one in dict.fromkeys(captions) if one and len(one) <= _LONGEST_TEXT and not one.startswith('"')]
-    return fitting[:_NUM_TEXTS] or list(ORDINARY_TEXTS[::6])
+    return sorted(fitting, key=len)[:_NUM_TEXTS] or list(ORDINARY_TEXTS[::6])

@@ -21,6 +21,7 @@ async def info(request: Request) -> JSONResponse:
             "num_images": len(store.searcher),
             "model": store.model,
             "policy": store.policy,
+            "gmacs": store.gmacs,
             "dim": store.searcher.encoder.embedding_dim,
             "index": store.recipe,
             "version": store.searcher.current[0].version,

@@ -43,8 +43,7 @@ def test_where_the_weak_hits_begin(relevances, expected):
         (hits(None, None), None),
         (
             hits(FAINT),
-            f"nothing in the store seems to match: the relevance of the best hit is {FAINT:.2f}, and matches below "
-            f"{WEAK:g} are weak",
+            f"all matches are weak: the relevance of the best hit is {FAINT:.2f}, and chance leads as far as {WEAK:g}",
         ),
         (hits(STRONG, k=3), "1 of 3 hits: no other image was found"),
         (hits(STRONG, k=3, where=("a > 1",)), "1 of 3 hits: no other image meets the condition"),
@@ -75,7 +74,7 @@ def test_the_table_has_a_line_above_the_weak_hits(capsys):
     print_hits("a query", hits(FAINT, FAINT))
     shown = capsys.readouterr().out
     assert WEAK_BELOW not in shown
-    assert "nothing in the store seems to match" in shown
+    assert "all matches are weak" in shown
     assert "duplicates" not in shown
 
 

@@ -233,3 +233,9 @@ def test_the_image_tower_is_loaded_at_the_start_or_with_the_first_image(photos_s
     service = Service(ServeSettings(store=photos_store, device="cpu", warm_images=warm_images))
     asyncio.run(service.warm_up())
     assert len(loaded) == warm_images
+
+
+def test_a_short_token_is_refused_without_showing_it(photos_store, monkeypatch, capsys):
+    monkeypatch.setenv("CLIPSIEVE_SERVE_TOKEN", "s3cret-token")
+    code, error = errors_of(["serve", str(photos_store), "--port", "0"], capsys)
+    assert (code, "has 12 characters" in error, "s3cret" in error) == (2, True, False)

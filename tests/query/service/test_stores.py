@@ -9,7 +9,7 @@ import pytest
 
 from indexer import build_index
 from pipeline.compact import compact
-from pipeline.errors import ConfigError, UnfinishedStore
+from pipeline.errors import ConfigError, InputError, UnfinishedStore
 from pipeline.settings.store import CompactSettings
 from pipeline.store.commit_markers import committed_markers
 from pipeline.store.tombstones import DELETED, add_tombstones
@@ -153,3 +153,15 @@ def test_a_store_that_a_job_is_writing_says_to_wait_for_the_job(tmp_path):
     with pytest.raises(UnfinishedStore, match=r"wait for process 1 on there, which is writing it, or pass --partial$"):
         opened(store.root)
     assert len(opened(store.root, partial=True)) == 1
+
+
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_errors_show_no_folder_of_the_store_or_its_model(tmp_path, monkeypatch, is_relative):
+    indexed(tmp_path / "store")
+    monkeypatch.chdir(tmp_path)
+    [store] = opened(Path("store") if is_relative else tmp_path / "store")
+    model, other = store.searcher.encoder.source.model, tmp_path / "store-2"
+    error = InputError(f"cannot load model {model}, asked for {tmp_path / 'store'}/x and {other}")
+    assert store.problem(error).detail == f"cannot load model {store.model}, asked for store/x and {other}"
+    with pytest.raises(ProblemError, match=r"^the index of store has no image with the id 999"):
+        store.row(999)
