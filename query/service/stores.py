@@ -41,6 +41,9 @@ class ServedStore:
         num_threads = num_cores() if searcher.current[0].index.device == "cpu" else 1
         self._asker = Asker(name, searcher, metrics, num_threads)
         self._fault: type[Exception] | None = None
+        store = searcher.store  # errors name it in any of these ways, and as a whole word: it may be just "."
+        ways = sorted({str(store), str(store.absolute()), str(store.resolve())}, key=len, reverse=True)
+        self._folder = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, ways))})(?!\w)")
         self._note_index()
 
     async def ask(self, request: Request) -> Hits:
@@ -57,8 +60,7 @@ class ServedStore:
     def problem(self, error: ClipsieveError) -> ProblemError:
         """An error, without the folder of the store: clients need not know it."""
         found = ProblemError.of(error)
-        folder = rf"(?<![\w.]){re.escape(str(self.searcher.store))}(?!\w)"  # as a whole: it may be just "."
-        return ProblemError(found.status, re.sub(folder, lambda _: self.name, found.detail))
+        return ProblemError(found.status, self._folder.sub(lambda _: self.name, found.detail))
 
     def row(self, id_: int) -> dict[str, Any]:
         """The metadata of an image, and the `version` of what it was read from.
