@@ -121,7 +121,6 @@ def test_a_named_origin_may_ask_and_read(named):
     assert "origin" in answer.headers["vary"].lower()
     assert get(named, origin="https://gallery.example.evil.example").status_code == 403
     assert "access-control-allow-origin" not in get(named).headers
-    assert get(named).headers["vary"] == "Origin", "what is kept for one origin is none of another one"
 
 
 def test_a_named_origin_gets_its_preflight(named):
