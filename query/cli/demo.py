@@ -1,5 +1,6 @@
 """`clipsieve demo`."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def run(settings: "DemoSettings") -> None:
             note(f"contact sheet of {len(demo.answers)} queries: {demo.sheet.absolute()}")
 
         show(settings, demo.results, print_demo, write_sheet)
+        first, *others = demo.stores
+        store2 = others[-1] if others else None
+        note(f"to search it in a browser: clipsieve serve {shlex.join(map(str, (first, *others[-1:])))}")
         if settings.serve:
-            first, *others = demo.stores
-            store2 = others[-1] if others else None
             serve(ServeSettings(store=first, store2=store2, port=settings.port, device=demo.device), listener)
