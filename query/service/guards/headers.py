@@ -35,8 +35,6 @@ def with_headers(app: ASGIApp, named_origins: frozenset[str]) -> ASGIApp:
                     headers[name] = value
                 headers["Cross-Origin-Resource-Policy"] = "cross-origin" if is_named else "same-origin"
                 headers.setdefault("Cache-Control", "no-store")
-                if named_origins and not is_named:  # with a named one, CORS says so
-                    headers.add_vary_header("Origin")
             await send(message)
 
         await app(scope, receive, send_more)
