@@ -1,5 +1,7 @@
 """Two stores side by side."""
 
+import re
+
 import httpx
 import pytest
 
@@ -39,7 +41,15 @@ def test_both_answers_stand_side_by_side(page, answer):
     assert page.locator(".column h2").all_inner_texts() == ["unpruned", "pruned"]
     assert "policy none" in page.locator(".column .what").first.inner_text()
     assert "policy balanced" in page.locator(".column .what").last.inner_text()
-    assert all(" ms" in text for text in page.locator(".column .took").all_inner_texts())
+    assert all(re.fullmatch(r"search [0-9.]+ ms", text) for text in page.locator(".column .took").all_inner_texts())
+    assert page.locator("#live").inner_text().count(", search ") == 2
+
+
+def test_the_time_of_the_query_stands_apart(visit):
+    page = visit("?text=a text that no test has asked for&k=3&compare=1")
+    stages = page.locator(".column .stages").first.inner_text()
+    assert re.fullmatch(r"[^;]*; query [0-9.]+ ms before it", stages)
+    assert stages.count("query") == 1
 
 
 def test_what_moved_is_marked_on_each_hit(page, answer):
@@ -66,8 +76,15 @@ def test_what_moved_is_marked_on_each_hit(page, answer):
 def test_an_image_that_the_second_store_does_not_have_is_not_just_gone(visit):
     page = visit(f"?text={TEXT}&k=40&compare=1")
     found = marks(page, 1)
-    assert found[ONLY_FIRST] == ["absent", "not in store", "pruned does not have this image at all"]
+    assert found[ONLY_FIRST] == ["absent", "not in pruned", "pruned does not have this image at all"]
     assert [key for key, (kind, *_) in found.items() if kind == "absent"] == [ONLY_FIRST]
+    page.set_viewport_size({"width": 375, "height": 800})
+    badge = page.locator(f"[data-key='{ONLY_FIRST}'] > .mark [aria-hidden]")
+    badge.scroll_into_view_if_needed()
+    assert badge.evaluate("one => one.scrollWidth <= one.clientWidth")
+    badge.evaluate("one => { one.textContent = `not in ${'long'.repeat(20)}`; }")
+    card, box = (page.locator(f"[data-key='{ONLY_FIRST}'] {one}").bounding_box() for one in (".open", ".pick"))
+    assert card["x"] + box["width"] <= badge.bounding_box()["x"]
     assert page.locator(".moves .absent").inner_text().split() == "1 only in one store".split()
 
 
@@ -84,6 +101,7 @@ def test_the_page_shows_how_much_the_stores_agree(page, answer):
     assert overlap.replace("\u2009", " ") == f"{100 * answer['overlap']:.0f} %"
     assert rbo == f"{answer['rank_biased_overlap']:.2f}"
     assert page.locator("#live").inner_text().startswith(f"{100 * answer['overlap']:.0f} % of the images are shared")
+    assert page.locator(".figures small").inner_text() == "1 = same order; the top counts most"
     assert page.locator(".drawing path").count() == len(answer["pairs"])
 
 

@@ -57,6 +57,12 @@ def test_the_results_and_the_search_box_are_one_key_away(visit):
     page.keyboard.press("/")
     assert focused(page, "id") == "text"
     assert page.input_value("#text") == "red"
+    page.locator(".pick input").first.focus()
+    page.keyboard.press("/")
+    assert focused(page, "id") == "text"
+    page.keyboard.press("End")
+    page.keyboard.press("/")
+    assert page.input_value("#text") == "red/"
     assert not [url for url in asked if "fragment" in url]
 
 

@@ -1,6 +1,7 @@
 """The page when things are missing: scripts, images, answers, the server; and its size."""
 
 import threading
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -68,7 +69,10 @@ def test_a_wrong_condition_is_explained_and_stays(visit, scripts):
 
 
 def test_an_image_that_is_gone_gets_a_placeholder_and_a_note(visit):
-    page = visit("?text=red&store=unpruned&k=40")
+    page = visit("?store=unpruned")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(page.url + "&text=red&k=40")
     hit = page.locator(f"[data-key='{LOST}']")
     hit.scroll_into_view_if_needed()
     wait(hit.locator(".why")).to_have_text("This image cannot be shown")
@@ -76,6 +80,45 @@ def test_an_image_that_is_gone_gets_a_placeholder_and_a_note(visit):
     assert box["width"] > 100
     assert box["height"] > 100
     assert page.locator(".why").count() == 1
+    assert len([url for url in asked if "/thumbs/7?" in url]) == 1
+
+
+def test_a_thumbnail_that_the_server_could_not_send_is_asked_for_once_more(visit):
+    page = visit("?store=unpruned&k=3")
+    asked = Counter()
+
+    def fail(route):
+        asked[route.request.url] += 1
+        place = list(asked).index(route.request.url)
+        if asked[route.request.url] > 1 and place < 2:
+            route.continue_()
+        elif place == 0:
+            route.abort()
+        else:
+            route.fulfill(status=429 if place == 1 else 503)
+
+    page.route("**/thumbs/*", fail)
+    search(page, "a small white circle")
+    wait(page.locator(".why")).to_have_count(1)
+    for place, url in enumerate(asked):
+        image = page.locator(f".hit img[src$='{url.split('/')[-1]}']")
+        assert image.evaluate("one => one.naturalWidth > 0") == (place < 2)
+    assert list(asked.values()) == [2, 2, 2]
+    for part in ("ERR_FAILED", "429", "503"):
+        page.complaints.forget(part)
+
+
+def test_a_file_that_is_too_large_is_refused_for_good(visit, tmp_path):
+    page = visit("?store=unpruned")
+    file = tmp_path / "large.jpg"
+    file.write_bytes(bytes(20_000_001))
+    page.click("#by-image summary")
+    page.set_input_files("[name=image]", file)
+    page.click("#by-image .main")
+    page.wait_for_selector(".problem")
+    assert "more than 20 MB, the limit of this service" in page.locator(".problem").inner_text()
+    assert page.locator(".problem a").count() == 0
+    page.complaints.forget("413")
 
 
 def test_the_page_says_that_the_server_is_busy_and_tries_again(visit):
@@ -155,6 +198,20 @@ def test_nothing_is_wider_than_the_window(visit, address):
     for width in (320, 375, 768, 1280, 1600):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_long_name_leaves_room_for_the_close_button(visit):
+    page = visit("?text=red&store=unpruned&k=3", width=375)
+    name = page.locator(".hit .name").first
+    for long in ("a/very_long_key-" * 20 + ".jpg", "a caption of many words " * 20):
+        name.evaluate("(one, long) => { one.textContent = long; }", long)
+        page.locator(".hit .open").first.click()
+        box = page.locator("#viewer [aria-label=Close]").bounding_box()
+        dialog = page.locator("#viewer").bounding_box()
+        assert box["width"] >= 24
+        assert box["x"] + box["width"] <= dialog["x"] + dialog["width"] <= 375
+        assert page.locator("#viewer").evaluate("one => one.scrollWidth <= one.clientWidth")
+        page.click("#viewer [aria-label=Close]")
 
 
 def test_nothing_moves_when_images_arrive(visit):

@@ -93,7 +93,9 @@ def of_limited_size(app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> 
                 if not is_refused:
                     raise
         if is_refused and not has_started:
-            await _refuse(f"the request has more than {most} bytes", 2 * most, metrics)(scope, receive, send)
+            size = f"{most / 1e6:g} MB" if most >= 1_000_000 else f"{most} bytes"
+            detail = f"the request has more than {size}, the limit of this service"
+            await _refuse(detail, 2 * most, metrics)(scope, receive, send)
 
     return guard
 

@@ -83,7 +83,7 @@ def _before(pair: dict[str, Any], other: dict[str, Any]) -> Mark:
             _direction(pair["moved"]), short, f"{'' if pair['moved'] else 'also '}rank {rank} in {other['store']}"
         )
     if pair["in_second"] is False:
-        return Mark("absent", "not in store", f"{other['store']} does not have this image at all")
+        return Mark("absent", f"not in {other['store']}", f"{other['store']} does not have this image at all")
     return Mark("gone", "gone", f"not among the first {other['k']} of {other['store']}")
 
 
@@ -93,7 +93,7 @@ def _after(pair: dict[str, Any], other: dict[str, Any]) -> Mark:
         kind = _direction(moved)
         return Mark(kind, str(abs(moved)) if moved else "", f"{kind} {abs(moved)}, {was}" if moved else f"also {was}")
     if pair["in_first"] is False:
-        return Mark("absent", "only here", f"{other['store']} does not have this image at all")
+        return Mark("absent", f"not in {other['store']}", f"{other['store']} does not have this image at all")
     return Mark("new", "new", f"not among the first {other['k']} of {other['store']}")
 
 

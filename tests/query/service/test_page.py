@@ -5,6 +5,11 @@ import re
 import httpx
 import pytest
 
+from indexer import build_index
+from pipeline.store.tombstones import DELETED, add_tombstones
+from tests.kit.service import NO_MODEL, running
+from tests.kit.vector_store import unit_vectors, vector_store
+
 TEXT = {"text": "a dog", "store": "store"}
 
 
@@ -89,6 +94,18 @@ def test_a_fragment_holds_what_changes(service):
     assert "<html" not in answer.text
     assert "fragment" not in answer.text
     assert 'id="search"' not in answer.text
+
+
+def test_a_first_visit_says_that_there_are_no_images(tmp_path):
+    store = vector_store(tmp_path / "store", unit_vectors(20, 16, 0), 20)
+    build_index(store.root, proof=False)
+    add_tombstones(store, range(20), DELETED)
+    with running(store.root, flags=("--device", "cpu"), prelude=NO_MODEL) as own:
+        text = page_of(own).text
+    assert "<h1>There are no images to search</h1>" in text
+    assert "0 images" in text
+    assert "Try a description" not in text
+    assert "start from an image" not in text
 
 
 def test_the_stages_are_in_a_header(service):

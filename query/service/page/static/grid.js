@@ -3,6 +3,8 @@
 const cards = (place) => [...place.querySelectorAll(".hit")];
 const groupOf = (card) => card.closest(".column, .gallery");
 
+const PASSING = [0, 429, 503]; // no answer, or one that says to come back
+
 export function watchGrid(live) {
   performance.setResourceTimingBufferSize(10_000);
   addEventListener("placed", () => {
@@ -69,11 +71,21 @@ function markTwins(card) {
   for (const one of cards(document)) if (one !== card && one.dataset.key === card.dataset.key) one.classList.add("twin");
 }
 
+const statusOf = (image) => performance.getEntriesByName(image.src).at(-1)?.responseStatus ?? 0;
+
+/** Ask once more for a thumbnail that a moment ago the server could not send. Returns whether it will. */
+function again(image) {
+  if (image.dataset.again || !PASSING.includes(statusOf(image))) return false;
+  image.dataset.again = "1";
+  setTimeout(() => (image.src = image.src), 1000 + 1000 * Math.random()); // not all at once
+  return true;
+}
+
 /** Note that an image cannot be shown. For most, the server sends a picture that says so, which not everybody can see. */
 function look(image) {
   if (!image.matches?.(".hit img") || !image.complete || image.nextSibling) return;
   const isPicture = image.naturalWidth > 0;
-  if (isPicture && !(performance.getEntriesByName(image.src).at(-1)?.responseStatus >= 400)) return;
+  if (isPicture ? statusOf(image) < 400 : again(image)) return;
   image.closest(".hit").classList.toggle("broken", !isPicture);
   const text = document.createElement("span");
   text.className = "why";

@@ -78,7 +78,9 @@ function placeProblem(response, problem) {
     shown.querySelector("h1").textContent = response.status === 429 ? "The server is busy" : "This search did not work";
     shown.querySelector(".detail").textContent = problem.detail + (wait ? ` Try again in ${wait} s.` : "");
   }
-  shown.querySelector("a").href = location.search || "./";
+  const again = shown.querySelector("a");
+  again.href = location.search || "./";
+  if (response?.status === 413) again.remove(); // it would be too large again
   results().dataset.view = "problem";
   results().replaceChildren(shown);
 }
@@ -132,7 +134,7 @@ addEventListener("popstate", () => {
 
 addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest?.("input, textarea, select, dialog")) return;
+  if (event.target.closest?.('input:not([type="checkbox"], [type="file"]), textarea, dialog')) return;
   event.preventDefault();
   text.focus();
   text.select();
