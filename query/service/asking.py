@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from indexer.searcher import search_on_this_thread_alone
 from query.hits.hits import Hits
 from query.queries.request import Request
 from query.searcher import Searcher
@@ -25,8 +24,8 @@ class Asker:
     def __init__(self, name: str, searcher: Searcher, metrics: Metrics, num_threads: int = 1) -> None:
         """Ask nothing yet. Quick requests are answered on `num_threads` threads, slow ones on one."""
         self._name, self._searcher, self._metrics = name, searcher, metrics
-        self._quick = _Lane(f"search-{name}", self._answers, num_threads)
-        self._slow = _Lane(f"slow-search-{name}", self._answers, 1)
+        self._quick = _Lane(f"search-{name}", self._answers)
+        self._slow = _Lane(f"slow-search-{name}", self._answers)
 
     async def ask(self, request: Request) -> Hits:
         """Answer a request. Several at once take less time than one by one.
@@ -56,56 +55,39 @@ class Asker:
 
 
 class _Lane:
-    """Answers in batches, on threads of its own. Nobody waits for a batch to fill up."""
+    """Answers in batches, on a thread of its own. Nobody waits for a batch to fill up."""
 
-    def __init__(self, name: str, answers: Callable[[list[Request]], list[Hits | Exception]], num_threads: int) -> None:
-        self._answers, self._num_threads, self._num_busy = answers, num_threads, 0
+    def __init__(self, name: str, answers: Callable[[list[Request]], list[Hits | Exception]]) -> None:
+        self._answers = answers
         self._waiting: deque[tuple[Request, asyncio.Future[Hits]]] = deque()
-        # a thread for each core, so none needs those of FAISS
-        self._threads = ThreadPoolExecutor(num_threads, name, search_on_this_thread_alone)
-        self._tasks = set[asyncio.Task[None] | None]()
+        self._thread = ThreadPoolExecutor(1, name)
+        self._work: asyncio.Task[None] | None = None
 
     async def ask(self, request: Request) -> Hits:
         answer: asyncio.Future[Hits] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, answer))
-        self._start()
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._answer_all())
         return await answer
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _start(self) -> None:
-        if len(self._tasks) < self._num_threads:
-            self._tasks.add(asyncio.create_task(self._answer_all()))
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _answer_all(self) -> None:
-        try:
-            while batch := self._next_batch():
-                if self._waiting:
-                    self._start()
-                await self._answer(batch)
-        finally:  # here, so that no request comes between: nobody would answer it
-            self._tasks.remove(asyncio.current_task())
-
-    async def _answer(self, batch: list[tuple[Request, asyncio.Future[Hits]]]) -> None:
-        requests = [request for request, _ in batch]
-        self._num_busy += 1
-        try:
-            found = await asyncio.get_running_loop().run_in_executor(self._threads, self._answers, requests)
-        finally:
-            self._num_busy -= 1
-        for (_, answer), one in zip(batch, found, strict=True):
-            if answer.done():  # the client has gone, or waited too long
-                continue
-            if isinstance(one, Hits):
-                answer.set_result(one)
-            else:
-                answer.set_exception(one)
+        loop = asyncio.get_running_loop()
+        while batch := self._next_batch():
+            found = await loop.run_in_executor(self._thread, self._answers, [request for request, _ in batch])
+            for (_, answer), one in zip(batch, found, strict=True):
+                if answer.done():  # the client has gone, or waited too long
+                    continue
+                if isinstance(one, Hits):
+                    answer.set_result(one)
+                else:
+                    answer.set_exception(one)
 
     def _next_batch(self) -> list[tuple[Request, asyncio.Future[Hits]]]:
         batch = []
-        share = -(-len(self._waiting) // (self._num_threads - self._num_busy))  # other idle threads take the rest
-        while self._waiting and len(batch) < min(MOST_TOGETHER, share):
+        while self._waiting and len(batch) < MOST_TOGETHER:
             request, answer = self._waiting.popleft()
             if not answer.done():
                 batch.append((request, answer))

@@ -12,7 +12,6 @@ import numpy as np
 
 from indexer.searcher import IndexSearcher
 from pipeline.errors import ClipsieveError, ConfigError
-from pipeline.machine import num_cores
 from pipeline.model.spec import ClaimedSpec
 from pipeline.source.access.naming import is_url
 from query.hits.hits import Hits
@@ -37,9 +36,7 @@ class ServedStore:
     def __init__(self, name: str, searcher: Searcher, metrics: Metrics) -> None:
         """Serve an open store."""
         self.name, self.searcher, self._metrics = name, searcher, metrics
-        # one search at a time on a GPU, whose memory the searches share
-        num_threads = num_cores() if searcher.current[0].index.device == "cpu" else 1
-        self._asker = Asker(name, searcher, metrics, num_threads)
+        self._asker = Asker(name, searcher, metrics)
         self._fault: type[Exception] | None = None
         self._note_index()
 

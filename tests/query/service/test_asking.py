@@ -56,9 +56,9 @@ def size_count(metrics, at_most):
 
 
 @contextmanager
-def asking(searcher, num_threads=1):
+def asking(searcher):
     slow, metrics = Slow(searcher), Metrics()
-    asker = Asker("s", slow, metrics, num_threads)
+    asker = Asker("s", slow, metrics)
     try:
         yield asker, slow, metrics
     finally:
@@ -158,17 +158,3 @@ def test_slow_requests_do_not_hold_up_quick_ones(searcher, slow_one):
         quick, late, is_done_before = asyncio.run(ask(asker, slow))
     assert not is_done_before
     assert (len(quick), late.request) == (5, NO_TEXT if slow_one.text else slow_one)
-
-
-def test_threads_share_what_waits(searcher):
-    async def ask():
-        with asking(searcher, num_threads=2) as (asker, slow, _):
-            slow.marked += [like(0), like(6)]
-            tasks = [asyncio.create_task(asker.ask(like(id_))) for id_ in range(12)]
-            await until(lambda: len(slow.batches) == 2)
-            slow.may_go_on.set()
-            return [await task for task in tasks], slow.batches
-
-    answers, batches = asyncio.run(ask())
-    assert sorted(len(batch) for batch in batches) == [6, 6]
-    assert [hits.request.like for hits in answers] == [(id_,) for id_ in range(12)]
