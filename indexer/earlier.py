@@ -36,6 +36,11 @@ class EarlierSearcher:
             raise StoreError(f"cannot read the index {path}; rebuild it with `clipsieve index`") from error
         self._view, self._live = view, np.setdiff1d(ids, view.deleted)
 
+    @property
+    def num_rows(self) -> int:
+        """Rows that can be found."""
+        return len(self._live)
+
     def search(
         self, queries_QE: np.ndarray, k: int, allowed_ids: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -75,7 +75,9 @@ def test_records_and_fingerprints_are_read(home, expected, name):
 def test_stores_are_whole_and_give_the_same_hits(home, expected, name):
     report = verify(VerifySettings(store=home / name))
     assert (report.findings, report.num_whole) == ([], len(expected[name]["shard_ids"]))
-    hits = Searcher.open(home / name).search("a large red star in the center", 5)
+    searcher = Searcher.open(home / name)
+    hits = searcher.search("a large red star in the center", 5)
+    assert hits.num_images == len(searcher) >= len(hits)
     wanted = expected[name]["hits"]
     assert [[hit.id, hit.key] for hit in hits] == [[number, key] for number, key, _ in wanted]
     assert [hit.score for hit in hits] == pytest.approx([score for _, _, score in wanted], abs=1e-4)

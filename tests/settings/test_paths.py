@@ -17,6 +17,7 @@ NEEDED = {
     "adapt": {"out": "adapter"},
     "index": {"store": "store"},
     "search": {"store": "store", "query": "a cat"},
+    "serve": {"store": "store"},
     "evaluate": {"images": "photos", "captions": "captions.tsv"},
     "bench policies": {"grid": "grid.yaml", "images": "photos", "captions": "captions.tsv"},
     "verify": {"store": "store"},
