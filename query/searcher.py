@@ -17,7 +17,6 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.errors import ConfigError, InputError
 from pipeline.model.spec import ClaimedSpec, DeviceChoice, EncoderSpec
@@ -240,15 +239,6 @@ class Searcher:
                 known = (*opened.warnings, *warnings[place])
                 answers[place] = Hits(requests[place], table, timings, self, known, *state)
         return [answers[place] for place in range(len(requests))]
-
-    def metadata(self, like: Sequence[int | str]) -> pa.Table:
-        """All columns of images that are named by id or key, in their order.
-
-        Raises:
-            InputError: If one is not in the index, or was deleted.
-        """
-        opened, _ = self.current
-        return opened.metadata(opened.ids_of(like))
 
     def _towers_of(self, opened: Opened) -> QueryEncoder:
         return QueryEncoder(opened.view.record.encoder, self._device, self._kept_texts)

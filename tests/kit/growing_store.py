@@ -31,7 +31,7 @@ class GrowingStore:
         return BASE_ROWS + NUM_QUERIES * (self.step + 1)
 
     def grow(self):
-        """Add a step, and bring the index up to date; every tenth step builds it anew."""
+        """Add a step, and bring the index up to date; every tenth step builds it from scratch."""
         self.step += 1
         asked, cosine = self.asked, 0.7 + 0.29 * self.step / MOST_STEPS
         noise = np.random.default_rng(1 + self.step).normal(size=asked.shape)

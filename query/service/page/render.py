@@ -132,6 +132,11 @@ def _milliseconds(value: float) -> str:
     return f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
 
 
+def _searching(timings: dict[str, float]) -> float:
+    """What a search took without embedding the query. Only that can be compared: one store may know the text."""
+    return sum(value for stage, value in timings.items() if stage != "embed")
+
+
 _ENVIRONMENT = Environment(
     loader=PackageLoader("query.service.page"),
     autoescape=True,
@@ -140,13 +145,6 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-
-
-def _searching(timings: dict[str, float]) -> float:
-    """What a search took without embedding the query. Only that can be compared: one store may know the text."""
-    return sum(value for stage, value in timings.items() if stage != "embed")
-
-
 _ENVIRONMENT.filters |= {"number": _number, "ms": _milliseconds, "searching": _searching}
 _ENVIRONMENT.globals |= {
     "weak": WEAK,
