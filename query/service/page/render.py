@@ -82,9 +82,7 @@ def _before(pair: dict[str, Any], other: dict[str, Any]) -> Mark:
         return Mark(
             _direction(pair["moved"]), short, f"{'' if pair['moved'] else 'also '}rank {rank} in {other['store']}"
         )
-    if pair["in_second"] is False:
-        return Mark("absent", f"not in {other['store']}", f"{other['store']} does not have this image at all")
-    return Mark("gone", "gone", f"not among the first {other['k']} of {other['store']}")
+    return _unpaired("gone", pair["in_second"], other)
 
 
 def _after(pair: dict[str, Any], other: dict[str, Any]) -> Mark:
@@ -92,9 +90,14 @@ def _after(pair: dict[str, Any], other: dict[str, Any]) -> Mark:
         was = f"rank {pair['first']['rank']} in {other['store']}"
         kind = _direction(moved)
         return Mark(kind, str(abs(moved)) if moved else "", f"{kind} {abs(moved)}, {was}" if moved else f"also {was}")
-    if pair["in_first"] is False:
+    return _unpaired("new", pair["in_first"], other)
+
+
+def _unpaired(kind: str, is_in_other: bool | None, other: dict[str, Any]) -> Mark:
+    """The mark of a hit that is none of the other store."""
+    if is_in_other is False:
         return Mark("absent", f"not in {other['store']}", f"{other['store']} does not have this image at all")
-    return Mark("new", "new", f"not among the first {other['k']} of {other['store']}")
+    return Mark(kind, kind, f"not among the first {other['k']} of {other['store']}")
 
 
 def _direction(moved: int) -> str:
