@@ -68,6 +68,12 @@ LEVELS = {
         ["run"],
     ],
     "query.bench": [["grid", "gpu"], ["model", "policies"]],
+    "query.evaluation": [
+        ["answers", "conditions", "record"],
+        ["results", "grid", "data", "ranking"],
+        ["raw", "statistics"],
+        ["running", "metrics", "report", "exports"],
+    ],
     "query.bench.gpu": [["setup"], ["steps", "machine"], ["worker"], ["runner"], ["report"]],
     "indexer": [
         ["settings", "files"],

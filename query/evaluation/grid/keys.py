@@ -1,0 +1,173 @@
+"""The keys of a grid file. The text under a key is its help: `clipsieve sweep --keys` prints this tree."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.model.precision import PrecisionChoice
+from pipeline.model.spec import EMBEDDED, DeviceChoice
+
+
+class Keys(BaseModel):
+    """Root of every part of a grid."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+
+class ModelKeys(Keys):
+    """A model, as in the flags of `clipsieve embed`."""
+
+    model: str = EMBEDDED
+    """An open_clip name, hf-hub:ORG/NAME, local-dir:PATH, or the built-in model `scenes`."""
+    pretrained: str | None = None
+    """Pretrained tag or checkpoint file. An open_clip name needs one."""
+    random_weights: bool = False
+    """Use random weights, to measure speed only."""
+
+
+class DataKeys(Keys):
+    """A data set. Give exactly one of captions (with images), webdataset, classes, store and scenes."""
+
+    name: str = Field(min_length=1)
+    """Name of the data set in results."""
+    images: Path | None = None
+    """Folder of images, for `captions`."""
+    captions: Path | None = None
+    """A TSV of `key TAB caption`, or Karpathy's JSON (dataset_flickr8k.json, dataset_coco.json)."""
+    webdataset: Path | None = None
+    """Folder in CLIP_benchmark's layout: tars under the name of the split, for captions or for classes."""
+    classes: Path | None = None
+    """Folder with one folder of images for each class. Measures accuracy@1 and @5."""
+    templates: Path | None = None
+    """Text file of prompts for `classes` or `webdataset`, one a line, with {c} in the place of the class."""
+    store: Path | None = None
+    """A store: its images, and their captions or those of `captions`."""
+    scenes: int | None = Field(default=None, ge=20)
+    """So many drawn scenes with captions, for the built-in model."""
+    split: str = "test"
+    """Split of Karpathy's JSON or of a webdataset."""
+    grades: Path | None = None
+    """TSV of `caption TAB key TAB grade`: graded relevance instead of one right image for each caption."""
+    captions_per_image: int | None = Field(default=5, ge=1)
+    """The first so many captions of each image are queries; the others are counted and left out. null takes all."""
+    num_images: int | None = Field(default=None, ge=1)
+    """A random sample of so many of its own images. By default, all of them."""
+    distractors: tuple[Path, ...] = ()
+    """Folders of images that answer no query. They join the gallery of the decomposition."""
+    seed: int = 1
+    """Seed of the sample."""
+
+
+class SeriesKeys(Keys):
+    """Conditions that belong together: every combination of the lists that are given."""
+
+    name: str = Field(min_length=1)
+    """Name of the series in tables and plots."""
+    model: ModelKeys | None = None
+    """Another model than that of the grid."""
+    policies: tuple[str | dict[str, Any], ...] = ()
+    """Names of policies, policy files, or policies spelled out. `none` is the unpruned tower."""
+    gmac_ratios: tuple[float, ...] = ()
+    """Sharpen each policy until the tower needs so many times fewer multiply-adds."""
+    scores: tuple[str, ...] = ()
+    """Scores of policies with one cut, with `depths` and `keeps`."""
+    depths: tuple[float, ...] = ()
+    """Where the cut is, as a share of the tower's depth."""
+    keeps: tuple[float, ...] = ()
+    """Share of the patch tokens that the cut keeps."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Other fields of the policies that are spelled out or have one cut."""
+    adapters: tuple[str, ...] = ()
+    """Adapters: a directory, `scenes`, or `none` for the bare model."""
+    image_sizes: tuple[int, ...] = ()
+    """Sides of the tower's input in pixels. Without policies, they run under `lossless`."""
+    precisions: tuple[PrecisionChoice, ...] = ()
+    """Number formats. By default, that of the grid."""
+
+
+class RivalKeys(Keys):
+    """The simple alternatives that every sweep measures beside its own conditions, each at several strengths."""
+
+    image_sizes: tuple[float, ...] = Field(default=(0.86, 0.71), min_length=1)
+    """Down-scaled input: shares of the model's own side, rounded to whole patches."""
+    keeps: tuple[float, ...] = Field(default=(0.7, 0.5), min_length=1)
+    """Shares that random dropping, grid dropping and the reference method keep, at a quarter of the depth."""
+    removed: tuple[float, ...] = Field(default=(0.041, 0.0664), min_length=1)
+    """Shares of the tokens that bipartite merging removes at each block."""
+
+
+class IndexKeys(Keys):
+    """An index over the gallery, searched at several operating points."""
+
+    recipe: str = "auto"
+    """A faiss.index_factory string, such as IVF64,Flat; auto takes the planner's choice."""
+    efforts: tuple[int, ...] = ()
+    """nprobe or efSearch of each point. By default, the point that the index was tuned to."""
+
+
+class DecomposeKeys(Keys):
+    """Where the recall of text queries goes: unpruned, pruned, with an adapter, through an index."""
+
+    conditions: tuple[str, ...] = Field(min_length=1)
+    """Names of pruned conditions without an adapter."""
+    adapter: str | None = None
+    """The adapter of the next step; it must be among the adapters of their series."""
+    adapter_saw_distractors: bool | None = None
+    """Whether the adapter was trained on the distractors; the result says so."""
+    indexes: tuple[IndexKeys, ...] = ()
+    """The last steps: each operating point of these indexes."""
+
+
+class Bounds(Keys):
+    """What a gate asks for. Losses and recall are fractions: 0.01 is one point."""
+
+    max_loss: float | None = Field(default=None, ge=0)
+    """Largest loss against the unpruned model, or against the baseline of `--baseline`."""
+    min: float | None = None
+    """Smallest value."""
+    max: float | None = None
+    """Largest value."""
+
+
+class GridKeys(Keys):
+    """A sweep: conditions, data sets, and what is asked of the results."""
+
+    model: ModelKeys = ModelKeys()
+    """The model. Its unpruned tower, as open_clip runs it, is the baseline of everything."""
+    data: tuple[DataKeys, ...] = Field(min_length=1)
+    """The data sets."""
+    series: tuple[SeriesKeys, ...] = ()
+    """What is compared."""
+    rivals: RivalKeys = RivalKeys()
+    """The simple alternatives that are measured as well."""
+    decompose: DecomposeKeys | None = None
+    """Where the loss comes from, step by step."""
+    mixed: tuple[tuple[str, str], ...] = ()
+    """Pairs of conditions whose images share one gallery, half each."""
+    precision: PrecisionChoice = "auto"
+    """Number format of all conditions that name none. auto measures once, on the first model, which is fastest."""
+    device: DeviceChoice = "auto"
+    """Where to run. auto uses a GPU if there is one."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Images per forward pass. By default, 32 on a CPU and 256 on a GPU."""
+    rounds: int = Field(default=7, ge=2)
+    """Timed rounds, after a warm-up. Each round runs every condition once, in turn."""
+    bench_images: int = Field(default=64, ge=1)
+    """Images that each condition is timed on, in each round."""
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Seeds of random dropping: one condition each."""
+    ks: tuple[int, ...] = Field(default=(1, 5, 10), min_length=1)
+    """The k of recall@k, each at most 100."""
+    epsilon: float = Field(default=1e-3, ge=0)
+    """A right answer counts as a hit within so much of the k-th score, in recall@k(epsilon)."""
+    losses: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Points of recall that one may be ready to lose: a setting is recommended for each."""
+    speeds: tuple[float, ...] = ()
+    """Images per second that one may need: a setting is recommended for each."""
+    metric: str = "image_retrieval_recall@5"
+    """The metric of plots, fronts and recommendations."""
+    require: dict[str, Bounds] = Field(default_factory=dict)
+    """Gates, by metric or `speedup`: checked for every condition with `--gate`."""
+    gates_of: Literal["all", "series"] = "series"
+    """Which conditions the gates hold for: those of the series, or rivals too."""

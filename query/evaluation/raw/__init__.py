@@ -1,0 +1,1 @@
+"""The raw files of a sweep: what was measured, before any metric."""

@@ -1,0 +1,92 @@
+"""`sweep.json`: what a sweep compares, where it ran, and on which data. The raw files belong to it."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+"""Of `sweep.json` and the raw files together. A change of either needs a new number."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IndexRecord(_Record):
+    """An index over the gallery, searched at one operating point."""
+
+    recipe: str
+    effort: int
+    """nprobe or efSearch; 0 where there is no such choice."""
+    candidates: int
+    num_bytes: int
+
+
+class ConditionRecord(_Record):
+    """One way to embed and search, and what identifies it."""
+
+    key: str
+    """Names its raw files: plain ASCII, unique in the sweep. The same settings give the same key."""
+    name: str
+    """As tables show it; unique in the sweep."""
+    series: str
+    role: Literal["baseline", "condition", "rival", "index"]
+    """An index condition searches the vectors of its `parent`."""
+    parent: str | None = None
+    """Key of the condition whose vectors it searches; None for the others."""
+    model: str
+    pretrained: str | None = None
+    policy: dict[str, Any] | None = None
+    adapter: str | None = None
+    """As the grid names it."""
+    adapter_sha256: str | None = None
+    image_size: int
+    precision: str
+    fingerprint: str
+    """Of the encoder: text space and image space."""
+    gmacs: float
+    """Cost of the image tower, in 1e9 multiply-adds per image."""
+    tokens_kept: int
+    index: IndexRecord | None = None
+
+
+class DataRecord(_Record):
+    """One data set as it was used."""
+
+    name: str
+    kind: Literal["captions", "classes"]
+    location: str
+    sha256: str
+    """Of the split: keys, queries and which answers which; see `data.data_set`."""
+    counts: dict[str, int]
+    """num_images, num_own, num_distractors, num_queries, num_left_out (queries beyond the first five), num_failed."""
+    images_per_second_of: str | None = None
+
+
+class SweepRecord(_Record):
+    """What `sweep.json` holds."""
+
+    schema_version: int = SCHEMA_VERSION
+    clipsieve_version: str
+    grid: dict[str, Any]
+    """The whole grid with its defaults, as JSON."""
+    grid_sha256: str
+    commands: list[str]
+    """Every command that worked on this folder, oldest first."""
+    environment: dict[str, Any]
+    """As `measure.provenance`, with device, batch size and the versions of faiss and numpy."""
+    environment_key: str
+    """Hash of what a timing or an embedding depends on besides its condition: hardware and versions, no dates."""
+    data: list[DataRecord]
+    conditions: list[ConditionRecord]
+    """The baseline first."""
+    warnings: list[str] = []
+
+    @property
+    def baseline(self) -> ConditionRecord:
+        """The unpruned model."""
+        return self.conditions[0]
+
+    def condition(self, key: str) -> ConditionRecord:
+        """The condition with a key."""
+        return next(condition for condition in self.conditions if condition.key == key)

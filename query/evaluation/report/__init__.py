@@ -1,0 +1,1 @@
+"""The results as a page, as Markdown and as plots."""

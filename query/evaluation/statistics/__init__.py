@@ -1,0 +1,1 @@
+"""Intervals, and what a sample could have shown. numpy only, no files."""
