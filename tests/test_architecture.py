@@ -70,7 +70,8 @@ LEVELS = {
     "query.bench": [["grid", "gpu"], ["model", "policies"]],
     "query.evaluation": [
         ["answers", "conditions", "record"],
-        ["results", "grid", "data", "ranking"],
+        ["results", "grid", "ranking"],
+        ["data"],
         ["raw", "statistics"],
         ["running", "metrics", "report", "exports"],
     ],

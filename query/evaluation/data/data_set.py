@@ -35,6 +35,10 @@ class DataSet:
     grades_P: np.ndarray
     """float32 [P]: how well the image answers; 1 unless relevance is graded."""
     counts: dict[str, int]
+    """What it holds: num_images, num_own, num_distractors, num_without_query (its own images that no query asks for),
+    num_queries. What it leaves out: num_left_out (captions beyond the first five), and where there are any
+    num_not_sampled, num_repeated (distractors that the gallery has already), num_ungraded (captions that the grades
+    do not name), num_unanswered (captions whose grades are all 0), num_without_class, num_without_embedding."""
 
     @property
     def clusters_Q(self) -> np.ndarray:
@@ -47,7 +51,21 @@ class DataSet:
 
     @property
     def sha256(self) -> str:
-        """Hash of the split (hex): keys, prompts, pairs and grades, as the lines of a JSON text in that order."""
+        r"""Hash of the split (hex): which images, which queries, and which image answers which.
+
+        It depends on no path, machine or format: keys are relative to the source. It hashes five JSON texts, each with
+        a line feed: the keys of the data set's own images, in ascending order; the list of prompts of each query; the
+        pairs [query, image], ascending, by places in these two lists; their grades; the keys of the distractors. To
+        compute it again from those lists:
+
+            lines = [own_keys, prompts, pairs, grades, distractor_keys]
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            hashlib.sha256(text.encode()).hexdigest()
+
+        A caption is a query with one prompt, itself without blanks around it. Grades are floats, such as 1.0, with the
+        precision of float32. In the folder of a sweep, the lists are the columns of `images.parquet`, `queries.parquet`
+        and `pairs.parquet` of the data set.
+        """
         digest = hashlib.sha256()
         for value in (
             [entry.key for entry in self.entries[: self.num_own]],
