@@ -1,11 +1,12 @@
 """Folders in CLIP_benchmark's layout of WebDatasets, for captions and for classes.
 
-FOLDER/dataset_type.txt                            `retrieval` for captions; without it, classes
-FOLDER/classnames.txt                              names of the classes, one a line; the first is class 0
-FOLDER/zeroshot_classification_templates.txt       prompts with {c}, one a line
-FOLDER/test/nshards.txt                            number of tars
-FOLDER/test/0.tar, 1.tar, ...                      s0000000.jpg with s0000000.txt (captions, one a line), or with
-                                                   s0000000.cls (number of the class)
+    FOLDER/dataset_type.txt                        `retrieval` for captions; without it, classes
+    FOLDER/classnames.txt                          names of the classes, one a line; the first is class 0
+    FOLDER/zeroshot_classification_templates.txt   prompts with {c}, one a line
+    FOLDER/test/nshards.txt                        number of tars
+    FOLDER/test/0.tar, 1.tar, ...                  s0000000.jpg with s0000000.txt or s0000000.cls, and so on
+
+A `.txt` holds captions, one a line; a `.cls` holds the number of a class. `clip_benchmark_export_wds` writes this.
 """
 
 import tarfile
@@ -50,25 +51,28 @@ def read_webdataset(folder: Path, split: str, templates: Path | None) -> Caption
 
 def _listing(folder: Path, split: str) -> Listing:
     place = folder / split
-    if not place.is_dir():
+    if not any(place.rglob("*.tar")):
         names = sorted({path.parent.name for path in folder.glob("*/*.tar")})
         raise InputError(
-            f"webdataset {folder} has no split {split!r}; it has {', '.join(names) or 'no folder of tars'}"
+            f"webdataset {folder} has no split {split!r}; its folders with tars: {', '.join(names) or 'none'}"
         )
     listing = list_source(Source(location=str(place), format="webdataset"))
-    counted = place / "nshards.txt"
-    if counted.exists():
-        lines = read_lines(counted, "number of tars", "a text file with one number")
-        text = next((line.strip() for _, line in lines), "")
-        missing = (
-            [f"{n}.tar" for n in range(int(text)) if not (place / f"{n}.tar").exists()] if text.isdecimal() else []
-        )
-        if missing or text != str(len(listing.files)):
-            raise InputError(
-                f"{counted} says {text[:20]!r}, but {place} holds {len(listing.files)} tars"
-                f"{f', without {missing[0]}' if missing else ''}; add the missing tars, or correct the number"
-            )
+    _refuse_missing_tars(place, len(listing.files))
     return listing
+
+
+def _refuse_missing_tars(place: Path, num_tars: int) -> None:
+    path = place / "nshards.txt"
+    if not path.exists():
+        return
+    lines = read_lines(path, "number of tars", "a text file with one number")
+    text = next((line.strip() for _, line in lines), "")
+    if text == str(num_tars) and all((place / f"{number}.tar").exists() for number in range(num_tars)):
+        return
+    raise InputError(
+        f"{path}: expected the number of the tars 0.tar, 1.tar, ... in {place}, found {text[:20]!r} and {num_tars} "
+        "tars; add the missing tars, or correct the number"
+    )
 
 
 def _type_of(folder: Path) -> str:
