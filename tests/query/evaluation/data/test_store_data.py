@@ -9,6 +9,7 @@ from pipeline.pixels.decode import decode_batch
 from pipeline.source.entry import Status
 from pipeline.store.tombstones import add_tombstones
 from tests.kit.data_sets import answers_of, keys_of, opened, write_karpathy, write_tsv
+from tests.kit.embeddings import run_import, unit_vectors, write_parquet
 from tests.kit.jobs import Job
 from tests.kit.sources import PREPROCESS, tar_of
 
@@ -80,6 +81,20 @@ def rows_of(job):
 
     for _, table in StoreView.open(job.store.root).parts(["id", "key"]):
         yield from zip(table["id"].to_pylist(), table["key"].to_pylist(), strict=True)
+
+
+def test_an_import_must_say_where_its_images_are(photos, tmp_path):
+    paths = sorted(photos.glob("*.jpg"))[:2]
+    columns = {"key": [path.name for path in paths], "caption": ["a", "b"]}
+    bare = write_parquet(tmp_path / "bare.parquet", unit_vectors(2), **columns)
+    run_import(bare, tmp_path / "bare")
+    with pytest.raises(InputError, match=r"does not say where 2 of its images are, first 'photo-02.jpg'; import it"):
+        opened(tmp_path, store=tmp_path / "bare")
+    placed = write_parquet(tmp_path / "placed.parquet", unit_vectors(2), **columns, uri=[str(path) for path in paths])
+    run_import(placed, tmp_path / "placed")
+    data = opened(tmp_path, store=tmp_path / "placed")
+    assert data.titles == ["a", "b"]
+    assert decode_batch(data.entries, PREPROCESS).is_ok_B.all()
 
 
 def test_an_image_that_is_no_longer_there_is_an_error(job, copied, tmp_path):
