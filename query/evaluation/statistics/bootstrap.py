@@ -163,13 +163,15 @@ def mean_intervals(values_QV: np.ndarray, draws: Draws, lowest: float) -> Interv
     return Intervals(value_V, low_V, high_V, is_exact_V)
 
 
-def bca(value_V: np.ndarray, samples_DV: np.ndarray, influence_CV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def bca(
+    value_V: np.ndarray, samples_DV: np.ndarray, influence_CV: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Bias-corrected and accelerated bootstrap intervals (Efron 1987).
 
     Args:
         value_V: The estimates.
         samples_DV: The same estimates of each bootstrap sample.
-        influence_CV: How much each cluster pulls each estimate, up to a factor.
+        influence_CV: How much each cluster pulls each estimate, up to a factor. Without it, there is no acceleration.
 
     Returns:
         Lower and upper ends, each [V].
@@ -178,8 +180,9 @@ def bca(value_V: np.ndarray, samples_DV: np.ndarray, influence_CV: np.ndarray) -
     same = 1e-7 * np.maximum(np.abs(value_V), 1e-3)
     below_V = (samples_DV < value_V - same).mean(axis=0) / 2 + (samples_DV <= value_V + same).mean(axis=0) / 2
     bias_V = np.array([_NORMAL.inv_cdf(share) for share in np.clip(below_V, 0.5 / num, 1 - 0.5 / num)])
-    squares_V = (influence_CV**2).sum(axis=0)
-    skew_V = (influence_CV**3).sum(axis=0) / (6 * np.maximum(squares_V, np.finfo(float).tiny) ** 1.5)
+    skew_V = np.zeros_like(value_V)
+    if influence_CV is not None:
+        skew_V = (influence_CV**3).sum(axis=0) / (6 * (influence_CV**2).sum(axis=0) ** 1.5)
     ordered_DV = np.sort(samples_DV, axis=0)
     ends = []
     for z in (-_Z, _Z):

@@ -1,0 +1,78 @@
+"""Speeds and speed ratios from rounds of timings. numpy only.
+
+Shapes: C conditions, R rounds, D draws.
+"""
+
+import math
+
+import numpy as np
+
+from query.evaluation.results import Estimate
+
+
+def speedup(seconds_R: np.ndarray, baseline_R: np.ndarray) -> Estimate:
+    """How many times faster a condition is than the baseline, each round a pair.
+
+    Args:
+        seconds_R: Seconds of the condition in each round.
+        baseline_R: Seconds of the baseline for the same work, in the same rounds.
+    """
+    return _of_logs(np.log(baseline_R) - np.log(seconds_R))
+
+
+def rate(seconds_R: np.ndarray, num_items: int) -> Estimate:
+    """Items per second, over rounds of `num_items` each."""
+    return _of_logs(math.log(num_items) - np.log(seconds_R))
+
+
+def speedup_draws(seconds_CR: np.ndarray, baseline_R: np.ndarray, num: int = 2000, seed: int = 0) -> np.ndarray:
+    """Samples of the speed-ups of conditions that were timed in the same rounds: [C, num].
+
+    They have the t distribution of the intervals of `speedup`, and what the conditions have in common: their baseline.
+    """
+    logs_CR = np.log(baseline_R) - np.log(seconds_CR)
+    num_rounds, rng = logs_CR.shape[1], np.random.default_rng(seed)
+    mean_C1 = logs_CR.mean(axis=1, keepdims=True)
+    if num_rounds < 2:
+        return np.exp(np.repeat(mean_C1, num, axis=1))
+    weights_RD = rng.normal(size=(num_rounds, num)) / math.sqrt(num_rounds * (num_rounds - 1))
+    scale_D = np.sqrt(rng.chisquare(num_rounds - 1, num) / (num_rounds - 1))
+    return np.exp(mean_C1 + (logs_CR - mean_C1) @ weights_RD / scale_D)
+
+
+def t_quantile(degrees: int, share: float = 0.975) -> float:
+    """Quantile of Student's t for whole degrees of freedom, above the median."""
+    low, high = 0.0, 1e4
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_share(middle, degrees) < share else (low, middle)
+    return high
+
+
+def _of_logs(logs_R: np.ndarray) -> Estimate:
+    logs_R = logs_R[np.isfinite(logs_R)]
+    if len(logs_R) < 2:
+        value = math.exp(logs_R[0]) if len(logs_R) else math.nan
+        return Estimate(value, math.nan, math.nan, "none")
+    mean, error = float(logs_R.mean()), float(logs_R.std(ddof=1)) / math.sqrt(len(logs_R))
+    reach = t_quantile(len(logs_R) - 1) * error
+    return Estimate(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), "t")
+
+
+def _t_share(t: float, degrees: int) -> float:
+    """Share of Student's t below t (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    angle = math.atan(t / math.sqrt(degrees))
+    sine, squared = math.sin(angle), math.cos(angle) ** 2
+    if degrees % 2:
+        term, total = math.cos(angle), 0.0
+        for power in range(1, degrees - 1, 2):
+            total += term
+            term *= squared * (power + 1) / (power + 2)
+        inside = 2 / math.pi * (angle + sine * total)
+    else:
+        term, total = 1.0, 0.0
+        for power in range(0, degrees, 2):
+            total += term
+            term *= squared * (power + 1) / (power + 2)
+        inside = sine * total
+    return 0.5 + inside / 2
