@@ -7,6 +7,7 @@ precision and file format.
 import copy
 import difflib
 import logging
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -34,6 +35,9 @@ from pipeline.model.towers import onednn
 
 MAX_IMAGE_SIZE = 4096
 """Largest side of the tower's input in pixels; anything larger is a typo, or would not fit in memory."""
+
+_STRIDE = 32
+"""The input side of a convolutional tower is a multiple of this."""
 
 _SCHEMAS = ("hf-hub:", LOCAL_DIR)
 
@@ -159,6 +163,21 @@ def _in_precision(clip: nn.Module, name: str, precision: Precision, image_size: 
         )
     lower.load_state_dict(clip.state_dict())
     return lower
+
+
+def input_side(model: str) -> tuple[int, int] | None:
+    """Side of the image tower's own input, and the side of its patches, in pixels; None if there is no such model."""
+    try:
+        config: dict[str, Any] | None = open_clip.get_model_config(_open_clip_name(model))
+    except Exception:  # many types, for files and networks; loading the model reports them
+        return None
+    vision = (config or {}).get("vision_cfg")
+    if not vision:
+        return None
+    side = vision.get("image_size", 224)
+    named = re.search(r"patch(\d+)", vision.get("timm_model_name") or "")
+    patch = vision.get("patch_size") or (int(named.group(1)) if named else _STRIDE)
+    return (side if isinstance(side, int) else max(side)), (patch if isinstance(patch, int) else max(patch))
 
 
 def with_policy(spec: EncoderSpec, policy: PruningPolicy | None) -> EncoderSpec:

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigError
+from pipeline.model.load import with_policy
 from pipeline.model.pruning.policy import PruningPolicy, choose_policy, named_policy, policy_names
 
 
@@ -111,3 +112,16 @@ def test_gmac_ratio():
 def test_out_of_range(wrong):
     with pytest.raises(ValidationError):
         policy(**wrong)
+
+
+def test_a_seed_counts_for_the_fingerprint_unless_it_is_0(spec):
+    drawn = policy(score="random")
+    assert "seed" not in drawn.model_dump(), "as written before policies had seeds"
+    spaces = [with_policy(spec, drawn.model_copy(update={"seed": seed})).image_space for seed in (0, 1, 2)]
+    assert spaces[0] == with_policy(spec, drawn).image_space
+    assert len(set(spaces)) == 3
+
+
+def test_a_seed_needs_a_score_that_draws():
+    with pytest.raises(ValidationError, match="seed = 1: score 'l2' draws nothing"):
+        policy(seed=1)

@@ -63,3 +63,9 @@ def test_controls():
 def test_clip_sem_is_a_cosine():
     semantic = scores.clip_sem(torch.tensor([[1.0, 0.0]]), torch.tensor([[[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]]))
     assert semantic.tolist() == [[1.0, 0.0, -1.0]]
+
+
+def test_each_seed_of_the_random_score_gives_another_order():
+    cpu = torch.device("cpu")
+    assert torch.equal(scores.random(2, 9, cpu, seed=0), scores.random(2, 9, cpu))
+    assert not torch.equal(scores.random(2, 9, cpu, seed=1), scores.random(2, 9, cpu))

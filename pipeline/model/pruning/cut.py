@@ -80,7 +80,7 @@ class Cut:
         if name == "energy":
             return scores.energy(patches_BND, _ENERGY_MARGIN * (1 - self.number / len(tower.blocks)))
         if name == "random":
-            return scores.random(*patches_BND.shape[:2], patches_BND.device)
+            return scores.random(*patches_BND.shape[:2], patches_BND.device, self.policy.seed)
         if name == "grid":
             return scores.grid(patches.places_BN, *tower.grid)
         if name == "clip_sem":

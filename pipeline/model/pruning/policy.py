@@ -148,6 +148,9 @@ class PruningPolicy(_Part):
     gmac_ratio: Annotated[float, Field(gt=1.0)] | None = None
     """Target factor of multiply-adds saved over unpruned; all keep ratios are raised to the power that reaches it."""
 
+    seed: Annotated[int, Field(ge=0, exclude_if=lambda seed: seed == 0)] = 0
+    """Seed of the score `random`. 0 is not written: fingerprints from before there were seeds stay valid."""
+
     @model_validator(mode="after")
     def _check_parts(self) -> "PruningPolicy":
         if self.size_weight and self.reduce == "drop":
@@ -156,6 +159,8 @@ class PruningPolicy(_Part):
             raise ValueError(f"reduce = {self.reduce!r}: a bypass does not reduce tokens; expected 'drop'")
         if self.gmac_ratio and self.schedule is None:
             raise ValueError(f"gmac_ratio = {self.gmac_ratio:g}: there is no schedule to sharpen; add a schedule")
+        if self.seed and self.score != "random":
+            raise ValueError(f"seed = {self.seed}: score {self.score!r} draws nothing; only 'random' takes a seed")
         return self
 
     def patches_per_block(self, num_patches: int, num_blocks: int, power: float = 1.0) -> list[int]:

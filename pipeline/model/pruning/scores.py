@@ -84,9 +84,9 @@ def clip_sem(class_BE: Tensor, patches_BNE: Tensor) -> Tensor:
     return F.cosine_similarity(class_BE.unsqueeze(1).float(), patches_BNE.float(), dim=-1)
 
 
-def random(num_images: int, num_patches: int, device: torch.device) -> Tensor:
+def random(num_images: int, num_patches: int, device: torch.device, seed: int = 0) -> Tensor:
     """A control without information, identical in every run: each slot of a batch has its own fixed order."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     return torch.rand(num_images, num_patches, generator=generator).to(device)
 
 

@@ -1,18 +1,58 @@
 """The keys of a grid file. The text under a key is its help: `clipsieve sweep --keys` prints this tree."""
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.model.precision import PrecisionChoice
+from pipeline.model.pruning.policy import Depth, Ratio, Score
 from pipeline.model.spec import EMBEDDED, DeviceChoice
+from pipeline.settings.paths import local_setting
+from pipeline.yaml_file import kind_of
+
+MAX_K = 100
+"""The best so many hits of each query are kept, so recall@k is known up to this k."""
+
+_DATA_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # it names files
+_SOURCES_OF_DATA = ("webdataset", "classes", "store", "scenes")
+
+
+def _name_or_policy(value: object) -> object:
+    """Check the kind here: pydantic would report a wrong value once for each kind that is allowed."""
+    if not isinstance(value, str | dict):
+        raise ValueError(f"expected the name of a policy, a FILE.yaml, or a policy spelled out; found {kind_of(value)}")
+    return {str(key): part for key, part in value.items()} if isinstance(value, dict) else value
+
+
+PolicyKeys = Annotated[str | dict[str, Any], BeforeValidator(_name_or_policy)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Pixels = Annotated[int, Field(ge=1)]
 
 
 class Keys(BaseModel):
     """Root of every part of a grid."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _take_local_paths(cls, value: object, info: ValidationInfo) -> object:
+        name = str(info.field_name)
+        annotation = cls.model_fields[name].annotation
+        if isinstance(value, list) and get_origin(annotation) is tuple:
+            one = {"adapters": "adapter", "policies": "policy"}.get(name, name)
+            return [local_setting(one, get_args(annotation)[0], item) for item in value]
+        return local_setting(name, annotation, value)
 
 
 class ModelKeys(Keys):
@@ -58,6 +98,25 @@ class DataKeys(Keys):
     seed: int = 1
     """Seed of the sample."""
 
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not _DATA_NAME.fullmatch(value):
+            raise ValueError("expected letters, digits, `_`, `-` and `.`, because files are named after it")
+        return value
+
+    @model_validator(mode="after")
+    def _check_source(self) -> "DataKeys":
+        given = [name for name in _SOURCES_OF_DATA if getattr(self, name) is not None]
+        if self.captions and given != ["store"]:
+            given.insert(0, "captions")
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"expected exactly one of captions, {', '.join(_SOURCES_OF_DATA)}; found {found}")
+        if ("captions" in given) != (self.images is not None):
+            raise ValueError("captions and images go together; give both, or neither")
+        return self
+
 
 class SeriesKeys(Keys):
     """Conditions that belong together: every combination of the lists that are given."""
@@ -65,22 +124,22 @@ class SeriesKeys(Keys):
     name: str = Field(min_length=1)
     """Name of the series in tables and plots."""
     model: ModelKeys | None = None
-    """Another model than that of the grid."""
-    policies: tuple[str | dict[str, Any], ...] = ()
+    """Another model than that of the grid: a rival, whatever the other keys say."""
+    policies: tuple[PolicyKeys, ...] = ()
     """Names of policies, policy files, or policies spelled out. `none` is the unpruned tower."""
-    gmac_ratios: tuple[float, ...] = ()
+    gmac_ratios: tuple[Annotated[float, Field(gt=1.0)], ...] = ()
     """Sharpen each policy until the tower needs so many times fewer multiply-adds."""
-    scores: tuple[str, ...] = ()
+    scores: tuple[Score, ...] = ()
     """Scores of policies with one cut, with `depths` and `keeps`."""
-    depths: tuple[float, ...] = ()
+    depths: tuple[Depth, ...] = ()
     """Where the cut is, as a share of the tower's depth."""
-    keeps: tuple[float, ...] = ()
+    keeps: tuple[Ratio, ...] = ()
     """Share of the patch tokens that the cut keeps."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Other fields of the policies that are spelled out or have one cut."""
     adapters: tuple[str, ...] = ()
     """Adapters: a directory, `scenes`, or `none` for the bare model."""
-    image_sizes: tuple[int, ...] = ()
+    image_sizes: tuple[Pixels, ...] = ()
     """Sides of the tower's input in pixels. Without policies, they run under `lossless`."""
     precisions: tuple[PrecisionChoice, ...] = ()
     """Number formats. By default, that of the grid."""
@@ -89,11 +148,11 @@ class SeriesKeys(Keys):
 class RivalKeys(Keys):
     """The simple alternatives that every sweep measures beside its own conditions, each at several strengths."""
 
-    image_sizes: tuple[float, ...] = Field(default=(0.86, 0.71), min_length=1)
+    image_sizes: tuple[Share, ...] = Field(default=(0.86, 0.71), min_length=1)
     """Down-scaled input: shares of the model's own side, rounded to whole patches."""
-    keeps: tuple[float, ...] = Field(default=(0.7, 0.5), min_length=1)
+    keeps: tuple[Share, ...] = Field(default=(0.7, 0.5), min_length=1)
     """Shares that random dropping, grid dropping and the reference method keep, at a quarter of the depth."""
-    removed: tuple[float, ...] = Field(default=(0.041, 0.0664), min_length=1)
+    removed: tuple[Share, ...] = Field(default=(0.041, 0.0664), min_length=1)
     """Shares of the tokens that bipartite merging removes at each block."""
 
 
@@ -102,7 +161,7 @@ class IndexKeys(Keys):
 
     recipe: str = "auto"
     """A faiss.index_factory string, such as IVF64,Flat; auto takes the planner's choice."""
-    efforts: tuple[int, ...] = ()
+    efforts: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """nprobe or efSearch of each point. By default, the point that the index was tuned to."""
 
 
@@ -128,6 +187,14 @@ class Bounds(Keys):
     """Smallest value."""
     max: float | None = None
     """Largest value."""
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> "Bounds":
+        if self.max_loss is None and self.min is None and self.max is None:
+            raise ValueError("there is no bound; give max_loss, min or max")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min = {self.min:g} is above max = {self.max:g}; nothing can pass")
+        return self
 
 
 class GridKeys(Keys):
@@ -155,15 +222,15 @@ class GridKeys(Keys):
     """Timed rounds, after a warm-up. Each round runs every condition once, in turn."""
     bench_images: int = Field(default=64, ge=1)
     """Images that each condition is timed on, in each round."""
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     """Seeds of random dropping: one condition each."""
-    ks: tuple[int, ...] = Field(default=(1, 5, 10), min_length=1)
+    ks: tuple[Annotated[int, Field(ge=1, le=MAX_K)], ...] = Field(default=(1, 5, 10), min_length=1)
     """The k of recall@k, each at most 100."""
     epsilon: float = Field(default=1e-3, ge=0)
     """A right answer counts as a hit within so much of the k-th score, in recall@k(epsilon)."""
-    losses: tuple[float, ...] = (0.5, 1.0, 2.0)
+    losses: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 1.0, 2.0)
     """Points of recall that one may be ready to lose: a setting is recommended for each."""
-    speeds: tuple[float, ...] = ()
+    speeds: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Images per second that one may need: a setting is recommended for each."""
     metric: str = "image_retrieval_recall@5"
     """The metric of plots, fronts and recommendations."""
