@@ -1,0 +1,77 @@
+"""Where recall goes, step by step, as a waterfall: each step is a bar from the value before it to its own."""
+
+from typing import TYPE_CHECKING
+
+from query.evaluation.report import words
+from query.evaluation.report.drawing.palette import LIGHT
+from query.evaluation.results import Decomposition, Step
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_BAR = 0.36
+_MOST_LETTERS = 44
+
+
+def draw_waterfall(decomposition: Decomposition, *, is_narrow: bool) -> "Figure":
+    """Draw a decomposition, for a page or paper, or narrow for a phone. Rows run from the first step to the last."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    steps, metric = decomposition.steps, decomposition.metric
+    size = (4.4 if is_narrow else 8.6, 0.72 * len(steps) + 0.65)
+    figure = Figure(figsize=size, layout="constrained", facecolor=LIGHT["paper"])
+    axes = figure.add_subplot(facecolor=LIGHT["paper"])
+    ends = [end for step in steps for end in (_start(step), step.total.value, *_whisker(step))]
+    room = 0.05 * (max(ends) - min(ends)) + 1e-4
+    axes.set_xlim(min(ends) - room, max(ends) + room)
+    axes.set_ylim(len(steps) - 0.4, -0.75)
+    for number, step in enumerate(steps):
+        _draw_step(axes, number, step, metric, is_narrow)
+    scale = 100 if words.is_share(metric) else 1
+    axes.xaxis.set_major_locator(MaxNLocator(5 if is_narrow else 8))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda found, _: f"{scale * found:g}"))
+    axes.set_xlabel(f"{words.short(metric)}{words.unit(metric)}", color=LIGHT["ink"])
+    axes.set_yticks([])
+    axes.tick_params(colors=LIGHT["soft"], length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.grid(axis="x", color=LIGHT["grid"], linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure
+
+
+def _start(step: Step) -> float:
+    return step.total.value - (step.change.value if step.change else 0.0)
+
+
+def _whisker(step: Step) -> tuple[float, float]:
+    """Where the step may end, if it starts where it does."""
+    if step.change is None:
+        return step.total.value, step.total.value
+    return _start(step) + step.change.low, _start(step) + step.change.high
+
+
+def _draw_step(axes: "Axes", number: int, step: Step, metric: str, is_narrow: bool) -> None:
+    start, end = _start(step), step.total.value
+    colour = LIGHT["soft"] if step.change is None else LIGHT["loss"] if end < start else LIGHT["gain"]
+    if step.change is None:
+        axes.plot([end, end], [number - _BAR / 2, number + _BAR / 2], color=LIGHT["ink"], linewidth=3.5, zorder=4)
+    else:
+        axes.barh(number, end - start, left=start, height=_BAR, color=colour, zorder=3)
+        axes.plot([start, start], [number - 1 + _BAR / 2, number - _BAR / 2], color=LIGHT["soft"], linewidth=0.8,
+                  linestyle=(0, (2, 2)), zorder=2)  # fmt: skip
+        axes.plot([end, end], [number - _BAR / 2, number + _BAR / 2], color=LIGHT["ink"], linewidth=2, zorder=4)
+    axes.plot(_whisker(step), [number, number], color=LIGHT["ink"], linewidth=1.2, zorder=5)
+    most = 24 if is_narrow else _MOST_LETTERS
+    name = step.name if len(step.name) <= most else f"{step.name[: most - 3]}..."
+    side = {"transform": axes.get_yaxis_transform(), "va": "bottom", "fontsize": 9}
+    axes.text(0.005, number - _BAR / 2 - 0.06, name, color=LIGHT["ink"], weight="bold", **side)
+    total, interval = words.value(metric, step.total)
+    if step.change is not None:
+        change, interval = words.difference(metric, step.change)
+        total = f"{change} ({interval})" if interval else change
+    else:
+        total = f"{total} ({interval})" if interval and not is_narrow else total
+    axes.text(0.995, number - _BAR / 2 - 0.06, total, color=LIGHT["ink"], ha="right", **side)

@@ -1,0 +1,1 @@
+"""The tables of the report: the same cells become HTML and Markdown."""
