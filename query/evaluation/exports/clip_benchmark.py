@@ -7,6 +7,7 @@ import math
 import re
 from typing import Any
 
+from query.evaluation.exports.names import pretrained_of
 from query.evaluation.record import ConditionRecord, DataRecord
 from query.evaluation.results import OnData
 
@@ -20,16 +21,11 @@ def file_name(condition: ConditionRecord, data: DataRecord) -> str:
 
 
 def as_clip_benchmark(condition: ConditionRecord, data: DataRecord, on: OnData, is_baseline: bool) -> dict[str, Any]:
-    """One result as CLIP_benchmark's `eval` dumps it, and three more keys, which `build` makes columns of.
-
-    `build` names a row `MODEL PRETRAINED`. For all but the baseline, `pretrained` ends in the name of the condition, so
-    that no two rows have the same name.
-    """
-    tags = [condition.pretrained, None if is_baseline else condition.name]
+    """One result as CLIP_benchmark's `eval` dumps it, and three more keys, which `build` makes columns of."""
     return {
         "dataset": data.name,
         "model": condition.model,
-        "pretrained": ", ".join(tag for tag in tags if tag),
+        "pretrained": pretrained_of(condition, is_baseline),
         "task": _TASKS[data.kind],
         "metrics": {
             name: found.value

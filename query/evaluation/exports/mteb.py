@@ -1,13 +1,14 @@
 """Results in the shape of mteb's results: `results/MODEL/REVISION/TASK.json`.
 
-mteb identifies a result by model and revision; the revision is the key of the condition. mteb's `ResultCache` reads the
-folder with `load_results(require_model_meta=False, include_remote=False)`.
+The revision is the key of the condition. The model's name tells conditions apart, too, since mteb's tables show only
+that. mteb's `ResultCache` reads the folder with `load_results(require_model_meta=False, include_remote=False)`.
 """
 
 import re
 from pathlib import PurePosixPath
 from typing import Any
 
+from query.evaluation.exports.names import pretrained_of
 from query.evaluation.exports.rankings import judgements, ranking, trec_measures
 from query.evaluation.ranking.answers import Answers
 from query.evaluation.raw.data import DataTables
@@ -19,11 +20,10 @@ _CLASSES = "ZeroShot"
 _KS = (1, 3, 5, 10, 20, 100)
 
 
-def folder_of(condition: ConditionRecord) -> PurePosixPath:
+def folder_of(condition: ConditionRecord, is_baseline: bool) -> PurePosixPath:
     """Folder of the files of a condition, spelled as mteb does."""
-    model = f"{condition.model} {condition.pretrained}" if condition.pretrained else condition.model
-    model = re.sub(r"[^\w.+-]", "_", model.strip("/").replace("/", "__"))
-    return PurePosixPath("results", model, condition.key)
+    model = f"{condition.model} {pretrained_of(condition, is_baseline)}".strip()
+    return PurePosixPath("results", re.sub(r"[^\w.+-]+", "_", model.strip("/").replace("/", "__")), condition.key)
 
 
 def as_mteb(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from query.evaluation.exports.names import without_blanks
 from query.evaluation.ranking.answers import Answers
 from query.evaluation.raw.data import DataTables
 
@@ -39,16 +40,6 @@ def judgements(data: DataTables, task: str) -> Judgements:
         item_ids=texts,
         pairs_P2=pairs_P2[order_P],
         grades_P=data.grades_P[order_P],
-    )
-
-
-def without_blanks(key: str) -> str:
-    """A key as one word: blanks, control characters and % are percent-encoded, so that no two keys become one."""
-    return "".join(
-        character
-        if character.isprintable() and not character.isspace() and character != "%"
-        else "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
-        for character in key
     )
 
 

@@ -50,7 +50,7 @@ def _write_clip_benchmark(results: Results, folder: SweepFolder) -> list[Path]:
 
 
 def _write_mteb(results: Results, folder: SweepFolder) -> list[Path]:
-    root, written = folder.root / "exports" / "mteb", []
+    root, baseline, written = folder.root / "exports" / "mteb", results.record.baseline.key, []
     splits = {keys["name"]: keys.get("split", "test") for keys in results.record.grid.get("data", [])}
     for data in results.record.data:
         tables = read_data(folder.data(data.name), data.sha256)
@@ -60,7 +60,11 @@ def _write_mteb(results: Results, folder: SweepFolder) -> list[Path]:
             by_task = read_ranks(folder.ranks(found.condition.key, data.name))
             on, split = found.on[data.name], splits.get(data.name, "test")
             for task, result in mteb.as_mteb(data, tables, by_task, on, split).items():
-                written.append(_write(root / mteb.folder_of(found.condition) / f"{task}.json", result))
+                written.append(
+                    _write(
+                        root / mteb.folder_of(found.condition, found.condition.key == baseline) / f"{task}.json", result
+                    )
+                )
     return written
 
 

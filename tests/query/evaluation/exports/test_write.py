@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError, StoreError
-from query.evaluation.exports.rankings import judgements, ranking, without_blanks
+from query.evaluation.exports.names import without_blanks
+from query.evaluation.exports.rankings import judgements, ranking
 from query.evaluation.exports.trec import write_qrels
 from query.evaluation.exports.write import FORMATS, write_exports
 from query.evaluation.raw.data import read_data, write_data
@@ -51,12 +52,13 @@ def test_classes_are_another_task_of_clip_benchmark(sweep):
 
 def test_mteb_gets_a_folder_for_each_model_and_condition(sweep):
     files = written(sweep, "mteb")
+    models = {"whole-11111111": "ViT-B-16_openai", "pruned-22222222": "ViT-B-16_openai_pruned"}
     assert list(files) == [
-        f"results/ViT-B-16_openai/{key}/Small{task}.json"
-        for key in sweep.images
+        f"results/{model}/{key}/Small{task}.json"
+        for key, model in models.items()
         for task in ("T2IRetrieval", "I2TRetrieval")
     ]
-    found = json.loads(files["results/ViT-B-16_openai/pruned-22222222/SmallT2IRetrieval.json"].read_text())
+    found = json.loads(files["results/ViT-B-16_openai_pruned/pruned-22222222/SmallT2IRetrieval.json"].read_text())
     (scores,) = found["scores"]["test"]
     assert found["dataset_revision"] == sweep.data.sha256
     assert scores["main_score"] == scores["ndcg_at_10"]
