@@ -11,13 +11,16 @@ from pipeline.model.spec import DeviceChoice
 from pipeline.settings.load import OutputSettings, Settings
 from pipeline.settings.model import ModelSettings, PoliciesSettings, PolicySettings
 from pipeline.settings.workers import WorkerSettings
-from query.formats import picture_path, plot_path
+from query.formats import picture_path
 
 BENCH_GPU_STEPS = (
     *("doctor", "decoders", "towers", "kernels", "attention"),
     *("transfer", "memory", "faiss", "end-to-end", "tests"),
 )
 """The steps of `bench gpu`, in the order in which they run."""
+
+SWEEP_EXPORTS = ("clip_benchmark", "mteb", "trec")
+"""The formats that `sweep` can also write its results in."""
 
 
 class EvaluateSettings(WorkerSettings, PoliciesSettings, OutputSettings):
@@ -50,52 +53,72 @@ class EvaluateSettings(WorkerSettings, PoliciesSettings, OutputSettings):
     """Number of images to time the image tower alone on."""
 
 
-class BenchPoliciesSettings(ModelSettings, OutputSettings):
-    """Measure recall and speed of every policy in a grid, on your own images and captions, in one process."""
+class SweepSettings(OutputSettings):
+    """Measure recall and speed of many conditions, with intervals and against rivals, and write a report."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("grid", "images", "captions", "num_images", "seed"),
-        "how good": ("precision",),
-        "how fast": ("device", "batch_size", "bench_images", "rounds"),
-        "watching": ("plot",),
+        "what": ("grid", "out", "report_only", "again", "keys"),
+        "how good": ("gate", "baseline", "strict"),
+        "watching": ("export",),
     }
-    OUTPUTS: ClassVar[dict[str, str]] = {"plot": "file"}
+    OUTPUTS: ClassVar[dict[str, str]] = {"out": "folder"}
 
-    grid: CliPositionalArg[Path]
-    """YAML file that lists series of policies; see configs/bench/grids/."""
+    grid: CliPositionalArg[Path | None] = None
+    """YAML file of conditions and data sets; see configs/bench/grids/ and --keys."""
 
-    images: Path
-    """Folder of images. Those with captions form the gallery."""
+    out: Path | None = None
+    """Folder for everything that is measured, and for the report. What it already holds is not measured again."""
 
-    captions: Path
-    """TSV of `key TAB caption`. An image may have several captions."""
+    report_only: bool = False
+    """Compute results and write the report from what --out holds, and measure nothing."""
 
-    num_images: int | None = Field(default=None, ge=1)
-    """Use a random sample of this many captioned images. By default, all of them are used."""
+    again: bool = False
+    """Measure everything again, also what --out already holds."""
 
-    seed: int = 1
-    """Seed of the random sample."""
+    keys: bool = False
+    """Print every key of a grid with its type, default and help, and measure nothing."""
 
-    precision: PrecisionChoice = "auto"
-    """Number format of weights and activations. auto measures which is fastest on the device."""
+    gate: bool = False
+    """Check the results against `require` of the grid: OK, FAIL or DRIFT, row by row. FAIL ends with exit code 6."""
 
-    device: DeviceChoice = "auto"
-    """Where to run. auto uses a GPU if there is one."""
+    baseline: Path | None = None
+    """Folder of an earlier sweep with the same data sets: losses are counted against its results, not against the
+    unpruned model. Includes --gate."""
 
-    batch_size: int | None = Field(default=None, ge=1)
-    """Images per forward pass. By default, 32 on a CPU and 256 on a GPU."""
+    strict: bool = False
+    """Let DRIFT end with exit code 6, too. Includes --gate."""
 
-    bench_images: int = Field(default=64, ge=1)
-    """Number of images to time each policy on, per round."""
+    export: str | None = None
+    """Formats to write the results in as well, separated by commas: clip_benchmark, mteb, trec."""
 
-    rounds: int = Field(default=7, ge=1)
-    """Number of timed rounds, after a warm-up round. Each round runs every policy."""
+    @field_validator("export")
+    @classmethod
+    def _check_export(cls, value: str | None) -> str | None:
+        for name in _names_in(value):
+            if name not in SWEEP_EXPORTS:
+                raise ValueError(f"expected formats among {', '.join(SWEEP_EXPORTS)}")
+        return value
 
-    plot: Path | None = None
-    """Plot recall against measured speed-up to this file: .png, .jpg, .webp, .pdf or .svg. Needs matplotlib:
-    pip install "clipsieve[plot]"."""
+    @model_validator(mode="after")
+    def _check_work(self) -> "SweepSettings":
+        if self.keys:
+            return self
+        if self.report_only and self.again:
+            raise ValueError("--report-only measures nothing and --again measures all; give only one")
+        if self.grid is None and not self.report_only:
+            raise ValueError("GRID is missing; give a YAML file, and see --keys and configs/bench/grids/")
+        if self.out is None:
+            raise ValueError("out is missing; give --out, a folder for the results")
+        return self
 
-    _check_plot = field_validator("plot")(plot_path)
+    @property
+    def gates(self) -> bool:
+        """Whether the results are checked against the grid's gates."""
+        return self.gate or self.strict or self.baseline is not None
+
+    def formats(self) -> list[str]:
+        """The formats to export to."""
+        return _names_in(self.export)
 
 
 class InspectSettings(PolicySettings, OutputSettings):
@@ -188,7 +211,7 @@ class BenchGpuSettings(OutputSettings):
     @field_validator("only")
     @classmethod
     def _check_steps(cls, value: str | None) -> str | None:
-        for name in cls._names(value):
+        for name in _names_in(value):
             if name not in BENCH_GPU_STEPS:
                 raise ValueError(f"expected steps among {', '.join(BENCH_GPU_STEPS)}")
         return value
@@ -201,11 +224,8 @@ class BenchGpuSettings(OutputSettings):
 
     def steps(self) -> list[str]:
         """The steps to run."""
-        return self._names(self.only) or list(BENCH_GPU_STEPS)
+        return _names_in(self.only) or list(BENCH_GPU_STEPS)
 
-    @staticmethod
-    def _names(text: str | None) -> list[str]:
-        return [name for part in (text or "").split(",") if (name := part.strip())]
 
 
 class DemoSettings(OutputSettings):
@@ -270,3 +290,8 @@ class CompletionSettings(Settings):
 
     shell: CliPositionalArg[Literal["bash", "zsh", "fish"]]
     """Shell to print the script for: bash, zsh or fish."""
+
+
+def _names_in(text: str | None) -> list[str]:
+    """The names in a list that is separated by commas."""
+    return [name for part in (text or "").split(",") if (name := part.strip())]

@@ -67,7 +67,7 @@ LEVELS = {
         ["app"],
         ["run"],
     ],
-    "query.bench": [["grid", "gpu"], ["model", "policies"]],
+    "query.bench": [["gpu"], ["model"]],
     "query.evaluation": [
         ["answers", "conditions", "record"],
         ["results", "grid", "ranking"],

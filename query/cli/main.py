@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline import __version__
 from pipeline.errors import ClipsieveError, ConfigError, on_one_line
-from query.cli.verbs import COUNTING_MEMORY, GROUPS, RESUMING, VERBS, flags_of, module_of, settings_class
+from query.cli.verbs import COUNTING_MEMORY, GROUPS, REPLACED, RESUMING, VERBS, flags_of, module_of, settings_class
 
 EXIT_CODES = "0 done, 1 other error, 2 settings, 3 input, 4 store or index, 5 workers, 130 interrupted"
 
@@ -63,6 +63,8 @@ def _run(verb: str, argv: list[str]) -> int:
         print(_usage_of_family(verb, family))
     else:
         asked = f"{verb} {argv[0]}" if family else verb
+        if asked in REPLACED:
+            raise ConfigError(f"`clipsieve {asked}` is gone; use {REPLACED[asked]}")
         near = difflib.get_close_matches(asked, family or VERBS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(family or VERBS)}"
         raise ConfigError(f"unknown verb {asked!r}: {hint}")

@@ -7,14 +7,17 @@ from typing import Any, Protocol, cast
 GROUPS = {
     "make": ("demo", "embed", "import", "adapt", "index"),
     "find": ("search", "serve", "inspect"),
-    "measure": ("evaluate", "bench model", "bench policies", "bench gpu", "doctor"),
+    "measure": ("evaluate", "sweep", "bench model", "bench gpu", "doctor"),
     "keep": ("verify", "delete", "compact"),
 }
-RESUMING = ("embed", "import", "adapt", "compact")
+RESUMING = ("embed", "import", "adapt", "sweep", "compact")
 """The verbs that keep what is done when they are interrupted, and go on from there."""
 
 COUNTING_MEMORY = ("index",)
 """The verbs that keep to a limit of memory, and therefore give back what they no longer use."""
+
+REPLACED = {"bench policies": "`clipsieve sweep GRID.yaml --out DIR`, which shows an old grid in its new spelling"}
+"""Verbs that are gone, and what to use instead."""
 
 VERBS = (*(verb for verbs in GROUPS.values() for verb in verbs), "completion")
 

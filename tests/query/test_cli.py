@@ -147,7 +147,12 @@ def _change_text_weights(path):
     [
         (["bogus"], 2, "unknown verb 'bogus': expected one of demo, embed"),
         (["serach", "store"], 2, "unknown verb 'serach': did you mean search?"),
-        (["bench", "polices"], 2, "unknown verb 'bench polices': did you mean bench policies?"),
+        (["bench", "modl"], 2, "unknown verb 'bench modl': did you mean bench model?"),
+        (["bench", "policies", "grid.yaml"], 2, "`clipsieve bench policies` is gone; use `clipsieve sweep GRID.yaml"),
+        (["sweep", "--out", "y"], 2, "GRID is missing; give a YAML file"),
+        (["sweep", "grid.yaml"], 2, "out is missing; give --out"),
+        (["sweep", "--out", "y", "--report-only", "--again"], 2, "give only one"),
+        (["sweep", "x", "--out", "y", "--export", "trec,csv"], 2, "expected formats among clip_benchmark, mteb, trec"),
         (["completion", "tcsh"], 2, "shell = 'tcsh'"),
         (["search", "store"], 2, "QUERY"),
         (["embed", "x", "--out", "y", "--keep-ratio", "1.5"], 2, "keep_ratio"),

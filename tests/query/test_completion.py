@@ -9,7 +9,7 @@ from query.cli.main import main
 
 LINES = [
     ("clipsieve em", {"embed"}),
-    ("clipsieve bench ", {"model", "policies", "gpu"}),
+    ("clipsieve bench ", {"model", "gpu"}),
     ("clipsieve embed photos --precis", {"--precision"}),
     ("clipsieve embed photos --precision ", {"auto", "fp32", "bf16", "fp16"}),
     ("clipsieve bench model --device cu", {"cuda"}),
@@ -75,7 +75,7 @@ def test_zsh(script, tmp_path):
     script("zsh")
     lines = {
         "clipsieve em": "clipsieve embed ",
-        "clipsieve bench po": "clipsieve bench policies ",
+        "clipsieve bench mo": "clipsieve bench model ",
         "clipsieve embed photos --precis": "clipsieve embed photos --precision ",
         "clipsieve embed photos --precision fp3": "clipsieve embed photos --precision fp32 ",
         "clipsieve completion f": "clipsieve completion fish ",

@@ -20,7 +20,6 @@ DEVICE = {
     "demo",
     "doctor",
     "bench model",
-    "bench policies",
     "bench gpu",
     "search",
     "verify",
@@ -51,7 +50,7 @@ def test_the_benches_are_listed(argv, capsys):
     assert main(argv) == 0
     text = capsys.readouterr().out
     assert "bench model  " in text
-    assert "bench policies  " in text
+    assert "bench gpu  " in text
 
 
 @pytest.mark.parametrize(
@@ -129,7 +128,7 @@ def test_shared_flags_are_where_they_make_sense(verb):
         (["evaluate", "--json", "r.json"], "--json-file r.json"),
         (["evaluate", "--json=r.json"], "--json-file r.json"),
         (["search", "store", "a cat", "--json", "r.json"], "--json-file r.json"),
-        (["bench", "policies", "--json", "out/r.json", "grid.yaml"], "--json-file out/r.json"),
+        (["sweep", "--json", "out/r.json", "grid.yaml"], "--json-file out/r.json"),
         (["bench", "model", "--dtype", "bf16"], "--precision bf16"),
         (["bench", "model", "--dtype=fp32"], "--precision fp32"),
     ],
@@ -146,7 +145,7 @@ def test_old_flags_name_the_new_ones(argv, advice, capsys):
     ("verb", "key", "value", "advice"),
     [
         ("bench model", "dtype", "bf16", "precision"),
-        ("bench policies", "plan", "grid.yaml", "grid"),
+        ("sweep", "plan", "grid.yaml", "grid"),
         ("doctor", "json", "results", "--json-file"),
     ],
 )
@@ -178,7 +177,7 @@ def test_the_variables_of_a_verb_can_be_set_by_a_shell(verb, monkeypatch, capsys
     monkeypatch.setenv(name.replace("CONFIG", "JSON_FILE"), "/proc/no-such/r.json")
     required = [f for n, f in settings_class(verb).model_fields.items() if f.is_required()]
     flags = {"embed": ["x", "--out", "y"], "evaluate": ["--images", "x", "--captions", "y"], "adapt": ["--out", "x"]}
-    flags["bench policies"] = ["x", *flags["evaluate"]]
+    flags["sweep"] = ["x", "--out", "y"]
     flags |= {"search": ["x", "y"], "delete": ["x", "--keys", "y"], "import": ["x", "--out", "y", "--model", "z"]}
     assert main([*verb.split(), *flags.get(verb, ["x"] if required else [])]) == 4
     assert "cannot write --json-file /proc/no-such/r.json" in capsys.readouterr().err

@@ -19,7 +19,7 @@ NEEDED = {
     "search": {"store": "store", "query": "a cat"},
     "serve": {"store": "store"},
     "evaluate": {"images": "photos", "captions": "captions.tsv"},
-    "bench policies": {"grid": "grid.yaml", "images": "photos", "captions": "captions.tsv"},
+    "sweep": {"grid": "grid.yaml", "out": "sweep"},
     "verify": {"store": "store"},
     "delete": {"store": "store", "keys": "keys.txt"},
     "compact": {"store": "store"},

@@ -1,0 +1,113 @@
+"""`clipsieve sweep`."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from query.evaluation.record import DataRecord
+    from query.evaluation.results import Estimate, Results
+    from query.settings import SweepSettings
+
+SUMMARY = "measure recall against speed for many conditions, with intervals and rivals"
+EXAMPLES = (
+    "  clipsieve sweep configs/bench/grids/built-in.yaml --out sweep\n"
+    "  clipsieve sweep grid.yaml --out sweep --gate --export clip_benchmark,trec\n"
+    "  clipsieve sweep --out sweep --report-only\n"
+    "  clipsieve sweep grid.yaml --out new --baseline old --strict\n"
+    "  clipsieve sweep --keys"
+)
+SETTINGS = "query.settings:SweepSettings"
+
+_TASKS = {"image_retrieval_recall": "t2i R", "text_retrieval_recall": "i2t R"}
+
+
+def run(settings: "SweepSettings") -> None:
+    """Sweep, show the results, and check the gates if that is asked for."""
+    from query.cli.console import Lines, note, show
+    from query.evaluation.grid.earlier import EarlierPlan
+    from query.evaluation.grid.help import describe_keys
+
+    if settings.keys:
+        print(describe_keys())
+        return
+    from query.evaluation.sweep import sweep
+
+    try:
+        with Lines("sweep") as lines:
+            results = sweep(settings, lines)
+    except EarlierPlan as error:
+        print(error.lines, end="")
+        raise
+    for warning in results.record.warnings:
+        note(f"warning: {warning}")
+    show(settings, results.as_json(), lambda: print_results(results))
+
+
+def print_results(results: "Results") -> None:
+    """Print a table for each data set: recall, what it changes, and speed, condition by condition."""
+    from query.cli.console import console
+
+    for data in results.record.data:
+        console().print(_table(results, data))
+    for front in results.fronts:
+        for points, key in front.recommended_for_loss.items():
+            if key is not None:
+                fastest = f"{results.of(key).condition.name!r} is the fastest that loses at most {points} points"
+                console().print(f"{front.data}: {fastest} of {front.metric}")
+
+
+def _table(results: "Results", data: "DataRecord") -> "Table":
+    from query.cli.console import table
+
+    found = table(f"{data.name}: {_counts(data.counts)}; recall in %, 95 % intervals", _caption(results))
+    rows = [row for row in results.conditions if data.name in row.on]
+    metrics, judged = _shown(results.record.grid, rows[0].on[data.name].metrics)
+    for heading in ("condition", *map(_short, metrics), f"{_short(judged)} change"):
+        found.add_column(heading, justify="left" if heading == "condition" else "right")
+    for heading in ("images/s", "speed-up"):
+        found.add_column(heading, justify="right")
+    for row in rows:
+        on = row.on[data.name]
+        change = on.differences.get(judged)
+        found.add_row(
+            f"{row.condition.name}{' (rival)' if row.condition.role == 'rival' else ''}",
+            *[f"{100 * on.metrics[name].value:.1f}" if name in on.metrics else "-" for name in metrics],
+            _interval(change, "+.1f", 100) if change else "",
+            f"{row.speed.images_per_second.value:.1f}" if row.speed else "-",
+            _interval(row.speed.speedup, ".2f") if row.speed else "-",
+        )
+    return found
+
+
+def _shown(grid: dict[str, Any], metrics: dict[str, "Estimate"]) -> tuple[list[str], str]:
+    """The metrics of the table, and the one whose change it shows: that of the grid, if this data set has it."""
+    shown = [f"{task}_recall@{k}" for task in ("image_retrieval", "text_retrieval") for k in grid["ks"]]
+    shown = [name for name in ("acc1", "acc5", *shown) if name in metrics]
+    return shown, grid["metric"] if grid["metric"] in metrics else shown[0]
+
+
+def _short(metric: str) -> str:
+    """For example `t2i R@5`."""
+    task, at, k = metric.partition("@")
+    return f"{_TASKS.get(task, task)}{at}{k}"
+
+
+def _interval(estimate: "Estimate", form: str, factor: float = 1) -> str:
+    value, low, high = (format(factor * number, form) for number in (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({low}..{high})"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    named = {name.removeprefix("num_").replace("_", " "): number for name, number in counts.items()}
+    return ", ".join(f"{number} {name}" for name, number in named.items() if number)
+
+
+def _caption(results: "Results") -> str:
+    environment = results.record.environment
+    place = environment["cpu"] if environment["device"] == "cpu" else environment["device"]
+    rounds = max((row.speed.num_rounds for row in results.conditions if row.speed), default=0)
+    return (
+        f"{place}, {environment['cores']} cores, torch {environment['torch']}, {environment['date']}; "
+        f"speed: image tower alone, {rounds} interleaved rounds; change: against {results.record.baseline.name!r}"
+    )
