@@ -14,8 +14,8 @@ from query.evaluation.data.data_set import DataSet
 from query.evaluation.data.gallery import counted, own
 from query.evaluation.raw.folder import SweepFolder
 from query.evaluation.record import DataRecord
-from query.evaluation.running.blocks import Blocks
-from query.evaluation.running.images import Image, hash_of
+from query.evaluation.running.kept.blocks import Blocks
+from query.evaluation.running.kept.images import Image, hash_of
 
 WITH_DISTRACTORS = "+distractors"
 """End of the name of a data set whose gallery has its distractors, too."""

@@ -9,9 +9,9 @@ from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.towers.families import view_of
 from query.evaluation.raw.folder import SweepFolder
 from query.evaluation.running.galleries import Part
+from query.evaluation.running.kept.work import Work, forget, is_made_of, note_made_of
 from query.evaluation.running.towers import Tower
 from query.evaluation.running.vectors import pixels_of
-from query.evaluation.running.work import Work, is_made_of, note_made_of
 from query.pictures.overlay import write_overlay
 
 KIND = "pictures"
@@ -40,12 +40,20 @@ def draw_kept_patches(work: Work, towers: Sequence[Tower], part: Part) -> None:
             work.tally.measured[KIND] += 1
 
 
+def forget_pictures(work: Work) -> None:
+    """Forget what pictures were made of, so that they are drawn again."""
+    for path in work.folder.pictures.glob("*.png"):
+        forget(path.parent, path.name)
+
+
 def shown(towers: Sequence[Tower]) -> list[Tower]:
     """The conditions to draw: those that drop patches, each policy once, those that were asked for before rivals."""
     by_policy: dict[str, Tower] = {}
     for tower in sorted(towers, key=lambda tower: tower.condition.role == "rival"):
         policy = tower.condition.policy
-        if policy and policy.schedule and policy.reduce != "bipartite":  # which merges pairs, and keeps no patch as it is
+        if (
+            policy and policy.schedule and policy.reduce != "bipartite"
+        ):  # which merges pairs, and keeps no patch as it is
             by_policy.setdefault(policy.model_dump_json(exclude={"name"}), tower)
     return list(by_policy.values())[:NUM_CONDITIONS]
 

@@ -18,9 +18,9 @@ from query.evaluation.raw.images import write_cosines
 from query.evaluation.raw.ranks import write_ranks
 from query.evaluation.record import ConditionRecord, SweepRecord
 from query.evaluation.running.galleries import Gallery
+from query.evaluation.running.kept.work import Work
 from query.evaluation.running.texts import query_vectors
 from query.evaluation.running.towers import Tower
-from query.evaluation.running.work import Work
 
 KIND = "files of ranks"
 NUM_HITS = 100

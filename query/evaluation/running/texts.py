@@ -12,10 +12,10 @@ import numpy as np
 
 from pipeline.monitor.progress import Tick
 from query.evaluation.data.data_set import DataSet
-from query.evaluation.running.blocks import Blocks, read_array, write_array
 from query.evaluation.running.galleries import Gallery
+from query.evaluation.running.kept.blocks import Blocks, read_array, write_array
+from query.evaluation.running.kept.work import Work, is_made_of, note_made_of
 from query.evaluation.running.towers import Tower
-from query.evaluation.running.work import Work, is_made_of, note_made_of
 from query.text import TextEncoder, text_encoder
 
 KIND = "text vectors"
@@ -36,6 +36,11 @@ def embed_texts(work: Work, towers: Sequence[Tower], galleries: Sequence[Gallery
             _embed(work, encoder, gallery)
 
 
+def text_key(space: str) -> str:
+    """Under which key the vectors of prompts are kept."""
+    return f"texts-{space[:16]}"
+
+
 def query_vectors(work: Work, space: str, data: DataSet) -> np.ndarray:
     """The vectors of the queries of a data set in a text space, float32 [Q, E].
 
@@ -49,7 +54,7 @@ def _embed(work: Work, encoder: TextEncoder, gallery: Gallery) -> None:
     data, space = gallery.data, encoder.text_space
     prompts = list(dict.fromkeys(text for texts in data.prompts for text in texts))
     # the gallery with distractors has the same queries, and finds these blocks
-    blocks = Blocks(work.folder.vectors(f"texts-{space[:16]}", gallery.parts[0].name), len(prompts))
+    blocks = Blocks(work.folder.vectors(text_key(space), gallery.parts[0].name), len(prompts))
     blocks.prepare(_made_of(work, space, [prompts]))
     started = time.perf_counter()
     for number in blocks.missing():

@@ -13,9 +13,9 @@ from pipeline.model.spec import Preprocess
 from pipeline.monitor.progress import Tick
 from query.evaluation.raw.timings import Round, path_of, read_rounds, write_round
 from query.evaluation.running.galleries import Part
+from query.evaluation.running.kept.work import Work, forget, is_made_of, note_made_of
 from query.evaluation.running.towers import Tower
 from query.evaluation.running.vectors import encode, pixels_of
-from query.evaluation.running.work import Work, is_made_of, note_made_of
 
 KIND = "timed rounds"
 _IMAGES = "images"
@@ -75,6 +75,11 @@ def next_block(found: Sequence[Round], keys: Sequence[str], rounds: int) -> tupl
     num_missing = rounds - min(counts[key] for key in lacking)
     new = [key for key in keys if key in lacking or key == keys[0]]
     return max((timed.block for timed in found), default=-1) + 1, list(range(num_missing)), new
+
+
+def forget_rounds(work: Work) -> None:
+    """Forget on what towers were timed, so that they are timed again."""
+    forget(work.folder.timings, _IMAGES)
 
 
 def _time_block(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,11 +13,13 @@ from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import LoadedModel, load_model
 from pipeline.model.precision import Candidate, Kernels, Precision, PrecisionChoice
 from pipeline.model.spec import ModelSource
+from pipeline.model.towers.families import unprunable_reason
 from pipeline.monitor.progress import Tick
-from query.evaluation.grid.expand import Condition
+from query.evaluation.grid.condition import Condition
+from query.evaluation.grid.expand import without_pruned_rivals, without_repeats
 from query.evaluation.grid.read import Grid
 from query.evaluation.record import ConditionRecord
-from query.evaluation.running.work import OnTick
+from query.evaluation.running.kept.work import OnTick
 
 _MAX_SHARE_OF_MEMORY = 0.5
 
@@ -42,10 +45,10 @@ class Tower:
             name=condition.name,
             series=condition.series,
             role=condition.role,
-            model=condition.source.model,
-            pretrained=condition.source.pretrained,
+            model=condition.spelled.model,
+            pretrained=condition.spelled.pretrained,
             policy=condition.policy.model_dump(mode="json") if condition.policy else None,
-            adapter=condition.source.adapter,
+            adapter=condition.adapter,
             adapter_sha256=spec.adapter,
             image_size=spec.preprocess.height,
             precision=spec.precision,
@@ -82,6 +85,11 @@ class Models:
         self._loaded[source, loaded.spec.precision] = loaded
         return loaded
 
+    def choices(self) -> dict[str, Any]:
+        """What was chosen by measuring, as `sweep.json` keeps it for the next run."""
+        auto = self.auto.model_dump(mode="json") if self.auto else None
+        return {"auto": auto, "bf16_kernels": self.bf16_kernels}
+
     def warnings(self) -> list[str]:
         """A warning if the weights of all models fill much of the memory, which disturbs timings."""
         tensors = [tensor for same in self._by_name.values() for tensor in same]
@@ -113,50 +121,34 @@ def load_towers(
 ) -> tuple[list[Tower], list[str]]:
     """Load every model and attach every policy: from then on, all fingerprints are known.
 
+    Rivals that do not fit the model are left out, and so is what turns out to be the encoder of another condition.
+
     Returns:
-        The towers in the order of their conditions; and a note for each rival that does not fit the model, which is
-        left out.
+        The towers in the order of their conditions, and a warning for each condition that is left out.
 
     Raises:
-        ConfigError: If a policy does not fit its tower. The message names the line of the grid.
+        ConfigError: If a policy does not fit its tower, or two conditions of series are the same encoder. The message
+            names the lines of the grid.
         InputError: If a model or an adapter cannot be loaded.
     """
-    towers, notes = [], []
+    baseline = models.load(conditions[0].source, conditions[0].precision)
+    warnings = []
+    if unprunable_reason(baseline.clip.visual):
+        conditions, warnings = without_pruned_rivals(list(conditions))
+    towers = {}
     for number, condition in enumerate(conditions):
         try:
             loaded = models.load(condition.source, condition.precision)
-            towers.append(Tower(condition, loaded, Encoder(sharing_weights(loaded), condition.policy)))
+            towers[condition.key] = Tower(condition, loaded, Encoder(sharing_weights(loaded), condition.policy))
         except (ConfigError, InputError) as error:
-            if condition.role == "rival":
-                notes.append(f"rival {condition.name!r} does not fit this model and is left out: {error}")
-                continue
-            raise _located(error, condition, grid) from error
+            if condition.loc[:1] != ("rivals",):
+                raise _located(error, condition, grid) from error
+            warnings.append(f"{condition.name!r} does not fit this model and is left out: {error}")
         on_tick("models", Tick(number + 1, len(conditions), 0, 0.0, is_of_images=False))
-    return towers, notes
-
-
-def distinct(towers: Sequence[Tower], grid: Grid) -> tuple[list[Tower], list[str]]:
-    """The towers without those that are the same as another, and a note for each that is left out.
-
-    Raises:
-        ConfigError: If two conditions that the user asked for are the same encoder.
-    """
-    firsts: dict[str, Tower] = {}
-    notes = []
-    for tower in sorted(towers, key=lambda tower: tower.condition.role == "rival"):
-        first = firsts.setdefault(tower.fingerprint, tower)
-        if first is tower:
-            continue
-        own, other = tower.condition, first.condition
-        if own.role == "rival" or other.role == "baseline":
-            notes.append(f"{own.name!r} ({own.series}) is the same encoder as {other.name!r} and is measured once")
-            continue
-        raise ConfigError(
-            f"{grid.path}, line {grid.line_of(own.loc)}: condition {own.name!r} is the same encoder as {other.name!r} "
-            f"of line {grid.line_of(other.loc)} (fingerprint {tower.fingerprint}); remove one of them"
-        )
-    kept = {id(tower) for tower in firsts.values()}
-    return [tower for tower in towers if id(tower) in kept], notes
+    fingerprints = {key: tower.fingerprint for key, tower in towers.items()}
+    fitting = [condition for condition in conditions if condition.key in towers]
+    distinct, repeats = without_repeats(grid, fitting, fingerprints)
+    return [towers[condition.key] for condition in distinct], [*warnings, *repeats]
 
 
 def _located(error: ClipsieveError, condition: Condition, grid: Grid) -> ClipsieveError:

@@ -10,10 +10,10 @@ from pipeline.errors import InputError
 from pipeline.model.spec import Preprocess
 from pipeline.monitor.progress import Tick
 from pipeline.pixels.decode import decode_batch
-from query.evaluation.running.blocks import Blocks
 from query.evaluation.running.galleries import Gallery, Part, blocks_of
+from query.evaluation.running.kept.blocks import Blocks
+from query.evaluation.running.kept.work import Work
 from query.evaluation.running.towers import Tower
-from query.evaluation.running.work import Work
 
 KIND = "image vectors"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.durable.atomic import write_atomically
 from pipeline.errors import StoreError, first_line
-from query.evaluation.running.work import is_made_of, note_made_of
+from query.evaluation.running.kept.work import forget, is_made_of, note_made_of
 
 BLOCK = 1000
 """Vectors of a block; the last one holds the rest."""
@@ -34,9 +34,9 @@ class Blocks:
             path.unlink()
         note_made_of(self.folder, _NAME, made_of)
 
-    def holds_all(self, made_of: Mapping[str, object]) -> bool:
-        """Whether every block is there, made of these things."""
-        return is_made_of(self.folder, _NAME, made_of) and not self.missing()
+    def forget(self) -> None:
+        """Forget what the blocks were made of, so that they are made again."""
+        forget(self.folder, _NAME)
 
     def missing(self) -> list[int]:
         """Numbers of the blocks that are not there."""

@@ -16,7 +16,7 @@ from pipeline.model.spec import Preprocess
 from pipeline.monitor.progress import Tick
 from pipeline.pixels.decode import decode_batch
 from pipeline.source.entry import ImageEntry
-from query.evaluation.running.work import OnTick
+from query.evaluation.running.kept.work import OnTick
 
 _BATCH = 64
 _COLUMNS = ("key", "state", "sha256", "error")
