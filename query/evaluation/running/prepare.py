@@ -93,7 +93,7 @@ def _commands(earlier: SweepRecord | None, command: str) -> list[str]:
 def _known_precision(
     work: Work, earlier: SweepRecord | None, baseline: Condition, again: bool
 ) -> tuple[Candidate | None, Kernels | None]:
-    """What an earlier run measured of precisions: a second measurement might come out otherwise, and change them all."""
+    """The precision that an earlier run chose by measuring: a second measurement might choose another."""
     if again or not earlier or earlier.environment_key != work.environment_key or earlier.baseline.key != baseline.key:
         return None, None
     found = earlier.environment
@@ -130,9 +130,8 @@ def _failures(data: DataSet, images: Sequence[Image]) -> list[str]:
         return []
     named = ", ".join(f"{image.key!r} ({image.error})" for image in failed[:_NAMED])
     more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
-    return [
-        f"data set {data.name!r}: {len(failed)} of {len(images)} images cannot be decoded, no condition has them: {named}{more}"
-    ]
+    left_out = f"{len(failed)} of {len(images)} images cannot be decoded and are left out of all conditions"
+    return [f"data set {data.name!r}: {left_out}: {named}{more}"]
 
 
 def _cut_texts(baseline: Tower, galleries: Sequence[Gallery]) -> list[str]:
@@ -158,11 +157,8 @@ def _decomposed(grid: Grid, towers: Sequence[Tower]) -> list[str]:
 
 
 def _refuse_large_ks(grid: Grid, galleries: Sequence[Gallery]) -> None:
+    smallest = min(galleries, key=lambda gallery: len(gallery.data.entries)).data
     for place, k in enumerate(grid.keys.ks):
-        for gallery in galleries:
-            if k > len(gallery.data.entries):
-                raise grid.error(
-                    ("ks", place),
-                    f"the gallery of {gallery.data.name!r} has only {len(gallery.data.entries)} images; give a smaller k",
-                    k,
-                )
+        if k > len(smallest.entries):
+            problem = f"the gallery of {smallest.name!r} has only {len(smallest.entries)} images; give a smaller k"
+            raise grid.error(("ks", place), problem, k)
