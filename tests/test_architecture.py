@@ -75,6 +75,13 @@ LEVELS = {
         ["raw", "statistics"],
         ["running", "metrics", "report", "exports"],
     ],
+    "query.evaluation.running": [
+        ["kept", "environment"],
+        ["galleries", "towers"],
+        ["vectors", "texts"],
+        ["ranked", "timed", "pictures", "prepare"],
+        ["run"],
+    ],
     "query.bench.gpu": [["setup"], ["steps", "machine"], ["worker"], ["runner"], ["report"]],
     "indexer": [
         ["settings", "files"],
@@ -128,6 +135,8 @@ HOMES = {
             "pipeline.scenes",
             "pipeline.training",
             "query.bench.gpu.steps",
+            "query.evaluation.running.environment",
+            "query.evaluation.running.towers",
         ],
         ["pipeline.workers.encode_worker", "query.doctor"],
     ),

@@ -51,14 +51,20 @@ def interleaved_seconds(
     reverses the order. A first round is discarded. GPU time is measured between two events on its stream.
     """
     seconds: dict[K, list[float]] = {name: [] for name in calls}
-    timed = _seconds_on_gpu if device == "cuda" else _seconds_on_cpu
     for number in range(rounds + 1):
-        names = list(calls) if number % 2 == 0 else list(reversed(calls))
-        for name in names:
-            elapsed_s = timed(calls[name])
+        found = round_seconds(calls, device, is_reversed=number % 2 == 1)
+        for name, elapsed_s in found.items():
             if number > 0:
                 seconds[name].append(elapsed_s)
     return seconds
+
+
+def round_seconds(
+    calls: Mapping[K, Callable[[], object]], device: str = "cpu", *, is_reversed: bool = False
+) -> dict[K, float]:
+    """Seconds of each call in one round, in the order in which they ran."""
+    timed = _seconds_on_gpu if device == "cuda" else _seconds_on_cpu
+    return {name: timed(calls[name]) for name in (reversed(list(calls)) if is_reversed else calls)}
 
 
 def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int:

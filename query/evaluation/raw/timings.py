@@ -28,6 +28,11 @@ class Round:
     environment_key: str
 
 
+def path_of(folder: Path, timed: Round) -> Path:
+    """Where a round is in the folder of timings."""
+    return folder / f"{timed.kind}-{timed.block:03d}-{timed.number:04d}.parquet"
+
+
 def write_round(folder: Path, timed: Round) -> Path:
     """Write a round into the folder of timings.
 
@@ -42,7 +47,7 @@ def write_round(folder: Path, timed: Round) -> Path:
         }
     )
     settings = {"of": timed.kind, "block": timed.block, "number": timed.number}
-    path = folder / f"{timed.kind}-{timed.block:03d}-{timed.number:04d}.parquet"
+    path = path_of(folder, timed)
     write_raw(path, table, RawHead(kind="round", environment_key=timed.environment_key, settings=settings))
     return path
 

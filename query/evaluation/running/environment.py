@@ -1,0 +1,40 @@
+"""Where a sweep runs: hardware and versions, and a key for what measurements depend on."""
+
+import hashlib
+import json
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from indexer.files import faiss_build
+from pipeline import __version__
+from pipeline.measure.provenance import provenance
+from pipeline.model.device import device_name
+
+_OF_ONE_RUN = {"command", "date"}
+
+
+def environment_of(device: torch.device, batch_size: int) -> dict[str, Any]:
+    """Hardware, versions and batch size, as plain values."""
+    return {
+        **provenance(),
+        "clipsieve": __version__,
+        "numpy": version("numpy"),
+        "pillow": version("pillow"),
+        "faiss": faiss_build()["version"],
+        "device": device_name(device),
+        "batch_size": batch_size,
+    }
+
+
+def key_of(environment: dict[str, Any]) -> str:
+    """Hash (16 hex digits) of what a measurement depends on."""
+    lasting = {name: value for name, value in environment.items() if name not in _OF_ONE_RUN}
+    return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(earlier: dict[str, Any], environment: dict[str, Any]) -> str:
+    """What is not as it was, for people: `torch 2.8.0 -> 2.9.0, cores 2 -> 4`."""
+    names = [name for name in environment if name not in _OF_ONE_RUN and environment[name] != earlier.get(name)]
+    return ", ".join(f"{name} {earlier.get(name, 'unknown')} -> {environment[name]}" for name in names)

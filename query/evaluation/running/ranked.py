@@ -1,0 +1,111 @@
+"""Ranks and cosines from vectors on disk, condition by condition.
+
+Shapes: N images, O own images, Q queries, P pairs, E embedding width.
+"""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.monitor.progress import Tick
+from query.evaluation.data.data_set import DataSet
+from query.evaluation.ranking.alike import near_duplicate_groups
+from query.evaluation.ranking.rank import answers
+from query.evaluation.raw.head import holds
+from query.evaluation.raw.heads import head_of
+from query.evaluation.raw.images import write_cosines
+from query.evaluation.raw.ranks import write_ranks
+from query.evaluation.record import ConditionRecord, SweepRecord
+from query.evaluation.running.galleries import Gallery
+from query.evaluation.running.kept.work import Work
+from query.evaluation.running.texts import query_vectors
+from query.evaluation.running.towers import Tower
+
+KIND = "files of ranks"
+NUM_HITS = 100
+"""Best hits that are kept of each query."""
+
+
+def rank(work: Work, record: SweepRecord, towers: Sequence[Tower], galleries: Sequence[Gallery]) -> None:
+    """Rank every gallery under every condition that is measured on it, both ways, where its files are not there yet.
+
+    Text retrieval asks for the queries of each own image; an image that answers none has no best right answer. All
+    images have the same near-duplicates under all conditions: those under the baseline.
+    """
+    num_total = sum(len(gallery.keys) for gallery in galleries)
+    num_done, started = 0, time.perf_counter()
+    for gallery in galleries:
+        alike_N = None
+        for tower in towers:
+            if tower.condition.key not in gallery.keys:
+                continue
+            if _is_ranked(work, record, tower, gallery):
+                work.tally.kept[KIND] += 1
+            else:
+                if alike_N is None:
+                    alike_N = near_duplicates(work, record, gallery)
+                _rank(work, record, tower, gallery, alike_N)
+                work.tally.measured[KIND] += 1
+            num_done += 1
+            rate = num_done / (time.perf_counter() - started)
+            work.on_tick("ranks", Tick(num_done, num_total, 0, rate, is_of_images=False))
+
+
+def near_duplicates(work: Work, record: SweepRecord, gallery: Gallery) -> np.ndarray:
+    """The group of near-duplicates of each image, int64 [N], under the baseline."""
+    return near_duplicate_groups(gallery.vectors(work.folder, record.baseline.key), record.duplicate_cosine)
+
+
+def alike_queries(data: DataSet, alike_N: np.ndarray) -> np.ndarray:
+    """The group of each query, int64 [Q]: that of its image, if only one answers it; else its own."""
+    single_Q = data.clusters_Q < len(data.entries)
+    groups_Q = len(alike_N) + np.arange(len(data.titles))
+    groups_Q[single_Q] = alike_N[data.clusters_Q[single_Q]]
+    return groups_Q
+
+
+def _paths(work: Work, record: SweepRecord, tower: Tower, gallery: Gallery) -> list[tuple]:
+    condition, name = record.condition(tower.condition.key), gallery.data.name
+    data = next(found for found in record.data if found.name == name)
+    paths = [(work.folder.ranks(condition.key, name), head_of(record, condition, data, "ranks"))]
+    if is_comparable(condition, record.baseline):
+        paths.append((work.folder.images(condition.key, name), head_of(record, condition, data, "images")))
+    return paths
+
+
+def is_comparable(condition: ConditionRecord, baseline: ConditionRecord) -> bool:
+    """Whether cosines to the baseline mean something: another model has a space of its own."""
+    return (condition.model, condition.pretrained) == (baseline.model, baseline.pretrained)
+
+
+def _is_ranked(work: Work, record: SweepRecord, tower: Tower, gallery: Gallery) -> bool:
+    return all(holds(path, head) for path, head in _paths(work, record, tower, gallery))
+
+
+def _rank(work: Work, record: SweepRecord, tower: Tower, gallery: Gallery, alike_N: np.ndarray) -> None:
+    data, (ranks, *cosines) = gallery.data, _paths(work, record, tower, gallery)
+    images_NE = gallery.vectors(work.folder, tower.condition.key)
+    texts_QE = query_vectors(work, tower.encoder.text_space, data)
+    shared = {"k": NUM_HITS, "epsilon": record.grid["epsilon"]}
+    by_task = {
+        "image_retrieval": answers(texts_QE, images_NE, data.pairs_P2, alike_N=alike_N, **shared),
+        "text_retrieval": answers(
+            images_NE[: data.num_own],
+            texts_QE,
+            turned(data.pairs_P2),
+            alike_N=alike_queries(data, alike_N),
+            **shared,
+        ),
+    }
+    path, head = ranks
+    write_ranks(path, by_task, head)
+    for path, head in cosines:
+        baseline_NE = gallery.vectors(work.folder, record.baseline.key)
+        write_cosines(path, np.einsum("ne,ne->n", images_NE, baseline_NE), head)
+
+
+def turned(pairs_P2: np.ndarray) -> np.ndarray:
+    """Pairs the other way, in ascending order, int64 [P, 2]."""
+    turned_P2 = pairs_P2[:, ::-1]
+    return turned_P2[np.lexsort((turned_P2[:, 1], turned_P2[:, 0]))]
