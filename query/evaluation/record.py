@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from query.queries.options import DUPLICATE_COSINE
+
 SCHEMA_VERSION = 1
 """Of `sweep.json` and the raw files together. A change of either needs a new number."""
 
@@ -60,7 +62,10 @@ class DataRecord(_Record):
     """Of the split: keys, queries and which answers which; see `data.data_set`."""
     counts: dict[str, int]
     """num_images, num_own, num_distractors, num_queries, num_left_out (queries beyond the first five), num_failed."""
+    images_sha256: str = ""
+    """Hash of the bytes of its images, in their order."""
     images_per_second_of: str | None = None
+    """The data set whose images the towers were timed on."""
 
 
 class SweepRecord(_Record):
@@ -77,6 +82,8 @@ class SweepRecord(_Record):
     """As `measure.provenance`, with device, batch size and the versions of faiss and numpy."""
     environment_key: str
     """Hash of what a timing or an embedding depends on besides its condition: hardware and versions, no dates."""
+    duplicate_cosine: float = DUPLICATE_COSINE
+    """From which cosine on, under the baseline, two images count as the same in the metrics with `(duplicates)`."""
     data: list[DataRecord]
     conditions: list[ConditionRecord]
     """The baseline first."""
