@@ -1,10 +1,13 @@
-"""Where the recall of text queries goes: from the unpruned model, step by step, to an index.
+"""Where the recall of text queries goes: from the unpruned model, step by step, to an operating point of an index.
 
 Every step is a paired difference on the same draws, so that the steps add up to the whole, in the values and in each
-draw. The operating points of an index do not follow each other: each is a step from exact search over its vectors.
+draw.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
 
 from query.evaluation.grid.keys import DecomposeKeys
 from query.evaluation.metrics.estimates import Task
@@ -16,6 +19,12 @@ from query.evaluation.statistics.bootstrap import recovery
 
 WITH_DISTRACTORS = "+distractors"
 """End of the name of a data set whose gallery has its distractors, too."""
+
+_SAW_DISTRACTORS = {
+    True: "The adapter was trained on the distractors.",
+    False: "The adapter was not trained on the distractors.",
+    None: "The grid does not say whether the adapter was trained on the distractors (`adapter_saw_distractors`).",
+}
 
 
 def decomposed_metric(metric: str, ks: Sequence[int]) -> str:
@@ -36,20 +45,21 @@ def chains(record: SweepRecord, keys: DecomposeKeys) -> list[list[ConditionRecor
 def decompositions(
     record: SweepRecord, keys: DecomposeKeys, data: DataRecord, measured: Measured, metric: str
 ) -> list[Decomposition]:
-    """One decomposition for each condition that is to be decomposed."""
+    """One for each condition to decompose and each operating point of its indexes; without indexes, to the vectors."""
     task, values, found = measured.tasks[TEXT_TO_IMAGE], measured.values[metric], []
     for chain in chains(record, keys):
-        path = list(zip(chain, [None, *chain], strict=False))
-        leaves = [one for one in record.conditions if one.parent == chain[-1].key and one.key in values]
-        found.append(
-            Decomposition(
-                data=data.name,
-                metric=metric,
-                steps=list(_steps([*path, *((leaf, chain[-1]) for leaf in leaves)], task, values)),
-                recovery=_recovery(chain, task, values),
-                notes=_notes(keys, data, has_adapter=len(chain) > 2, has_index=bool(leaves)),
+        points = [one for one in record.conditions if one.parent == chain[-1].key and one.key in values]
+        for path in [[*chain, point] for point in points] or [chain]:
+            steps = list(_steps(path, task, {one.key: values[one.key] for one in path}))
+            found.append(
+                Decomposition(
+                    data=data.name,
+                    metric=metric,
+                    steps=steps,
+                    recovery=_recovery([values[one.key].values_Q for one in chain], task),
+                    notes=_notes(keys, data, has_adapter=len(chain) > 2),
+                )
             )
-        )
     return found
 
 
@@ -61,48 +71,29 @@ def _adapted(record: SweepRecord, pruned: ConditionRecord, adapter: str | None) 
     return [one for one in twins if one.role != "index"][:1] if adapter else []
 
 
-def _steps(
-    path: Sequence[tuple[ConditionRecord, ConditionRecord | None]], task: Task, values: Mapping[str, PerQuery]
-) -> Iterator[Step]:
-    metrics = {one.key: values[one.key] for one, _ in path}
-    totals = task.estimates(metrics)
-    first = path[0][0]
-
-    def since(one: ConditionRecord, other: ConditionRecord) -> Estimate:
-        return task.differences({"": metrics[one.key]}, {"": metrics[other.key]})[""]
-
-    for one, before in path:
-        yield Step(
-            name=one.name,
-            key=one.key,
-            total=totals[one.key],
-            after=before.key if before else None,
-            change=since(one, before) if before else None,
-            from_first=since(one, first) if before else None,
+def _steps(path: Sequence[ConditionRecord], task: Task, values: Mapping[str, PerQuery]) -> Iterator[Step]:
+    totals, first = task.estimates(values), path[0]
+    yield Step(name=first.name, key=first.key, total=totals[first.key], change=None, from_first=None)
+    for before, one in pairwise(path):
+        change, from_first = (
+            task.differences({one.key: values[one.key]}, {one.key: values[other.key]})[one.key]
+            for other in (before, first)
         )
+        yield Step(name=one.name, key=one.key, total=totals[one.key], change=change, from_first=from_first)
 
 
-def _recovery(chain: Sequence[ConditionRecord], task: Task, values: Mapping[str, PerQuery]) -> Estimate | None:
+def _recovery(chain: Sequence[np.ndarray], task: Task) -> Estimate | None:
     if len(chain) < 3:
         return None
-    whole, damaged, repaired = (values[one.key].values_Q for one in chain)
-    return recovery(repaired, damaged, whole, task.draws)
+    whole_Q, damaged_Q, repaired_Q = chain
+    return recovery(repaired_Q, damaged_Q, whole_Q, task.draws)
 
 
-def _notes(keys: DecomposeKeys, data: DataRecord, has_adapter: bool, has_index: bool) -> list[str]:
-    notes = []
-    distractors = data.counts.get("num_distractors", 0)
-    if distractors:
-        own = data.counts["num_own"]
-        notes.append(f"The gallery holds {own:,} images of the data set and {distractors:,} distractors.")
-    if distractors and has_adapter:
-        notes.append(
-            {
-                True: "The adapter was trained on the distractors, so it knows most of the gallery.",
-                False: "The adapter was not trained on the distractors.",
-                None: "Whether the adapter was trained on the distractors is not known: the grid does not say so.",
-            }[keys.adapter_saw_distractors]
-        )
-    if has_index:
-        notes.append("Each operating point of the index is compared with exact search over the same vectors.")
+def _notes(keys: DecomposeKeys, data: DataRecord, has_adapter: bool) -> list[str]:
+    num_own, num_distractors = (data.counts.get(name, 0) for name in ("num_own", "num_distractors"))
+    if not num_distractors:
+        return []
+    notes = [f"The gallery holds {num_own:,} images of the data set and {num_distractors:,} distractors."]
+    if has_adapter:
+        notes.append(_SAW_DISTRACTORS[keys.adapter_saw_distractors])
     return notes

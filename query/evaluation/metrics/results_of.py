@@ -35,6 +35,8 @@ def results_of(folder: SweepFolder) -> Results:
     record = read_record(folder)
     keys = GridKeys.model_validate(record.grid)
     _refuse_missing(folder, record, keys)
+    if keys.metric.endswith(("_median_rank", "_p5")):
+        raise ConfigError(f"metric = {keys.metric!r}: fronts need a mean over the queries; name another metric")
     decomposed = decomposed_metric(keys.metric, keys.ks)
     rounds = [timed for timed in read_rounds(folder.timings) if timed.environment_key == record.environment_key]
     timed = timed_with([one for one in rounds if one.kind == "tower"], record.baseline.key)
