@@ -1,5 +1,6 @@
 """What the second pass computes from raw files; `results.json` is this tree. Fractions, not percent."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -70,11 +71,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decomposition:
-    """Where the recall of text queries goes: unpruned -> pruned -> pruned + adapter -> an index."""
+    """Where the recall of text queries goes: unpruned -> pruned -> pruned + adapter -> a point of an index."""
 
     data: str
     metric: str
     steps: list[Step]
+    recovery: Estimate | None = None
+    """Share of the loss of pruning that the adapter recovers, against the unpruned model; None without an adapter."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -92,6 +95,9 @@ class FrontResults:
     """Key of the fastest condition whose loss is at most so many points; None if there is none."""
     recommended_for_speed: dict[str, str | None]
     """Key of the best condition of at least so many images per second."""
+    surely_within_loss: dict[str, list[str]] = field(default_factory=dict)
+    """Keys of all conditions whose whole interval is within the loss, fastest first; the others are so by the estimate
+    alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +133,17 @@ class Results:
         return next(found for found in self.conditions if found.condition.key == key)
 
     def as_json(self) -> dict[str, Any]:
-        """The tree as plain values."""
+        """The tree as plain values. A number that does not exist, such as an end of an interval, is None."""
         plain = asdict(self)
         plain["record"] = self.record.model_dump(mode="json")
         for found, condition in zip(plain["conditions"], self.conditions, strict=True):
             found["condition"] = condition.condition.model_dump(mode="json")
-        return plain
+        return _without_nan(plain)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,37 +1,89 @@
-"""A data set with what its conditions were measured at, one condition in memory at a time."""
+"""A data set with what its conditions were measured at. Only one condition's answers are in memory at a time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from query.evaluation.metrics.estimates import Task
 from query.evaluation.metrics.fidelity import fidelity
 from query.evaluation.metrics.per_query import PerQuery, accuracies_of, metrics_of
-from query.evaluation.metrics.right import Right, right_images, right_texts
+from query.evaluation.metrics.right import right_images, right_texts
 from query.evaluation.ranking.answers import Answers
 from query.evaluation.raw.data import DataTables
-from query.evaluation.results import Estimate, OnData
-from query.evaluation.statistics.bootstrap import Draws, difference, mean, percentile
+from query.evaluation.record import ConditionRecord
+from query.evaluation.results import OnData
 
 TEXT_TO_IMAGE = "image_retrieval"
 IMAGE_TO_TEXT = "text_retrieval"
-_SHARES = {"median": 0.5, "p5": 0.05}
 
 
-@dataclass(frozen=True)
-class Task:
-    """The queries of one task of a data set, and the draws that all conditions share."""
+def tasks_of(tables: DataTables) -> dict[str, Task]:
+    """The tasks of a data set, by name. Both resample the same images."""
+    num_texts, num_images = len(tables.titles), len(tables.keys)
+    return {
+        TEXT_TO_IMAGE: Task(right_images(tables.pairs_P2, tables.grades_P, tables.clusters_Q, num_images)),
+        IMAGE_TO_TEXT: Task(right_texts(tables.pairs_P2, tables.grades_P, num_texts)),
+    }
 
-    right: Right
 
-    @cached_property
-    def draws(self) -> Draws:
-        """Of all its queries."""
-        return Draws(self.right.clusters_Q)
+def task_of(metric: str) -> str:
+    """The task that a metric is of."""
+    return TEXT_TO_IMAGE if metric.startswith(TEXT_TO_IMAGE) else IMAGE_TO_TEXT
 
-    @cached_property
-    def draws_of_several(self) -> Draws:
-        """Of its queries with several right answers."""
-        several_Q = self.right.several_Q
-        return self.draws if several_Q.all() else Draws(self.right.clusters_Q[several_Q])
+
+def is_comparable(condition: ConditionRecord, baseline: ConditionRecord) -> bool:
+    """Whether image vectors can be compared with those of the baseline: another model has a space of its own.
+
+    An index condition has no vectors of its own.
+    """
+    return condition.index is None and (condition.model, condition.pretrained) == (baseline.model, baseline.pretrained)
+
+
+@dataclass
+class Measured:
+    """The conditions of one data set, added one by one, the baseline first."""
+
+    tables: DataTables
+    ks: Sequence[int]
+    kept_metrics: frozenset[str]
+    """Metrics whose values per query are kept, for fronts and decompositions."""
+    on: dict[str, OnData] = field(default_factory=dict)
+    """By key of the condition."""
+    values: dict[str, dict[str, PerQuery]] = field(default_factory=dict)
+    """Of the kept metrics, by metric and key of the condition. A data set need not have them all."""
+
+    def __post_init__(self) -> None:
+        self.tasks = tasks_of(self.tables)
+        self._baseline: dict[str, dict[str, PerQuery]] = {}
+        self._baseline_ids: np.ndarray | None = None
+
+    def add(self, key: str, by_task: Mapping[str, Answers], cosines_N: np.ndarray | None) -> None:
+        """Add a condition.
+
+        Args:
+            key: Of the condition.
+            by_task: Its answers. An index condition has those of image retrieval only.
+            cosines_N: Cosine of each image to the baseline; None where that means nothing.
+        """
+        metrics = {task: self._metrics(task, answers) for task, answers in by_task.items()}
+        ids_QK = by_task[TEXT_TO_IMAGE].ids_QK
+        is_baseline = self._baseline_ids is None
+        if is_baseline:
+            self._baseline, self._baseline_ids = metrics, ids_QK
+        estimates, differences = {}, {}
+        for task, found in metrics.items():
+            estimates |= self.tasks[task].estimates(found)
+            if not is_baseline:
+                differences |= self.tasks[task].differences(found, self._baseline[task])
+            for name in self.kept_metrics & found.keys():
+                self.values.setdefault(name, {})[key] = found[name]
+        agreement = {} if is_baseline else fidelity(ids_QK, self._baseline_ids, cosines_N)
+        self.on[key] = OnData(data=self.tables.name, metrics=estimates, differences=differences, fidelity=agreement)
+
+    def _metrics(self, task: str, answers: Answers) -> dict[str, PerQuery]:
+        right = self.tasks[task].right
+        answers = right.rows_of(answers)
+        if self.tables.kind == "classes" and task == IMAGE_TO_TEXT:
+            return accuracies_of(answers, right.num_items)
+        return metrics_of(task, answers, right, self.ks)

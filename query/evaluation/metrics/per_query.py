@@ -29,6 +29,11 @@ class PerQuery:
     values_Q: np.ndarray
     statistic: Literal["mean", "median", "p5"] = "mean"
 
+    @property
+    def is_mean(self) -> bool:
+        """Whether they are averaged."""
+        return self.statistic == "mean"
+
 
 def metrics_of(task: str, answers: Answers, right: Right, ks: Sequence[int]) -> dict[str, PerQuery]:
     """Every metric of retrieval, by name.
