@@ -1,5 +1,6 @@
 """What the second pass computes from raw files; `results.json` is this tree. Fractions, not percent."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -66,6 +67,8 @@ class Step:
     change: Estimate | None
     """What the step changed; None for the first. Changes add up to the whole, draw by draw."""
     from_first: Estimate | None
+    after: str | None = None
+    """Key of the step that it is a change from. Operating points of an index all follow exact search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,8 @@ class Decomposition:
     data: str
     metric: str
     steps: list[Step]
+    recovery: Estimate | None = None
+    """Share of the loss of pruning that the adapter recovers, against the unpruned model; None without an adapter."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -92,6 +97,9 @@ class FrontResults:
     """Key of the fastest condition whose loss is at most so many points; None if there is none."""
     recommended_for_speed: dict[str, str | None]
     """Key of the best condition of at least so many images per second."""
+    surely_within_loss: dict[str, list[str]] = field(default_factory=dict)
+    """Keys of all conditions whose whole interval is within the loss, fastest first; the others are so by the estimate
+    alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +135,17 @@ class Results:
         return next(found for found in self.conditions if found.condition.key == key)
 
     def as_json(self) -> dict[str, Any]:
-        """The tree as plain values."""
+        """The tree as plain values. A number that does not exist, such as an end of an interval, is None."""
         plain = asdict(self)
         plain["record"] = self.record.model_dump(mode="json")
         for found, condition in zip(plain["conditions"], self.conditions, strict=True):
             found["condition"] = condition.condition.model_dump(mode="json")
-        return plain
+        return _without_nan(plain)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
