@@ -12,7 +12,7 @@ EXAMPLES = (
     "  CLIPSIEVE_SERVE_TOKEN=... clipsieve serve store --host 0.0.0.0 --host-name search.example.org"
 )
 SETTINGS = "query.service.settings:ServeSettings"
-MODULES = ("fastapi", "uvicorn", "httptools", "python_multipart", "jinja2", "prometheus_client")
+MODULES = ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client")
 """What the extra `serve` brings. uvloop is left out: there is none for Windows, and the service does without it."""
 
 

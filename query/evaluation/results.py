@@ -67,6 +67,8 @@ class Step:
     change: Estimate | None
     """What the step changed; None for the first. Changes add up to the whole, draw by draw."""
     from_first: Estimate | None
+    after: str | None = None
+    """Key of the step that it is a change from. Operating points of an index all follow exact search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

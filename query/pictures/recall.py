@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.durable.atomic import write_atomically
 from pipeline.errors import ConfigError
-from query.formats import PLOTS, plot_path
-from query.pictures.plot import refuse_missing_matplotlib
+from query.formats import plot_path
+from query.pictures.plot import drawing_settings, write_plot
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from indexer.manifest import IndexManifest
 
 
@@ -16,7 +17,7 @@ def refuse_undrawable(path: Path | None) -> None:
     """Check that a plot can be drawn to a file.
 
     Raises:
-        ConfigError: If matplotlib is missing, or no format has the file's suffix.
+        ConfigError: If no format has the file's suffix.
     """
     if path is None:
         return
@@ -24,7 +25,6 @@ def refuse_undrawable(path: Path | None) -> None:
         plot_path(path)
     except ValueError as error:
         raise ConfigError(f"plot = {path}: {error}") from error
-    refuse_missing_matplotlib()
 
 
 def write_recall_plot(path: Path, manifest: "IndexManifest") -> None:
@@ -38,11 +38,16 @@ def write_recall_plot(path: Path, manifest: "IndexManifest") -> None:
         ConfigError: If the index has no curve.
         StoreError: If the file cannot be written.
     """
-    points = manifest.proof.text
-    if not points:
+    if not manifest.proof.text:
         raise ConfigError(f"plot = {path}: the index has no curve ({manifest.proof.reason}); nothing was drawn")
+    with drawing_settings():
+        write_plot(path, _draw(manifest))
+
+
+def _draw(manifest: "IndexManifest") -> "Figure":
     from matplotlib.figure import Figure
 
+    points = manifest.proof.text
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     times = [point.p50_ms or 0.0 for point in points]
@@ -67,5 +72,4 @@ def write_recall_plot(path: Path, manifest: "IndexManifest") -> None:
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
-    kind = PLOTS.get(path.suffix.lower(), "png")
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format=kind))
+    return figure

@@ -1,6 +1,5 @@
 """Files and folders that a verb writes: checked before its work, and written one by one after it."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -131,14 +130,6 @@ def test_the_picture_of_inspect_counts_only_with_an_image(tiny_model, capsys):
     argv = ["inspect", "--model", tiny_model, "--picture", "/proc/no-such/kept.png", "--json"]
     assert main(argv) == 0
     assert json.loads(capsys.readouterr().out)["blocks"]
-
-
-def test_a_missing_matplotlib_is_found_before_the_work(tmp_path, monkeypatch, capsys):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
-    argv = ["bench", "policies", "no-grid.yaml", *MEASURE, "--plot", f"{tmp_path}/p.png"]
-    assert main(argv) == 2
-    assert "--plot needs matplotlib" in capsys.readouterr().err
 
 
 # --- after the work

@@ -22,6 +22,11 @@ def main_metric(results: Results) -> str:
     return results.record.grid.get("metric", "image_retrieval_recall@5")
 
 
+def main_data(results: Results) -> str:
+    """The data set of the answer and of the examples."""
+    return results.fronts[0].data if results.fronts else results.record.data[0].name
+
+
 def chosen(results: Results) -> ConditionResults | None:
     """The condition that the answer is about: what is recommended at the usual loss, or at the one next to it.
 
@@ -42,12 +47,12 @@ def answer(results: Results) -> str:
     found = chosen(results)
     if found is None:
         return "Only the unpruned model and its rivals were measured."
-    data, metric = results.record.data[0].name, main_metric(results)
+    data, metric = main_data(results), main_metric(results)
     name, on = words.code(found.condition.name), words.code(data)
     change = found.on[data].differences.get(metric) if data in found.on else None
     speed = None
     if found.speed:
-        ratio, interval = words.times(found.speed.speedup)
+        ratio, interval = words.times(found.speed.speedup, 1)
         speed = f"is {ratio}{f' ({interval})' if interval else ''} as fast as the unpruned model"
     if change is None:
         return f"{name} {speed or 'was measured'}."
@@ -82,14 +87,24 @@ def loss_table(results: Results, front: FrontResults, number: int) -> Table:
         Column("Take", is_number=False),
         Column("Speed-up"),
         Column(f"Difference{points}"),
+        Column("To be sure, take", is_number=False),
         Column("Front at this loss"),
     ]
     rows = []
     for loss, key in front.recommended_for_loss.items():
         estimate = front.speed_at_loss.get(loss)
         at_loss = cell(words.times(estimate)) if estimate else Cell("never reached")
-        rows.append([Cell(f"{float(loss):g} points of {name}"), *_taken(results, front, key), at_loss])
-    return plain_table(f"losses-{number}", f"The fastest setting for each loss of {name} on {front.data}", columns, rows)
+        rows.append(
+            [
+                Cell(words.so_many_points(float(loss), front.metric)),
+                *_taken(results, front, key),
+                _sure(results, front, loss),
+                at_loss,
+            ]
+        )
+    return plain_table(
+        f"losses-{number}", f"The fastest setting for each loss of {name} on {front.data}", columns, rows
+    )
 
 
 def speed_table(results: Results, front: FrontResults, number: int) -> Table:
@@ -108,7 +123,9 @@ def speed_table(results: Results, front: FrontResults, number: int) -> Table:
         found = results.of(key).speed if key else None
         rate = cell(words.rate(found.images_per_second)) if found else NOTHING
         rows.append([Cell(f"{float(speed):,g} images/s"), *_taken(results, front, key), rate])
-    return plain_table(f"speeds-{number}", f"The setting with the best {name} on {front.data} for each speed", columns, rows)
+    return plain_table(
+        f"speeds-{number}", f"The setting with the best {name} on {front.data} for each speed", columns, rows
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +143,15 @@ def uses(results: Results) -> list[Use]:
     found = [by for front in results.fronts for by in (front.recommended_for_loss, front.recommended_for_speed)]
     keys = dict.fromkeys(key for by in found for key in by.values() if key)
     return [_use(results.of(key).condition, results.record.baseline) for key in keys]
+
+
+def _sure(results: Results, front: FrontResults, loss: str) -> Cell:
+    """The fastest condition whose whole interval is within a loss."""
+    key = next(iter(front.surely_within_loss.get(loss, [])), None)
+    if key is None:
+        return Cell("nothing measured here")
+    found = results.of(key)
+    return Cell(words.code(found.condition.name), words.times(found.speed.speedup)[0] if found.speed else "")
 
 
 def _taken(results: Results, front: FrontResults, key: str | None) -> list[Cell]:

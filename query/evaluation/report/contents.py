@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from query.evaluation.raw.folder import SweepFolder
 from query.evaluation.report import words
-from query.evaluation.report.answer import Use, answer, chosen, loss_table, main_metric, speed_table, uses
+from query.evaluation.report.answer import Use, answer, chosen, loss_table, main_data, main_metric, speed_table, uses
 from query.evaluation.report.definitions import definitions
 from query.evaluation.report.drawing.drawings import Drawing, scatter_of, waterfall_of
 from query.evaluation.report.examples import Example, examples_of
@@ -116,24 +116,30 @@ def contents_of(results: Results, folder: SweepFolder, gates: Sequence[object] =
 def _of_data(results: Results) -> list[OfData]:
     fronts: Mapping[str, FrontResults] = {front.data: front for front in reversed(results.fronts)}
     metric = main_metric(results)
-    names = dict.fromkeys(name for found in results.conditions for name in found.on)
+    names = list(dict.fromkeys(name for found in results.conditions for name in found.on))
     return [
         OfData(
             name=name,
             plot=scatter_of(results, fronts[name], number) if name in fronts else None,
-            conditions=conditions_table(results, name, metric, fronts.get(name)),
+            conditions=conditions_table(results, name, _metric_on(results, name, metric), fronts.get(name)),
             metrics=metric_tables(results, name),
-            variants=variants_table(results, name, metric),
+            variants=variants_table(results, name, _metric_on(results, name, metric)),
             fidelity=fidelity_table(results, name),
         )
         for number, name in enumerate(names)
     ]
 
 
+def _metric_on(results: Results, data: str, metric: str) -> str:
+    """The metric of the sweep, or the first one that a data set has: one of classes has others."""
+    known = next(found.on[data].metrics for found in results.conditions if data in found.on)
+    return metric if metric in known else next(iter(known))
+
+
 def _figures(results: Results) -> list[Cell]:
     """The numbers of the answer, and how much was measured."""
     found, metric = chosen(results), main_metric(results)
-    data = results.record.data[0]
+    data = next(one for one in results.record.data if one.name == main_data(results))
     figures = []
     if found and found.speed:
         ratio, interval = words.times(found.speed.speedup)

@@ -12,6 +12,7 @@ from query.evaluation.raw.data import DataTables, read_data
 from query.evaluation.raw.folder import SweepFolder
 from query.evaluation.raw.ranks import read_ranks
 from query.evaluation.report import words
+from query.evaluation.report.answer import main_data
 from query.evaluation.results import ConditionResults, Results
 
 TASK = "image_retrieval"
@@ -62,7 +63,7 @@ def examples_of(results: Results, folder: SweepFolder, found: ConditionResults) 
     Raises:
         StoreError: If a raw file is missing or damaged.
     """
-    data = results.record.data[0].name
+    data = main_data(results)
     baseline = results.record.baseline
     tables = read_data(folder.data(data))
     before, after = (read_ranks(folder.ranks(key, data)).get(TASK) for key in (baseline.key, found.condition.key))
@@ -126,9 +127,7 @@ def _side(name: str, query: int, answers: Answers, tables: DataTables, descripti
     pairs = tables.pairs_P2
     right = set(pairs[pairs[:, 0] == query, 1].tolist())
     ids = [number for number in answers.ids_QK[query, :NUM_HITS].tolist() if number >= 0]
-    hits = [
-        ShownHit(tables.uris[n], tables.keys[n], description_of.get(n, tables.keys[n]), n in right) for n in ids
-    ]
+    hits = [ShownHit(tables.uris[n], tables.keys[n], description_of.get(n, tables.keys[n]), n in right) for n in ids]
     return Side(name, int(_ranks(answers)[query]), hits)
 
 

@@ -20,18 +20,37 @@ def markdown(contents: Contents, plots: Sequence[str]) -> str:
 
 
 def _lines(contents: Contents, plots: list[str]) -> Iterator[str]:
+    yield from _answer(contents)
+    yield from ("## Recall against speed", "")
+    for one in contents.data:
+        yield from _of_data(one, plots.pop(0) if one.plot else None)
+    yield from _losses_and_examples(contents)
+    for title, table in (("Mixed galleries", contents.mixed), ("Gates", contents.gates)):
+        if table:
+            yield from (f"## {title}", "", *_table(table))
+    yield from ("## What the words mean", "")
+    yield from (f"- **{_escaped(word)}**: {_escaped(text)}" for word, text in contents.definitions)
+    yield from ("", "## How it was measured", "")
+    for table in (*contents.origin, contents.settings):
+        yield from _table(table)
+    yield from ("Commands:", "", "```", *contents.commands, "```")
+
+
+def _answer(contents: Contents) -> Iterator[str]:
     yield from (f"# {_escaped(contents.title)}", "", _escaped(contents.answer), "")
     for warning in contents.warnings:
         yield from (f"Warning: {_escaped(warning)}", "")
-    yield from ("## Recommended settings", "")
+    if contents.recommended:
+        yield from ("## Recommended settings", "")
     for table in contents.recommended:
         yield from _table(table)
     for use in contents.uses:
         saved = f" with `policy.yaml`: `{use.policy}`" if use.policy else ""
         yield f"- `{use.name}`: `{use.command}`{saved}"
-    yield from ("", "## Recall against speed", "")
-    for one in contents.data:
-        yield from _of_data(one, plots.pop(0) if one.plot else None)
+    yield ""
+
+
+def _losses_and_examples(contents: Contents) -> Iterator[str]:
     if contents.losses:
         yield from ("## Where the loss comes from", "")
     for loss in contents.losses:
@@ -42,16 +61,6 @@ def _lines(contents: Contents, plots: list[str]) -> Iterator[str]:
         yield from ("## Example queries", "")
         yield from (f"- {_escaped(one.title)}: {_escaped(one.story)}" for one in contents.examples)
         yield ""
-    if contents.mixed:
-        yield from ("## Mixed galleries", "", *_table(contents.mixed))
-    if contents.gates:
-        yield from ("## Gates", "", *_table(contents.gates))
-    yield from ("## What the words mean", "")
-    yield from (f"- **{_escaped(word)}**: {_escaped(text)}" for word, text in contents.definitions)
-    yield from ("", "## How it was measured", "")
-    for table in (*contents.origin, contents.settings):
-        yield from _table(table)
-    yield from ("Commands:", "", "```", *contents.commands, "```")
 
 
 def _of_data(one: OfData, plot: str | None) -> Iterator[str]:
@@ -78,7 +87,8 @@ def _row(cells: Iterator[str] | Sequence[str]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    return _escaped(f"{cell.text} ({cell.note})" if cell.note else cell.text)
+    note = cell.note.replace("\n", "; ")
+    return _escaped(f"{cell.text} ({note})" if note else cell.text)
 
 
 def _escaped(text: str) -> str:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +71,7 @@ def _caption(results: Results, path: Path) -> str:
     for found in results.conditions:
         if found.condition.key in path.stem:
             rest = path.stem.replace(found.condition.key, "").strip("-_. ")
-            return f"{found.condition.name}, image {rest}" if rest else found.condition.name
+            return f"{found.condition.name}, image {int(rest) + 1}" if rest.isdecimal() else found.condition.name
     return path.stem
 
 

@@ -68,10 +68,10 @@ def loss(estimate: Estimate) -> Estimate:
     return Estimate(-estimate.value, -estimate.high, -estimate.low, estimate.method, estimate.detectable)
 
 
-def times(estimate: Estimate) -> tuple[str, str]:
+def times(estimate: Estimate, digits: int = 2) -> tuple[str, str]:
     """A ratio and its interval."""
-    digits = 2 if max(estimate.high - estimate.low, 0) < 0.2 else 1
-    return _both(estimate, lambda number: f"{number:.{digits}f}x")
+    ratio, interval = _both(estimate, lambda number: f"{number:.{digits}f}x")
+    return ratio, interval.replace("x", "")
 
 
 def rate(estimate: Estimate) -> tuple[str, str]:
@@ -92,6 +92,18 @@ def amount(metric: str, number: float) -> str:
     return _plain(metric, abs(number))
 
 
+def within(estimate: Estimate) -> tuple[float, float]:
+    """The interval of a number, as drawings need it: only the number itself where there is none."""
+    low = estimate.low if math.isfinite(estimate.low) else estimate.value
+    high = estimate.high if math.isfinite(estimate.high) else estimate.value
+    return low, high
+
+
+def so_many_points(points: float, metric: str) -> str:
+    """So many points of a metric."""
+    return f"{points:g} {'point' if points == 1 else 'points'} of {short(metric)}"
+
+
 def plural(count: int, noun: str) -> str:
     """A count of something."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
@@ -107,5 +119,7 @@ def _plain(metric: str, number: float) -> str:
 
 def _both(estimate: Estimate, text_of: Callable[[float], str]) -> tuple[str, str]:
     low, high = text_of(estimate.low), text_of(estimate.high)
-    interval = "" if estimate.method == "none" or math.isnan(estimate.low) else f"{low} to {high}"
+    interval = (
+        "" if estimate.method == "none" or not math.isfinite(estimate.high - estimate.low) else f"{low} to {high}"
+    )
     return text_of(estimate.value).replace("-", MINUS), interval.replace("-", MINUS)

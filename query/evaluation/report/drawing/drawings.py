@@ -56,14 +56,19 @@ def scatter_of(results: Results, front: FrontResults, number: int) -> Drawing | 
     ]
     rows = [
         [
-            Cell(words.code(point.name), point.results.condition.series if point.results.condition.role != "baseline" else ""),
+            Cell(
+                words.code(point.name),
+                point.results.condition.series if point.results.condition.role != "baseline" else "",
+            ),
             cell(words.value(front.metric, point.recall)),
             cell(words.rate(point.rate)),
             Cell("on the front" if point.results.condition.key in front.keys else ""),
         ]
         for point in points
     ]
-    table = plain_table(f"plotted-{number}", f"What is plotted: {metric} and images per second on {front.data}", columns, rows)
+    table = plain_table(
+        f"plotted-{number}", f"What is plotted: {metric} and images per second on {front.data}", columns, rows
+    )
     return _drawing(
         lambda is_narrow: draw_scatter(results, front, is_narrow=is_narrow),
         f"plot-{number}", title, tips_of(results, front), table,
@@ -73,7 +78,8 @@ def scatter_of(results: Results, front: FrontResults, number: int) -> Drawing | 
 def waterfall_of(decomposition: Decomposition, number: int) -> Drawing:
     """Where recall goes, step by step."""
     names = ", then ".join(step.name for step in decomposition.steps)
-    title = f"{words.short(decomposition.metric)} on {decomposition.data} after each step: {names}. The table has the numbers."
+    metric = words.short(decomposition.metric)
+    title = f"{metric} on {decomposition.data} after each step: {names}. The table below has the numbers."
     return _drawing(
         lambda is_narrow: draw_waterfall(decomposition, is_narrow=is_narrow), f"steps-{number}-plot", title, {}, None
     )

@@ -24,7 +24,12 @@ _PLACES = (
 
 
 def place_labels(
-    axes: "Axes", texts: Sequence[tuple[str, float, float]], points: Sequence[tuple[float, float]], *, colour: str, paper: str
+    axes: "Axes",
+    texts: Sequence[tuple[str, float, float]],
+    points: Sequence[tuple[float, float]],
+    *,
+    colour: str,
+    paper: str,
 ) -> None:
     """Write each name beside its point, unless it would cover another name, a point, or the edge of the plot.
 

@@ -8,7 +8,7 @@ _COLOURS = {
     "ink": ("#1b1c1d", "#ecedec"),
     "soft": ("#5c5e60", "#a6aaac"),
     "grid": ("#e3e1dc", "#34393c"),
-    "front": ("#cde7e4", "#1f4a4b"),
+    "front": ("#c6e4e1", "#27605f"),
     "loss": ("#c2410c", "#f2a46f"),
     "gain": ("#15803d", "#66d394"),
     "series-0": ("#0b6b6b", "#63c7c1"),

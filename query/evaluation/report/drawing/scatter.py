@@ -78,7 +78,7 @@ def draw_scatter(results: Results, front: FrontResults, *, is_narrow: bool) -> "
             _draw_point(axes, number, point, styles, seen)
     figure.legend(
         loc="outside lower left" if is_narrow else "outside right upper", ncols=2 if is_narrow else 1, frameon=False,
-        fontsize=8.5, labelcolor=LIGHT["ink"], handletextpad=0.4, columnspacing=1.2,
+        fontsize=8.5, labelcolor=LIGHT["ink"], handletextpad=0.7, columnspacing=1.2,
     )  # fmt: skip
     hidden = [point.name for point in points if point not in shown]
     if hidden:
@@ -102,7 +102,7 @@ def _set_up(axes: "Axes", points: Sequence[Point], front: FrontResults, is_narro
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     baseline = points[0]
-    lows, highs = [_inside(point.recall.low) for point in points], [_inside(point.recall.high) for point in points]
+    lows, highs = zip(*(map(_inside, words.within(point.recall)) for point in points), strict=True)
     bottom = max(min(lows), _expit(_logit(_inside(baseline.recall.value)) - _DEPTH))
     shown = [point for point in points if point.recall.value >= bottom]
     room = 0.06 * (_logit(max(highs)) - _logit(bottom)) + 0.02
@@ -111,7 +111,8 @@ def _set_up(axes: "Axes", points: Sequence[Point], front: FrontResults, is_narro
     axes.yaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}"))
-    left, right = min(point.rate.low for point in shown), max(point.rate.high for point in shown)
+    rates = [words.within(point.rate) for point in shown]
+    left, right = min(low for low, _ in rates), max(high for _, high in rates)
     if right > _LOG_ABOVE * left:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -151,10 +152,11 @@ def _draw_point(axes: "Axes", number: int, point: Point, styles: dict[str, Style
     is_baseline = condition.role == "baseline"
     style = Style(LIGHT["ink"], "*", True) if is_baseline else styles[condition.series]
     x, y = point.rate.value, _inside(point.recall.value)
+    left, right = words.within(point.rate)
+    low, high = map(_inside, words.within(point.recall))
     axes.errorbar(
         x, y, fmt="none", ecolor=style.colour, elinewidth=0.9 if style.is_filled else 0.6, zorder=3,
-        xerr=[[max(x - point.rate.low, 0)], [max(point.rate.high - x, 0)]],
-        yerr=[[max(y - _inside(point.recall.low), 0)], [max(_inside(point.recall.high) - y, 0)]],
+        xerr=[[max(x - left, 0)], [max(right - x, 0)]], yerr=[[max(y - low, 0)], [max(high - y, 0)]],
     )  # fmt: skip
     label = BASELINE if is_baseline else condition.series
     axes.plot(

@@ -28,7 +28,8 @@ def draw_waterfall(decomposition: Decomposition, *, is_narrow: bool) -> "Figure"
     axes.set_xlim(min(ends) - room, max(ends) + room)
     axes.set_ylim(len(steps) - 0.4, -0.75)
     for number, step in enumerate(steps):
-        _draw_step(axes, number, step, metric, is_narrow)
+        before = next((place for place, other in enumerate(steps) if other.key == step.after), number - 1)
+        _draw_step(axes, number, before, step, metric, is_narrow)
     scale = 100 if words.is_share(metric) else 1
     axes.xaxis.set_major_locator(MaxNLocator(5 if is_narrow else 8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda found, _: f"{scale * found:g}"))
@@ -50,23 +51,26 @@ def _whisker(step: Step) -> tuple[float, float]:
     """Where the step may end, if it starts where it does."""
     if step.change is None:
         return step.total.value, step.total.value
-    return _start(step) + step.change.low, _start(step) + step.change.high
+    low, high = words.within(step.change)
+    return _start(step) + low, _start(step) + high
 
 
-def _draw_step(axes: "Axes", number: int, step: Step, metric: str, is_narrow: bool) -> None:
+def _draw_step(axes: "Axes", number: int, before: int, step: Step, metric: str, is_narrow: bool) -> None:
+    """Draw a step in row `number`, from the value of row `before`."""
     start, end = _start(step), step.total.value
     colour = LIGHT["soft"] if step.change is None else LIGHT["loss"] if end < start else LIGHT["gain"]
     if step.change is None:
         axes.plot([end, end], [number - _BAR / 2, number + _BAR / 2], color=LIGHT["ink"], linewidth=3.5, zorder=4)
     else:
         axes.barh(number, end - start, left=start, height=_BAR, color=colour, zorder=3)
-        axes.plot([start, start], [number - 1 + _BAR / 2, number - _BAR / 2], color=LIGHT["soft"], linewidth=0.8,
+        axes.plot([start, start], [before + _BAR / 2, number - _BAR / 2], color=LIGHT["soft"], linewidth=0.8,
                   linestyle=(0, (2, 2)), zorder=2)  # fmt: skip
         axes.plot([end, end], [number - _BAR / 2, number + _BAR / 2], color=LIGHT["ink"], linewidth=2, zorder=4)
     axes.plot(_whisker(step), [number, number], color=LIGHT["ink"], linewidth=1.2, zorder=5)
     most = 24 if is_narrow else _MOST_LETTERS
     name = step.name if len(step.name) <= most else f"{step.name[: most - 3]}..."
-    side = {"transform": axes.get_yaxis_transform(), "va": "bottom", "fontsize": 9}
+    side = {"transform": axes.get_yaxis_transform(), "va": "bottom", "fontsize": 9, "zorder": 3.5}
+    side["bbox"] = {"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 0.8}
     axes.text(0.005, number - _BAR / 2 - 0.06, name, color=LIGHT["ink"], weight="bold", **side)
     total, interval = words.value(metric, step.total)
     if step.change is not None:

@@ -9,10 +9,14 @@ from query.evaluation.report.tables.table import NOTHING, Cell, Column, Group, T
 from query.evaluation.results import ConditionResults, Estimate, FrontResults, Results
 
 _FIDELITY = {
-    "overlap@10": "top 10 shared",
-    "rank_biased_overlap": "rank-biased overlap",
+    "overlap@10": "overlap of the first 10",
+    "overlap@100": "overlap of the first 100",
+    "cosine_mean": "cosine, mean",
+    "cosine_p5": "cosine, 5th percentile",
+    "cosine_p50": "cosine, median",
+    "cosine_min": "cosine, smallest",
 }
-_MOST_COLUMNS = 10
+_TASKS = {"image_retrieval": "text to image", "text_retrieval": "image to text", "acc": "classes"}
 
 
 def conditions_table(results: Results, data: str, metric: str, front: FrontResults | None) -> Table:
@@ -43,19 +47,21 @@ def conditions_table(results: Results, data: str, metric: str, front: FrontResul
             Cell(str(condition.tokens_kept)),
         ]
 
-    caption = f"All conditions on {data}: {name} and its difference to the unpruned model, and speed, with 95 % intervals"
-    return _by_series(f"conditions-{data}", caption, columns, results, data, row)
+    caption = (
+        f"All conditions on {data}: {name} and its difference to the unpruned model, and speed, with 95 % intervals"
+    )
+    return _by_series("conditions-of", caption, columns, results, data, row)
 
 
 def metric_tables(results: Results, data: str) -> list[Table]:
-    """All strict metrics of a data set: values, then differences."""
+    """All strict metrics of a data set, task by task: values, then differences."""
     metrics = [name for name in _metrics_of(results, data) if words.variant_of(name) is None]
     tables = []
-    for start in range(0, len(metrics), _MOST_COLUMNS):
-        some = metrics[start : start + _MOST_COLUMNS]
-        number = "" if start == 0 else f"-{start}"
-        tables.append(_metric_table(results, data, some, f"metrics-{data}{number}"))
-        tables.append(_difference_table(results, data, some, f"differences-{data}{number}"))
+    for start, task in _TASKS.items():
+        some = [name for name in metrics if name.startswith(start)]
+        if some:
+            tables.append(_metric_table(results, data, some, f"metrics-{start}", task))
+            tables.append(_difference_table(results, data, some, f"differences-{start}", task))
     return tables
 
 
@@ -68,12 +74,14 @@ def variants_table(results: Results, data: str, metric: str) -> Table | None:
     titles = ["strict", *(words.variant_of(name) or "" for name in names[1:])]
     columns = [Column("Condition", is_number=False), *map(Column, titles)]
     caption = f"{words.short(metric)} on {data}{words.unit(metric)}, by each rule for ties and near-duplicates"
-    return _by_series(f"variants-{data}", caption, columns, results, data, _values_of(data, names))
+    return _by_series("variants", caption, columns, results, data, _values_of(data, names))
 
 
 def fidelity_table(results: Results, data: str) -> Table | None:
     """Agreement with the unpruned model; None if it was not measured."""
-    names = list(dict.fromkeys(name for found in results.conditions if data in found.on for name in found.on[data].fidelity))
+    names = list(
+        dict.fromkeys(name for found in results.conditions if data in found.on for name in found.on[data].fidelity)
+    )
     if not names:
         return None
     columns = [Column("Condition", is_number=False), *(Column(_fidelity_name(name)) for name in names)]
@@ -83,7 +91,7 @@ def fidelity_table(results: Results, data: str) -> Table | None:
         return [_name(found), *(Cell(f"{fidelity[name]:.3f}" if name in fidelity else "") for name in names)]
 
     caption = f"Agreement with the unpruned model on {data}, without labels; 1 is full agreement"
-    return _by_series(f"fidelity-{data}", caption, columns, results, data, row, has_baseline=False)
+    return _by_series("fidelity", caption, columns, results, data, row, has_baseline=False)
 
 
 def settings_table(results: Results, folder: SweepFolder) -> Table:
@@ -120,20 +128,23 @@ def _settings(found: ConditionResults) -> str:
     return "; ".join(parts) + (f"; policy {words.code(policy)}" if policy else "; no policy")
 
 
-def _metric_table(results: Results, data: str, metrics: Sequence[str], id: str) -> Table:
-    columns = [Column("Condition", is_number=False), *(Column(words.short(name) + words.unit(name)) for name in metrics)]
-    caption = f"All metrics on {data}, strict, with 95 % intervals"
+def _metric_table(results: Results, data: str, metrics: Sequence[str], id: str, task: str) -> Table:
+    columns = [
+        Column("Condition", is_number=False),
+        *(Column(words.short(name) + words.unit(name)) for name in metrics),
+    ]
+    caption = f"All metrics on {data}, {task}, strict"
     return _by_series(id, caption, columns, results, data, _values_of(data, metrics))
 
 
-def _difference_table(results: Results, data: str, metrics: Sequence[str], id: str) -> Table:
+def _difference_table(results: Results, data: str, metrics: Sequence[str], id: str, task: str) -> Table:
     columns = [Column("Condition", is_number=False), *(Column(words.short(name)) for name in metrics)]
 
     def row(found: ConditionResults) -> list[Cell]:
         differences = found.on[data].differences
         return [_name(found), *(_difference(name, differences.get(name)) for name in metrics)]
 
-    caption = f"Differences to the unpruned model on {data}, with 95 % intervals; points for recall"
+    caption = f"Differences to the unpruned model on {data}, {task}, strict; points where the metric is a share"
     return _by_series(id, caption, columns, results, data, row, has_baseline=False)
 
 
@@ -163,12 +174,15 @@ def _by_series(
             kind = {"baseline": "unpruned", "index": "through an index"}.get(role, found.condition.series)
             title = f"{kind} (rival)" if role == "rival" else kind
             groups.setdefault(title, []).append(row(found))
-    return Table(id, caption, columns, [Group(*group) for group in groups.items()])
+    number = list(dict.fromkeys(name for found in results.conditions for name in found.on)).index(data)
+    return Table(f"{id}-{number}", caption, columns, [Group(*group) for group in groups.items()])
 
 
 def _metrics_of(results: Results, data: str) -> list[str]:
     """Every metric of a data set, in the order in which conditions have them."""
-    return list(dict.fromkeys(name for found in results.conditions if data in found.on for name in found.on[data].metrics))
+    return list(
+        dict.fromkeys(name for found in results.conditions if data in found.on for name in found.on[data].metrics)
+    )
 
 
 def _name(found: ConditionResults) -> Cell:
@@ -181,9 +195,9 @@ def _difference(metric: str, estimate: Estimate | None) -> Cell:
         return NOTHING
     text, interval = words.difference(metric, estimate)
     if estimate.method == "exact":
-        interval += ", exact"
+        interval += "\nexact"
     if estimate.low <= 0 <= estimate.high and estimate.detectable is not None:
-        interval += f"; visible from {words.amount(metric, estimate.detectable)}"
+        interval += f"\nvisible from {words.amount(metric, estimate.detectable)}"
     return Cell(text, interval)
 
 
@@ -195,6 +209,4 @@ def _query_time(found: ConditionResults) -> Cell:
 
 
 def _fidelity_name(name: str) -> str:
-    if name.startswith("cosine_p"):
-        return f"cosine, percentile {name.removeprefix('cosine_p')}"
     return _FIDELITY.get(name, name.replace("_", " "))

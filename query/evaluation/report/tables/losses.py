@@ -63,7 +63,7 @@ def mixed_table(results: Results) -> Table:
             [
                 Cell(f"{first} and {second}"),
                 Cell(found.data),
-                Cell(share[0], f"{share[1]}; {first} in the top {found.k}".removeprefix("; ")),
+                Cell(share[0], f"{share[1]}\n{first} in the top {found.k}".strip()),
                 Cell(f"{100 * found.expected:.1f}"),
                 *(cell(words.value(name, found.recall[name])) if name in found.recall else NOTHING for name in metrics),
                 Cell(found.advice),

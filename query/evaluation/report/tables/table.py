@@ -10,7 +10,7 @@ class Cell:
 
     text: str
     note: str = ""
-    """Shown smaller: an interval, or what else one has to know."""
+    """Shown smaller: an interval, and what else one has to know, line by line."""
 
 
 @dataclass(frozen=True, slots=True)
