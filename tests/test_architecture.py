@@ -84,6 +84,7 @@ LEVELS = {
         ["data"],
         ["raw", "statistics"],
         ["running", "metrics", "report", "exports"],
+        ["sweep"],
     ],
     "query.evaluation.running": [
         ["kept", "environment"],
