@@ -24,6 +24,7 @@ class YamlLines:
     """Which line of a YAML file each value is on."""
 
     root: yaml.Node | None
+    """None if there is no file, or nothing in it."""
 
     def resolve(self, loc: Loc) -> tuple[int, Loc]:
         """The line (from 1) of the value at `loc`, or of what it would be in, and the location as the file spells it.
@@ -31,7 +32,9 @@ class YamlLines:
         Parts of `loc` that the file does not have are left out, except the last, which may be a missing key: pydantic
         puts the kind of a value between two keys.
         """
-        node, line, found = self.root, self.root.start_mark.line + 1 if self.root else 1, []
+        if self.root is None:
+            return 1, loc
+        node, line, found = self.root, self.root.start_mark.line + 1, []
         for place, part in enumerate(loc):
             inner = _child(node, part)
             if inner:

@@ -1,12 +1,13 @@
 """Reading a grid: every error names the file, the line and the key."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ConfigError
 from query.evaluation.grid.earlier import EarlierPlan
-from query.evaluation.grid.read import read_grid
+from query.evaluation.grid.read import read_grid, recorded_grid
 
 SCENES = "data: [{name: scenes, scenes: 20}]\n"
 
@@ -68,7 +69,6 @@ def test_lines_of_keys(tmp_path):
             "data:\n  - {name: a, scenes: 20}\n  - {name: A, scenes: 30}\n",
             ["line 3: data.1.name", "line 2 has a data"],
         ),
-        ("data:\n  - name: a\n    classes: /nowhere\n", ["line 3: data.0.classes = '/nowhere': there is nothing"]),
         ("data:\n- {name: a, scenes: 20}\n- {name: b, classes: 's3://x'}\n", ["line 3: data.1.classes", "found a URL"]),
         (f"{SCENES}rounds: no\nks: x\nseed: 1\n", ["line 2: rounds", "and 2 more, on lines 3, 4"]),
         ("series: []\n", ["line 1: data: it is missing; add it here: The data sets."]),
@@ -128,3 +128,11 @@ def test_a_plan_of_bench_policies_is_refused_with_the_new_spelling(tmp_path, mon
     assert [series.name for series in grid.keys.series] == ["a", "b"]
     assert grid.keys.series[1].image_sizes == (64,)
     assert grid.keys.data[0].images == Path(tmp_path)
+
+
+def test_the_grid_of_an_earlier_sweep_is_read_back(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_PLACE", str(tmp_path))
+    grid = read(tmp_path, "data: [{name: a, classes: $SOME_PLACE}]\nseries: [{name: b, policies: [fast]}]\n")
+    again = recorded_grid(json.loads(json.dumps(grid.as_json())), tmp_path / "sweep.json")
+    assert again.as_json() == grid.as_json()
+    assert str(again.error(("ks", 0), "too large", 7)) == f"{tmp_path}/sweep.json: ks.0 = 7: too large"
