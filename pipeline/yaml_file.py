@@ -32,9 +32,7 @@ class YamlLines:
         Parts of `loc` that the file does not have are left out, except the last, which may be a missing key: pydantic
         puts the kind of a value between two keys.
         """
-        if self.root is None:
-            return 1, loc
-        node, line, found = self.root, self.root.start_mark.line + 1, []
+        node, line, found = self.root, self.root.start_mark.line + 1 if self.root else 1, []
         for place, part in enumerate(loc):
             inner = _child(node, part)
             if inner:

@@ -78,16 +78,6 @@ def read_grid(path: Path) -> Grid:
     return grid
 
 
-def recorded_grid(values: dict[str, Any], path: Path) -> Grid:
-    """The grid of an earlier sweep.
-
-    Args:
-        values: As `Grid.as_json` gave them.
-        path: The file that holds them, for errors.
-    """
-    return Grid(GridKeys.model_validate(values), path, YamlLines(None))
-
-
 class _Reader:
     """Fills in environment variables, and remembers what stood there."""
 
@@ -138,8 +128,7 @@ def _error(path: Path, lines: YamlLines, loc: Loc, problem: str, found: object =
     line, shown = lines.resolve(loc)
     key = ".".join(str(part) for part in shown)
     value = "" if found is None else f" = {scrubbed(repr(found))}"
-    where = f"{path}, line {line}" if lines.root else str(path)
-    return ConfigError(f"{where}: {key}{value}: {problem}")
+    return ConfigError(f"{path}, line {line}: {key}{value}: {problem}")
 
 
 def _explained(error: ValidationError, path: Path, lines: YamlLines) -> ConfigError:
