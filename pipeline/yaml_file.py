@@ -24,6 +24,7 @@ class YamlLines:
     """Which line of a YAML file each value is on."""
 
     root: yaml.Node | None
+    """None if there is no file, or nothing in it."""
 
     def resolve(self, loc: Loc) -> tuple[int, Loc]:
         """The line (from 1) of the value at `loc`, or of what it would be in, and the location as the file spells it.

@@ -70,7 +70,8 @@ class SweepSettings(OutputSettings):
     """Folder for everything that is measured, and for the report. What it already holds is not measured again."""
 
     report_only: bool = False
-    """Compute results and write the report from what --out holds, and measure nothing."""
+    """Compute results and write the report from what --out holds, and measure nothing. GRID may be left out: only its
+    gates count then."""
 
     again: bool = False
     """Measure everything again, also what --out already holds."""

@@ -20,6 +20,7 @@ from pipeline.model.pruning.policy import (
     sharpened,
 )
 from pipeline.yaml_file import Loc
+from query.evaluation.grid.keys import SeriesKeys
 from query.evaluation.grid.read import Grid
 
 
@@ -118,15 +119,19 @@ def _spelled_out(grid: Grid, number: int, values: dict[str, Any], loc: Loc) -> P
 
 def _one_cuts(grid: Grid, number: int) -> Iterator[Base]:
     series = grid.keys.series[number]
-    extra = "".join(
-        f", {value}" if isinstance(value, str) else f", {name} {value}" for name, value in series.options.items()
-    )
+    extra = _options_of(series) if sum(bool(other.scores) for other in grid.keys.series) > 1 else ""
     for (place, score), depth, keep in itertools.product(enumerate(series.scores), series.depths, series.keeps):
         name = f"{score} at {depth:g}, keep {keep:g}{extra}"
         schedule = Stages(cuts=(CutPoint(depth=depth, keep=keep),))
         values = {**series.options, "name": name, "score": score, "schedule": schedule}
         loc: Loc = ("series", number, "scores", place)
         yield Base(name, _policy(grid, values, loc, number), loc)
+
+
+def _options_of(series: SeriesKeys) -> str:
+    """What tells one cut from the same cut of another series, for example `, merge, size_weight 0.9`."""
+    options = series.options.items()
+    return "".join(f", {value}" if isinstance(value, str) else f", {name} {value}" for name, value in options)
 
 
 def _policy(grid: Grid, values: dict[str, Any], loc: Loc, number: int) -> PruningPolicy:

@@ -25,8 +25,9 @@ def expand(grid: Grid) -> list[Condition]:
     keys of the grid refer to conditions by name; those names are checked here.
 
     Raises:
-        ConfigError: If a series makes no condition, a policy or adapter is wrong, two conditions share a name or all
-            settings, or a key refers to a condition or a metric that does not exist; names the lines.
+        ConfigError: If a path leads nowhere, a series makes no condition, a policy or adapter is wrong, two conditions
+            share a name or all settings, or a key refers to a condition or a metric that does not exist; names the
+            lines.
     """
     baseline = Condition(
         name=UNPRUNED,
@@ -39,6 +40,7 @@ def expand(grid: Grid) -> list[Condition]:
     )
     conditions = [baseline]
     _check_series(grid)
+    _check_paths(grid)
     for number in range(len(grid.keys.series)):
         for condition in _of_series(grid, number):
             if condition.settings != baseline.settings:
@@ -182,6 +184,17 @@ def _ending(keys: GridKeys, adapter: str | None) -> str:
 def _short(location: str) -> str:
     """The last part of a name that may be a path."""
     return location.removeprefix(LOCAL_DIR).rstrip("/").rpartition("/")[2]
+
+
+def _check_paths(grid: Grid) -> None:
+    """Refuse paths of data sets that lead nowhere: before hours of work."""
+    for number, data in enumerate(grid.keys.data):
+        for key, value in data:
+            values = enumerate(value) if isinstance(value, tuple) else [(None, value)]
+            for place, path in values:
+                loc: Loc = ("data", number, key) if place is None else ("data", number, key, place)
+                if isinstance(path, Path) and not path.exists():
+                    raise grid.error(loc, "there is nothing at this path; correct it", str(path))
 
 
 def _check_series(grid: Grid) -> None:

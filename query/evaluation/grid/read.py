@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.source.secrets import scrubbed
 from pipeline.yaml_file import Loc, YamlLines, kind_of, read_yaml_lines
 from query.evaluation.grid.earlier import EarlierPlan
-from query.evaluation.grid.keys import DataKeys, GridKeys, Keys
+from query.evaluation.grid.keys import GridKeys, Keys
 
 _VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)\}|(\w+))")
 
@@ -73,8 +73,8 @@ def read_grid(path: Path) -> Grid:
     except RecursionError as error:
         raise ConfigError(f"grid {path}: a value contains itself; write it out") from error
     grid = Grid(keys, path, lines, reader.spellings)
-    for number, data in enumerate(keys.data):
-        _check_data(grid, data, number)
+    for number in range(len(keys.data)):
+        _check_data(grid, number)
     return grid
 
 
@@ -114,21 +114,14 @@ def _mapped(value: Any, spellings: dict[str, str]) -> Any:
     return spellings.get(value, value) if isinstance(value, str) else value
 
 
-def _check_data(grid: Grid, data: DataKeys, number: int) -> None:
-    """Refuse a name that is taken, and paths that lead nowhere: before hours of work, and with their lines."""
+def _check_data(grid: Grid, number: int) -> None:
+    """Refuse a name that is taken: files are named after it, on any file system."""
     names = [other.name.lower() for other in grid.keys.data]
-    first = names.index(data.name.lower())
+    first = names.index(names[number])
     if first < number:
         line = grid.line_of(("data", first, "name"))
-        raise grid.error(("data", number, "name"), f"line {line} has a data set of this name; rename one", data.name)
-    for key in DataKeys.model_fields:
-        value = getattr(data, key)
-        paths = {(key,): value} if isinstance(value, Path) else {}
-        if isinstance(value, tuple):
-            paths = {(key, place): path for place, path in enumerate(value)}
-        for place, path in paths.items():
-            if not path.exists():
-                raise grid.error(("data", number, *place), "there is nothing at this path; correct it", str(path))
+        problem = f"line {line} has a data set of this name; rename one"
+        raise grid.error(("data", number, "name"), problem, grid.keys.data[number].name)
 
 
 def _error(path: Path, lines: YamlLines, loc: Loc, problem: str, found: object = None) -> ConfigError:

@@ -1,5 +1,7 @@
 """A grid becomes conditions."""
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.errors import ConfigError
@@ -8,6 +10,7 @@ from query.evaluation.grid.expand import expand, without_pruned_rivals, without_
 from query.evaluation.grid.names import adapted_twin
 from query.evaluation.grid.read import read_grid
 
+GRIDS = Path(__file__).resolve().parents[4] / "configs" / "bench" / "grids"
 SCENES = "data: [{name: scenes, scenes: 20}]\nprecision: fp32\n"
 RIVALS = [
     "80 px",
@@ -64,10 +67,10 @@ series:
         "balanced+adapter",
         "balanced(1.7x)",
         "balanced(2x)",
-        "l2 at 0, keep 0.5, merge, size_weight 0.9",
-        "l2 at 0, keep 0.3, merge, size_weight 0.9",
-        "random at 0, keep 0.5, merge, size_weight 0.9",
-        "random at 0, keep 0.3, merge, size_weight 0.9",
+        "l2 at 0, keep 0.5",
+        "l2 at 0, keep 0.3",
+        "random at 0, keep 0.5",
+        "random at 0, keep 0.3",
         "64 px",
         "fast+adapter, 64 px, fp16",
         "fast+adapter, 80 px, fp16",
@@ -75,7 +78,7 @@ series:
     assert names(conditions, "rival")[:2] == ["ViT-B-32", "ViT-B-32, lean"], "another model is a rival"
     by_name = {condition.name: condition for condition in conditions}
     assert by_name["balanced(1.7x)"].policy.gmac_ratio == 1.7
-    assert by_name["random at 0, keep 0.3, merge, size_weight 0.9"].policy.size_weight == 0.9
+    assert by_name["random at 0, keep 0.3"].policy.size_weight == 0.9
     assert by_name["64 px"].policy == named_policy("lossless")
     assert by_name["fast+adapter, 64 px, fp16"].precision == "fp16"
     assert by_name["ViT-B-32"].source.random_weights
@@ -135,6 +138,12 @@ def test_seeds_apply_to_random_scores_alone(read):
     ]
     assert [condition.policy.seed for condition in found[1:5]] == [0, 7, 0, 5]
     assert "random, keep 0.7, seed 7" in names(found, "rival")
+
+
+def test_cuts_of_several_series_are_told_apart_by_their_options(read):
+    cut = "scores: [l2], depths: [0], keeps: [0.5]"
+    text = f"series:\n- {{name: a, {cut}}}\n- {{name: b, {cut}, options: {{reduce: merge, size_weight: 0.9}}}}\n"
+    assert names(expand(read(text))) == ["l2 at 0, keep 0.5", "l2 at 0, keep 0.5, merge, size_weight 0.9"]
 
 
 def test_two_adapters_have_their_names(read, tmp_path):
@@ -257,3 +266,32 @@ def test_errors_name_the_line_and_the_key(read, text, message):
         expand(read(text))
     assert "grid.yaml, line " in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("classes: /nowhere", "line 2: data.0.classes = '/nowhere': there is nothing at this path"),
+        ("scenes: 20, distractors: [., /nowhere]", "line 2: data.0.distractors.1 = '/nowhere': there is nothing"),
+    ],
+)
+def test_a_path_that_leads_nowhere(read, data, message):
+    grid = read(f"data:\n- {{name: a, {data}}}\n", "")
+    with pytest.raises(ConfigError, match=message):
+        expand(grid)
+
+
+@pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.name)
+def test_grids_that_ship(path, tmp_path, monkeypatch):
+    for name in ("models/lit-vit-ti-16", "data/flickr8k-test", "data/flickr8k-train"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "captions.tsv").touch()
+    monkeypatch.setenv("CLIPSIEVE_SHARED", str(tmp_path))
+    monkeypatch.setenv("CLIPSIEVE_ADAPTER", str(tmp_path))
+    conditions = expand(read_grid(path))
+    assert len(conditions) >= {"flickr8k.yaml": 30, "matrix.yaml": 100}.get(path.name, 20)
+    policies = [condition.policy for condition in conditions if condition.policy]
+    assert sum(policy.score == "random" for policy in policies) >= 2
+    assert sum(policy.score == "grid" for policy in policies) >= 2
+    assert sum(policy.reduce == "bipartite" for policy in policies) >= 2
+    assert sum(condition.source.image_size is not None for condition in conditions) >= 2

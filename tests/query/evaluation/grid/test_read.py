@@ -1,11 +1,13 @@
 """Reading a grid: every error names the file, the line and the key."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ConfigError
 from query.evaluation.grid.earlier import EarlierPlan
+from query.evaluation.grid.keys import GridKeys
 from query.evaluation.grid.read import read_grid
 
 SCENES = "data: [{name: scenes, scenes: 20}]\n"
@@ -68,7 +70,6 @@ def test_lines_of_keys(tmp_path):
             "data:\n  - {name: a, scenes: 20}\n  - {name: A, scenes: 30}\n",
             ["line 3: data.1.name", "line 2 has a data"],
         ),
-        ("data:\n  - name: a\n    classes: /nowhere\n", ["line 3: data.0.classes = '/nowhere': there is nothing"]),
         ("data:\n- {name: a, scenes: 20}\n- {name: b, classes: 's3://x'}\n", ["line 3: data.1.classes", "found a URL"]),
         (f"{SCENES}rounds: no\nks: x\nseed: 1\n", ["line 2: rounds", "and 2 more, on lines 3, 4"]),
         ("series: []\n", ["line 1: data: it is missing; add it here: The data sets."]),
@@ -128,3 +129,12 @@ def test_a_plan_of_bench_policies_is_refused_with_the_new_spelling(tmp_path, mon
     assert [series.name for series in grid.keys.series] == ["a", "b"]
     assert grid.keys.series[1].image_sizes == (64,)
     assert grid.keys.data[0].images == Path(tmp_path)
+
+
+def test_a_grid_survives_as_json(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_PLACE", str(tmp_path))
+    text = "data: [{name: a, classes: $SOME_PLACE}]\nseries: [{name: b, policies: [fast, {name: c, score: l2}]}]\n"
+    grid = read(tmp_path, text)
+    again = GridKeys.model_validate(json.loads(json.dumps(grid.as_json())))
+    assert again.data[0].classes == Path("$SOME_PLACE")
+    assert (again.series, again.rivals) == (grid.keys.series, grid.keys.rivals)
