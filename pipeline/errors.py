@@ -9,7 +9,8 @@
     |  |- StoreLocked              4   another job owns the store
     |  |- UnfinishedStore          4   shards are missing, or the index is older than the store
     |  `- NotProven                4   the index does not reach the recall that was asked for
-    `- WorkerError                 5   a Ray worker failed for good
+    |- WorkerError                 5   a Ray worker failed for good
+    `- GateFailed                  6   a result is outside of its bounds
 
 A message says what failed, where, what was expected, and what to do; the command line prints it as one line.
 """
@@ -63,6 +64,12 @@ class WorkerError(ClipsieveError):
     """A worker process failed too many times."""
 
     exit_code = 5
+
+
+class GateFailed(ClipsieveError):
+    """Results are complete and written, and at least one of them is outside of its bounds."""
+
+    exit_code = 6
 
 
 def on_one_line(text: object) -> str:

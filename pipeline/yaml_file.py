@@ -42,6 +42,11 @@ class YamlLines:
                 found.append(part)
         return line, tuple(found)
 
+    def within(self, part: str) -> "YamlLines":
+        """The lines of the value of a key; of nothing if the file does not have it."""
+        inner = _child(self.root, part)
+        return YamlLines(inner[0] if inner else None)
+
     def has(self, loc: Loc) -> bool:
         """Whether the file has a value at `loc`."""
         node = self.root

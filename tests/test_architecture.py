@@ -83,7 +83,9 @@ LEVELS = {
         ["results", "grid", "ranking"],
         ["data"],
         ["raw", "statistics"],
-        ["running", "metrics", "report", "exports"],
+        ["running", "metrics", "report"],
+        ["exports", "earlier"],
+        ["gates"],
         ["sweep"],
     ],
     "query.evaluation.running": [

@@ -9,7 +9,7 @@ from pipeline import __version__
 from pipeline.errors import ClipsieveError, ConfigError, on_one_line
 from query.cli.verbs import COUNTING_MEMORY, GROUPS, REPLACED, RESUMING, VERBS, flags_of, module_of, settings_class
 
-EXIT_CODES = "0 done, 1 other error, 2 settings, 3 input, 4 store or index, 5 workers, 130 interrupted"
+EXIT_CODES = "0 done, 1 other error, 2 settings, 3 input, 4 store or index, 5 workers, 6 gates, 130 interrupted"
 
 
 def main(argv: list[str] | None = None) -> int:

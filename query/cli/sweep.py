@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from query.evaluation.record import DataRecord
-    from query.evaluation.results import Estimate, Results
+    from query.evaluation.results import Estimate, Gates, Results
     from query.settings import SweepSettings
 
 SUMMARY = "measure recall against speed for many conditions, with intervals and rivals"
@@ -31,6 +31,7 @@ def run(settings: "SweepSettings") -> None:
     if settings.keys:
         print(describe_keys())
         return
+    from query.evaluation.gates import refuse_failed
     from query.evaluation.sweep import sweep
 
     try:
@@ -41,7 +42,11 @@ def run(settings: "SweepSettings") -> None:
         raise
     for warning in results.record.warnings:
         note(f"warning: {warning}")
+    for text in results.gates.notes if results.gates else ():
+        note(f"gates: {text}")
     show(settings, results.as_json(), lambda: print_results(results))
+    if results.gates:
+        refuse_failed(results.gates, settings.strict)
 
 
 def print_results(results: "Results") -> None:
@@ -55,6 +60,8 @@ def print_results(results: "Results") -> None:
             if key is not None:
                 fastest = f"{results.of(key).condition.name!r} is the fastest that loses at most {points} points"
                 console().print(f"{front.data}: {fastest} of {front.metric}")
+    if results.gates:
+        console().print(_gates_table(results.gates))
 
 
 def _table(results: "Results", data: "DataRecord") -> "Table":
@@ -77,6 +84,18 @@ def _table(results: "Results", data: "DataRecord") -> "Table":
             f"{row.speed.images_per_second.value:.1f}" if row.speed else "-",
             _interval(row.speed.speedup, ".2f") if row.speed else "-",
         )
+    return found
+
+
+def _gates_table(gates: "Gates") -> "Table":
+    from query.cli.console import table
+
+    counts = ", ".join(f"{number} {status}" for status, number in gates.counts.items())
+    found = table(f"gates: {counts}", "95 % intervals; DRIFT: the interval is on both sides of the bound")
+    for heading in ("gate", "condition", "data", "metric", "found", "bound"):
+        found.add_column(heading)
+    for row in gates.rows:
+        found.add_row(row.status, row.condition, row.data, row.metric, row.found, row.bound)
     return found
 
 

@@ -120,6 +120,46 @@ class MixedResults:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GateRow:
+    """One bound on one number of one condition."""
+
+    status: Literal["OK", "FAIL", "DRIFT"]
+    """OK if the whole interval is inside the bound, FAIL if all of it is outside, DRIFT if it is on both sides."""
+    condition: str
+    """Its name."""
+    key: str
+    data: str
+    """Name of the data set; empty for speeds."""
+    metric: str
+    kind: Literal["max_loss", "min", "max"]
+    limit: float
+    estimate: Estimate
+    """The loss for `max_loss`, otherwise the number itself."""
+    bound: str
+    """The bound, for people."""
+    found: str
+    """The number and its interval, for people."""
+    place: str
+    """Where the bound is asked for: file, line and key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gates:
+    """The bounds of `require`, and how they fared."""
+
+    rows: list[GateRow]
+    notes: list[str]
+    """What could not be checked, counted."""
+    baseline: str | None
+    """The earlier sweep that losses are against; None if they are against the unpruned model."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of rows of each status."""
+        return {status: sum(row.status == status for row in self.rows) for status in ("OK", "FAIL", "DRIFT")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """The results of a sweep."""
 
@@ -129,6 +169,8 @@ class Results:
     fronts: list[FrontResults]
     decompositions: list[Decomposition] = field(default_factory=list)
     mixed: list[MixedResults] = field(default_factory=list)
+    gates: Gates | None = None
+    """None if they were not asked for."""
 
     def of(self, key: str) -> ConditionResults:
         """The results of a condition."""

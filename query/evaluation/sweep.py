@@ -4,11 +4,13 @@ What is measured goes to raw files; results are computed from those alone, so `-
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from pipeline.durable.atomic import write_json
 from pipeline.durable.lock import store_lock
 from pipeline.monitor.progress import Tick
 from query.evaluation.exports.write import write_exports
+from query.evaluation.gates import check, recorded_grid, refuse_unanswerable
 from query.evaluation.grid.expand import expand
 from query.evaluation.grid.read import read_grid
 from query.evaluation.metrics.results_of import results_of
@@ -32,22 +34,26 @@ def sweep(
         on_note: Called with what was kept of earlier runs, and why something was not.
 
     Returns:
-        The results, as `results.json` holds them.
+        The results, as `results.json` holds them. Gates that failed are no error here; see `gates.refuse_failed`.
 
     Raises:
-        ConfigError: If the grid is wrong, or the device is not available.
+        ConfigError: If the grid is wrong, the device is not available, or a gate cannot be checked.
         InputError: If a model or a data set cannot be read.
         StoreError: If the folder cannot be used, or a raw file is missing or damaged.
     """
     folder = SweepFolder(settings.out)
+    grid = read_grid(settings.grid) if settings.grid and (settings.gates or not settings.report_only) else None
+    if settings.gates and grid:
+        refuse_unanswerable(grid, settings.baseline)
     if not settings.report_only:
-        grid = read_grid(settings.grid)
         conditions = expand(grid)
         folder.root.mkdir(parents=True, exist_ok=True)
         with store_lock(folder.root):
             run(grid, conditions, folder, settings.again, on_tick, on_note)
     results = results_of(folder)
+    if settings.gates:
+        results = replace(results, gates=check(results, grid or recorded_grid(folder), folder, settings.baseline))
     write_json(folder.results, results.as_json())
-    write_report(results, folder)
+    write_report(results, folder, results.gates.rows if results.gates else ())
     write_exports(results, folder, settings.formats())
     return results

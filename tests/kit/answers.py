@@ -13,9 +13,12 @@ def unit(vectors_NE):
 
 
 def photographs(num_images, per_image, keys=None, name="small"):
-    """A data set of captions, so many for each image. `keys` names some images otherwise than `0.jpg`, `1.jpg`, ..."""
+    """A data set of captions, so many for each image but the last, which has none.
+
+    `keys` names some images otherwise than `0.jpg`, `1.jpg`, ...
+    """
     named = [(keys or {}).get(number, f"{number}.jpg") for number in range(num_images)]
-    texts = np.arange(num_images * per_image)
+    texts = np.arange((num_images - 1) * per_image)
     return DataSet(
         name=name,
         kind="captions",
@@ -31,12 +34,11 @@ def photographs(num_images, per_image, keys=None, name="small"):
 
 
 def answers_of(texts_QE, images_NE, tables, most=100):
-    """The answers of both tasks, by task."""
+    """The answers of both tasks, by task. Every image of its own asks for texts, even one that has none."""
     texts, images = tables.pairs_P2.T
-    asking, rows = np.unique(images, return_inverse=True)
     return {
         "image_retrieval": _answers(texts_QE @ images_NE.T, texts, images, most),
-        "text_retrieval": _answers(images_NE[asking] @ texts_QE.T, rows, texts, most),
+        "text_retrieval": _answers(images_NE[: tables.num_own] @ texts_QE.T, images, texts, most),
     }
 
 
@@ -44,6 +46,7 @@ def _answers(scores_QN, queries_P, items_P, most):
     right_QN = np.zeros(scores_QN.shape, bool)
     right_QN[queries_P, items_P] = True
     best_Q1 = np.where(right_QN, scores_QN, -np.inf).max(axis=1, keepdims=True)
+    best_Q1[best_Q1 == -np.inf] = np.nan
     tied_QN = np.abs(scores_QN - best_Q1) <= 1e-6
     above_QN = scores_QN > best_Q1 + 1e-6
     order_QK = np.argsort(-scores_QN, axis=1, kind="stable")[:, :most]

@@ -29,8 +29,8 @@ def write_qrels(folder: Path, data: DataTables, tasks: list[str]) -> list[Path]:
     written = []
     for task in tasks:
         judged = judgements(data, task)
-        grades_P = _whole(judged.grades_P)
-        rows = zip(judged.pairs_P2.tolist(), grades_P.tolist(), strict=True)
+        grades_P = _whole(judged.right.grades_P)
+        rows = zip(judged.right.pairs_P2.tolist(), grades_P.tolist(), strict=True)
         lines = [f"{judged.query_ids[query]} 0 {judged.item_ids[item]} {grade}" for (query, item), grade in rows]
         written.append(_write(folder / f"{task}.qrels", lines))
     return written

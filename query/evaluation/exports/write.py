@@ -7,10 +7,13 @@ from typing import Any
 from pipeline.durable.atomic import write_json
 from pipeline.errors import ConfigError
 from query.evaluation.exports import clip_benchmark, mteb, trec
+from query.evaluation.ranking.answers import Answers
 from query.evaluation.raw.data import read_data
 from query.evaluation.raw.folder import SweepFolder
+from query.evaluation.raw.heads import head_of
 from query.evaluation.raw.ranks import read_ranks
-from query.evaluation.results import Results
+from query.evaluation.record import DataRecord
+from query.evaluation.results import ConditionResults, Results
 
 FORMATS = ("clip_benchmark", "mteb", "trec")
 
@@ -57,7 +60,7 @@ def _write_mteb(results: Results, folder: SweepFolder) -> list[Path]:
         for found in results.conditions:
             if data.name not in found.on:
                 continue
-            by_task = read_ranks(folder.ranks(found.condition.key, data.name))
+            by_task = _answers(results, folder, found, data)
             on, split = found.on[data.name], splits.get(data.name, "test")
             for task, result in mteb.as_mteb(data, tables, by_task, on, split).items():
                 written.append(
@@ -75,11 +78,16 @@ def _write_trec(results: Results, folder: SweepFolder) -> list[Path]:
         tables, tasks = read_data(folder.data(data.name), data.sha256), {}
         for found in results.conditions:
             if data.name in found.on:
-                by_task = read_ranks(folder.ranks(found.condition.key, data.name))
+                by_task = _answers(results, folder, found, data)
                 tasks |= dict.fromkeys(by_task)
                 written += trec.write_runs(root, found.condition.key, tables, by_task)
         written += trec.write_qrels(root, tables, list(tasks))
     return written
+
+
+def _answers(results: Results, folder: SweepFolder, found: ConditionResults, data: DataRecord) -> dict[str, Answers]:
+    head = head_of(results.record, found.condition, data, "ranks")
+    return read_ranks(folder.ranks(found.condition.key, data.name), head)
 
 
 _WRITERS = {"clip_benchmark": _write_clip_benchmark, "mteb": _write_mteb, "trec": _write_trec}

@@ -8,7 +8,7 @@ import numpy as np
 from query.evaluation.metrics.estimates import Task
 from query.evaluation.metrics.fidelity import fidelity
 from query.evaluation.metrics.per_query import PerQuery, accuracies_of, metrics_of
-from query.evaluation.metrics.right import right_images, right_texts
+from query.evaluation.metrics.right import Right, right_images, right_texts
 from query.evaluation.ranking.answers import Answers
 from query.evaluation.raw.data import DataTables
 from query.evaluation.record import ConditionRecord
@@ -25,6 +25,22 @@ def tasks_of(tables: DataTables) -> dict[str, Task]:
         TEXT_TO_IMAGE: Task(right_images(tables.pairs_P2, tables.grades_P, tables.clusters_Q, num_images)),
         IMAGE_TO_TEXT: Task(right_texts(tables.pairs_P2, tables.grades_P, num_texts)),
     }
+
+
+def per_query(tables: DataTables, task: str, right: Right, answers: Answers, ks: Sequence[int]) -> dict[str, PerQuery]:
+    """Every metric of a task, query by query.
+
+    Args:
+        tables: The data set. Classes have accuracies in the place of text retrieval.
+        task: `image_retrieval` or `text_retrieval`.
+        right: Its right answers.
+        answers: The answers to all its queries.
+        ks: The k of recall@k.
+    """
+    answers = right.rows_of(answers)
+    if tables.kind == "classes" and task == IMAGE_TO_TEXT:
+        return accuracies_of(answers, right.num_items)
+    return metrics_of(task, answers, right, ks)
 
 
 def task_of(metric: str) -> str:
@@ -66,7 +82,10 @@ class Measured:
             by_task: Its answers. An index condition has those of image retrieval only.
             cosines_N: Cosine of each image to the baseline; None where that means nothing.
         """
-        metrics = {task: self._metrics(task, answers) for task, answers in by_task.items()}
+        metrics = {
+            task: per_query(self.tables, task, self.tasks[task].right, answers, self.ks)
+            for task, answers in by_task.items()
+        }
         ids_QK = by_task[TEXT_TO_IMAGE].ids_QK
         is_baseline = self._baseline_ids is None
         if is_baseline:
@@ -80,10 +99,3 @@ class Measured:
                 self.values.setdefault(name, {})[key] = found[name]
         agreement = {} if is_baseline else fidelity(ids_QK, self._baseline_ids, cosines_N)
         self.on[key] = OnData(data=self.tables.name, metrics=estimates, differences=differences, fidelity=agreement)
-
-    def _metrics(self, task: str, answers: Answers) -> dict[str, PerQuery]:
-        right = self.tasks[task].right
-        answers = right.rows_of(answers)
-        if self.tables.kind == "classes" and task == IMAGE_TO_TEXT:
-            return accuracies_of(answers, right.num_items)
-        return metrics_of(task, answers, right, self.ks)
