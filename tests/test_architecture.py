@@ -93,6 +93,7 @@ LEVELS = {
         ["galleries", "towers"],
         ["vectors", "texts"],
         ["ranked", "timed", "pictures", "prepare"],
+        ["indexes", "mixed"],
         ["run"],
     ],
     "query.bench.gpu": [["setup"], ["steps", "machine"], ["worker"], ["runner"], ["report"]],

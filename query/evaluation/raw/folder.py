@@ -46,6 +46,11 @@ class SweepFolder:
         return self.root / "raw" / "mixed"
 
     @property
+    def indexes(self) -> Path:
+        """Folder of indexes: a store for each. May be deleted at the end."""
+        return self.root / "indexes"
+
+    @property
     def pictures(self) -> Path:
         """Folder of pictures of kept patches."""
         return self.root / "pictures"

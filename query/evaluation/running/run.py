@@ -1,5 +1,6 @@
 """A run of a sweep: from a grid to raw files. What is there and still holds is kept; the rest is measured."""
 
+import shutil
 from collections.abc import Sequence
 
 from query.evaluation.grid.condition import Condition
@@ -9,7 +10,9 @@ from query.evaluation.raw.folder import SweepFolder
 from query.evaluation.raw.record import write_record
 from query.evaluation.record import SweepRecord
 from query.evaluation.running.galleries import blocks_of
+from query.evaluation.running.indexes.measure import check_indexes, measure_indexes
 from query.evaluation.running.kept.work import OnTick, forget
+from query.evaluation.running.mixed import check_mixed, rank_mixed
 from query.evaluation.running.pictures import draw_kept_patches, forget_pictures
 from query.evaluation.running.prepare import OnNote, Prepared, prepare
 from query.evaluation.running.ranked import rank
@@ -47,6 +50,8 @@ def run(
     """
     found = prepare(grid, conditions, folder, again, on_tick, on_note)
     work, record, towers, galleries = found.work, found.record, found.towers, found.galleries
+    check_mixed(grid, towers)
+    check_indexes(grid, towers)
     timed_on = galleries[0].parts[0]
     if again:
         forget_all(found)
@@ -57,6 +62,8 @@ def run(
     embed_texts(work, towers, galleries)
     rank(work, record, towers, galleries)
     time_towers(work, towers, timed_on, grid.keys.bench_images, grid.keys.rounds, found.batch_size)
+    rank_mixed(work, grid, record, towers, galleries)
+    record = measure_indexes(work, grid, record, towers, galleries)
     draw_kept_patches(work, towers, timed_on)
     write_record(folder, record)
     on_note(work.tally.describe())
@@ -78,5 +85,7 @@ def forget_all(found: Prepared) -> None:
         for key in gallery.keys:
             folder.ranks(key, name).unlink(missing_ok=True)
             folder.images(key, name).unlink(missing_ok=True)
+    for path in (folder.mixed, folder.indexes):
+        shutil.rmtree(path, ignore_errors=True)
     forget_rounds(work)
     forget_pictures(work)
