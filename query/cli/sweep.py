@@ -33,12 +33,15 @@ def run(settings: "SweepSettings") -> None:
         return
     from query.evaluation.sweep import sweep
 
+    notes: list[str] = []
     try:
         with Lines("sweep") as lines:
-            results = sweep(settings, lines)
+            results = sweep(settings, lines, notes.append)
     except EarlierPlan as error:
         print(error.lines, end="")
         raise
+    for text in notes:
+        note(text)
     for warning in results.record.warnings:
         note(f"warning: {warning}")
     show(settings, results.as_json(), lambda: print_results(results))
