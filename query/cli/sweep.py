@@ -34,12 +34,15 @@ def run(settings: "SweepSettings") -> None:
     from query.evaluation.gates import refuse_failed
     from query.evaluation.sweep import sweep
 
+    notes: list[str] = []
     try:
         with Lines("sweep") as lines:
-            results = sweep(settings, lines)
+            results = sweep(settings, lines, notes.append)
     except EarlierPlan as error:
         print(error.lines, end="")
         raise
+    for text in notes:
+        note(text)
     for warning in results.record.warnings:
         note(f"warning: {warning}")
     for text in results.gates.notes if results.gates else ():

@@ -28,14 +28,12 @@ def draw_kept_patches(work: Work, towers: Sequence[Tower], part: Part) -> None:
     """Draw the patches that the first few pruned conditions keep of a few images, spread evenly over a part."""
     places = sorted({round(place) for place in np.linspace(0, len(part.entries) - 1, NUM_IMAGES)})
     drawn = shown(towers)
-    wanted = {
-        picture_path(work.folder, tower.condition.key, place + 1) for tower in drawn for place in range(len(places))
-    }
+    wanted = {picture_path(work.folder, tower.key, place + 1) for tower in drawn for place in range(len(places))}
     for path in set(work.folder.pictures.glob("*.png")) - wanted:  # the report shows every picture
         path.unlink()
     for tower in drawn:
         for number, place in enumerate(places):
-            path = picture_path(work.folder, tower.condition.key, number + 1)
+            path = picture_path(work.folder, tower.key, number + 1)
             made_of = {"fingerprint": tower.fingerprint, "key": part.entries[place].key, "images": part.images_sha256}
             if path.exists() and is_made_of(path.parent, path.name, made_of):
                 work.tally.kept[KIND] += 1

@@ -112,7 +112,7 @@ def _galleries(
     grid: Grid, work: Work, data: Sequence[DataSet], towers: Sequence[Tower]
 ) -> tuple[list[Gallery], list[str]]:
     """The galleries of all data sets, and a warning for each that has images without pixels, or unused distractors."""
-    everyone, decomposed = [tower.condition.key for tower in towers], _decomposed(grid, towers)
+    everyone, decomposed = [tower.key for tower in towers], _decomposed(grid, towers)
     largest = max((tower.encoder.spec.preprocess for tower in towers), key=lambda found: found.height * found.width)
     galleries, warnings = [], []
     for each in data:
@@ -153,7 +153,8 @@ def _decomposed(grid: Grid, towers: Sequence[Tower]) -> list[str]:
     bare = [condition for condition in conditions if condition.name in grid.keys.decompose.conditions]
     adapter = grid.as_spelled(grid.keys.decompose.adapter)
     twins = [adapted_twin(conditions, condition, adapter) for condition in bare] if adapter else []
-    return [condition.key for condition in [conditions[0], *bare, *twins] if condition]
+    asked = {id(condition) for condition in [conditions[0], *bare, *twins]}
+    return [tower.key for tower in towers if id(tower.condition) in asked]
 
 
 def _refuse_large_ks(grid: Grid, galleries: Sequence[Gallery]) -> None:

@@ -38,7 +38,7 @@ def rank(work: Work, record: SweepRecord, towers: Sequence[Tower], galleries: Se
     for gallery in galleries:
         alike_N = None
         for tower in towers:
-            if tower.condition.key not in gallery.keys:
+            if tower.key not in gallery.keys:
                 continue
             if _is_ranked(work, record, tower, gallery):
                 work.tally.kept[KIND] += 1
@@ -66,7 +66,7 @@ def alike_queries(data: DataSet, alike_N: np.ndarray) -> np.ndarray:
 
 
 def _paths(work: Work, record: SweepRecord, tower: Tower, gallery: Gallery) -> list[tuple]:
-    condition, name = record.condition(tower.condition.key), gallery.data.name
+    condition, name = record.condition(tower.key), gallery.data.name
     data = next(found for found in record.data if found.name == name)
     paths = [(work.folder.ranks(condition.key, name), head_of(record, condition, data, "ranks"))]
     if is_comparable(condition, record.baseline):
@@ -85,7 +85,7 @@ def _is_ranked(work: Work, record: SweepRecord, tower: Tower, gallery: Gallery) 
 
 def _rank(work: Work, record: SweepRecord, tower: Tower, gallery: Gallery, alike_N: np.ndarray) -> None:
     data, (ranks, *cosines) = gallery.data, _paths(work, record, tower, gallery)
-    images_NE = gallery.vectors(work.folder, tower.condition.key)
+    images_NE = gallery.vectors(work.folder, tower.key)
     texts_QE = query_vectors(work, tower.encoder.text_space, data)
     shared = {"k": NUM_HITS, "epsilon": record.grid["epsilon"]}
     by_task = {

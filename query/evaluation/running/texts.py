@@ -26,7 +26,7 @@ def embed_texts(work: Work, towers: Sequence[Tower], galleries: Sequence[Gallery
     """Make the vectors of the queries of every gallery, in the text space of every condition that is measured on it."""
     firsts = {tower.encoder.text_space: tower for tower in reversed(towers)}
     for space, first in firsts.items():
-        keys = {tower.condition.key for tower in towers if tower.encoder.text_space == space}
+        keys = {tower.key for tower in towers if tower.encoder.text_space == space}
         encoder: TextEncoder | None = None
         for gallery in galleries:
             if not keys & gallery.keys or _is_there(work, space, gallery):

@@ -38,7 +38,7 @@ def time_towers(work: Work, towers: Sequence[Tower], part: Part, num_images: int
     num_images = min(num_images, len(part.entries))
     _remove_other_rounds(work, towers, {"num_images": num_images, "images_sha256": part.images_sha256})
     work.tally.kept[KIND] += len(_rounds(work))
-    by_key = {tower.condition.key: tower for tower in towers}
+    by_key = {tower.key: tower for tower in towers}
     pixels: dict[Preprocess, np.ndarray] = {}
     while (found := next_block(_rounds(work), list(by_key), rounds)) is not None:
         block, numbers, keys = found
@@ -47,7 +47,7 @@ def time_towers(work: Work, towers: Sequence[Tower], part: Part, num_images: int
             preprocess = tower.encoder.spec.preprocess
             if preprocess not in pixels:
                 pixels[preprocess] = pixels_of(part, slice(0, num_images), tower)
-            calls[tower.condition.key] = partial(encode, tower, pixels[preprocess], batch_size)
+            calls[tower.key] = partial(encode, tower, pixels[preprocess], batch_size)
         _time_block(work, block, numbers, calls, num_images)
 
 
@@ -104,7 +104,7 @@ def _time_block(
 
 def _remove_other_rounds(work: Work, towers: Sequence[Tower], images: dict[str, object]) -> None:
     """Remove the rounds that were timed in another environment, on other images, or with another tower of a key."""
-    folder, made_of = work.folder.timings, {tower.condition.key: _made_of(tower) for tower in towers}
+    folder, made_of = work.folder.timings, {tower.key: _made_of(tower) for tower in towers}
     are_same_images = is_made_of(folder, _IMAGES, images)
     changed = {key for key, inputs in made_of.items() if not is_made_of(folder, key, inputs)}
     for timed in _rounds(work):

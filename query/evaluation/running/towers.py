@@ -28,6 +28,8 @@ _MAX_SHARE_OF_MEMORY = 0.5
 class Tower:
     """A condition and its encoder. All towers of a model share its weights."""
 
+    key: str
+    """Of the condition, which takes long to compute it."""
     condition: Condition
     loaded: LoadedModel
     encoder: Encoder
@@ -41,7 +43,7 @@ class Tower:
         """As `sweep.json` holds it."""
         condition, spec = self.condition, self.encoder.spec
         return ConditionRecord(
-            key=condition.key,
+            key=self.key,
             name=condition.name,
             series=condition.series,
             role=condition.role,
@@ -135,20 +137,21 @@ def load_towers(
     warnings = []
     if unprunable_reason(baseline.clip.visual):
         conditions, warnings = without_pruned_rivals(list(conditions))
-    towers = {}
+    found: list[Tower] = []
     for number, condition in enumerate(conditions):
         try:
             loaded = models.load(condition.source, condition.precision)
-            towers[condition.key] = Tower(condition, loaded, Encoder(sharing_weights(loaded), condition.policy))
+            encoder = Encoder(sharing_weights(loaded), condition.policy)
+            found.append(Tower(condition.key, condition, loaded, encoder))
         except (ConfigError, InputError) as error:
             if condition.loc[:1] != ("rivals",):
                 raise _located(error, condition, grid) from error
             warnings.append(f"{condition.name!r} does not fit this model and is left out: {error}")
         on_tick("models", Tick(number + 1, len(conditions), 0, 0.0, is_of_images=False))
-    fingerprints = {key: tower.fingerprint for key, tower in towers.items()}
-    fitting = [condition for condition in conditions if condition.key in towers]
-    distinct, repeats = without_repeats(grid, fitting, fingerprints)
-    return [towers[condition.key] for condition in distinct], [*warnings, *repeats]
+    fingerprints = {tower.key: tower.fingerprint for tower in found}
+    distinct, repeats = without_repeats(grid, [tower.condition for tower in found], fingerprints)
+    kept = {id(condition) for condition in distinct}
+    return [tower for tower in found if id(tower.condition) in kept], [*warnings, *repeats]
 
 
 def _located(error: ClipsieveError, condition: Condition, grid: Grid) -> ClipsieveError:

@@ -77,7 +77,7 @@ def _jobs(work: Work, towers: Sequence[Tower], galleries: Sequence[Gallery]) -> 
     for part, _ in parts.values():
         keys = {key for gallery in galleries if part in gallery.parts for key in gallery.keys}
         for tower in towers:
-            key = tower.condition.key
+            key = tower.key
             if key in keys:
                 blocks = blocks_of(work.folder, key, part)
                 blocks.prepare(

@@ -50,6 +50,8 @@ def is_made_of(folder: Path, name: str, inputs: Mapping[str, object]) -> bool:
 
 def note_made_of(folder: Path, name: str, inputs: Mapping[str, object]) -> None:
     """Note what a file was made of; `is_made_of` then finds it. Call it when older files of that name are gone."""
+    if is_made_of(folder, name, inputs):
+        return
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / MADE_OF, _read(folder) | {name: _plain(inputs)})
 
