@@ -79,12 +79,12 @@ LEVELS = {
         ["write"],
     ],
     "query.evaluation": [
-        ["answers", "conditions", "record"],
+        ["conditions", "record"],
         ["results", "grid", "ranking"],
         ["data"],
         ["raw", "statistics"],
         ["running", "metrics", "report", "exports"],
-        ["sweep"],
+        ["answers", "sweep"],
     ],
     "query.evaluation.running": [
         ["kept", "environment"],
