@@ -4,9 +4,10 @@ Definitions, here and throughout this project:
 
 - Condition `none` is open_clip's own forward pass in its fastest settings (see `pipeline.model.encode`). It is the
   baseline of every difference, speed-up and cost ratio.
-- `images_per_second`: the image tower alone on uint8 in memory, median of interleaved rounds without the warm-up.
+- `images_per_second`: the image tower alone on uint8 in memory, geometric mean of interleaved rounds without the
+  warm-up. A speed-up is that of each round's ratio to the baseline in the same round.
 - `images_per_second_end_to_end`: from files to committed Parquet on all Ray workers, without their start-up.
-- Metrics are fractions. Differences are paired, with a bootstrap 95 % interval clustered by image.
+- Metrics are fractions. Differences are paired, with a 95 % interval clustered by image; see `evaluation.statistics`.
 - `recovery` of an adapter: the share of the text->image R@1 + R@5 + R@10 lost to a policy that the adapter recovers.
   It is measured against the unpruned model, and against `none+control`, an adapter trained the same way without
   pruning: training on captions of the same kind of data raises recall by itself, which is not recovery.
@@ -14,17 +15,18 @@ Definitions, here and throughout this project:
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.embed_report import EmbedReport
 from pipeline.embedding import embed
-from pipeline.measure.bootstrap import paired_difference, recovered_share
 from pipeline.measure.provenance import provenance
-from pipeline.measure.recall import KS, recall_metrics
-from pipeline.measure.timing import ROUNDS, images_per_second, median_rates, median_speedup
+from pipeline.measure.timing import ROUNDS, round_seconds
 from pipeline.model.device import pick_device, use_all_cores
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import load_model
@@ -36,8 +38,14 @@ from pipeline.source.entry import ImageEntry
 from pipeline.source.formats.captions import list_captioned
 from pipeline.store.records import StoreRecord
 from pipeline.workers.pool import worker_pool
-from query.evaluation.answers import Answers, answer
-from query.evaluation.conditions import CONTROL, Condition, conditions_of, embed_settings
+from query.evaluation.answers import RECALLS, Answered, answer
+from query.evaluation.conditions import CONTROL, RESULTS, Condition, conditions_of, embed_settings
+from query.evaluation.metrics.speeds import speed_of, timed_with
+from query.evaluation.ranking.both_ways import TEXT_TO_IMAGE
+from query.evaluation.raw.folder import SweepFolder
+from query.evaluation.raw.timings import Round, write_round
+from query.evaluation.results import Estimate, Speed
+from query.evaluation.statistics.bootstrap import recovery
 from query.settings import EvaluateSettings
 
 
@@ -45,7 +53,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
     """Embed the same images unpruned and under each policy, and compare recall, speed and cost.
 
     Args:
-        settings: Images, captions and encoder.
+        settings: Images, captions and encoder. With `out`, the stores and the raw results are kept.
         on_tick: Called with a condition's name and the progress of its embedding.
 
     Returns:
@@ -74,28 +82,38 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
         if any(condition.policy and not reports[condition.name].record.encoder.policy for condition in conditions):
             # no policy was asked for, and this tower cannot be pruned
             conditions, reports = conditions[:1], {UNPRUNED: reports[UNPRUNED]}
+        raw = SweepFolder(out / RESULTS)
         bench_entries = entries[: settings.bench_images]
-        rates = _tower_rates(bench_entries, conditions, reports[UNPRUNED].record, settings.device)
-        answers = answer(reports, captions, {entry.key for entry in entries}, on_tick)
+        speeds, gmacs = _tower_speeds(bench_entries, conditions, reports[UNPRUNED].record, settings.device, raw)
+        answered = answer(reports, captions, entries, raw, on_tick)
     results = {
         "dataset": settings.images.absolute().name,
+        "dataset_sha256": answered.data.sha256,
         "model": settings.model,
         "pretrained": settings.pretrained,
-        **answers.counts,
+        **answered.counts,
         "warning": next(iter(warnings), None),
-        "warnings": [*warnings, *answers.warnings],
-        "conditions": [_condition_results(condition, reports, rates, answers) for condition in conditions],
+        "warnings": [*warnings, *answered.warnings],
+        "conditions": [
+            _condition_results(one, reports[one.name], speeds[one.name], gmacs[one.name], answered)
+            for one in conditions
+        ],
         "environment": _environment(reports[UNPRUNED]),
     }
     if settings.adapter:
         results |= {"adapter": settings.adapter, "control": settings.control}
-        results["recovery"] = [_recovery(condition, answers) for condition in conditions if condition.is_repaired]
+        results["recovery"] = [_recovery(condition, answered) for condition in conditions if condition.is_repaired]
     return results
 
 
-def _tower_rates(
-    entries: list[ImageEntry], conditions: list[Condition], record: StoreRecord, asked: DeviceChoice
-) -> dict[str, dict]:
+def _tower_speeds(
+    entries: Sequence[ImageEntry],
+    conditions: Sequence[Condition],
+    record: StoreRecord,
+    asked: DeviceChoice,
+    raw: SweepFolder,
+) -> tuple[dict[str, Speed], dict[str, float]]:
+    """Speed and multiply-adds (1e9 per image) of the image tower of each condition, timed in interleaved rounds."""
     spec = record.encoder
     pixels = decode_batch(entries, spec.preprocess, record.max_pixels).pixels
     use_all_cores()
@@ -103,64 +121,88 @@ def _tower_rates(
     for adapter in {condition.adapter for condition in conditions}:
         source = spec.source.model_copy(update={"adapter": adapter})
         loaded[adapter] = load_model(source, spec.precision, device, kernels=record.kernels)
-    encoders = {
-        condition.name: Encoder(sharing_weights(loaded[condition.adapter]), condition.policy)
-        for condition in conditions
-    }
-    rates = images_per_second({name: (encoder, pixels) for name, encoder in encoders.items()}, record.batch_size)
-    medians = median_rates(rates)
-    return {
-        name: {
-            "images_per_second": medians[name],
-            "gmacs": encoder.gmacs,
-            "measured": median_speedup(rates, name, UNPRUNED),
-            "theoretical": encoders[UNPRUNED].gmacs / encoder.gmacs,
-        }
-        for name, encoder in encoders.items()
-    }
+    encoders = {one.name: Encoder(sharing_weights(loaded[one.adapter]), one.policy) for one in conditions}
+    calls = {name: partial(_encode, encoder, pixels, record.batch_size) for name, encoder in encoders.items()}
+    round_seconds(calls)  # warm-up
+    rounds = []
+    for number in range(ROUNDS):
+        seconds = round_seconds(calls, is_reversed=number % 2 == 0)
+        rounds.append(
+            Round(
+                number=number,
+                block=0,
+                kind="tower",
+                keys=list(seconds),
+                seconds=list(seconds.values()),
+                num_items=[len(pixels)] * len(seconds),
+                environment_key="",
+            )
+        )
+        write_round(raw.timings, rounds[-1])
+    gmacs = {name: encoder.gmacs for name, encoder in encoders.items()}
+    timed = timed_with(rounds, UNPRUNED)
+    return {name: speed_of(timed[name], gmacs[name], gmacs[UNPRUNED]) for name in encoders}, gmacs
+
+
+def _encode(encoder: Encoder, pixels_NHWC: np.ndarray, batch_size: int) -> None:
+    for start in range(0, len(pixels_NHWC), batch_size):
+        encoder.encode(pixels_NHWC[start : start + batch_size])  # returns numpy, so the device has finished
 
 
 def _condition_results(
-    condition: Condition, reports: dict[str, EmbedReport], rates: dict[str, dict], answers: Answers
+    condition: Condition, report: EmbedReport, speed: Speed, gmacs: float, answered: Answered
 ) -> dict[str, Any]:
-    name, report, rate = condition.name, reports[condition.name], rates[condition.name]
+    name, found = condition.name, answered.measured.on[condition.name]
+    is_baseline = name == UNPRUNED
+    recalls = [metric for metric in found.metrics if metric.partition("_recall@")[2].isdecimal()]
     results = {
         "name": name,
         "policy": condition.policy.model_dump() if condition.policy else {"name": UNPRUNED},
         "adapter": report.record.encoder.adapter,
         "fingerprint": report.record.fingerprint,
-        "metrics": recall_metrics(answers.ranks[name]),
-        "images_per_second": rate["images_per_second"],
+        "metrics": {metric: found.metrics[metric].value for metric in recalls},
+        "estimates": {metric: _plain(estimate) for metric, estimate in found.metrics.items()},
+        "images_per_second": speed.images_per_second.value,
         # None for a store that was already finished
         "images_per_second_end_to_end": report.images_per_second_end_to_end,
-        "gmacs": rate["gmacs"],
-        "cosine_to_unpruned": answers.cosines[name],
+        "gmacs": gmacs,
+        "cosine_to_unpruned": 1.0 if is_baseline else found.fidelity["cosine_mean"],
     }
-    if name == UNPRUNED:
+    if is_baseline:
         return results
-    if name in answers.bare_ranks:
-        results["metrics_of_bare_texts"] = recall_metrics(answers.bare_ranks[name])
-    deltas = {}
-    for task, task_ranks in answers.ranks[name].items():
-        for k in KS:
-            baseline = answers.ranks[UNPRUNED][task] < k
-            value, interval = paired_difference(task_ranks < k, baseline, answers.clusters[task])
-            deltas[f"{task}_recall@{k}"] = {"value": value, "ci95": list(interval)}
-    speedup = {"measured": rate["measured"], "theoretical": rate["theoretical"]}
-    return results | {"deltas": deltas, "speedup": speedup}
+    if name in answered.recall_of_bare_texts:
+        results["metrics_of_bare_texts"] = answered.recall_of_bare_texts[name]
+    measured = speed.speedup
+    return results | {
+        "fidelity": found.fidelity,
+        "deltas": {metric: _plain(found.differences[metric]) for metric in recalls},
+        "speedup": {"measured": measured.value, "ci95": _ends(measured), "theoretical": speed.theoretical},
+    }
 
 
-def _recovery(condition: Condition, answers: Answers) -> dict[str, Any]:
+def _plain(estimate: Estimate) -> dict[str, Any]:
+    found = {"value": estimate.value, "ci95": _ends(estimate), "method": estimate.method}
+    return found | ({} if estimate.detectable is None else {"detectable": estimate.detectable})
+
+
+def _ends(estimate: Estimate) -> list[float] | None:
+    return [estimate.low, estimate.high] if math.isfinite(estimate.low + estimate.high) else None
+
+
+def _recovery(condition: Condition, answered: Answered) -> dict[str, Any]:
     """Share of the text->image R@1 + R@5 + R@10 lost to the policy that the adapter recovers."""
-    task = "image_retrieval"
-    hits = {name: sum(ranks[task] < k for k in KS) for name, ranks in answers.ranks.items()}
+    measured = answered.measured
+    hits = {
+        name: np.mean([measured.values[metric][name].values_Q for metric in RECALLS], axis=0) for name in measured.on
+    }
     pruned = condition.policy.name
-    shares = {"policy": pruned}
+    shares: dict[str, Any] = {"policy": pruned}
     for goal in (UNPRUNED, CONTROL):
         if goal in hits:
-            value, interval = recovered_share(hits[condition.name], hits[pruned], hits[goal], answers.clusters[task])
-            known = math.isfinite(value)
-            shares[f"of_{goal}"] = {"value": value, "ci95": list(interval)} if known else {"value": None, "ci95": None}
+            draws = measured.tasks[TEXT_TO_IMAGE].draws
+            share = recovery(hits[condition.name], hits[pruned], hits[goal], draws)
+            value = share.value if math.isfinite(share.value) else None
+            shares[f"of_{goal}"] = {"value": value, "ci95": None if value is None else _ends(share)}
     return shares
 
 

@@ -55,8 +55,10 @@ def print_results(results: dict[str, Any]) -> None:
                 f"{speedup['theoretical']:.2f}x",
                 style="bold",
             )
-            intervals = [delta["ci95"] for delta in condition["deltas"].values()]
-            found.add_row("  95 %", *[f"{100 * low:+.1f}..{100 * high:+.1f}" for low, high in intervals], style="dim")
+            intervals = [f"{100 * low:+.1f}..{100 * high:+.1f}" for low, high in _of_all(condition, "ci95")]
+            found.add_row("  95 %", *intervals, _interval(speedup), style="dim")
+            losses = [f"{100 * loss:.1f}" if loss is not None else "" for loss in _of_all(condition, "detectable")]
+            found.add_row("  could show a loss of", *losses, style="dim")
         if "metrics_of_bare_texts" in condition:
             values = condition["metrics_of_bare_texts"].values()
             found.add_row("  unadapted texts", *[f"{100 * value:.1f}" for value in values])
@@ -67,9 +69,19 @@ def print_results(results: dict[str, Any]) -> None:
         console().print(f"{recovery['policy']}: the adapter recovers {', '.join(shares)} (t2i R@1 + R@5 + R@10)")
 
 
+def _of_all(condition: dict[str, Any], name: str) -> list[Any]:
+    return [delta.get(name) for delta in condition["deltas"].values()]
+
+
+def _interval(speedup: dict[str, Any]) -> str:
+    return "{:.2f}..{:.2f}x".format(*speedup["ci95"]) if speedup["ci95"] else ""
+
+
 def _share(share: dict[str, Any]) -> str:
     if share["value"] is None:
         return "nothing, because nothing was lost,"
+    if share["ci95"] is None:
+        return f"{100 * share['value']:.0f} % of the loss, which may be no loss at all,"
     low, high = share["ci95"]
     return f"{100 * share['value']:.0f} % (95 %: {100 * low:.0f}..{100 * high:.0f}) of the loss"
 

@@ -1,110 +1,119 @@
-"""The answers to the queries under each condition: ranks of first hits, and cosines to the unpruned images."""
+"""From the stores of `evaluate` to raw files and metrics: the answers to the captions under each condition.
+
+Shapes: N images, Q captions, E embedding width.
+"""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.embed_report import EmbedReport
 from pipeline.errors import InputError
-from pipeline.measure.recall import first_hit_ranks
+from pipeline.measure.recall import KS
 from pipeline.model.encode import Encoder
 from pipeline.model.pruning.policy import UNPRUNED
 from pipeline.monitor.progress import Tick
-from pipeline.store.parts import embeddings_of
+from pipeline.source.entry import ImageEntry
+from pipeline.store.parts import Status, embeddings_of
+from query.evaluation.data.data_set import DataSet
+from query.evaluation.data.found import Captioned
+from query.evaluation.data.queries import of_captions
+from query.evaluation.metrics.measured import Measured
+from query.evaluation.ranking.alike import near_duplicate_groups
+from query.evaluation.ranking.answers import Answers
+from query.evaluation.ranking.both_ways import TEXT_TO_IMAGE, both_ways
+from query.evaluation.raw.data import read_data, write_data
+from query.evaluation.raw.folder import SweepFolder
+from query.evaluation.raw.head import RawHead
+from query.evaluation.raw.images import write_cosines
+from query.evaluation.raw.ranks import write_ranks
+from query.queries.options import DUPLICATE_COSINE
 from query.text import text_encoder
 
+DATA = "images"
+"""What raw files call the data set."""
+RECALLS = frozenset(f"{TEXT_TO_IMAGE}_recall@{k}" for k in KS)
+"""Recall of images by caption: what recovery is measured on."""
 _BATCH = 256
+_EPSILON = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """The answers to the queries. `ranks` holds the rank of each query's first hit, by condition and task."""
+class Answered:
+    """What is known of every condition after its answers were ranked."""
 
-    ranks: dict[str, dict[str, np.ndarray]]
-    bare_ranks: dict[str, dict[str, np.ndarray]]
-    """Ranks with texts embedded without the adapter, for conditions whose adapter changes the text tower."""
-
-    clusters: dict[str, np.ndarray]
-    """The image that each query belongs to, by task."""
-
-    cosines: dict[str, float]
-    """Mean cosine between the image embeddings and the unpruned ones, by condition."""
-
+    data: DataSet
+    measured: Measured
+    """By name of the condition; it keeps the hits behind `RECALLS`."""
+    recall_of_bare_texts: dict[str, dict[str, float]]
+    """With texts embedded without the adapter, for conditions whose adapter changes the text tower."""
     counts: dict[str, int]
     warnings: list[str]
 
 
 def answer(
-    reports: dict[str, EmbedReport],
+    reports: Mapping[str, EmbedReport],
     captions: dict[str, list[str]],
-    listed: Collection[str],
+    entries: Sequence[ImageEntry],
+    folder: SweepFolder,
     on_tick: Callable[[str, Tick], None],
-) -> Answers:
-    """Search images by caption, and captions by image, under every condition.
+) -> Answered:
+    """Search images by caption, and captions by image, under one condition after the other.
 
     Args:
-        reports: What `embed` did, by condition.
+        reports: What `embed` did, by condition, the unpruned one first.
         captions: Captions by key.
-        listed: Keys of the images of this run. A kept store may hold others, which are left out and counted.
+        entries: The images of this run. A kept store may hold others, which are left out and counted.
+        folder: Where raw files go.
         on_tick: Called with the progress of embedding the captions.
 
     Raises:
         InputError: If no image with captions could be embedded.
+        StoreError: If a raw file cannot be written.
     """
-    stored = {name: _embeddings_by_key(report) for name, report in reports.items()}
-    keys, gallery = _gallery(stored, captions, listed)
-    texts = [text for key in keys for text in captions[key]]
-    text_labels = np.array([number for number, key in enumerate(keys) for _ in captions[key]])
-    image_labels = np.arange(len(gallery))
-    captioned = slice(0, len(keys))
-
-    def ranks(vectors_NE: np.ndarray, text_vectors_QE: np.ndarray) -> dict[str, np.ndarray]:
-        owned_NE = vectors_NE[captioned]
-        return {
-            "image_retrieval": first_hit_ranks(text_vectors_QE, text_labels, vectors_NE, image_labels),
-            "text_retrieval": first_hit_ranks(owned_NE, image_labels[captioned], text_vectors_QE, text_labels),
-        }
-
+    held = {name: _embedded_keys(report) for name, report in reports.items()}
+    data = _data_set(entries, captions, set.intersection(*held.values()))
+    write_data(folder.data(DATA), data)
     encoders = {name: report.record.encoder for name, report in reports.items()}
     text_encoders = {spec.text_space: text_encoder(spec) for spec in encoders.values()}
-    text_vectors = {space: _encode_texts(encoder, texts, on_tick) for space, encoder in text_encoders.items()}
-    num_cut, warnings = text_encoders[encoders[UNPRUNED].text_space].tokenize.count_cut(texts, "caption", "captions")
-    vectors = {name: np.stack([by_key[key] for key in gallery]) for name, by_key in stored.items()}
+    texts = {space: _encode_texts(encoder, data.titles, on_tick) for space, encoder in text_encoders.items()}
     bare = encoders[UNPRUNED].text_space
-    return Answers(
-        ranks={name: ranks(vectors[name], text_vectors[encoders[name].text_space]) for name in reports},
-        bare_ranks={
-            name: ranks(vectors[name], text_vectors[bare]) for name in reports if encoders[name].text_space != bare
-        },
-        clusters={"image_retrieval": text_labels, "text_retrieval": image_labels[captioned]},
-        cosines={name: float((vectors[name] * vectors[UNPRUNED]).sum(axis=1).mean()) for name in reports},
-        counts={
-            "num_images": len(gallery),
-            "num_captions": len(texts),
-            "num_failed_images": len(listed) - len(gallery),
-            "num_left_out": len(set().union(*stored.values()) - set(listed)),
-            "num_cut_captions": num_cut,
-        },
-        warnings=warnings,
-    )
+    num_cut, warnings = text_encoders[bare].tokenize.count_cut(data.titles, "caption", "captions")
+    measured, of_bare = Measured(read_data(folder.data(DATA)), KS, RECALLS), {}
+    baseline_NE = _vectors(reports[UNPRUNED], data)
+    shared = {"alike_N": near_duplicate_groups(baseline_NE, DUPLICATE_COSINE), "epsilon": _EPSILON}
+    for name, report in reports.items():
+        images_NE, space = _vectors(report, data), encoders[name].text_space
+        by_task = both_ways(texts[space], images_NE, data.pairs_P2, data.num_own, **shared)
+        cosines_N = np.einsum("ne,ne->n", images_NE, baseline_NE)
+        _write(folder, name, report, data, by_task, cosines_N)
+        measured.add(name, by_task, cosines_N)
+        if space != bare:
+            of_bare[name] = measured.recall(both_ways(texts[bare], images_NE, data.pairs_P2, data.num_own, **shared))
+    counts = {
+        "num_images": len(data.entries),
+        "num_captions": len(data.titles),
+        "num_failed_images": len(entries) - len(data.entries),
+        "num_left_out": len(set().union(*held.values()) - {entry.key for entry in entries}),
+        "num_cut_captions": num_cut,
+    }
+    return Answered(data=data, measured=measured, recall_of_bare_texts=of_bare, counts=counts, warnings=warnings)
 
 
-def _gallery(
-    stored: dict[str, dict[str, np.ndarray]], captions: dict[str, list[str]], listed: Collection[str]
-) -> tuple[list[str], list[str]]:
-    """Keys of the captioned images, and of all images: those first. The same for all conditions."""
+def _data_set(entries: Sequence[ImageEntry], captions: dict[str, list[str]], embedded: set[str]) -> DataSet:
+    """The images that all conditions have, with all their captions."""
     # an image can fail under one condition only, for example by a timeout
-    embedded = set(listed).intersection(*stored.values())
-    keys = [key for key in captions if key in embedded]
-    if not keys:
+    kept = [entry for entry in entries if entry.key in embedded]
+    if not embedded & captions.keys() & {entry.key for entry in entries}:
         first = next(iter(captions))
         raise InputError(f"none of the {len(captions)} captioned images could be embedded; the first is {first!r}")
-    return keys, keys + sorted(embedded - captions.keys())
+    found = Captioned(location="", entries=kept, captions=captions)
+    return of_captions(DATA, found, captions_per_image=None)
 
 
-def _encode_texts(encoder: Encoder, texts: list[str], on_tick: Callable[[str, Tick], None]) -> np.ndarray:
+def _encode_texts(encoder: Encoder, texts: Sequence[str], on_tick: Callable[[str, Tick], None]) -> np.ndarray:
     parts, started = [], time.perf_counter()
     for first in range(0, len(texts), _BATCH):
         parts.append(encoder.encode_texts(texts[first : first + _BATCH], _BATCH))
@@ -113,13 +122,49 @@ def _encode_texts(encoder: Encoder, texts: list[str], on_tick: Callable[[str, Ti
     return np.concatenate(parts)
 
 
-def _embeddings_by_key(report: EmbedReport) -> dict[str, np.ndarray]:
-    """The embeddings of a store, without deleted and replaced rows."""
-    by_key = {}
+def _embedded_keys(report: EmbedReport) -> set[str]:
+    """Keys of the embedded images of a store, without deleted and replaced rows."""
+    keys: set[str] = set()
+    for _, table in report.view.parts(["id", "key", "status"]):
+        is_live = (table["status"].to_numpy() == Status.OK) & ~np.isin(table["id"].to_numpy(), report.view.deleted)
+        keys.update(table["key"].to_numpy()[is_live].tolist())
+    return keys
+
+
+def _vectors(report: EmbedReport, data: DataSet) -> np.ndarray:
+    """The vectors of a data set's images in a store, float32 [N, E]."""
+    place = {entry.key: number for number, entry in enumerate(data.entries)}
+    vectors_NE: np.ndarray | None = None
     for _, table in report.view.parts(["id", "key", "status", "embedding"]):
         key_of = dict(zip(table["id"].to_pylist(), table["key"].to_pylist(), strict=True))
-        ids, vectors = embeddings_of(table)
+        ids, own_nE = embeddings_of(table)
         is_live = ~np.isin(ids, report.view.deleted)
-        pairs = zip(ids[is_live].tolist(), vectors[is_live], strict=True)
-        by_key |= {key_of[number]: vector for number, vector in pairs}
-    return by_key
+        places = [place.get(key_of[number], -1) for number in ids[is_live].tolist()]
+        if vectors_NE is None:
+            vectors_NE = np.empty((len(place), own_nE.shape[1]), np.float32)
+        is_asked = np.array(places, np.int64) >= 0
+        vectors_NE[np.array(places, np.int64)[is_asked]] = own_nE[is_live][is_asked]
+    return vectors_NE
+
+
+def _write(
+    folder: SweepFolder,
+    name: str,
+    report: EmbedReport,
+    data: DataSet,
+    by_task: dict[str, Answers],
+    cosines_N: np.ndarray,
+) -> None:
+    """Write what was found under a condition, named as its store is."""
+    head = RawHead(
+        kind="ranks",
+        condition=name,
+        fingerprint=report.record.fingerprint,
+        data=data.name,
+        data_sha256=data.sha256,
+        settings={"epsilon": _EPSILON, "duplicate_cosine": DUPLICATE_COSINE},
+    )
+    write_ranks(folder.ranks(report.view.root.name, data.name), by_task, head)
+    write_cosines(
+        folder.images(report.view.root.name, data.name), cosines_N, head.model_copy(update={"kind": "images"})
+    )

@@ -11,6 +11,8 @@ from pipeline.settings.embed import EmbedSettings
 from pipeline.settings.load import OutputSettings
 from query.settings import EvaluateSettings
 
+RESULTS = "results"
+"""The folder of raw files, beside those of the stores."""
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.()+-]{0,99}")
 
 
@@ -25,8 +27,8 @@ class Condition:
 
     @property
     def folder(self) -> str:
-        """Name of its store's folder: its own name if it is plain, otherwise made plain, with a hash of the name."""
-        if _PLAIN.fullmatch(self.name):
+        """Name of its store's folder: its own name if it is plain and not taken, otherwise with a hash."""
+        if _PLAIN.fullmatch(self.name) and self.name.lower() != RESULTS:
             return self.name
         plain = re.sub(r"[^A-Za-z0-9_()+-]+", "_", self.name)[:60]
         return f"{plain}-{hashlib.sha256(self.name.encode()).hexdigest()[:12]}"

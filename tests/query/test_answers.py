@@ -10,6 +10,7 @@ from pipeline.source.formats.captions import list_captioned
 from pipeline.store.tombstones import DELETED, add_tombstones
 from pipeline.store.view import StoreView
 from query.evaluation.answers import answer
+from query.evaluation.raw.folder import SweepFolder
 from tests.kit.plain_embed import embed_plainly
 
 NAMES = ("none", "fast")
@@ -38,7 +39,8 @@ def answered(source, tiny_model, tmp_path):
             reports[name] = SimpleNamespace(record=record, view=StoreView.now(store, record))
         entries, captions = list_captioned(source, source / "captions.tsv")
         ticks = []
-        answers = answer(reports, captions, {e.key for e in entries} - set(without), lambda *tick: ticks.append(tick))
+        listed = [entry for entry in entries if entry.key not in without]
+        answers = answer(reports, captions, listed, SweepFolder(tmp_path / "raw"), lambda *tick: ticks.append(tick))
         assert [(name, tick.num_done, tick.num_total) for name, tick in ticks] == [("captions", 2, 2)]
         return answers.counts
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from query.evaluation.grid.keys import DecomposeKeys
 from query.evaluation.metrics.estimates import Task
-from query.evaluation.metrics.measured import TEXT_TO_IMAGE, Measured
+from query.evaluation.metrics.measured import Measured
 from query.evaluation.metrics.per_query import PerQuery
+from query.evaluation.ranking.both_ways import TEXT_TO_IMAGE
 from query.evaluation.record import ConditionRecord, DataRecord, SweepRecord
 from query.evaluation.results import Decomposition, Estimate, Step
 from query.evaluation.statistics.bootstrap import recovery

@@ -21,7 +21,7 @@ def fidelity(ids_QK: np.ndarray, baseline_QK: np.ndarray, cosines_N: np.ndarray 
 
     Returns:
         `overlap@10` and `overlap@100`: mean share of the first 10 or 100 hits that both have, if the lists are that
-        long. `rank_biased_overlap`: mean over queries, as `search --against` shows it. `cosine_mean`, `cosine_p5`,
+        long. `rank_biased_overlap`: mean over queries, as `search --store2` shows it. `cosine_mean`, `cosine_p5`,
         `cosine_p50` and `cosine_min`.
     """
     depth = int((ids_QK[0] >= 0).sum()) if len(ids_QK) else 0

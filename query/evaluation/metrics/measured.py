@@ -10,12 +10,10 @@ from query.evaluation.metrics.fidelity import fidelity
 from query.evaluation.metrics.per_query import PerQuery, accuracies_of, metrics_of
 from query.evaluation.metrics.right import Right, right_images, right_texts
 from query.evaluation.ranking.answers import Answers
+from query.evaluation.ranking.both_ways import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from query.evaluation.raw.data import DataTables
 from query.evaluation.record import ConditionRecord
 from query.evaluation.results import OnData
-
-TEXT_TO_IMAGE = "image_retrieval"
-IMAGE_TO_TEXT = "text_retrieval"
 
 
 def tasks_of(tables: DataTables) -> dict[str, Task]:
@@ -99,3 +97,11 @@ class Measured:
                 self.values.setdefault(name, {})[key] = found[name]
         agreement = {} if is_baseline else fidelity(ids_QK, self._baseline_ids, cosines_N)
         self.on[key] = OnData(data=self.tables.name, metrics=estimates, differences=differences, fidelity=agreement)
+
+    def recall(self, by_task: Mapping[str, Answers]) -> dict[str, float]:
+        """The strict recall of some answers, by the metrics' names, without intervals."""
+        found = {}
+        for task, answers in by_task.items():
+            found |= per_query(self.tables, task, self.tasks[task].right, answers, self.ks)
+        names = [f"{task}_recall@{k}" for task in by_task for k in self.ks]
+        return {name: float(found[name].values_Q.mean()) for name in names}
