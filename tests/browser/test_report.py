@@ -33,7 +33,9 @@ def report(tmp_path_factory):
 @pytest.fixture(scope="module")
 def large_report(tmp_path_factory):
     """A report of more than 60 conditions with long names, on two data sets."""
-    results = made_results({**SERIES, **many(9), "x" * 60: ("condition", [("y" * 100, 1.7, 0.9)])}, data=("a", "b" * 60))
+    results = made_results(
+        {**SERIES, **many(9), "x" * 60: ("condition", [("y" * 100, 1.7, 0.9)])}, data=("a", "b" * 60)
+    )
     return write_report(results, made_folder(tmp_path_factory.mktemp("sweep") / "out", results))[0].as_uri()
 
 
@@ -89,7 +91,10 @@ def test_the_sections_are_in_order_and_the_contents_lead_to_them(read, report):
 def test_every_picture_is_shown_and_has_a_text(read, report):
     page = read(report)
     loaded = page.locator("img").evaluate_all(
-        "all => Promise.all(all.map(async (one) => { await one.decode(); return one.naturalWidth > 0 && one.alt !== ''; }))"
+        """all => Promise.all(all.map(async (one) => {
+            await one.decode();
+            return one.naturalWidth > 0 && one.alt !== "";
+        }))"""
     )
     assert len(loaded) > 40
     assert all(loaded)

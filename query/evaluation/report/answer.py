@@ -58,7 +58,9 @@ def answer(results: Results) -> str:
         return f"{name} {speed or 'was measured'}."
     effect = _effect(metric, change, on)
     if effect[0].isupper():
-        return f"{name} {speed}. {effect}" if speed else f"{name}: {effect[0].lower()}{effect[1:]} No speed was measured."
+        return (
+            f"{name} {speed}. {effect}" if speed else f"{name}: {effect[0].lower()}{effect[1:]} No speed was measured."
+        )
     return f"{name} {speed} and {effect}" if speed else f"{name} {effect} No speed was measured."
 
 

@@ -26,7 +26,8 @@ def results():
 def test_a_loss(results):
     found = with_difference(results, "fast", Estimate(-0.011, -0.018, -0.004))
     assert answer(found) == (
-        "`fast` is 1.9x (1.9 to 2.0) as fast as the unpruned model and loses 1.1 points (0.4 to 1.8) of R@5 on `flickr8k`."
+        "`fast` is 1.9x (1.9 to 2.0) as fast as the unpruned model and loses 1.1 points (0.4 to 1.8) of R@5 on "
+        "`flickr8k`."
     )
 
 
@@ -38,8 +39,8 @@ def test_a_gain(results):
 def test_a_loss_that_may_be_none_names_what_would_have_shown(results):
     found = with_difference(results, "fast", Estimate(-0.001, -0.005, 0.003, detectable=0.0061))
     assert answer(found).endswith(
-        "model. Its loss of R@5 on `flickr8k` cannot be told from 0: 0.1 points (−0.3 to 0.5); a loss of 0.6 would most "
-        "likely have shown."
+        "model. Its loss of R@5 on `flickr8k` cannot be told from 0: 0.1 points (\N{MINUS SIGN}0.3 to 0.5); a loss of "
+        "0.6 would most likely have shown."
     )
 
 
@@ -73,8 +74,12 @@ def test_recommendations_are_tables_with_intervals():
     found = made_results()
     losses, speeds = (table(found, found.fronts[0], 0) for table in (loss_table, speed_table))
     rows = {row[0].text: [cell.text for cell in row[1:]] for row in losses.groups[0].rows}
-    assert rows["1 point of R@5"] == ["`fast+adapter`", "1.92x", "−0.3", "`fast+adapter`", "1.95x"]
-    assert [row[1].text for row in speeds.groups[0].rows] == ["`balanced+adapter`", "`lean+adapter`", "nothing measured here"]
+    assert rows["1 point of R@5"] == ["`fast+adapter`", "1.92x", "\N{MINUS SIGN}0.3", "`fast+adapter`", "1.95x"]
+    assert [row[1].text for row in speeds.groups[0].rows] == [
+        "`balanced+adapter`",
+        "`lean+adapter`",
+        "nothing measured here",
+    ]
 
 
 def test_commands_for_what_is_recommended():

@@ -3,10 +3,10 @@
 import pytest
 
 from pipeline.errors import StoreError
-from query.evaluation.report.answer import chosen
-from query.evaluation.report.examples import examples_of
 from query.evaluation.raw.data import read_data
 from query.evaluation.raw.ranks import read_ranks
+from query.evaluation.report.answer import chosen
+from query.evaluation.report.examples import examples_of
 from tests.kit.results import made_results
 from tests.kit.sweep_folder import made_folder
 
@@ -38,7 +38,10 @@ def test_the_largest_fall_comes_first_and_agreement_last(results, folder):
     assert falls[shown[0]] == max(falls)
     assert falls[shown[0]] >= falls[shown[1]] > 1
     assert [now[query] == was[query] for query in shown[-2:]] == [True, True]
-    assert examples[0].story == f"The right image is at rank {was[shown[0]]} unpruned, and at rank {now[shown[0]]} with `fast+adapter`."
+    assert (
+        examples[0].story
+        == f"The right image is at rank {was[shown[0]]} unpruned, and at rank {now[shown[0]]} with `fast+adapter`."
+    )
 
 
 def test_no_two_examples_are_of_one_image(results, folder):

@@ -26,7 +26,11 @@ def test_names_of_metrics(metric, name):
 @pytest.mark.parametrize(
     ("metric", "estimate", "expected"),
     [
-        ("image_retrieval_recall@5", Estimate(-0.0114, -0.018, 0.002), ("−1.1", "−1.8 to +0.2")),
+        (
+            "image_retrieval_recall@5",
+            Estimate(-0.0114, -0.018, 0.002),
+            ("\N{MINUS SIGN}1.1", "\N{MINUS SIGN}1.8 to +0.2"),
+        ),
         ("image_retrieval_recall@5", Estimate(-0.0001, -0.0002, 0.0001), ("0.0", "0.0 to 0.0")),
         ("image_retrieval_mrr", Estimate(0.0123, 0.01, 0.02), ("+0.012", "+0.010 to +0.020")),
         ("image_retrieval_median_rank", Estimate(1, 0, 2), ("+1.0", "0.0 to +2.0")),
