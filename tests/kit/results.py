@@ -92,7 +92,7 @@ def made_results(series=None, data=(DATA,), kind="captions", timed=True):
                 expected=0.501,
                 k=10,
                 recall={"image_retrieval_recall@5": Estimate(0.495, 0.481, 0.509)},
-                advice="Images of none get 3.3 points more of the top 10 than they should: embed all images the same way.",
+                advice="Images of none get 3.3 points more of the top 10 than they should.",
             )
         ]
         if "fast" in by_name
@@ -198,7 +198,7 @@ def indexed(parent, data, effort, loss):
 
 
 def steps_of(chain, indexes, data):
-    """The steps of a decomposition: each from the one before it, but those of an index all from the last of the chain."""
+    """The steps of a decomposition. Those of an index are all from the last of the chain."""
     pairs = [*zip(chain, [None, *chain], strict=False), *((index, chain[-1]) for index in indexes)]
     steps = []
     for one, before in pairs:

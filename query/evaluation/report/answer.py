@@ -57,8 +57,10 @@ def answer(results: Results) -> str:
     if change is None:
         return f"{name} {speed or 'was measured'}."
     effect = _effect(metric, change, on)
-    if change.low <= 0 <= change.high and speed:
-        return f"{name} {speed}. {effect}"
+    if effect[0].isupper():
+        return (
+            f"{name} {speed}. {effect}" if speed else f"{name}: {effect[0].lower()}{effect[1:]} No speed was measured."
+        )
     return f"{name} {speed} and {effect}" if speed else f"{name} {effect} No speed was measured."
 
 
@@ -66,6 +68,9 @@ def _effect(metric: str, change: Estimate, on: str) -> str:
     """What a condition does to a metric, as the end of a sentence, or as one if the interval has both signs."""
     name, points = words.short(metric), " points" if words.is_share(metric) else ""
     size = words.amount(metric, change.value)
+    if not words.interval(metric, change):
+        kind = "gain" if change.value > 0 else "loss"
+        return f"The measured {kind} of {name} on {on} is {size}{points}, without an interval."
     if change.low > 0:
         return f"gains {size}{points} ({words.interval(metric, change)}) of {name} on {on}."
     lost = words.loss(change)

@@ -20,7 +20,7 @@ from query.evaluation.report.tables.conditions import (
 from query.evaluation.report.tables.losses import gates_table, mixed_table, steps_table
 from query.evaluation.report.tables.origin import data_table, environment_table
 from query.evaluation.report.tables.table import Cell, Table
-from query.evaluation.results import FrontResults, Results
+from query.evaluation.results import Decomposition, FrontResults, Results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ def contents_of(results: Results, folder: SweepFolder, gates: Sequence[object] =
                 title=", ".join(step.name for step in one.steps[-1:]),
                 plot=waterfall_of(one, number),
                 steps=steps_table(one, number),
-                notes=one.notes,
+                notes=[*_recovered(one), *one.notes],
             )
             for number, one in enumerate(results.decompositions)
         ],
@@ -111,6 +111,14 @@ def contents_of(results: Results, folder: SweepFolder, gates: Sequence[object] =
         settings=settings_table(results, folder),
         commands=results.record.commands,
     )
+
+
+def _recovered(decomposition: Decomposition) -> list[str]:
+    """How much of the loss of pruning the adapter brings back."""
+    if decomposition.recovery is None:
+        return []
+    share, interval = words.value("recall@", decomposition.recovery)
+    return [f"The adapter brings back {share} %{f' ({interval})' if interval else ''} of what pruning costs."]
 
 
 def _of_data(results: Results) -> list[OfData]:

@@ -32,7 +32,8 @@ Expected: The mean over all orders of images with the same score.
 
 Epsilon: A right image counts as found if its score is within {epsilon:g} of the k-th one.
 
-Duplicates: Near-duplicates of a right image count as right, too.
+Duplicates: Near-duplicates of a right image count as right, too: images whose cosine to it is {cosine:g} or more under
+the unpruned model.
 
 Interval: Where the true number lies, with 95 % confidence. Intervals of recall and of differences resample images
 2,000 times, with all queries of an image together, and the same draws for all conditions. Those of speed are over
@@ -102,6 +103,7 @@ def definitions(results: Results, has_gates: bool) -> list[tuple[str, str]]:
     ]
     needed = "\n".join([_ALWAYS, *(text for text, is_needed in more if is_needed)])
     epsilon = results.record.grid.get("epsilon", 1e-3)
-    paragraphs = needed.replace("{epsilon:g}", f"{epsilon:g}").strip().split("\n\n")
+    needed = needed.replace("{epsilon:g}", f"{epsilon:g}").replace("{cosine:g}", f"{results.record.duplicate_cosine:g}")
+    paragraphs = needed.strip().split("\n\n")
     pairs = (" ".join(paragraph.split()).partition(": ") for paragraph in paragraphs)
     return [(word, text) for word, _, text in pairs]

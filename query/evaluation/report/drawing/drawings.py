@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Drawing:
     """A drawing. `wide` and `narrow` are `svg` elements of HTML."""
 
-    draw: Callable[..., "Figure"]
+    figure: "Figure"
+    """The wide one, for files."""
     wide: str
     narrow: str
     table: Table | None = None
@@ -35,7 +36,7 @@ class Drawing:
             StoreError: If the file cannot be written.
         """
         with drawing_settings():
-            write_plot(path, self.draw(is_narrow=False))
+            write_plot(path, self.figure)
 
 
 def scatter_of(results: Results, front: FrontResults, number: int) -> Drawing | None:
@@ -89,8 +90,9 @@ def _drawing(
     draw: Callable[..., "Figure"], name: str, title: str, tips: dict[str, str], table: Table | None
 ) -> Drawing:
     with drawing_settings():
+        figure = draw(is_narrow=False)
         wide, narrow = (
-            inline_svg(draw(is_narrow=is_narrow), f"{name}-{width}", title, VARIABLE_OF, tips)
-            for width, is_narrow in (("wide", False), ("narrow", True))
+            inline_svg(drawn, f"{name}-{width}", title, VARIABLE_OF, tips)
+            for width, drawn in (("wide", figure), ("narrow", draw(is_narrow=True)))
         )
-    return Drawing(draw, wide, narrow, table)
+    return Drawing(figure, wide, narrow, table)

@@ -40,7 +40,8 @@ def place_labels(
         colour: Of the names.
         paper: Colour behind them.
     """
-    axes.figure.draw_without_rendering()  # the layout decides where things are
+    axes.figure.draw_without_rendering()  # the layout decides where things are, and then it stays
+    axes.figure.set_layout_engine("none")
     inside = axes.get_window_extent()
     taken = [_around(axes, *point) for point in points]
     for name, x, y in texts:

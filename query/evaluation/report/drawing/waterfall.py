@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BAR = 0.36
+_LINE = 0.19
+"""Height of a line of text on a phone, as a share of a row."""
 _MOST_LETTERS = 44
 
 
@@ -20,16 +22,17 @@ def draw_waterfall(decomposition: Decomposition, *, is_narrow: bool) -> "Figure"
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     steps, metric = decomposition.steps, decomposition.metric
-    size = (4.4 if is_narrow else 8.6, 0.72 * len(steps) + 0.65)
+    size = (4.4 if is_narrow else 8.6, (0.9 if is_narrow else 0.72) * len(steps) + 0.65)
     figure = Figure(figsize=size, layout="constrained", facecolor=LIGHT["paper"])
     axes = figure.add_subplot(facecolor=LIGHT["paper"])
     ends = [end for step in steps for end in (_start(step), step.total.value, *_whisker(step))]
     room = 0.05 * (max(ends) - min(ends)) + 1e-4
     axes.set_xlim(min(ends) - room, max(ends) + room)
-    axes.set_ylim(len(steps) - 0.4, -0.75)
+    axes.set_ylim(len(steps) - 0.55, -0.85)
     for number, step in enumerate(steps):
         before = next((place for place, other in enumerate(steps) if other.key == step.after), number - 1)
-        _draw_step(axes, number, before, step, metric, is_narrow)
+        _draw_step(axes, number, before, step)
+        _name_step(axes, number - _BAR / 2 - 0.06, step, metric, is_narrow)
     scale = 100 if words.is_share(metric) else 1
     axes.xaxis.set_major_locator(MaxNLocator(5 if is_narrow else 8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda found, _: f"{scale * found:g}"))
@@ -55,7 +58,7 @@ def _whisker(step: Step) -> tuple[float, float]:
     return _start(step) + low, _start(step) + high
 
 
-def _draw_step(axes: "Axes", number: int, before: int, step: Step, metric: str, is_narrow: bool) -> None:
+def _draw_step(axes: "Axes", number: int, before: int, step: Step) -> None:
     """Draw a step in row `number`, from the value of row `before`."""
     start, end = _start(step), step.total.value
     colour = LIGHT["soft"] if step.change is None else LIGHT["loss"] if end < start else LIGHT["gain"]
@@ -67,15 +70,14 @@ def _draw_step(axes: "Axes", number: int, before: int, step: Step, metric: str, 
                   linestyle=(0, (2, 2)), zorder=2)  # fmt: skip
         axes.plot([end, end], [number - _BAR / 2, number + _BAR / 2], color=LIGHT["ink"], linewidth=2, zorder=4)
     axes.plot(_whisker(step), [number, number], color=LIGHT["ink"], linewidth=1.2, zorder=5)
-    most = 24 if is_narrow else _MOST_LETTERS
-    name = step.name if len(step.name) <= most else f"{step.name[: most - 3]}..."
-    side = {"transform": axes.get_yaxis_transform(), "va": "bottom", "fontsize": 9, "zorder": 3.5}
-    side["bbox"] = {"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 0.8}
-    axes.text(0.005, number - _BAR / 2 - 0.06, name, color=LIGHT["ink"], weight="bold", **side)
-    total, interval = words.value(metric, step.total)
-    if step.change is not None:
-        change, interval = words.difference(metric, step.change)
-        total = f"{change} ({interval})" if interval else change
-    else:
-        total = f"{total} ({interval})" if interval and not is_narrow else total
-    axes.text(0.995, number - _BAR / 2 - 0.06, total, color=LIGHT["ink"], ha="right", **side)
+
+
+def _name_step(axes: "Axes", bottom: float, step: Step, metric: str, is_narrow: bool) -> None:
+    """Write a step's name and what it changed above its bar: side by side, or below each other on a phone."""
+    name = step.name if len(step.name) <= _MOST_LETTERS else f"{step.name[: _MOST_LETTERS - 15]}...{step.name[-12:]}"
+    number, interval = words.difference(metric, step.change) if step.change else words.value(metric, step.total)
+    style = {"transform": axes.get_yaxis_transform(), "va": "bottom", "fontsize": 9, "zorder": 3.5}
+    style |= {"color": LIGHT["ink"], "bbox": {"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 0.8}}
+    axes.text(0.005, bottom - (_LINE if is_narrow else 0), name, weight="bold", **style)
+    place = {"x": 0.005, "ha": "left"} if is_narrow else {"x": 0.995, "ha": "right"}
+    axes.text(y=bottom, s=f"{number} ({interval})" if interval else number, **place, **style)

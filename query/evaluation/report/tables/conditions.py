@@ -131,14 +131,14 @@ def _settings(found: ConditionResults) -> str:
 def _metric_table(results: Results, data: str, metrics: Sequence[str], id: str, task: str) -> Table:
     columns = [
         Column("Condition", is_number=False),
-        *(Column(words.short(name) + words.unit(name)) for name in metrics),
+        *(Column(_in_task(name) + words.unit(name)) for name in metrics),
     ]
     caption = f"All metrics on {data}, {task}, strict"
     return _by_series(id, caption, columns, results, data, _values_of(data, metrics))
 
 
 def _difference_table(results: Results, data: str, metrics: Sequence[str], id: str, task: str) -> Table:
-    columns = [Column("Condition", is_number=False), *(Column(words.short(name)) for name in metrics)]
+    columns = [Column("Condition", is_number=False), *(Column(_in_task(name)) for name in metrics)]
 
     def row(found: ConditionResults) -> list[Cell]:
         differences = found.on[data].differences
@@ -206,6 +206,11 @@ def _query_time(found: ConditionResults) -> Cell:
         return NOTHING
     estimate = found.query_ms
     return Cell(f"{estimate.value:.2f} ms a query", f"{estimate.low:.2f} to {estimate.high:.2f}")
+
+
+def _in_task(metric: str) -> str:
+    """A metric's name in a table of its task."""
+    return words.short(metric).removeprefix("image to text ")
 
 
 def _fidelity_name(name: str) -> str:
