@@ -14,14 +14,6 @@ from query.evaluation.data.store import read_store
 from query.evaluation.data.webdataset import read_webdataset
 from query.evaluation.grid.keys import DataKeys
 
-_SOURCES = ("images", "webdataset", "classes", "store", "scenes")
-_COMPANIONS = {
-    "captions": ("images", "store"),
-    "grades": ("images", "store", "webdataset", "scenes"),
-    "templates": ("classes", "webdataset"),
-}
-"""Keys that only some sources can have."""
-
 
 def open_data(keys: DataKeys, folder_for_scenes: Path) -> DataSet:
     """Open a data set.
@@ -38,35 +30,17 @@ def open_data(keys: DataKeys, folder_for_scenes: Path) -> DataSet:
         folder_for_scenes: Where drawn scenes go.
 
     Raises:
-        ConfigError: If the keys do not go together.
+        ConfigError: If a key does not go with what the source holds.
         InputError: If images or captions are missing, do not match, or cannot be read.
         StoreError: If a store cannot be used.
     """
     try:
-        check_keys(keys)
         data = _with_queries(keys, _found(keys, folder_for_scenes))
         if keys.num_images:
             data = sampled(data, keys.num_images, keys.seed)
         return counted(with_distractors(data, keys.distractors))
     except ClipsieveError as error:
         raise type(error)(f"data set {keys.name!r}: {error}") from error
-
-
-def check_keys(keys: DataKeys) -> None:
-    """Check that exactly one source is given, with keys that it can have.
-
-    Raises:
-        ConfigError: If not. The message names the keys.
-    """
-    given = [name for name in _SOURCES if getattr(keys, name) is not None]
-    if len(given) != 1:
-        found = " and ".join(given) if given else "none of them"
-        raise ConfigError(f"expected exactly one of the keys {', '.join(_SOURCES)}; found {found}")
-    for name, sources in _COMPANIONS.items():
-        if getattr(keys, name) is not None and given[0] not in sources:
-            raise ConfigError(f"the key {name} goes with {' or '.join(sources)}, not with {given[0]}; remove it")
-    if keys.images and not (keys.captions or keys.grades):
-        raise ConfigError("images need captions; add the key captions (or grades) with a file")
 
 
 def _found(keys: DataKeys, folder_for_scenes: Path) -> Captioned | Classified:

@@ -24,7 +24,13 @@ MAX_K = 100
 """The best so many hits of each query are kept, so recall@k is known up to this k."""
 
 _DATA_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # it names files
-_SOURCES_OF_DATA = ("webdataset", "classes", "store", "scenes")
+_SOURCES_OF_DATA = ("images", "webdataset", "classes", "store", "scenes")
+_COMPANIONS_OF_DATA = {
+    "captions": ("images", "store"),
+    "grades": ("images", "store", "webdataset", "scenes"),
+    "templates": ("classes", "webdataset"),
+}
+"""Keys that only some sources of a data set can have."""
 
 
 def _name_or_policy(value: object) -> object:
@@ -67,12 +73,12 @@ class ModelKeys(Keys):
 
 
 class DataKeys(Keys):
-    """A data set. Give exactly one of captions (with images), webdataset, classes, store and scenes."""
+    """A data set. Give exactly one of images (with captions or grades), webdataset, classes, store and scenes."""
 
     name: str = Field(min_length=1)
     """Name of the data set in results."""
     images: Path | None = None
-    """Folder of images, for `captions`."""
+    """Folder of images, for `captions` or `grades`."""
     captions: Path | None = None
     """A TSV of `key TAB caption`, or Karpathy's JSON (dataset_flickr8k.json, dataset_coco.json)."""
     webdataset: Path | None = None
@@ -88,11 +94,11 @@ class DataKeys(Keys):
     split: str = "test"
     """Split of Karpathy's JSON or of a webdataset."""
     grades: Path | None = None
-    """TSV of `caption TAB key TAB grade`: graded relevance instead of one right image for each caption."""
+    """TSV of `caption TAB key TAB grade`: graded relevance. Its captions are then the queries, and no others."""
     captions_per_image: int | None = Field(default=5, ge=1)
     """The first so many captions of each image are queries; the others are counted and left out. null takes all."""
     num_images: int | None = Field(default=None, ge=1)
-    """A random sample of so many of its own images. By default, all of them."""
+    """A random sample of so many of its own images that answer a query. By default, all of its images."""
     distractors: tuple[Path, ...] = ()
     """Folders of images that answer no query. They join the gallery of the decomposition."""
     seed: int = 1
@@ -108,13 +114,14 @@ class DataKeys(Keys):
     @model_validator(mode="after")
     def _check_source(self) -> "DataKeys":
         given = [name for name in _SOURCES_OF_DATA if getattr(self, name) is not None]
-        if self.captions and given != ["store"]:
-            given.insert(0, "captions")
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
-            raise ValueError(f"expected exactly one of captions, {', '.join(_SOURCES_OF_DATA)}; found {found}")
-        if ("captions" in given) != (self.images is not None):
-            raise ValueError("captions and images go together; give both, or neither")
+            raise ValueError(f"expected exactly one of {', '.join(_SOURCES_OF_DATA)}; found {found}")
+        for name, sources in _COMPANIONS_OF_DATA.items():
+            if getattr(self, name) is not None and given[0] not in sources:
+                raise ValueError(f"{name} goes with {' or '.join(sources)}, not with {given[0]}; remove it")
+        if self.images and not (self.captions or self.grades):
+            raise ValueError("images need captions or grades; add one of these keys with a file")
         return self
 
 

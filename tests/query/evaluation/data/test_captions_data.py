@@ -31,7 +31,7 @@ def test_each_caption_is_a_query_that_its_own_image_answers(photos, tsv, tmp_pat
     assert data.prompts == [[title] for title in data.titles]
     assert data.pairs_P2.dtype == np.int64
     assert data.grades_P.dtype == np.float32
-    assert sorted(map(tuple, data.pairs_P2)) == list(map(tuple, data.pairs_P2))
+    assert data.pairs_P2.tolist() == sorted(data.pairs_P2.tolist())
 
 
 def test_queries_are_in_the_order_of_images_and_then_of_the_file(photos, tsv, tmp_path):

@@ -17,6 +17,7 @@ def test_a_caption_can_have_several_right_images_with_grades(tmp_path, photos):
     data = graded(tmp_path, photos, text)
     assert data.titles == ["b", "a"]
     assert answers_of(data) == {"b": {"more/photo-00.jpg": 0.5, "photo-02.jpg": 3.0}, "a": {"photo-01.png": 1.0}}
+    assert data.pairs_P2.tolist() == sorted(data.pairs_P2.tolist())
     assert data.clusters_Q[1] < len(data.entries) <= data.clusters_Q[0]
     assert data.kind == "captions"
 

@@ -18,7 +18,7 @@ def images(photos):
 @pytest.fixture
 def captioned(tmp_path, images):
     tars = [
-        {"s0000000.jpg": images[0], "s0000000.txt": b"a fox\na red animal\n"},
+        {"s0000000.jpg": images[0], "s0000000.txt": b"a fox\n \na red animal\n"},
         {"s0000001.txt": "un hibou \u2026\n\n".encode(), "s0000001.jpg": images[1], "s0000002.jpg": images[2]},
     ]
     return write_webdataset(tmp_path / "wds", tars, dataset_type="retrieval\n")
@@ -74,10 +74,11 @@ def test_the_number_in_a_cls_is_the_place_of_the_class(classified, tmp_path):
 
 
 def test_images_are_in_the_order_of_their_keys_with_many_tars(tmp_path, images):
-    tars = [{"a.jpg": images[0], "a.cls": b"%d" % (n % 3)} for n in range(11)]
+    tars = [{"b.jpg": images[1], "b.cls": b"0", "a.jpg": images[0], "a.cls": b"%d" % (n % 3)} for n in range(11)]
     data = opened(tmp_path, webdataset=classes_of(tars, tmp_path))
-    assert keys_of(data) == sorted(f"{n}.tar/a.jpg" for n in range(11))
+    assert keys_of(data) == sorted(f"{n}.tar/{name}.jpg" for n in range(11) for name in "ab")
     assert answers_of(data)["owl"].keys() == {"1.tar/a.jpg", "4.tar/a.jpg", "7.tar/a.jpg", "10.tar/a.jpg"}
+    assert data.pairs_P2.tolist() == sorted(data.pairs_P2.tolist())
 
 
 def test_templates_of_the_user_come_before_those_of_the_folder(classified, tmp_path):

@@ -62,9 +62,9 @@ def test_lines_of_keys(tmp_path):
         (f"{SCENES}require:\n  speedup: {{least: 2}}\n", ["line 3: require.speedup.least: unknown key", "max_loss"]),
         (f"{SCENES}require:\n  speedup: {{}}\n", ["line 3: require.speedup: there is no bound"]),
         (f"{SCENES}require:\n  speedup: {{min: 2, max: 1}}\n", ["line 3", "min = 2 is above max = 1"]),
-        ("data:\n  - name: a\n", ["line 2: data.0: expected exactly one of captions, ", "found none of them"]),
+        ("data:\n  - name: a\n", ["line 2: data.0: expected exactly one of images, ", "found none of them"]),
         ("data:\n  - {name: a, scenes: 20, classes: x}\n", ["found classes and scenes"]),
-        ("data:\n  - {name: a, captions: x.tsv}\n", ["line 2", "captions and images go together"]),
+        ("data:\n  - {name: a, captions: x.tsv}\n", ["line 2", "found none of them"]),
         ("data:\n  - {name: a/b, scenes: 20}\n", ["line 2: data.0.name = 'a/b': expected letters"]),
         (
             "data:\n  - {name: a, scenes: 20}\n  - {name: A, scenes: 30}\n",
