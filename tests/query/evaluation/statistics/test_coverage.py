@@ -23,10 +23,8 @@ def rng():
 def test_means_are_covered(rate, rng, monkeypatch):
     monkeypatch.setattr(coverage, "RATES", (rate,))
     monkeypatch.setattr(coverage, "AGREEMENTS", (0.3,))
-    ours, percentile, _ = coverage.of_means(NUM, IMAGES, rng)
+    ours, *_ = coverage.of_means(NUM, IMAGES, rng)
     assert 0.95 - NOISE <= ours["coverage"] <= 0.99
-    if rate == 0.99:
-        assert abs(ours["all_above"] - ours["all_below"]) < abs(percentile["all_above"] - percentile["all_below"])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The exact interval against known ones, and its coverage for two kinds of difference by enumeration."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_a_small_loss_in_few_images_does_not_rule_out_rare_large_gains():
 
 def test_more_losses_lower_both_ends():
     found = [of_counts(num, 3, 500) for num in range(10)]
-    assert all(one[0] > two[0] and one[1] > two[1] for one, two in zip(found, found[1:], strict=False))
+    assert all(one[0] > two[0] and one[1] > two[1] for one, two in pairwise(found))
 
 
 @pytest.mark.parametrize(("worse", "better"), [(0.5, 0.5), (2, 2), (6, 1), (4, 4), (8, 0.2)])
