@@ -1,9 +1,9 @@
 """Estimates over queries: means, differences, quantiles and recovered shares, each with its 95 % interval.
 
-Whole clusters are resampled (the captions of an image are not independent), with the same draws for everything of one
-data set, so that what is computed from several conditions stays paired. Intervals of means are BCa: the plain percentile
-interval misses up to four times as often on one side near 0 and 1. Where fewer than 20 clusters tell the conditions
-apart, there is too little to resample, and `exact` takes over. `tests/drills/coverage.py` measures the coverage.
+Whole clusters are resampled, because the captions of an image are not independent. All of one data set uses the same
+draws, so that conditions stay paired. Intervals of means are BCa: near 0 and 1, the plain percentile interval misses
+several times as often on one side as on the other. Where fewer than 20 clusters differ, there is too little to
+resample, and `exact` takes over. `tests/drills/coverage.py` measures the coverage.
 
 Shapes: Q queries, C clusters, V columns of values that are estimated alike.
 """

@@ -1,11 +1,11 @@
 """Intervals of a mean that cover at least 95 % even where almost all clusters are alike. numpy only.
 
-This is Gaffke's bound: weigh the clusters by random spacings (a Dirichlet distribution) together with one cluster more,
-at the far end of what is possible; the bound is the quantile of that mean. For hits and misses it is the interval of
-Clopper and Pearson, and without any difference the rule of three (3.7 / C for each side of 95 %). Its coverage is proven
-for two values and a conjecture, so far unrefuted, for more; `tests/drills/coverage.py` looks for counterexamples.
-Intervals of Clopper and Pearson for each threshold of the difference (split by Bonferroni), and those by betting, are
-proven for all distributions, but about twice as wide.
+This is Gaffke's bound (2005). Add one cluster at the far end of what is possible, weigh all clusters by random spacings
+(a Dirichlet distribution), and take the quantile of that mean. For hits and misses it is the interval of Clopper and
+Pearson; where nothing differs it is the rule of three (3.7 / C to each side). Its coverage is proven for two values and
+a conjecture, so far unrefuted, for more: `tests/drills/coverage.py` looks for counterexamples. Two constructions that
+are proven for all distributions give intervals about twice as wide: those of Clopper and Pearson for each threshold of
+the difference, split by Bonferroni, and betting.
 
 Shapes: C clusters, V columns, M differing clusters, D draws.
 """
@@ -63,13 +63,14 @@ def is_below_zero(unusual_MV: np.ndarray, far: float, num_clusters: int) -> np.n
 
 def _gaffke_means(unusual_MV: np.ndarray, far_V: np.ndarray, num_clusters: int, num: int = _NUM) -> np.ndarray:
     spacings, total = _spacings(len(unusual_MV), num_clusters)
-    return (spacings[:num, :-1] @ unusual_MV + spacings[:num, -1:] * far_V) / total[:num, None]
+    weighted_DV = spacings[:num] @ np.concatenate([unusual_MV, far_V[None]]).astype(np.float32)
+    return weighted_DV / total[:num, None]
 
 
 @cache
 def _spacings(num_unusual: int, num_clusters: int) -> tuple[np.ndarray, np.ndarray]:
-    """Spacings of the clusters that may differ and of the added one, [D, M + 1], and their total with all others [D]."""
+    """Spacings of the clusters that may differ and of the added one [D, M + 1], and the sum of all [D]."""
     rng = np.random.default_rng(0)
-    spacings = rng.exponential(size=(_NUM, num_unusual + 1))
+    spacings = rng.exponential(size=(_NUM, num_unusual + 1)).astype(np.float32)
     others = num_clusters - num_unusual
-    return spacings, spacings.sum(axis=1) + (rng.gamma(others, size=_NUM) if others else 0.0)
+    return spacings, spacings.sum(axis=1) + (rng.gamma(others, size=_NUM).astype(np.float32) if others else 0)

@@ -20,7 +20,7 @@ def detectable_loss(differences_C: np.ndarray, largest: float = 1.0) -> float | 
     """The smallest loss whose interval would have excluded 0 in 80 % of repetitions.
 
     Repetitions have as many differing clusters as the sample, half of them for the better, and then further clusters
-    that lose as much as those differ. If none differs, clusters lose all they can, which takes the largest loss to show.
+    that lose as much as those differ. If none differs, clusters lose all they can: such a loss must be largest to show.
 
     Args:
         differences_C: Difference of each cluster, divided by the mean size of a cluster.

@@ -1,0 +1,58 @@
+"""Speed ratios over rounds: known values, drift, and the distribution of the samples."""
+
+import numpy as np
+import pytest
+
+from query.evaluation.statistics.ratios import rate, speedup, speedup_draws, t_quantile
+
+
+@pytest.mark.parametrize(
+    ("degrees", "expected"), [(1, 12.7062), (2, 4.30265), (3, 3.18245), (6, 2.44691), (30, 2.04227), (1000, 1.96234)]
+)
+def test_quantiles_of_t_are_those_of_tables(degrees, expected):
+    assert t_quantile(degrees) == pytest.approx(expected, rel=1e-5)
+    assert t_quantile(degrees, 0.5) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_speedup_is_the_geometric_mean_of_its_pairs():
+    found = speedup(np.array([1.0, 2.0, 4.0]), np.array([2.0, 8.0, 8.0]))
+    assert found.value == pytest.approx((2 * 4 * 2) ** (1 / 3))
+    # logs 0.69, 1.39 and 0.69: mean 0.924, standard error 0.231, t 4.303
+    assert found.low == pytest.approx(np.exp(0.9242 - 4.3027 * 0.23105), rel=1e-3)
+    assert found.high == pytest.approx(np.exp(0.9242 + 4.3027 * 0.23105), rel=1e-3)
+    assert found.method == "t"
+
+
+def test_the_speed_of_the_machine_cancels():
+    machine = np.array([1.0, 5.0, 0.2, 3.0])
+    found = speedup(machine / 2, machine)
+    assert (found.low, found.value, found.high) == pytest.approx((2, 2, 2))
+
+
+def test_a_slower_condition_is_the_reciprocal():
+    one, other = np.random.default_rng(0).lognormal(size=(2, 7))
+    forward, back = speedup(one, other), speedup(other, one)
+    assert (back.low, back.value, back.high) == pytest.approx((1 / forward.high, 1 / forward.value, 1 / forward.low))
+
+
+def test_a_rate_counts_items_per_second():
+    found = rate(np.array([1.0, 4.0]), 64)
+    assert found.value == pytest.approx(32)
+    assert found.low < 16 < 64 < found.high
+
+
+def test_one_round_has_no_interval():
+    found = speedup(np.array([1.0]), np.array([2.0]))
+    assert (found.value, found.method) == (2, "none")
+    assert np.isnan([found.low, found.high]).all()
+
+
+def test_samples_have_the_interval_of_the_speedup_and_share_the_baseline():
+    rng = np.random.default_rng(0)
+    baseline = rng.lognormal(0, 0.3, 7)  # the baseline is noisy, the conditions are not
+    seconds = np.array([[0.5], [0.25]]) * rng.lognormal(0, 0.01, (2, 7))
+    samples = speedup_draws(seconds, baseline, num=20_000)
+    found = speedup(seconds[0], baseline)
+    assert np.quantile(samples[0], [0.025, 0.975]) == pytest.approx((found.low, found.high), rel=0.03)
+    assert np.corrcoef(np.log(samples))[0, 1] > 0.95
+    np.testing.assert_array_equal(samples, speedup_draws(seconds, baseline, num=20_000))
