@@ -228,7 +228,6 @@ class BenchGpuSettings(OutputSettings):
         return _names_in(self.only) or list(BENCH_GPU_STEPS)
 
 
-
 class DemoSettings(OutputSettings):
     """Embed, index, search and measure drawn scenes with the built-in model. Needs no network."""
 
