@@ -8,6 +8,7 @@ from pipeline.scenes.collection import SPLITS, write_collection
 from pipeline.source.entry import ImageEntry
 from pipeline.source.formats.captions import sorted_captions
 from pipeline.source.formats.folder import list_images
+from pipeline.source.formats.lines import read_lines
 from pipeline.source.formats.text import as_text
 from query.evaluation.data.found import Captioned
 from query.evaluation.data.karpathy import read_karpathy
@@ -49,8 +50,15 @@ def read_captions_file(
     except InputError as error:
         if str(path) in str(error):
             raise
-        raise InputError(f"captions file {path}: {error}") from error
+        raise InputError(f"captions file {path}{_line_of_first(path, str(error))}: {error}") from error
     return entries, {key: [text for _, text in same] for key, same in groupby(pairs, lambda pair: pair[0])}
+
+
+def _line_of_first(path: Path, message: str) -> str:
+    """The line of the key that a message names as the first wrong one, for messages."""
+    keys = ((number, line.partition("\t")[0]) for number, line in read_lines(path, "captions file", "a TSV file"))
+    found = next((number for number, key in keys if f"first {key!r}" in message), None)
+    return f", line {found}" if found else ""
 
 
 def draw_scenes(num_scenes: int, split: str, folder: Path) -> Captioned:
