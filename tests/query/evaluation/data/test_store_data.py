@@ -113,7 +113,7 @@ def test_a_store_without_captions_is_an_error(copied, tmp_path, spec):
 
 def test_a_captions_file_of_other_images_is_an_error(job, tmp_path):
     path = write_tsv(tmp_path / "other.tsv", {"gone.jpg": ["a"]})
-    with pytest.raises(InputError, match=r"captions file \S+other.tsv: 1 captioned images .*'gone.jpg'"):
+    with pytest.raises(InputError, match=r"captions file \S+other.tsv, line 1: 1 captioned images .*'gone.jpg'"):
         opened(tmp_path, store=job.store.root, captions=path)
 
 
