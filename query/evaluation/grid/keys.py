@@ -23,7 +23,7 @@ from pipeline.yaml_file import kind_of
 MAX_K = 100
 """The best so many hits of each query are kept, so recall@k is known up to this k."""
 
-_DATA_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # it names files
+_DATA_NAME = re.compile(r"\w(?:[\w .()-]{0,98}[\w)])?")  # it names files
 _SOURCES_OF_DATA = ("images", "webdataset", "classes", "store", "scenes")
 _COMPANIONS_OF_DATA = {
     "captions": ("images", "store"),
@@ -108,7 +108,7 @@ class DataKeys(Keys):
     @classmethod
     def _check_name(cls, value: str) -> str:
         if not _DATA_NAME.fullmatch(value):
-            raise ValueError("expected letters, digits, `_`, `-` and `.`, because files are named after it")
+            raise ValueError("expected letters, digits, spaces and any of _-.(), because files are named after it")
         return value
 
     @model_validator(mode="after")

@@ -111,6 +111,16 @@ def test_a_variable_that_is_not_set(tmp_path, monkeypatch):
     refuse(tmp_path, f"{SCENES}metric: ${{SOME_PLACE}}\n", "line 2: metric: $SOME_PLACE is not set")
 
 
+@pytest.mark.parametrize("name", ["my photos", "COCO (val2017)", "año-1", "x"])
+def test_names_of_data_sets(tmp_path, name):
+    assert read(tmp_path, f"data: [{{name: {name}, scenes: 20}}]\n").keys.data[0].name == name
+
+
+@pytest.mark.parametrize("name", ["a/b", "../a", ".a", "a ", "a+distractors", "a:b"])
+def test_names_that_could_not_name_a_folder(tmp_path, name):
+    refuse(tmp_path, f"data: [{{name: '{name}', scenes: 20}}]\n", f"line 1: data.0.name = {name!r}: expected letters")
+
+
 def test_two_dollar_signs_are_one(tmp_path):
     text = f"{SCENES}series:\n- {{name: costs $$5, policies: [fast]}}\n"
     assert read(tmp_path, text).keys.series[0].name == "costs $5"
