@@ -28,6 +28,7 @@ class Blocks:
 
     def prepare(self, made_of: Mapping[str, object]) -> None:
         """Keep the blocks that were made of the same things, and remove the others."""
+        made_of = {**made_of, "num_items": self.num_items, "num_items_of_a_block": BLOCK}
         if is_made_of(self.folder, _NAME, made_of):
             return
         for path in self.folder.glob("*.npy"):
