@@ -39,7 +39,7 @@ def mixed_of(
         first, second = (by_name[name] for name in names)
         found = read_mixed(folder, head_of_mixed(record, first, second, data))
         depth = min(DEPTH, task.right.num_items)
-        share = task.estimates({"share": PerQuery(shares_of_first(found, task, depth))})["share"]
+        share = _share(shares_of_first(found, task, depth), task)
         yield MixedResults(
             data=data.name,
             first=first.key,
@@ -56,6 +56,13 @@ def shares_of_first(found: MixedAnswers, task: Task, k: int) -> np.ndarray:
     """Share of the first k hits of each query that are of the first condition, over both galleries: float64 [Q]."""
     drawn_Qk, swapped_Qk = (task.right.rows_of(one).ids_QK[:, :k] for one in (found.drawn, found.swapped))
     return (found.is_first_N[drawn_Qk].mean(axis=1) + (~found.is_first_N)[swapped_Qk].mean(axis=1)) / 2
+
+
+def _share(shares_Q: np.ndarray, task: Task) -> Estimate:
+    """The mean share, from its difference to that of the other condition: of that, exact intervals know 0."""
+    apart = task.differences({"share": PerQuery(shares_Q)}, {"share": PerQuery(1 - shares_Q)})["share"]
+    value, low, high = (_FAIR + part / 2 for part in (apart.value, apart.low, apart.high))
+    return Estimate(value, low, high, apart.method)
 
 
 def advice(share: Estimate, names: tuple[str, str], k: int) -> str:
