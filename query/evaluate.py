@@ -17,7 +17,6 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import numpy as np
 from pipeline.embed_report import EmbedReport
 from pipeline.embedding import embed
 from pipeline.measure.provenance import provenance
-from pipeline.measure.timing import ROUNDS, round_seconds
+from pipeline.measure.timing import ROUNDS, images_per_second
 from pipeline.model.device import pick_device, use_all_cores
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import load_model
@@ -122,31 +121,22 @@ def _tower_speeds(
         source = spec.source.model_copy(update={"adapter": adapter})
         loaded[adapter] = load_model(source, spec.precision, device, kernels=record.kernels)
     encoders = {one.name: Encoder(sharing_weights(loaded[one.adapter]), one.policy) for one in conditions}
-    calls = {name: partial(_encode, encoder, pixels, record.batch_size) for name, encoder in encoders.items()}
-    round_seconds(calls)  # warm-up
-    rounds = []
-    for number in range(ROUNDS):
-        seconds = round_seconds(calls, is_reversed=number % 2 == 0)
-        rounds.append(
-            Round(
-                number=number,
-                block=0,
-                kind="tower",
-                keys=list(seconds),
-                seconds=list(seconds.values()),
-                num_items=[len(pixels)] * len(seconds),
-                environment_key="",
-            )
-        )
-        write_round(raw.timings, rounds[-1])
-    gmacs = {name: encoder.gmacs for name, encoder in encoders.items()}
-    timed = timed_with(rounds, UNPRUNED)
+    rates = images_per_second({name: (encoder, pixels) for name, encoder in encoders.items()}, record.batch_size)
+    rounds = [_round(number, rates, len(pixels)) for number in range(ROUNDS)]
+    for timed_round in rounds:
+        write_round(raw.timings, timed_round)
+    gmacs, timed = {name: encoder.gmacs for name, encoder in encoders.items()}, timed_with(rounds, UNPRUNED)
     return {name: speed_of(timed[name], gmacs[name], gmacs[UNPRUNED]) for name in encoders}, gmacs
 
 
-def _encode(encoder: Encoder, pixels_NHWC: np.ndarray, batch_size: int) -> None:
-    for start in range(0, len(pixels_NHWC), batch_size):
-        encoder.encode(pixels_NHWC[start : start + batch_size])  # returns numpy, so the device has finished
+def _round(number: int, rates: dict[str, list[float]], num_images: int) -> Round:
+    # the warm-up ran forth, the first round back
+    keys = list(rates) if number % 2 else list(reversed(rates))
+    seconds = [num_images / rates[key][number] for key in keys]
+    num_items = [num_images] * len(keys)
+    return Round(
+        number=number, block=0, kind="tower", keys=keys, seconds=seconds, num_items=num_items, environment_key=""
+    )
 
 
 def _condition_results(

@@ -1,1 +1,1 @@
-"""Recall and its confidence intervals, side-by-side timing, parity with open_clip, and provenance of measurements."""
+"""Recall, side-by-side timing, parity with open_clip, and provenance of measurements."""

@@ -1,4 +1,4 @@
-"""Recall, by rank and by metric names; see `bootstrap` for its intervals. Imports only numpy.
+"""Recall, by rank and by metric names. Imports only numpy.
 
 recall@k is defined as in CLIP papers: the share of queries with at least one correct item among the first k.
 Shapes: Q queries, N gallery items, E embedding width. A gallery item is correct for a query if their labels are equal.

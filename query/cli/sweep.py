@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from query.evaluation.record import DataRecord
-    from query.evaluation.results import Estimate, Gates, Results
+    from query.evaluation.results import Estimate, FrontResults, Gates, Results
     from query.settings import SweepSettings
 
 SUMMARY = "measure recall against speed for many conditions, with intervals and rivals"
@@ -62,9 +62,18 @@ def print_results(results: "Results") -> None:
         for points, key in front.recommended_for_loss.items():
             if key is not None:
                 fastest = f"{results.of(key).condition.name!r} is the fastest that loses at most {points} points"
-                console().print(f"{front.data}: {fastest} of {front.metric}")
+                console().print(f"{front.data}: {fastest} of {front.metric}{_surely(results, front, points, key)}")
     if results.gates:
         console().print(_gates_table(results.gates))
+
+
+def _surely(results: "Results", front: "FrontResults", points: str, key: str) -> str:
+    """Whether that is so by the whole interval, too; otherwise, of which condition it is."""
+    surely = front.surely_within_loss.get(points, [])
+    if key in surely:
+        return ", by its whole interval"
+    others = f"; by the whole interval, {results.of(surely[0]).condition.name!r} is" if surely else ""
+    return f", by the estimate{others}"
 
 
 def _table(results: "Results", data: "DataRecord") -> "Table":

@@ -51,6 +51,10 @@ class ConditionRecord(_Record):
     tokens_kept: int
     index: IndexRecord | None = None
 
+    def shares_space_with(self, other: "ConditionRecord") -> bool:
+        """Whether cosines between image vectors of both mean something: another model has a space of its own."""
+        return (self.model, self.pretrained) == (other.model, other.pretrained)
+
 
 class DataRecord(_Record):
     """One data set as it was used."""

@@ -10,6 +10,10 @@ import pytest
 from PIL import Image
 
 from query.cli.main import main
+from query.evaluation.raw.data import read_data
+from query.evaluation.raw.folder import SweepFolder
+from query.evaluation.raw.ranks import read_ranks
+from query.evaluation.raw.timings import read_rounds
 
 
 def test_search_json_has_the_documented_fields(store, capsys):
@@ -62,6 +66,15 @@ def test_evaluate_writes_the_documented_json(store, tiny_model, tmp_path, ray_se
         assert delta["value"] == pytest.approx(pruned["metrics"][metric] - unpruned["metrics"][metric])
         low, high = delta["ci95"]
         assert low <= delta["value"] <= high
+        assert delta["method"] in ("bootstrap", "exact")
+    assert pruned["estimates"].keys() == unpruned["estimates"].keys()
+    for name in ("image_retrieval_recall@5(expected)", "text_retrieval_median_rank", "image_retrieval_ndcg@10"):
+        low, high = pruned["estimates"][name]["ci95"]
+        assert low <= pruned["estimates"][name]["value"] <= high
+    assert pruned["cosine_to_unpruned"] == pruned["fidelity"]["cosine_mean"] < 1 == unpruned["cosine_to_unpruned"]
+    assert len(results["dataset_sha256"]) == 64
+    low, high = pruned["speedup"]["ci95"]
+    assert low <= pruned["speedup"]["measured"] <= high
     assert pruned["policy"]["schedule"]["cuts"][0]["keep"] == 0.5
     assert pruned["speedup"]["theoretical"] == pytest.approx(unpruned["gmacs"] / pruned["gmacs"])
     assert pruned["gmacs"] < unpruned["gmacs"]
@@ -84,6 +97,12 @@ def test_an_evaluation_into_the_same_folder_ranks_the_images_that_are_there_now(
     first = json.loads(captured.out)
     assert (first["num_images"], first["num_failed_images"], first["num_left_out"]) == (12, 0, 0)
     assert "warning: 1 of 2 captions are longer than the 77 tokens that the model reads" in captured.err
+    raw = SweepFolder(tmp_path / "out" / "results")
+    tables = read_data(raw.data("images"), first["dataset_sha256"])
+    assert (len(tables.keys), tables.titles[1]) == (12, "a dog")
+    answers = read_ranks(raw.ranks("none", "images"))
+    assert [found.ids_QK.shape for found in answers.values()] == [(2, 100), (12, 100)]
+    assert len(read_rounds(raw.timings)) == first["environment"]["rounds"]
     (source / "photo-02.jpg").unlink()
     make_image(33, 44, 99).save(source / "photo-05.png")
     (source / "new.jpg").write_text("no image")

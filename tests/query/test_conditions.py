@@ -54,6 +54,12 @@ def test_names_that_become_alike_have_folders_of_their_own(conditions):
     assert first.folder.startswith("a_b-")
 
 
+@pytest.mark.parametrize("name", ["results", "Results"])
+def test_no_store_takes_the_folder_of_the_raw_results(conditions, name):
+    _, (_, found) = conditions(name)
+    assert found.folder.lower().startswith("results-")
+
+
 def test_names_that_differ_only_by_case_are_refused(tmp_path):
     for name in ("Mine", "mine2"):
         (tmp_path / f"{name}.yaml").write_text(SCHEDULE)

@@ -17,14 +17,15 @@ def fidelity(ids_QK: np.ndarray, baseline_QK: np.ndarray, cosines_N: np.ndarray 
     Args:
         ids_QK: The best items of each query under the condition, best first; -1 where the gallery has no more.
         baseline_QK: The same under the baseline.
-        cosines_N: Cosine of each image vector to the baseline's; None if its vectors are the condition of another's.
+        cosines_N: Cosine of each image vector to the baseline's; None where that means nothing.
 
     Returns:
         `overlap@10` and `overlap@100`: mean share of the first 10 or 100 hits that both have, if the lists are that
         long. `rank_biased_overlap`: mean over queries, as `search --store2` shows it. `cosine_mean`, `cosine_p5`,
         `cosine_p50` and `cosine_min`.
     """
-    depth = int((ids_QK[0] >= 0).sum()) if len(ids_QK) else 0
+    # an index may find fewer for some queries
+    depth = min(int((ids >= 0).any(axis=0).sum()) for ids in (ids_QK, baseline_QK))
     shared_QK = shared_by_depth(ids_QK[:, :depth], baseline_QK[:, :depth])
     found = {f"overlap@{k}": float(shared_QK[:, k - 1].mean() / k) for k in OVERLAPS if k <= depth}
     if depth:
@@ -39,7 +40,7 @@ def fidelity(ids_QK: np.ndarray, baseline_QK: np.ndarray, cosines_N: np.ndarray 
 def shared_by_depth(first_QK: np.ndarray, second_QK: np.ndarray) -> np.ndarray:
     """How many items the first d hits of two answers share, for d = 1 to K: int64 [Q, K].
 
-    The items of an answer differ. Works in chunks of queries.
+    The items of an answer differ, but for -1, which is none. Works in chunks of queries.
     """
     num_hits = first_QK.shape[1]
     shared_QK = np.empty(first_QK.shape, dtype=np.int64)
@@ -48,7 +49,8 @@ def shared_by_depth(first_QK: np.ndarray, second_QK: np.ndarray) -> np.ndarray:
         both_Q2K = np.concatenate([first_QK[rows], second_QK[rows]], axis=1)
         order_Q2K = np.argsort(both_Q2K, axis=1, kind="stable")
         sorted_Q2K = np.take_along_axis(both_Q2K, order_Q2K, axis=1)
-        query, place = np.nonzero(sorted_Q2K[:, :-1] == sorted_Q2K[:, 1:])  # an item of both is beside itself
+        # an item of both is beside itself
+        query, place = np.nonzero((sorted_Q2K[:, :-1] == sorted_Q2K[:, 1:]) & (sorted_Q2K[:, 1:] >= 0))
         # the first answer comes first, as the sort is stable
         depth = np.maximum(order_Q2K[query, place], order_Q2K[query, place + 1] - num_hits)
         counts = np.bincount(query * num_hits + depth, minlength=len(both_Q2K) * num_hits)

@@ -12,7 +12,6 @@ from query.evaluation.metrics.right import Right, right_images, right_texts
 from query.evaluation.ranking.answers import Answers
 from query.evaluation.ranking.both_ways import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from query.evaluation.raw.data import DataTables
-from query.evaluation.record import ConditionRecord
 from query.evaluation.results import OnData
 
 
@@ -44,14 +43,6 @@ def per_query(tables: DataTables, task: str, right: Right, answers: Answers, ks:
 def task_of(metric: str) -> str:
     """The task that a metric is of."""
     return TEXT_TO_IMAGE if metric.startswith(TEXT_TO_IMAGE) else IMAGE_TO_TEXT
-
-
-def is_comparable(condition: ConditionRecord, baseline: ConditionRecord) -> bool:
-    """Whether image vectors can be compared with those of the baseline: another model has a space of its own.
-
-    An index condition has no vectors of its own.
-    """
-    return condition.index is None and (condition.model, condition.pretrained) == (baseline.model, baseline.pretrained)
 
 
 @dataclass

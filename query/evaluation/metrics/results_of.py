@@ -6,7 +6,8 @@ from pipeline.errors import ConfigError, StoreError
 from query.evaluation.grid.keys import GridKeys
 from query.evaluation.metrics.decomposition import WITH_DISTRACTORS, chains, decomposed_metric, decompositions
 from query.evaluation.metrics.fronts import front_of
-from query.evaluation.metrics.measured import Measured, is_comparable
+from query.evaluation.metrics.measured import Measured
+from query.evaluation.metrics.mixed import mixed_of
 from query.evaluation.metrics.speeds import draws_of, milliseconds, speed_of, timed_with
 from query.evaluation.raw.data import DataTables, read_data
 from query.evaluation.raw.folder import SweepFolder
@@ -46,7 +47,7 @@ def results_of(folder: SweepFolder) -> Results:
         if one.key in timed
     }
     speed_draws = draws_of(timed)
-    on, fronts, steps = {one.key: {} for one in record.conditions}, [], []
+    on, fronts, steps, mixed = {one.key: {} for one in record.conditions}, [], [], []
     for data in record.data:
         measured = _measure(folder, record, data, keys, frozenset({keys.metric, decomposed}))
         for key, found in measured.on.items():
@@ -56,10 +57,13 @@ def results_of(folder: SweepFolder) -> Results:
             fronts.append(front)
         if keys.decompose and not _has_distractors_beside(record, data):
             steps += decompositions(record, keys.decompose, data, measured, decomposed)
+        if not data.name.endswith(WITH_DISTRACTORS):
+            mixed += mixed_of(folder, record, keys.mixed, data, measured)
     if not fronts:
         _refuse_metric(keys.metric, on[record.baseline.key])
     return Results(
         record=record,
+        mixed=mixed,
         conditions=[_condition_results(one, on[one.key], speeds.get(one.key), rounds) for one in record.conditions],
         fronts=fronts,
         decompositions=steps,
@@ -98,7 +102,7 @@ def _refuse_missing(folder: SweepFolder, record: SweepRecord, keys: GridKeys) ->
     for data in record.data:
         for one in _measured_on(record, data, keys):
             paths = [folder.ranks(one.key, data.name)]
-            if one.key != record.baseline.key and is_comparable(one, record.baseline):
+            if one.key != record.baseline.key and one.shares_space_with(record.baseline):
                 paths.append(folder.images(one.key, data.name))
             missing += [(path, one.name, f"data set {data.name!r}") for path in paths if not path.exists()]
     for one in record.conditions:

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.monitor.progress import Tick
-from query.evaluation.data.data_set import DataSet
 from query.evaluation.ranking.alike import near_duplicate_groups
-from query.evaluation.ranking.rank import answers
+from query.evaluation.ranking.both_ways import both_ways
 from query.evaluation.raw.head import holds
 from query.evaluation.raw.heads import head_of
 from query.evaluation.raw.images import write_cosines
 from query.evaluation.raw.ranks import write_ranks
-from query.evaluation.record import ConditionRecord, SweepRecord
+from query.evaluation.record import SweepRecord
 from query.evaluation.running.galleries import Gallery
 from query.evaluation.running.kept.work import Work
 from query.evaluation.running.texts import query_vectors
@@ -57,26 +56,13 @@ def near_duplicates(work: Work, record: SweepRecord, gallery: Gallery) -> np.nda
     return near_duplicate_groups(gallery.vectors(work.folder, record.baseline.key), record.duplicate_cosine)
 
 
-def alike_queries(data: DataSet, alike_N: np.ndarray) -> np.ndarray:
-    """The group of each query, int64 [Q]: that of its image, if only one answers it; else its own."""
-    single_Q = data.clusters_Q < len(data.entries)
-    groups_Q = len(alike_N) + np.arange(len(data.titles))
-    groups_Q[single_Q] = alike_N[data.clusters_Q[single_Q]]
-    return groups_Q
-
-
 def _paths(work: Work, record: SweepRecord, tower: Tower, gallery: Gallery) -> list[tuple]:
     condition, name = record.condition(tower.key), gallery.data.name
     data = next(found for found in record.data if found.name == name)
     paths = [(work.folder.ranks(condition.key, name), head_of(record, condition, data, "ranks"))]
-    if is_comparable(condition, record.baseline):
+    if condition.shares_space_with(record.baseline):
         paths.append((work.folder.images(condition.key, name), head_of(record, condition, data, "images")))
     return paths
-
-
-def is_comparable(condition: ConditionRecord, baseline: ConditionRecord) -> bool:
-    """Whether cosines to the baseline mean something: another model has a space of its own."""
-    return (condition.model, condition.pretrained) == (baseline.model, baseline.pretrained)
 
 
 def _is_ranked(work: Work, record: SweepRecord, tower: Tower, gallery: Gallery) -> bool:
@@ -87,25 +73,10 @@ def _rank(work: Work, record: SweepRecord, tower: Tower, gallery: Gallery, alike
     data, (ranks, *cosines) = gallery.data, _paths(work, record, tower, gallery)
     images_NE = gallery.vectors(work.folder, tower.key)
     texts_QE = query_vectors(work, tower.encoder.text_space, data)
-    shared = {"k": NUM_HITS, "epsilon": record.grid["epsilon"]}
-    by_task = {
-        "image_retrieval": answers(texts_QE, images_NE, data.pairs_P2, alike_N=alike_N, **shared),
-        "text_retrieval": answers(
-            images_NE[: data.num_own],
-            texts_QE,
-            turned(data.pairs_P2),
-            alike_N=alike_queries(data, alike_N),
-            **shared,
-        ),
-    }
+    epsilon = record.grid["epsilon"]
+    by_task = both_ways(texts_QE, images_NE, data.pairs_P2, data.num_own, alike_N=alike_N, epsilon=epsilon, k=NUM_HITS)
     path, head = ranks
     write_ranks(path, by_task, head)
     for path, head in cosines:
         baseline_NE = gallery.vectors(work.folder, record.baseline.key)
         write_cosines(path, np.einsum("ne,ne->n", images_NE, baseline_NE), head)
-
-
-def turned(pairs_P2: np.ndarray) -> np.ndarray:
-    """Pairs the other way, in ascending order, int64 [P, 2]."""
-    turned_P2 = pairs_P2[:, ::-1]
-    return turned_P2[np.lexsort((turned_P2[:, 1], turned_P2[:, 0]))]

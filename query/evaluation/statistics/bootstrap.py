@@ -182,7 +182,8 @@ def bca(
     bias_V = np.array([_NORMAL.inv_cdf(share) for share in np.clip(below_V, 0.5 / num, 1 - 0.5 / num)])
     skew_V = np.zeros_like(value_V)
     if influence_CV is not None:
-        skew_V = (influence_CV**3).sum(axis=0) / (6 * (influence_CV**2).sum(axis=0) ** 1.5)
+        spread_V = 6 * (influence_CV**2).sum(axis=0) ** 1.5
+        skew_V = (influence_CV**3).sum(axis=0) / np.where(spread_V > 0, spread_V, 1)  # all clusters may be alike
     ordered_DV = np.sort(samples_DV, axis=0)
     ends = []
     for z in (-_Z, _Z):

@@ -44,6 +44,12 @@ def test_a_gallery_that_is_smaller_than_the_list():
     assert fidelity(ids, ids, None) == {"rank_biased_overlap": pytest.approx(1)}
 
 
+def test_an_index_that_finds_fewer_for_some_queries():
+    found, exact = np.array([[2, 0, -1, -1], [3, 1, 0, -1]]), np.array([[2, 0, 1, 3], [3, 1, 0, 2]])
+    assert shared_by_depth(found, exact).tolist() == [[1, 2, 2, 2], [1, 2, 3, 3]]
+    assert shared_by_depth(found, found).tolist() == [[1, 2, 2, 2], [1, 2, 3, 3]]
+
+
 def test_quantiles_of_cosines():
     ids, cosines = np.array([[0, 1]]), np.linspace(0, 1, 101, dtype=np.float32)
     found = fidelity(ids, ids, cosines)

@@ -147,3 +147,8 @@ def test_the_share_of_a_loss_that_may_be_nothing_has_no_bounds():
     few = recovery(whole, damaged, whole, draws)
     assert (few.value, few.method) == (1, "none")
     assert np.isnan(ends(few)).all()
+
+
+def test_clusters_that_are_all_alike_at_any_value_have_an_interval_without_width():
+    found = mean(np.full(60, 0.3), Draws(np.arange(60)))
+    assert (found.low, found.high) == pytest.approx((0.3, 0.3), abs=1e-6)
