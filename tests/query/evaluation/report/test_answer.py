@@ -58,7 +58,10 @@ def test_without_a_faster_condition_the_answer_says_so(results):
     front = replace(results.fronts[0], recommended_for_loss={"1.0": results.record.baseline.key, "2.0": None})
     assert chosen(replace(results, fronts=[front])).condition.name == "fast"
     only = made_results({"down-scaled input": ("rival", [("192 px", 1.66, 9.0)])})
-    assert "192 px" not in answer(only)
+    assert answer(only) == "Only the unpruned model and its rivals were measured."
+    rival = next(one.condition.key for one in only.conditions if one.condition.name == "192 px")
+    won = replace(only, fronts=[replace(only.fronts[0], recommended_for_loss={"1.0": rival})])
+    assert answer(won).startswith("`192 px` (down-scaled input, a rival) is 1.7x")
 
 
 def test_the_loss_next_to_one_point_is_taken():
