@@ -41,6 +41,8 @@ def test_wheel_contains_only_the_three_packages_and_their_data(installed):
     page = site / "query" / "service" / "page"
     assert {"page.js", "style.css"} <= {path.name for path in (page / "static").iterdir()}
     assert (page / "templates" / "page.html").is_file()
+    report = site / "query" / "evaluation" / "report" / "templates"
+    assert {path.name for path in report.iterdir()} == {"parts.html", "report.html", "style.css"}
     assert not (site / "configs").exists()
     assert not (site / "tests").exists()
 

@@ -14,6 +14,7 @@ SECTIONS = [
     "Example queries",
     "Kept patches",
     "Mixed galleries",
+    "Gates",
     "Ties, duplicates, all metrics",
     "What the words mean",
     "How it was measured",

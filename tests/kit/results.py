@@ -8,6 +8,8 @@ from query.evaluation.results import (
     Decomposition,
     Estimate,
     FrontResults,
+    GateRow,
+    Gates,
     MixedResults,
     OnData,
     Results,
@@ -104,7 +106,18 @@ def made_results(series=None, data=(DATA,), kind="captions", timed=True):
         fronts=[front_of(found, name) for name in data] if timed else [],
         decompositions=decompositions,
         mixed=mixed,
+        gates=Gates(rows=[gate_of(one, data[0]) for one in found[1:4]], notes=["speedup: not checked"], baseline=None),
     )
+
+
+def gate_of(one, data):
+    """How a gate on the loss of a condition fared."""
+    lost = -one.on[data].differences[METRIC].value
+    return GateRow(
+        status="OK" if lost < 0.005 else "DRIFT", condition=one.condition.name, key=one.condition.key, data=data,
+        metric=METRIC, kind="max_loss", limit=0.01, estimate=estimate(lost, 0.004), place="grid.yaml, line 9",
+        bound="a loss of at most 1.0 points", found=f"{100 * lost:.1f} points",
+    )  # fmt: skip
 
 
 def condition(name, series, role, speed):

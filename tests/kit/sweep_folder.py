@@ -42,7 +42,7 @@ def made_folder(root, results, num_hits=10):
 def add_kept_patches(folder, key, count=3):
     """Pictures of kept patches, as large as real ones."""
     folder.pictures.mkdir()
-    for number in range(count):
+    for number in range(1, count + 1):
         noise = np.random.default_rng(number).integers(0, 255, (40, 140, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((1400, 400)).save(folder.pictures / f"{key}-{number}.png")
 

@@ -49,6 +49,8 @@ def answer(results: Results) -> str:
         return "Only the unpruned model and its rivals were measured."
     data, metric = main_data(results), main_metric(results)
     name, on = words.code(found.condition.name), words.code(data)
+    if found.condition.role == "rival":
+        name += f" ({found.condition.series}, a rival)"
     change = found.on[data].differences.get(metric) if data in found.on else None
     speed = None
     if found.speed:

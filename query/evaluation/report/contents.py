@@ -65,13 +65,14 @@ class Contents:
     kept_patches: list[Picture]
     mixed: Table | None
     gates: Table | None
+    gate_notes: Sequence[str]
     definitions: list[tuple[str, str]]
     origin: list[Table]
     settings: Table
     commands: Sequence[str]
 
 
-def contents_of(results: Results, folder: SweepFolder, gates: Sequence[object] = ()) -> Contents:
+def contents_of(results: Results, folder: SweepFolder) -> Contents:
     """Put together everything that the report says.
 
     Raises:
@@ -105,8 +106,9 @@ def contents_of(results: Results, folder: SweepFolder, gates: Sequence[object] =
         examples=examples_of(results, folder, found) if found else [],
         kept_patches=kept_patches(results, folder),
         mixed=mixed_table(results) if results.mixed else None,
-        gates=gates_table(gates) if gates else None,
-        definitions=definitions(results, bool(gates)),
+        gates=gates_table(results.gates) if results.gates else None,
+        gate_notes=results.gates.notes if results.gates else [],
+        definitions=definitions(results),
         origin=[data_table(results), environment_table(results)],
         settings=settings_table(results, folder),
         commands=results.record.commands,

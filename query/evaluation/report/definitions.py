@@ -91,7 +91,7 @@ otherwise.
 """
 
 
-def definitions(results: Results, has_gates: bool) -> list[tuple[str, str]]:
+def definitions(results: Results) -> list[tuple[str, str]]:
     """Each word and what it means: those that every report has, then those that this one needs."""
     data = results.record.data
     more = [
@@ -99,7 +99,7 @@ def definitions(results: Results, has_gates: bool) -> list[tuple[str, str]]:
         (_OF_DISTRACTORS, any(one.counts.get("num_distractors") for one in data)),
         (_OF_LOSSES, bool(results.decompositions)),
         (_OF_MIXED, bool(results.mixed)),
-        (_OF_GATES, has_gates),
+        (_OF_GATES, results.gates is not None),
     ]
     needed = "\n".join([_ALWAYS, *(text for text, is_needed in more if is_needed)])
     epsilon = results.record.grid.get("epsilon", 1e-3)

@@ -28,6 +28,7 @@ def _lines(contents: Contents, plots: list[str]) -> Iterator[str]:
     for title, table in (("Mixed galleries", contents.mixed), ("Gates", contents.gates)):
         if table:
             yield from (f"## {title}", "", *_table(table))
+    yield from (f"{_escaped(note)}\n" for note in contents.gate_notes)
     yield from ("## What the words mean", "")
     yield from (f"- **{_escaped(word)}**: {_escaped(text)}" for word, text in contents.definitions)
     yield from ("", "## How it was measured", "")

@@ -71,7 +71,7 @@ def _caption(results: Results, path: Path) -> str:
     for found in results.conditions:
         if found.condition.key in path.stem:
             rest = path.stem.replace(found.condition.key, "").strip("-_. ")
-            return f"{found.condition.name}, image {int(rest) + 1}" if rest.isdecimal() else found.condition.name
+            return f"{found.condition.name}, image {rest}" if rest.isdecimal() else found.condition.name
     return path.stem
 
 

@@ -71,7 +71,7 @@ def loss(estimate: Estimate) -> Estimate:
 def times(estimate: Estimate, digits: int = 2) -> tuple[str, str]:
     """A ratio and its interval."""
     ratio, interval = _both(estimate, lambda number: f"{number:.{digits}f}x")
-    return ratio, interval.replace("x", "")
+    return ratio, "" if estimate.low == estimate.high else interval.replace("x", "")
 
 
 def rate(estimate: Estimate) -> tuple[str, str]:
@@ -82,7 +82,7 @@ def rate(estimate: Estimate) -> tuple[str, str]:
 
 def signed(number: str) -> str:
     """A number with a true minus sign, or a plus."""
-    if not any(digit in number for digit in "123456789"):
+    if not _has_digits(number):
         return number.lstrip("-")
     return f"{MINUS}{number[1:]}" if number.startswith("-") else f"+{number}"
 
@@ -118,8 +118,17 @@ def _plain(metric: str, number: float) -> str:
 
 
 def _both(estimate: Estimate, text_of: Callable[[float], str]) -> tuple[str, str]:
-    low, high = text_of(estimate.low), text_of(estimate.high)
+    number, low, high = map(_without_minus_zero, map(text_of, (estimate.value, estimate.low, estimate.high)))
     interval = (
         "" if estimate.method == "none" or not math.isfinite(estimate.high - estimate.low) else f"{low} to {high}"
     )
-    return text_of(estimate.value).replace("-", MINUS), interval.replace("-", MINUS)
+    return number.replace("-", MINUS), interval.replace("-", MINUS)
+
+
+def _without_minus_zero(number: str) -> str:
+    return number if _has_digits(number) else number.lstrip("-")
+
+
+def _has_digits(number: str) -> bool:
+    """Whether any digit is not 0."""
+    return any(digit in number for digit in "123456789")

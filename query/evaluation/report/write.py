@@ -1,6 +1,5 @@
 """Write the report of a sweep: one HTML file, Markdown, and the plot for papers."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.durable.atomic import write_text
@@ -8,13 +7,12 @@ from query.evaluation.raw.folder import SweepFolder
 from query.evaluation.report.contents import contents_of
 from query.evaluation.report.markdown import markdown
 from query.evaluation.report.page import page
-from query.evaluation.report.tables.losses import Gate
 from query.evaluation.results import Results
 
 _FORMATS = ("png", "svg")
 
 
-def write_report(results: Results, folder: SweepFolder, gates: Sequence[Gate] = ()) -> list[Path]:
+def write_report(results: Results, folder: SweepFolder) -> list[Path]:
     """Write `report.html`, `report.md`, and `plot.png` and `plot.svg` if anything was timed.
 
     Further data sets have plots named `plot-2`, `plot-3` and so on.
@@ -22,7 +20,6 @@ def write_report(results: Results, folder: SweepFolder, gates: Sequence[Gate] = 
     Args:
         results: What is reported.
         folder: Where the files go. Its raw files and pictures are shown, too.
-        gates: How the gates fared, if there are any.
 
     Returns:
         The files.
@@ -30,7 +27,7 @@ def write_report(results: Results, folder: SweepFolder, gates: Sequence[Gate] = 
     Raises:
         StoreError: If a raw file is missing or damaged, or a file cannot be written.
     """
-    contents = contents_of(results, folder, gates)
+    contents = contents_of(results, folder)
     plots = [one.plot for one in contents.data if one.plot]
     written, names = [], []
     for number, plot in enumerate(plots, start=1):

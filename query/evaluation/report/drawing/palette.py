@@ -46,10 +46,9 @@ def style_of(number: int, is_rival: bool) -> Style:
     """The style of a series, by its number among the series of its kind."""
     kind, markers = ("rival", _RIVAL_MARKERS) if is_rival else ("series", _MARKERS)
     num_colours = sum(name.startswith(kind) for name in _COLOURS)
-    # each time the colours come round again, they meet other markers
-    shift = number // (num_colours * len(markers)) if is_rival else 0
-    colour = LIGHT[f"{kind}-{number % num_colours}"]
-    return Style(colour, markers[(number + shift) % len(markers)], not is_rival)
+    # one more for each round of the colours, so that they meet other markers
+    marker = markers[(number + number // num_colours) % len(markers)]
+    return Style(LIGHT[f"{kind}-{number % num_colours}"], marker, not is_rival)
 
 
 def variables(dark: bool) -> str:

@@ -1,6 +1,5 @@
 """Recall against images per second: every condition with its intervals, and the front."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,15 +7,13 @@ from typing import TYPE_CHECKING
 from query.evaluation.report import words
 from query.evaluation.report.drawing.labels import place_labels
 from query.evaluation.report.drawing.palette import LIGHT, Style, style_of
+from query.evaluation.report.drawing.scale import RecallScale, scale_of
 from query.evaluation.results import ConditionResults, Estimate, FrontResults, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DEPTH = 1.6
-"""How far below the baseline the plot goes, in log-odds: from 50 % to 17 %. Points below are named under the plot."""
-_MOST = 1 - 1e-4
 _LOG_ABOVE = 8
 """Rates that differ by more than this factor are drawn on a logarithmic axis."""
 BASELINE = "unpruned"
@@ -69,13 +66,14 @@ def draw_scatter(results: Results, front: FrontResults, *, is_narrow: bool) -> "
     figure = Figure(figsize=(4.4, 6.4) if is_narrow else (9.6, 5.6), layout="constrained", facecolor=LIGHT["paper"])
     axes = figure.add_subplot(facecolor=LIGHT["paper"])
     points, styles = points_of(results, front), styles_of(results)
-    lowest = _set_up(axes, points, front, is_narrow)
-    shown = [point for point in points if point.recall.value >= lowest]
-    _draw_front(axes, points, front)
+    scale = scale_of([point.recall for point in points])
+    _set_up(axes, points, front, scale, is_narrow)
+    shown = [point for point in points if scale.shows(point.recall)]
+    _draw_front(axes, points, front, scale)
     seen: set[str] = set()
     for number, point in enumerate(points):
         if point in shown:
-            _draw_point(axes, number, point, styles, seen)
+            _draw_point(axes, number, point, styles, scale, seen)
     figure.legend(
         loc="outside lower left" if is_narrow else "outside right upper", ncols=2 if is_narrow else 1, frameon=False,
         fontsize=8.5, labelcolor=LIGHT["ink"], handletextpad=0.7, columnspacing=1.2,
@@ -84,7 +82,7 @@ def draw_scatter(results: Results, front: FrontResults, *, is_narrow: bool) -> "
     if hidden:
         names = ", ".join(hidden) if len(hidden) <= 2 else words.plural(len(hidden), "condition")
         axes.text(0.01, 0.012, f"below the plot: {names}", transform=axes.transAxes, color=LIGHT["soft"], fontsize=8.5)
-    _name_front(axes, shown, front)
+    _name_front(axes, shown, front, scale)
     return figure
 
 
@@ -97,21 +95,13 @@ def tips_of(results: Results, front: FrontResults) -> dict[str, str]:
     return tips
 
 
-def _set_up(axes: "Axes", points: Sequence[Point], front: FrontResults, is_narrow: bool) -> float:
-    """Set scales, limits and labels; returns the lowest recall that is shown."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+def _set_up(axes: "Axes", points: Sequence[Point], front: FrontResults, scale: RecallScale, is_narrow: bool) -> None:
+    """Set scales, limits and labels."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     baseline = points[0]
-    lows, highs = zip(*(map(_inside, words.within(point.recall)) for point in points), strict=True)
-    bottom = max(min(lows), _expit(_logit(_inside(baseline.recall.value)) - _DEPTH))
-    shown = [point for point in points if point.recall.value >= bottom]
-    room = 0.06 * (_logit(max(highs)) - _logit(bottom)) + 0.02
-    axes.set_yscale("logit")
-    axes.set_ylim(_expit(_logit(bottom) - room), _expit(_logit(max(highs)) + room))
-    axes.yaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}"))
-    rates = [words.within(point.rate) for point in shown]
+    scale.set_up(axes)
+    rates = [words.within(point.rate) for point in points if scale.shows(point.recall)]
     left, right = min(low for low, _ in rates), max(high for _, high in rates)
     if right > _LOG_ABOVE * left:
         axes.set_xscale("log")
@@ -126,7 +116,7 @@ def _set_up(axes: "Axes", points: Sequence[Point], front: FrontResults, is_narro
     rate = baseline.rate.value
     above = axes.secondary_xaxis("top", functions=(lambda found: found / rate, lambda ratio: ratio * rate))
     above.set_xlabel(f"speed against {BASELINE}", color=LIGHT["soft"])
-    above.xaxis.set_major_locator(MaxNLocator(4 if is_narrow else 8))
+    above.xaxis.set_major_locator(MaxNLocator(4 if is_narrow else 8, steps=[1, 2, 2.5, 5, 10]))
     above.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}x"))
     for one in (axes, above):
         one.tick_params(colors=LIGHT["soft"], length=0)
@@ -134,26 +124,28 @@ def _set_up(axes: "Axes", points: Sequence[Point], front: FrontResults, is_narro
             spine.set_visible(False)
     axes.grid(color=LIGHT["grid"], linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.axhline(baseline.recall.value, color=LIGHT["soft"], linewidth=1, linestyle=(0, (2, 3)), zorder=2)
-    return bottom
+    axes.axhline(scale.place(baseline.recall.value), color=LIGHT["soft"], linewidth=1, linestyle=(0, (2, 3)), zorder=2)
 
 
-def _draw_front(axes: "Axes", points: Sequence[Point], front: FrontResults) -> None:
+def _draw_front(axes: "Axes", points: Sequence[Point], front: FrontResults, scale: RecallScale) -> None:
     by_key = {point.results.condition.key: point for point in points}
     on_front = [by_key[key] for key in front.keys if key in by_key]
     axes.plot(
-        [point.rate.value for point in on_front], [_inside(point.recall.value) for point in on_front],
+        [point.rate.value for point in on_front], [scale.place(point.recall.value) for point in on_front],
         color=LIGHT["front"], linewidth=7, solid_capstyle="round", solid_joinstyle="round", zorder=1, label="front",
+        marker="o", markersize=14, markeredgewidth=0,
     )  # fmt: skip
 
 
-def _draw_point(axes: "Axes", number: int, point: Point, styles: dict[str, Style], seen: set[str]) -> None:
+def _draw_point(
+    axes: "Axes", number: int, point: Point, styles: dict[str, Style], scale: RecallScale, seen: set[str]
+) -> None:
     condition = point.results.condition
     is_baseline = condition.role == "baseline"
     style = Style(LIGHT["ink"], "*", True) if is_baseline else styles[condition.series]
-    x, y = point.rate.value, _inside(point.recall.value)
+    x, y = point.rate.value, scale.place(point.recall.value)
     left, right = words.within(point.rate)
-    low, high = map(_inside, words.within(point.recall))
+    low, high = scale.interval(point.recall)
     axes.errorbar(
         x, y, fmt="none", ecolor=style.colour, elinewidth=0.9 if style.is_filled else 0.6, zorder=3,
         xerr=[[max(x - left, 0)], [max(right - x, 0)]], yerr=[[max(y - low, 0)], [max(high - y, 0)]],
@@ -168,21 +160,8 @@ def _draw_point(axes: "Axes", number: int, point: Point, styles: dict[str, Style
     seen.add(label)
 
 
-def _name_front(axes: "Axes", shown: Sequence[Point], front: FrontResults) -> None:
+def _name_front(axes: "Axes", shown: Sequence[Point], front: FrontResults, scale: RecallScale) -> None:
     named = [point for point in shown if point.results.condition.key in front.keys]
-    places = [(point.rate.value, _inside(point.recall.value)) for point in shown]
-    texts = [(point.name, point.rate.value, _inside(point.recall.value)) for point in named]
+    places = [(point.rate.value, scale.place(point.recall.value)) for point in shown]
+    texts = [(point.name, point.rate.value, scale.place(point.recall.value)) for point in named]
     place_labels(axes, texts, places, colour=LIGHT["ink"], paper=LIGHT["paper"])
-
-
-def _inside(share: float) -> float:
-    """A share that the logit scale can show."""
-    return min(max(share, 1 - _MOST), _MOST)
-
-
-def _logit(share: float) -> float:
-    return math.log(share / (1 - share))
-
-
-def _expit(odds: float) -> float:
-    return 1 / (1 + math.exp(-odds))

@@ -194,11 +194,10 @@ def _difference(metric: str, estimate: Estimate | None) -> Cell:
     if estimate is None:
         return NOTHING
     text, interval = words.difference(metric, estimate)
-    if estimate.method == "exact":
-        interval += "\nexact"
+    remarks = ["exact"] if estimate.method == "exact" else []
     if estimate.low <= 0 <= estimate.high and estimate.detectable is not None:
-        interval += f"\nvisible from {words.amount(metric, estimate.detectable)}"
-    return Cell(text, interval)
+        remarks.append(f"visible from {words.amount(metric, estimate.detectable)}")
+    return Cell(text, f"{interval}\n{', '.join(remarks)}".strip())
 
 
 def _query_time(found: ConditionResults) -> Cell:

@@ -1,22 +1,8 @@
 """Tables of what a loss is made of, of mixed galleries, and of gates."""
 
-from collections.abc import Sequence
-from typing import Protocol
-
 from query.evaluation.report import words
 from query.evaluation.report.tables.table import NOTHING, Cell, Column, Table, cell, plain_table
-from query.evaluation.results import Decomposition, Results
-
-
-class Gate(Protocol):
-    """A bound on a number, and how it fared."""
-
-    condition: str
-    data: str
-    metric: str
-    bound: str
-    found: str
-    status: str
+from query.evaluation.results import Decomposition, Gates, Results
 
 
 def steps_table(decomposition: Decomposition, number: int) -> Table:
@@ -72,18 +58,21 @@ def mixed_table(results: Results) -> Table:
     return plain_table("mixed", "Galleries with half of the images from each of two conditions", columns, rows)
 
 
-def gates_table(gates: Sequence[Gate]) -> Table:
+def gates_table(gates: Gates) -> Table:
     """The gates and how they fared."""
-    titles = ("Gate", "Condition", "Data", "Bound", "Found")
+    titles = ("Gate", "Condition", "Data", "Bound", "Found", "Asked for in")
     columns = [Column(title, is_number=False) for title in titles]
     rows = [
         [
-            Cell(gate.status),
-            Cell(words.code(gate.condition)),
-            Cell(gate.data),
-            Cell(f"{words.short(gate.metric)}: {gate.bound}"),
-            Cell(gate.found),
+            Cell(row.status),
+            Cell(words.code(row.condition)),
+            Cell(row.data),
+            Cell(f"{words.short(row.metric)}: {row.bound}"),
+            Cell(row.found),
+            Cell(row.place),
         ]
-        for gate in gates
+        for row in gates.rows
     ]
-    return plain_table("gates", "The gates and how they fared", columns, rows)
+    counts = ", ".join(f"{count} {status}" for status, count in gates.counts.items())
+    against = words.code(gates.baseline) if gates.baseline else "the unpruned model"
+    return plain_table("gates", f"{counts}; losses are against {against}", columns, rows)

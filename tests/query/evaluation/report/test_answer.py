@@ -4,6 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.model.pruning.policy import named_policy, sharpened
+from pipeline.settings.load import load_settings
+from query.cli.verbs import settings_class
 from query.evaluation.report.answer import answer, chosen, loss_table, speed_table, uses
 from query.evaluation.results import Estimate
 from tests.kit.results import METRIC, made_results
@@ -58,7 +61,10 @@ def test_without_a_faster_condition_the_answer_says_so(results):
     front = replace(results.fronts[0], recommended_for_loss={"1.0": results.record.baseline.key, "2.0": None})
     assert chosen(replace(results, fronts=[front])).condition.name == "fast"
     only = made_results({"down-scaled input": ("rival", [("192 px", 1.66, 9.0)])})
-    assert "192 px" not in answer(only)
+    assert answer(only) == "Only the unpruned model and its rivals were measured."
+    rival = next(one.condition.key for one in only.conditions if one.condition.name == "192 px")
+    won = replace(only, fronts=[replace(only.fronts[0], recommended_for_loss={"1.0": rival})])
+    assert answer(won).startswith("`192 px` (down-scaled input, a rival) is 1.7x")
 
 
 def test_the_loss_next_to_one_point_is_taken():
@@ -90,7 +96,18 @@ def test_commands_for_what_is_recommended():
         "--adapter adapters/fast --precision bf16"
     )
     assert by_name["lean+adapter"].policy is None
-    key = next(one.condition.key for one in found.conditions if one.condition.name == "balanced(1.3x)")
-    own = uses(replace(found, fronts=[replace(found.fronts[0], recommended_for_loss={"1.0": key})]))[0]
-    assert "--policy policy.yaml" in own.command
-    assert '"name": "balanced(1.3x)"' in own.policy
+
+
+def test_the_command_and_the_policy_can_be_used_as_they_are(tmp_path):
+    policy = sharpened(named_policy("balanced"), 1.3)
+    found = made_results({"own": ("condition", [(policy.name, 1.38, -0.2)])})
+    record = found.conditions[1].condition.model_copy(
+        update={"policy": policy.model_dump(mode="json"), "image_size": 192}
+    )
+    found = replace(found, conditions=[found.conditions[0], replace(found.conditions[1], condition=record)])
+    use = next(use for use in uses(found) if use.name == policy.name)
+    (tmp_path / "policy.yaml").write_text(use.policy)
+    argv = use.command.replace("policy.yaml", f"{tmp_path}/policy.yaml").split()[2:]
+    settings = load_settings(settings_class("embed"), "embed", argv, "")
+    assert settings.pruning_policy() == policy
+    assert (settings.image_size, settings.model, settings.precision) == (192, "ViT-B-16", "bf16")
