@@ -33,6 +33,7 @@ POLICIES = {"lossless": None, "fast": None, "balanced": None, "keep .9": 0.9, "k
 POLICIES |= {"keep .3": 0.3, "keep .2": 0.2}
 PAIRINGS = {
     "once a round": "one baseline for all policies of a round, the first of the round (in every other round the last)",
+    "both ends": "the geometric mean of the first and the last baseline of the round",
     "before and after": "the geometric mean of the baselines before and after the policy",
     "median of the round": "the median of all baselines of the round",
 }
@@ -93,6 +94,7 @@ def speedups(calls: list[tuple[int, str, float]], pairing: str, rounds: int) -> 
                 continue
             baseline_s = {
                 "once a round": baselines[-1 if number % 2 else 0],
+                "both ends": (baselines[0] * baselines[-1]) ** 0.5,
                 "before and after": (own[place - 1][1] * own[place + 1][1]) ** 0.5,
                 "median of the round": float(np.median(baselines)),
             }[pairing]

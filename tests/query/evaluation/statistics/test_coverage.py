@@ -48,7 +48,7 @@ def test_differences_are_covered(change, method, rng, monkeypatch):
 
 
 def test_exact_intervals_find_no_counterexample(rng):
-    for found in coverage.of_exact(NUM, 4, rng):
+    for found in coverage.of_exact(NUM, 2, rng):
         assert max(found["all_above"], found["all_below"]) <= 0.025 + 3 * (0.025 / NUM) ** 0.5
 
 

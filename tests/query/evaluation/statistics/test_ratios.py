@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from query.evaluation.statistics.ratios import rate, speedup, speedup_draws, t_quantile
+from query.evaluation.results import Estimate
+from query.evaluation.statistics.ratios import quotient, rate, speedup, speedup_draws, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,27 @@ def test_samples_have_the_interval_of_the_speedup_and_share_the_baseline():
     assert np.quantile(samples[0], [0.025, 0.975]) == pytest.approx((found.low, found.high), rel=0.03)
     assert np.corrcoef(np.log(samples))[0, 1] > 0.95
     np.testing.assert_array_equal(samples, speedup_draws(seconds, baseline, num=20_000))
+
+
+def test_the_quotient_of_two_runs_adds_their_uncertainty_as_squares():
+    one, other = Estimate(2.0, 1.0, 4.0, "t"), Estimate(1.0, 0.5, 2.0, "t")
+    found = quotient(one, other)
+    assert found.value == 2
+    assert (found.low, found.high) == pytest.approx((2 * 2 ** -(2**0.5), 2 * 2 ** (2**0.5)))
+    same = quotient(one, one)
+    assert same.low < 1 == same.value < same.high
+    # an end that is near adds little
+    skew = quotient(Estimate(2.0, 1.9, 4.0, "t"), Estimate(1.0, 1.0, 1.0, "t"))
+    assert (skew.low, skew.high) == pytest.approx((1.9, 4.0))
+
+
+@pytest.mark.parametrize("rounds", [3, 7, 20])
+def test_intervals_cover_where_rounds_are_noisy(rounds):
+    # the machine's speed wanders, and each call is delayed at random
+    rng, num, held = np.random.default_rng(rounds), 1500, 0
+    for _ in range(num):
+        machine = np.exp(np.cumsum(rng.normal(0, 0.3, rounds)))
+        seconds, baseline = machine * rng.lognormal(0, 0.1, (2, rounds)) * [[1], [1.7]]
+        found = speedup(seconds, baseline)
+        held += found.low <= 1.7 <= found.high
+    assert held / num == pytest.approx(0.95, abs=0.02)
