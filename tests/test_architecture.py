@@ -182,9 +182,7 @@ HOMES = {
     "matplotlib": (
         [],
         [
-            "query.evaluation.report.drawing.labels",
-            "query.evaluation.report.drawing.scatter",
-            "query.evaluation.report.drawing.waterfall",
+            "query.evaluation.report.drawing",
             "query.pictures.plot",
             "query.pictures.recall",
         ],

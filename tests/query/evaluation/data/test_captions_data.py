@@ -116,7 +116,8 @@ def test_keys_that_name_an_image_in_another_way_are_understood(photos, tsv, tmp_
 
 def test_a_caption_of_a_missing_image_is_an_error_with_file_and_key(photos, tmp_path):
     path = write_tsv(tmp_path / "captions.tsv", {"photo-02.jpg": ["a"], "gone.jpg": ["b"]})
-    with pytest.raises(InputError, match=r"^data set 'mine': captions file \S+captions.tsv, line [0-9]+: 1 captioned .*'gone.jpg'"):
+    expected = r"^data set 'mine': captions file \S+captions.tsv, line [0-9]+: 1 captioned .*'gone.jpg'"
+    with pytest.raises(InputError, match=expected):
         opened(tmp_path, images=photos, captions=path)
 
 
