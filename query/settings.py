@@ -110,6 +110,8 @@ class SweepSettings(OutputSettings):
             raise ValueError("GRID is missing; give a YAML file, and see --keys and configs/bench/grids/")
         if self.out is None:
             raise ValueError("out is missing; give --out, a folder for the results")
+        if self.baseline and self.baseline.resolve() == self.out.resolve():
+            raise ValueError("--baseline is --out, and nothing differs from itself; give another folder to one of them")
         return self
 
     @property

@@ -121,7 +121,7 @@ def compare(results: Results, folder: SweepFolder, root: Path, metrics: Collecti
     differences = {}
     for data in new.record.data:
         if old.data(data.name):
-            differences |= _differences(new, old, data, pairs, metrics)
+            differences |= _differences(new, old, data, pairs, metrics, notes)
     ratios, timed = {}, old.timed()
     for key, other in pairs.items():
         speed = results.of(key).speed
@@ -140,13 +140,22 @@ def ratio(new: Estimate, old: Estimate) -> Estimate:
 
 
 def _differences(
-    new: _Sweep, old: _Sweep, data: DataRecord, pairs: dict[str, ConditionRecord], metrics: Collection[str]
+    new: _Sweep,
+    old: _Sweep,
+    data: DataRecord,
+    pairs: dict[str, ConditionRecord],
+    metrics: Collection[str],
+    notes: list[str],
 ) -> dict[tuple[str, str], dict[str, Estimate]]:
+    """Differences on one data set. A condition that the earlier sweep did not measure on it is noted."""
+    missing = []
     tables = read_data(new.folder.data(data.name), data.sha256)
     found, tasks, ks = {}, tasks_of(tables), new.record.grid["ks"]
     for key, other in pairs.items():
         after = new.answers(new.record.condition(key), data)
         before = old.answers(other, old.data(data.name))
+        if after and not before:
+            missing.append(other.name)
         if not after or not before:
             continue
         of_all = found[key, data.name] = {}
@@ -161,6 +170,11 @@ def _differences(
             ]
             if values[0]:
                 of_all |= tasks[task].differences(*values)
+    if missing:
+        notes.append(
+            f"{old.folder.root} has not measured {_counted(len(missing), 'condition')} of this sweep on {data.name!r}, "
+            f"so not compared: {_listed(missing)}"
+        )
     return found
 
 
@@ -174,7 +188,7 @@ def _notes(root: Path, new: SweepRecord, old: SweepRecord) -> list[str]:
         for first, second, names, others in ((root, "this sweep", here, there), ("this sweep", root, there, here)):
             missing = [name for name in names if name not in others]
             if missing:
-                counted = f"{len(missing)} {what}{'s' * (len(missing) > 1)}"
+                counted = _counted(len(missing), what)
                 notes.append(f"{first} lacks {counted} of {second}, so not compared: {_listed(missing)}")
     changed = [
         f"{name} {old.environment.get(name)} -> {value}"
@@ -182,6 +196,10 @@ def _notes(root: Path, new: SweepRecord, old: SweepRecord) -> list[str]:
         if name not in _OF_ONE_RUN and value != old.environment.get(name)
     ]
     return notes + ([f"changed since {root}: {', '.join(changed)}"] if changed else [])
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number > 1)}"
 
 
 def _listed(names: Iterable[str]) -> str:

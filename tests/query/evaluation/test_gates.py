@@ -195,6 +195,21 @@ def test_every_metric_that_a_grid_may_name_can_be_compared(sweeps):
     assert measured.keys() <= set(known)
 
 
+def test_what_the_earlier_sweep_did_not_measure_is_said(sweeps, tmp_path):
+    new, results, _ = sweeps
+    old = FinishedSweep(tmp_path / "old", {"whole": 0, "fast": 0.002}, environment={"torch": "2"})
+    old.folder.ranks(key_of("fast"), "small").unlink()
+    changes = compare(results, new.folder, old.folder.root, [R5])
+    assert changes.differences.keys() == {(key_of("whole"), "small")}
+    wanted = f"{old.folder.root} has not measured 1 condition of this sweep on 'small', so not compared: 'fast'"
+    assert wanted in changes.notes
+
+
+def test_a_sweep_is_not_its_own_baseline(tmp_path, capsys):
+    assert main(["sweep", "--out", str(tmp_path), "--report-only", "--baseline", f"{tmp_path}/../{tmp_path.name}"]) == 2
+    assert "--baseline is --out" in capsys.readouterr().err
+
+
 def test_metrics_with_another_epsilon_are_not_compared(sweeps, tmp_path):
     _, results, old = sweeps
     new = FinishedSweep(tmp_path / "new", {"whole": 0}, grid=f"{GRID}epsilon: 0.5\n")
