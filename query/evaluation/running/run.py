@@ -51,7 +51,7 @@ def run(
     found = prepare(grid, conditions, folder, again, on_tick, on_note)
     work, record, towers, galleries = found.work, found.record, found.towers, found.galleries
     check_mixed(grid, towers)
-    check_indexes(grid, towers)
+    check_indexes(grid, towers, galleries)
     timed_on = galleries[0].parts[0]
     if again:
         forget_all(found)

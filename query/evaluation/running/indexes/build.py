@@ -41,6 +41,12 @@ class BuiltIndex:
     is_new: bool
     """Whether this run built it."""
 
+    def warnings(self, name: str, keys: IndexKeys) -> list[str]:
+        """What one should know about it; `name` is its place in the grid."""
+        if keys.efforts and self.searcher.recipe.kind not in _EFFORTS:
+            return [f"{name}: {self.manifest.recipe} has no effort to choose, so `efforts` is not used"]
+        return []
+
 
 def built(
     root: Path, vectors_NE: np.ndarray, queries_QE: np.ndarray, condition: ConditionRecord, keys: IndexKeys

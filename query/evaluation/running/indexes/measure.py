@@ -26,19 +26,29 @@ LEAST_HITS = 10
 whoever asks for k hits gets to see."""
 
 
-def check_indexes(grid: Grid, towers: Sequence[Tower]) -> None:
+def check_indexes(grid: Grid, towers: Sequence[Tower], galleries: Sequence[Gallery]) -> None:
     """Check the recipes that a grid names, before anything is embedded.
 
     Raises:
-        ConfigError: If FAISS refuses one for the vectors of a condition; names the line of the grid.
+        ConfigError: If FAISS refuses one for the vectors of a condition, or it has more lists than a gallery has
+            images; names the line of the grid.
     """
-    if not grid.keys.decompose:
-        return
-    for number, keys in enumerate(grid.keys.decompose.indexes):
+    named = [
+        (("decompose", "indexes", number, "recipe"), keys.recipe)
+        for number, keys in enumerate(grid.keys.decompose.indexes if grid.keys.decompose else ())
+        if keys.recipe != AUTO
+    ]
+    for loc, factory in named:
         for tower in decomposed_last(grid, towers):
-            with _located(grid, number):
-                if keys.recipe != AUTO:
-                    parse_recipe(keys.recipe, tower.encoder.spec.embedding_dim)
+            try:
+                num_lists = parse_recipe(factory, tower.encoder.spec.embedding_dim).num_lists
+            except ConfigError as error:
+                raise grid.error(loc, str(error).removeprefix(f"--recipe {factory}: "), factory) from error
+            for gallery in _largest(galleries):
+                num_images = len(gallery.data.entries)
+                if num_lists > num_images:
+                    problem = f"it has {num_lists} lists for the {num_images} images of {gallery.data.name!r}"
+                    raise grid.error(loc, f"{problem}; give a recipe of fewer lists", factory)
 
 
 def measure_indexes(
@@ -57,7 +67,7 @@ def measure_indexes(
     """
     if not grid.keys.decompose or not grid.keys.decompose.indexes:
         return record
-    conditions, timed, is_new = [], {}, False
+    conditions, timed, warnings, is_new = [], {}, [], False
     largest = _largest(galleries)
     for gallery in largest:
         on = f", {gallery.data.name}" if len(largest) > 1 else ""
@@ -66,6 +76,7 @@ def measure_indexes(
             for number in range(len(grid.keys.decompose.indexes)):
                 index = _built(work, grid, number, tower, parent, gallery)
                 is_new |= index.is_new
+                warnings += index.warnings(f"decompose.indexes.{number}", grid.keys.decompose.indexes[number])
                 queries_QE = query_vectors(work, tower.encoder.text_space, gallery.data)
                 found = [condition_of(index, point, parent, on) for point in index.points]
                 _rank(work, grid, record, tower, gallery, index, found)
@@ -73,7 +84,9 @@ def measure_indexes(
                     timed[condition.key] = TimedPoint(index.searcher, point, queries_QE[:NUM_QUERIES])
                 conditions += found
     time_queries(work, timed, grid.keys.rounds, is_new)
-    return record.model_copy(update={"conditions": [*record.conditions, *_once(conditions)]})
+    conditions = {condition.key: condition for condition in [*record.conditions, *conditions]}  # `auto` may repeat one
+    warnings = dict.fromkeys([*record.warnings, *warnings])
+    return record.model_copy(update={"conditions": list(conditions.values()), "warnings": list(warnings)})
 
 
 def decomposed_last(grid: Grid, towers: Sequence[Tower]) -> list[Tower]:
@@ -143,8 +156,3 @@ def _rank(
         path, head = files[number]
         write_ranks(path, {"image_retrieval": found}, head)
         work.tally.measured[KIND] += 1
-
-
-def _once(conditions: Sequence[ConditionRecord]) -> list[ConditionRecord]:
-    """The conditions, none twice: `auto` may have chosen a recipe that the grid names as well."""
-    return list({condition.key: condition for condition in conditions}.values())

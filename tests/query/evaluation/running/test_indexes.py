@@ -1,5 +1,7 @@
 """Indexes of a gallery: built once, ranked at every point, timed in turns."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from query.evaluation.raw.ranks import read_ranks
 from query.evaluation.raw.timings import read_rounds
 from query.evaluation.record import ConditionRecord
 from query.evaluation.running.indexes.build import built, condition_of
+from tests.kit.few_towers import FewTowers
 from tests.kit.vector_store import unit_vectors
 
 PARENT = ConditionRecord(
@@ -24,6 +27,12 @@ PARENT = ConditionRecord(
     tokens_kept=16,
 )
 DECOMPOSE = "decompose: {{conditions: [balanced], indexes: [{}]}}"
+
+
+@pytest.fixture
+def sweep(tmp_path, photos, tiny_model):
+    """A sweep that has not run yet."""
+    return FewTowers(tmp_path, photos, tiny_model)
 
 
 @pytest.fixture
@@ -70,6 +79,10 @@ def test_the_planner_chooses(tmp_path, vectors, queries):
     index = built(tmp_path / "a", vectors, queries, PARENT, IndexKeys(efforts=(4,)))
     assert index.manifest.recipe == "Flat"  # few vectors
     assert [point.effort for point in index.points] == [0]
+    assert index.warnings("decompose.indexes.0", IndexKeys(efforts=(4,))) == [
+        "decompose.indexes.0: Flat has no effort to choose, so `efforts` is not used"
+    ]
+    assert not index.warnings("decompose.indexes.0", IndexKeys())
 
 
 def test_vectors_are_stored_as_embed_stores_them(tmp_path, vectors, queries):
@@ -108,7 +121,7 @@ def test_a_sweep_ranks_and_times_every_point_once(sweep):
     sweep.write_grid(
         policies="[balanced]", more=DECOMPOSE.format("{recipe: 'IVF2,Flat', efforts: [1, 2]}, {recipe: Flat}")
     )
-    record = sweep.run().record
+    record = sweep.run()
     found = [one for one in record.conditions if one.role == "index"]
     names = ["balanced, IVF2,Flat, nprobe 1", "balanced, IVF2,Flat, nprobe 2", "balanced, Flat"]
     assert [one.name for one in found] == names
@@ -122,10 +135,10 @@ def test_a_sweep_ranks_and_times_every_point_once(sweep):
         assert (rank[~is_seen] >= 10).all()
     assert query_keys(sweep) == [[one.key for one in found], [one.key for one in reversed(found)]]
     before = files(sweep)
-    assert sweep.run().record == record
+    assert sweep.run() == record
     assert files(sweep) == before
     sweep.write_grid(policies="[balanced]", more=DECOMPOSE.format("{recipe: 'IVF2,Flat', efforts: [1]}"))
-    (fewer,) = [one for one in sweep.run().record.conditions if one.role == "index"]
+    (fewer,) = [one for one in sweep.run().conditions if one.role == "index"]
     assert fewer == found[0]
     assert query_keys(sweep) == [[fewer.key], [fewer.key]]  # rounds of others are not comparable
     is_timed = {name for name in before if "/query-" in name}
@@ -142,8 +155,14 @@ def files(sweep):
     return {name: when for name, when in sweep.times("raw", "indexes").items() if name.endswith(".parquet")}
 
 
-def test_a_recipe_that_faiss_refuses_is_refused_before_anything_is_embedded(sweep):
-    sweep.write_grid(policies="[balanced]", more=DECOMPOSE.format("{recipe: 'IVF2,Flat'}, {recipe: Flt}"))
-    with pytest.raises(ConfigError, match=r"grid.yaml, line \d+: decompose.indexes.1: .*Flt"):
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [("Flt", "FAISS refuses it"), ("IVF13,Flat", "it has 13 lists for the 12 images of 'photos'; give a recipe of")],
+)
+def test_a_recipe_that_cannot_be_built_is_refused_before_anything_is_embedded(sweep, recipe, words):
+    sweep.write_grid(policies="[balanced]", more=DECOMPOSE.format(f"{{recipe: 'IVF2,Flat'}}, {{recipe: '{recipe}'}}"))
+    with pytest.raises(ConfigError) as caught:
         sweep.run()
+    assert re.search(rf"grid.yaml, line \d+: decompose.indexes.1.recipe = '{recipe}': {words}", str(caught.value))
+    assert "--recipe" not in str(caught.value)
     assert not [name for name in sweep.contents("vectors") if name.endswith(".npy")]

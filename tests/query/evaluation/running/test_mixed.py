@@ -10,6 +10,13 @@ from query.evaluation.raw.ranks import read_ranks
 from query.evaluation.running.kept.blocks import Blocks, read_array
 from query.evaluation.running.mixed import halves
 from tests.kit import adapters
+from tests.kit.few_towers import FewTowers
+
+
+@pytest.fixture
+def sweep(tmp_path, photos, tiny_model):
+    """A sweep that has not run yet."""
+    return FewTowers(tmp_path, photos, tiny_model)
 
 
 def mixed_of(sweep, record, first, second):
@@ -25,7 +32,7 @@ def test_half_of_the_images_are_of_each(sweep):
 
 def test_every_image_has_the_vector_of_its_half(sweep):
     sweep.write_grid(policies="[lossless, balanced]", more="mixed: [[none, balanced], [none, lossless]]")
-    record = sweep.run().record
+    record = sweep.run()
     found = mixed_of(sweep, record, "none", "balanced")
     data = read_data(sweep.out.data("photos"))
     first, second = (
@@ -51,7 +58,7 @@ def test_every_image_has_the_vector_of_its_half(sweep):
 
 
 def test_conditions_that_read_texts_differently_are_refused(sweep, tiny_model):
-    folder = adapters.write(sweep.root / "adapter", tiny_model, towers=("image", "text"))
+    folder = adapters.write(sweep.root / "adapter", tiny_model, variant="shared")
     sweep.write_grid(policies="[balanced]", adapters=f"none, {folder}", more="mixed: [[none, balanced+adapter]]")
     with pytest.raises(ConfigError, match=r"grid.yaml, line \d+: mixed.0.*read texts differently"):
         sweep.run()
