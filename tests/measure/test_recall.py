@@ -1,9 +1,8 @@
-"""Recall on matrices that can be checked by hand, and known properties of its bootstrap."""
+"""Recall on matrices that can be checked by hand."""
 
 import numpy as np
 import pytest
 
-from pipeline.measure.bootstrap import paired_difference, recovered_share
 from pipeline.measure.recall import first_hit_ranks, neighbour_overlap, recall_at, recall_metrics
 
 # rows are queries; with unit gallery vectors the scores are the query's coordinates
@@ -57,50 +56,6 @@ def test_metric_names_are_those_of_clip_benchmark():
     assert metrics["image_retrieval_recall@1"] == 0.5
     assert metrics["image_retrieval_recall@10"] == 1.0
     assert metrics["text_retrieval_recall@5"] == 1.0
-
-
-def test_paired_difference_of_equal_conditions_is_exactly_zero():
-    hits = np.random.default_rng(1).random(500) < 0.4
-    assert paired_difference(hits, hits, np.repeat(np.arange(100), 5)) == (0.0, (0.0, 0.0))
-
-
-def test_interval_is_wider_when_the_captions_of_an_image_agree():
-    rng = np.random.default_rng(2)
-    per_image = rng.random(200) < 0.3
-    hits, baseline = np.repeat(per_image, 5), np.zeros(1000, dtype=bool)
-    value, (low, high) = paired_difference(hits, baseline, np.repeat(np.arange(200), 5))
-    _, (low_alone, high_alone) = paired_difference(hits, baseline, np.arange(1000))
-    assert value == pytest.approx(per_image.mean())
-    assert low < value < high
-    # five identical captions are one observation: the interval is sqrt(5) times as wide
-    assert (high - low) / (high_alone - low_alone) == pytest.approx(5**0.5, rel=0.15)
-
-
-def test_recovered_share_by_hand():
-    whole, damaged, clusters = np.ones(8), np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.arange(8)
-    repaired = np.array([1, 1, 1, 0, 1, 1, 1, 1])
-    share, (low, high) = recovered_share(repaired, damaged, whole, clusters)
-    assert share == pytest.approx(0.75)
-    assert low < 0.75 < high <= 1.0
-    assert recovered_share(whole, damaged, whole, clusters) == (1.0, (1.0, 1.0))
-    # a harmful repair, and hits summed over several k
-    assert recovered_share(damaged - 1, damaged, damaged + 2, clusters)[0] == pytest.approx(-0.5)
-
-
-def test_share_is_nan_if_nothing_was_lost():
-    share, interval = recovered_share(np.ones(4), np.ones(4), np.ones(4), np.arange(4))
-    assert np.isnan([share, *interval]).all()
-
-
-def test_the_interval_of_a_share_covers_the_truth():
-    rng, covered = np.random.default_rng(5), 0
-    for seed in range(100):
-        lost = rng.random(400) < 0.3
-        whole, damaged = np.ones(400), 1.0 - lost
-        repaired = np.where(lost & (rng.random(400) < 0.6), 1.0, damaged)
-        _, (low, high) = recovered_share(repaired, damaged, whole, np.arange(400), 500, seed)
-        covered += low <= 0.6 <= high
-    assert 88 <= covered <= 100
 
 
 def test_overlap_of_neighbours_by_hand():

@@ -55,3 +55,18 @@ def test_exact_intervals_find_no_counterexample(rng):
 def test_losses_are_detected_as_often_as_promised(rng):
     for found in coverage.of_power(100, IMAGES, rng):
         assert found["shown"] == pytest.approx(0.8, abs=0.13), found
+
+
+def test_recovered_shares_are_covered(rng):
+    for found in coverage.of_recovery(40, 400, rng):
+        assert found["coverage"] >= 0.88, found
+
+
+def test_quantiles_are_covered(rng):
+    for found in coverage.of_quantiles(40, 200, rng):
+        assert found["coverage"] >= 0.88, found
+
+
+def test_speeds_at_a_loss_are_covered(rng):
+    table = list(coverage.of_fronts(20, rng))
+    assert np.mean([found["coverage"] for found in table]) >= 0.9
