@@ -1,1 +1,1 @@
-"""Side-by-side measurements of towers and policies in one process."""
+"""Side-by-side measurements of towers, and of everything that depends on a GPU."""

@@ -84,7 +84,8 @@ def _table(results: "Results", data: "DataRecord") -> "Table":
     metrics, judged = _shown(results.record.grid, rows[0].on[data.name].metrics)
     for heading in ("condition", *map(_short, metrics), f"{_short(judged)} change"):
         found.add_column(heading, justify="left" if heading == "condition" else "right")
-    for heading in ("images/s", "speed-up"):
+    has_queries = any(row.query_ms for row in rows)
+    for heading in ("images/s", "speed-up", *(["ms/query"] if has_queries else [])):
         found.add_column(heading, justify="right")
     for row in rows:
         on = row.on[data.name]
@@ -95,6 +96,7 @@ def _table(results: "Results", data: "DataRecord") -> "Table":
             _interval(change, "+.1f", 100) if change else "",
             f"{row.speed.images_per_second.value:.1f}" if row.speed else "-",
             _interval(row.speed.speedup, ".2f") if row.speed else "-",
+            *([f"{row.query_ms.value:.3f}" if row.query_ms else "-"] if has_queries else []),
         )
     return found
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ConfigError, InputError
 from pipeline.model.hashing import hash_tensors
-from pipeline.model.load import load_model, with_policy
+from pipeline.model.load import input_side, load_model, with_policy
 from pipeline.model.pruning.policy import PruningPolicy, choose_policy, named_policy
 from pipeline.model.spec import ModelSource, Preprocess
 
@@ -266,3 +266,12 @@ def test_a_missing_tokenizer_is_an_error_on_first_use(tiny_model, monkeypatch):
         loaded.tokenize(["a dog"])
     monkeypatch.undo()
     assert loaded.tokenize(["a dog"]).shape == (1, 77)
+
+
+def test_the_side_of_the_input_is_known_before_loading(tiny_model, resnet_model):
+    assert input_side(tiny_model) == (32, 8)
+    assert input_side("scenes") == (96, 8)
+    assert input_side("ViT-B-16-SigLIP") == (224, 16), "from the name of its timm tower"
+    assert input_side(resnet_model) == (32, 32), "without patches, what the tower shrinks the image by"
+    assert input_side("ViT-B-17") is None
+    assert input_side("local-dir:/nowhere") is None
