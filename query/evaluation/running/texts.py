@@ -18,7 +18,7 @@ from query.evaluation.running.kept.work import Work, is_made_of, note_made_of
 from query.evaluation.running.towers import Tower
 from query.text import TextEncoder, text_encoder
 
-KIND = "text vectors"
+KIND = "query vectors"
 _BATCH = 256
 
 

@@ -6,6 +6,8 @@ from collections import Counter
 import pytest
 
 from pipeline.errors import StoreError
+from pipeline.model import load
+from pipeline.model.precision import Candidate, Measurement
 from query.evaluation.raw.timings import read_rounds
 from query.evaluation.running import environment, prepare, vectors
 from query.evaluation.running.kept import blocks
@@ -200,3 +202,21 @@ def test_each_image_is_decoded_once_for_each_input_size(sweep, monkeypatch):
     sizes = {condition.image_size for condition in record.conditions}
     assert len(sizes) > 1
     assert decoded == Counter({(key, size): 1 for key in sweep.keys for size in sizes})
+
+
+def test_the_precision_is_chosen_once_for_all_conditions_and_all_runs(sweep, monkeypatch):
+    measured = []
+
+    def measure(*args):
+        measured.append(args)
+        chosen = Candidate(precision=("bf16", "fp32")[len(measured) - 1])
+        return Measurement(chosen=chosen, speeds={"fp32": 1.0, "bf16": 1.1})
+
+    monkeypatch.setattr(load, "measure", measure)
+    sweep.grid.write_text(sweep.grid.read_text().replace("precision: fp32", "precision: auto"))
+    first = sweep.run()
+    assert {found.precision for found in first.record.conditions} == {"bf16"}
+    assert sweep.run().notes[-1].startswith("nothing was measured")
+    assert len(measured) == 1
+    again = sweep.run(again=True)
+    assert {found.precision for found in again.record.conditions} == {"fp32"}
