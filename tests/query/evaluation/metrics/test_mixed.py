@@ -9,7 +9,7 @@ from query.evaluation.metrics.results_of import results_of
 from query.evaluation.ranking.rank import answers
 from query.evaluation.raw.mixed import MixedAnswers, head_of_mixed, write_mixed
 from query.evaluation.results import Estimate
-from tests.kit.sweeps import captioned, vectors_of, write_sweep
+from tests.kit.sweeps import CONDITIONS, captioned, vectors_of, write_sweep
 
 NAMES = ("mild", "fast")
 
@@ -19,7 +19,7 @@ def mixed(tmp_path):
     """A sweep with a mixed gallery, from the vectors of both conditions; and what is found of it."""
 
     def run(first_NE, second_NE, texts_QE, data):
-        folder, record = write_sweep(tmp_path, [data], {"mixed": [NAMES]})
+        folder, record = write_sweep(tmp_path, [data], {"mixed": [NAMES]}, CONDITIONS[:3])
         is_first_N = np.arange(len(data.entries)) % 2 == 0
         drawn, swapped = (
             answers(texts_QE, np.where(half[:, None], first_NE, second_NE), data.pairs_P2)
@@ -73,6 +73,6 @@ def test_advice(low, value, high, expected):
 
 
 def test_a_mixed_gallery_that_was_not_ranked_is_named(tmp_path):
-    folder, _ = write_sweep(tmp_path, [captioned("photos", 20, 1)], {"mixed": [NAMES]})
+    folder, _ = write_sweep(tmp_path, [captioned("photos", 20, 1)], {"mixed": [NAMES]}, CONDITIONS[:3])
     with pytest.raises(StoreError, match=r"mild-00000000\+fast-00000000.halves.parquet is missing; run"):
         results_of(folder)

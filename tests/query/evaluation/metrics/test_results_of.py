@@ -1,6 +1,7 @@
 """The second pass over the raw files of a sweep: what it finds, and what it refuses."""
 
 import json
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.measure.recall import first_hit_ranks
+from query.evaluation.metrics import estimates
+from query.evaluation.metrics import results_of as module
 from query.evaluation.metrics.results_of import results_of
 from query.evaluation.raw.heads import head_of
 from query.evaluation.raw.ranks import write_ranks
@@ -87,7 +90,7 @@ def test_speed_is_taken_within_rounds(swept):
 
 
 def test_rounds_of_other_environments_do_not_count(tmp_path):
-    folder, _ = write_sweep(tmp_path, [captioned("photos", 20, 1)])
+    folder, _ = write_sweep(tmp_path, [captioned("photos", 20, 1)], conditions=CONDITIONS[:3])
     before = results_of(folder).of("fast-00000000").speed
     keys = [BASELINE, "fast-00000000"]
     other = {"keys": keys, "seconds": [1.0, 50.0], "num_items": [8, 8], "kind": "tower", "environment_key": "elsewhere"}
@@ -162,7 +165,7 @@ def test_the_tree_is_plain_json(swept):
 
 @pytest.mark.parametrize("kind", ["ranks", "images"])
 def test_a_missing_file_is_named_with_what_to_run(tmp_path, kind):
-    folder, _ = write_sweep(tmp_path, [captioned("photos", 20, 1)])
+    folder, _ = write_sweep(tmp_path, [captioned("photos", 20, 1)], conditions=CONDITIONS[:3])
     path = getattr(folder, kind)("fast-00000000", "photos")
     path.unlink()
     with pytest.raises(StoreError) as caught:
@@ -175,7 +178,7 @@ def test_a_missing_file_is_named_with_what_to_run(tmp_path, kind):
 
 def test_a_file_of_another_split_or_cut_in_the_middle_is_refused(tmp_path):
     photos = captioned("photos", 20, 1)
-    folder, record = write_sweep(tmp_path, [photos])
+    folder, record = write_sweep(tmp_path, [photos], conditions=CONDITIONS[:3])
     path, one = folder.ranks("fast-00000000", "photos"), record.condition("fast-00000000")
     other = record.data[0].model_copy(update={"sha256": "f" * 64})
     write_ranks(path, both_ways(photos, 0.5), head_of(record, one, other, "ranks"))
@@ -216,24 +219,26 @@ def test_another_model_has_no_cosines(tmp_path):
     assert not {"cosine_p5"} & results.of("other-00000000").on["photos"].fidelity.keys()
 
 
-def test_only_one_condition_at_a_time_is_in_memory(tmp_path, monkeypatch):
+def test_all_conditions_share_the_draws_and_are_in_memory_one_at_a_time(tmp_path, monkeypatch):
     conditions = (CONDITIONS[0], *(condition(f"c{n}", 0.1 * n, 1 + n / 10) for n in range(1, 7)))
     folder, _ = write_sweep(tmp_path, [captioned("photos", 30, 1)], conditions=conditions)
-    import weakref
+    num_draws, num_alive, peaks, read = [], [], [], module.read_ranks
 
-    from query.evaluation.metrics import results_of as module
-
-    alive, peaks, read = weakref.WeakSet(), [], module.read_ranks
+    class Counted(estimates.Draws):
+        def __init__(self, *args):
+            num_draws.append(1)
+            super().__init__(*args)
 
     def counted(*args):
         found = read(*args)
-        ids = found["text_retrieval"].ids_QK
-        alive.add(holder := type("Held", (), {})())
-        weakref.finalize(ids, lambda: alive.discard(holder))
-        peaks.append(len(alive))
+        num_alive.append(1)
+        weakref.finalize(found["text_retrieval"].ids_QK, num_alive.pop)
+        peaks.append(len(num_alive))
         return found
 
+    monkeypatch.setattr(estimates, "Draws", Counted)
     monkeypatch.setattr(module, "read_ranks", counted)
     results_of(folder)
+    assert len(num_draws) == 2  # one for each task
     assert len(peaks) == 7
-    assert max(peaks) <= 3
+    assert max(peaks) <= 2  # one may go while the next is read
