@@ -75,15 +75,16 @@ def made_results(series=None, data=(DATA,), kind="captions", timed=True):
         indexes = [indexed(by_name["fast+adapter"], data, effort, loss) for effort, loss in ((1, 2.9), (4, 0.9))]
         found += indexes
         chain = [by_name[name] for name in ("none", "fast", "fast+adapter")]
-        decompositions.append(
+        decompositions += [
             Decomposition(
                 data=data[0],
                 metric=METRIC,
-                steps=steps_of(chain, indexes, data[0]),
+                steps=steps_of([*chain, index], data[0]),
                 recovery=Estimate(0.73, 0.2, 1.1),
                 notes=["The adapter was not trained on the distractors."],
             )
-        )
+            for index in indexes
+        ]
     mixed = (
         [
             MixedResults(
@@ -210,11 +211,10 @@ def indexed(parent, data, effort, loss):
     )
 
 
-def steps_of(chain, indexes, data):
-    """The steps of a decomposition. Those of an index are all from the last of the chain."""
-    pairs = [*zip(chain, [None, *chain], strict=False), *((index, chain[-1]) for index in indexes)]
+def steps_of(chain, data):
+    """The steps of a decomposition, each from the one before it."""
     steps = []
-    for one, before in pairs:
+    for one, before in zip(chain, [None, *chain], strict=False):
         total = one.on[data].metrics[METRIC]
         change = total.value - before.on[data].metrics[METRIC].value if before else 0.0
         since_first = total.value - chain[0].on[data].metrics[METRIC].value
@@ -223,7 +223,6 @@ def steps_of(chain, indexes, data):
                 name=one.condition.name,
                 key=one.condition.key,
                 total=total,
-                after=before.condition.key if before else None,
                 change=estimate(change, 0.004) if before else None,
                 from_first=estimate(since_first, 0.006) if before else None,
             )

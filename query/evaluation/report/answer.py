@@ -75,14 +75,12 @@ def _effect(metric: str, change: Estimate, on: str) -> str:
         return f"The measured {kind} of {name} on {on} is {size}{points}, without an interval."
     if change.low > 0:
         return f"gains {size}{points} ({words.interval(metric, change)}) of {name} on {on}."
-    lost = words.loss(change)
-    interval = words.interval(metric, lost)
     if change.high < 0:
-        return f"loses {size}{points} ({interval}) of {name} on {on}."
-    text = words.value(metric, lost)[0]
+        return f"loses {size}{points} ({words.interval(metric, words.loss(change))}) of {name} on {on}."
+    text, interval = words.difference(metric, change)
     detectable = change.detectable
     shown = f"; a loss of {words.amount(metric, detectable)} would most likely have shown" if detectable else ""
-    return f"Its loss of {name} on {on} cannot be told from 0: {text}{points} ({interval}){shown}."
+    return f"Its difference in {name} on {on} cannot be told from 0: {text}{points} ({interval}){shown}."
 
 
 def loss_table(results: Results, front: FrontResults, number: int) -> Table:

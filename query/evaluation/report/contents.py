@@ -1,5 +1,6 @@
 """Everything that the report says, in its order, before it becomes HTML or Markdown."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,10 +18,10 @@ from query.evaluation.report.tables.conditions import (
     settings_table,
     variants_table,
 )
-from query.evaluation.report.tables.losses import gates_table, mixed_table, steps_table
+from query.evaluation.report.tables.losses import Losses, gates_table, losses_of, mixed_table, steps_table
 from query.evaluation.report.tables.origin import data_table, environment_table
 from query.evaluation.report.tables.table import Cell, Table
-from query.evaluation.results import Decomposition, FrontResults, Results
+from query.evaluation.results import FrontResults, Results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +85,10 @@ def contents_of(results: Results, folder: SweepFolder) -> Contents:
         recommended.append(loss_table(results, front, number))
         if front.recommended_for_speed:
             recommended.append(speed_table(results, front, number))
-    model = results.record.baseline.model
+    model = re.split(r"[:/]", results.record.baseline.model)[-1]
+    names = [front.data for front in results.fronts] or [data.name for data in results.record.data]
     return Contents(
-        title=f"{model}: recall against speed on {', '.join(data.name for data in results.record.data)}",
+        title=f"{model}: recall against speed on {', '.join(names)}",
         answer=answer(results),
         figures=_figures(results),
         warnings=results.record.warnings,
@@ -95,12 +97,12 @@ def contents_of(results: Results, folder: SweepFolder) -> Contents:
         data=_of_data(results),
         losses=[
             OfLoss(
-                title=", ".join(step.name for step in one.steps[-1:]),
+                title=f"{one.name} on {one.data}",
                 plot=waterfall_of(one, number),
                 steps=steps_table(one, number),
                 notes=[*_recovered(one), *one.notes],
             )
-            for number, one in enumerate(results.decompositions)
+            for number, one in enumerate(losses_of(results))
         ],
         compared_with=found.condition.name if found else None,
         examples=examples_of(results, folder, found) if found else [],
@@ -115,11 +117,11 @@ def contents_of(results: Results, folder: SweepFolder) -> Contents:
     )
 
 
-def _recovered(decomposition: Decomposition) -> list[str]:
+def _recovered(losses: Losses) -> list[str]:
     """How much of the loss of pruning the adapter brings back."""
-    if decomposition.recovery is None:
+    if losses.recovery is None:
         return []
-    share, interval = words.value("recall@", decomposition.recovery)
+    share, interval = words.value("recall@", losses.recovery)
     return [f"The adapter brings back {share} %{f' ({interval})' if interval else ''} of what pruning costs."]
 
 

@@ -71,11 +71,14 @@ def examples_of(results: Results, folder: SweepFolder, found: ConditionResults) 
         return []
     chosen = _choose(before, after, tables)
     description_of = _descriptions(tables)
+    num_right_Q = np.bincount(tables.pairs_P2[:, 0], minlength=len(tables.titles))
     pairs = (("unpruned", before), (found.condition.name, after))
     return [
         Example(
             title=tables.titles[query],
-            story=_story(kind, found.condition.name, *(int(_ranks(answers)[query]) for _, answers in pairs)),
+            story=_story(
+                kind, found.condition.name, num_right_Q[query], *(int(_ranks(answers)[query]) for _, answers in pairs)
+            ),
             sides=[_side(name, query, answers, tables, description_of) for name, answers in pairs],
         )
         for kind, query in chosen
@@ -116,11 +119,11 @@ def _choose(before: Answers, after: Answers, tables: DataTables) -> list[tuple[s
     return chosen
 
 
-def _story(kind: str, name: str, was: int, now: int) -> str:
-    name = words.code(name)
+def _story(kind: str, name: str, num_right: int, was: int, now: int) -> str:
+    image = "first right image" if num_right > 1 else "right image"
     if kind == "alike":
-        return f"Both have the right image at rank {now:,}."
-    return f"The right image is at rank {was:,} unpruned, and at rank {now:,} with {name}."
+        return f"Both have the {image} at rank {now:,}."
+    return f"The {image} is at rank {was:,} unpruned, and at rank {now:,} with {words.code(name)}."
 
 
 def _side(name: str, query: int, answers: Answers, tables: DataTables, description_of: dict[int, str]) -> Side:

@@ -11,8 +11,8 @@ from query.evaluation.raw.folder import SweepFolder
 from query.evaluation.results import Results
 from query.hits.thumbnail import open_or_say_why
 
-_SIDE = 176
-_QUALITY = 72
+_SIDE = 152
+_QUALITY = 70
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 _WIDTHS = (1120, 840, 640, 480)
 _MOST_BYTES_OF_OVERLAYS = 700_000

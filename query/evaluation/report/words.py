@@ -70,14 +70,13 @@ def loss(estimate: Estimate) -> Estimate:
 
 def times(estimate: Estimate, digits: int = 2) -> tuple[str, str]:
     """A ratio and its interval."""
-    ratio, interval = _both(estimate, lambda number: f"{number:.{digits}f}x")
+    ratio, interval = _both(estimate, lambda number: f"{number:,.{digits if abs(number) < 10 else 0}f}x")
     return ratio, "" if estimate.low == estimate.high else interval.replace("x", "")
 
 
 def rate(estimate: Estimate) -> tuple[str, str]:
     """Images per second and their interval."""
-    digits = 0 if estimate.value >= 100 else 1
-    return _both(estimate, lambda number: f"{number:,.{digits}f}")
+    return _both(estimate, lambda number: f"{number:,.{0 if number >= 100 else 1}f}")
 
 
 def signed(number: str) -> str:

@@ -9,8 +9,9 @@ from query.evaluation.report import words
 from query.evaluation.report.drawing.palette import VARIABLE_OF
 from query.evaluation.report.drawing.scatter import draw_scatter, points_of, tips_of
 from query.evaluation.report.drawing.waterfall import draw_waterfall
+from query.evaluation.report.tables.losses import Losses
 from query.evaluation.report.tables.table import Cell, Column, Table, cell, plain_table
-from query.evaluation.results import Decomposition, FrontResults, Results
+from query.evaluation.results import FrontResults, Results
 from query.pictures.inline import inline_svg
 from query.pictures.plot import drawing_settings, write_plot
 
@@ -76,13 +77,13 @@ def scatter_of(results: Results, front: FrontResults, number: int) -> Drawing | 
     )  # fmt: skip
 
 
-def waterfall_of(decomposition: Decomposition, number: int) -> Drawing:
+def waterfall_of(losses: Losses, number: int) -> Drawing:
     """Where recall goes, step by step."""
-    names = ", then ".join(step.name for step in decomposition.steps)
-    metric = words.short(decomposition.metric)
-    title = f"{metric} on {decomposition.data} after each step: {names}. The table below has the numbers."
+    names = "; ".join(step.name for step in losses.steps)
+    metric = words.short(losses.metric)
+    title = f"{metric} on {losses.data} after each step: {names}. The table below has the numbers."
     return _drawing(
-        lambda is_narrow: draw_waterfall(decomposition, is_narrow=is_narrow), f"steps-{number}-plot", title, {}, None
+        lambda is_narrow: draw_waterfall(losses, is_narrow=is_narrow), f"steps-{number}-plot", title, {}, None
     )
 
 

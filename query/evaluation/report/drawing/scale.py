@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _DEPTH = 1.6
-"""How far below the baseline the axis goes, in log-odds: from 50 % to 17 %."""
+"""How far below the baseline values are shown, in log-odds: from 50 % to 17 %."""
+_REACH = 0.5
+"""How far it goes beyond the values for the sake of intervals, in log-odds; longer ones are cut."""
 _NARROWEST = 1e-4
 _NUM_TICKS = 9
 
@@ -26,7 +28,7 @@ class RecallScale:
     ceiling: float
     """Where 100 % is."""
     bottom: float
-    """The lowest share that is shown."""
+    """The lowest place that is shown."""
     top: float
 
     def place(self, share: float) -> float:
@@ -35,7 +37,7 @@ class RecallScale:
 
     def shows(self, estimate: Estimate) -> bool:
         """Whether a number is on the axis; far below the baseline, it is not."""
-        return self.place(estimate.value) >= self.bottom
+        return self.place(estimate.value) >= self.bottom - 1e-12
 
     def interval(self, estimate: Estimate) -> tuple[float, float]:
         """Where the ends of its interval are."""
@@ -68,8 +70,10 @@ def scale_of(recalls: Sequence[Estimate]) -> RecallScale:
     room = min([0.02, *(gap / 2 for gap in gaps)])
     unlimited = RecallScale(room, 1 - room, 0, 1)
     places = [place for recall in recalls for place in (unlimited.place(recall.value), *unlimited.interval(recall))]
-    deepest = _expit(_logit(unlimited.place(recalls[0].value)) - _DEPTH)
-    return RecallScale(room, 1 - room, max(min(places), deepest), max(places))
+    values = [unlimited.place(recall.value) for recall in recalls]
+    lowest = min(value for value in values if _logit(value) >= _logit(values[0]) - _DEPTH)
+    deepest, highest = _expit(_logit(lowest) - _REACH), _expit(_logit(max(values)) + _REACH)
+    return RecallScale(room, 1 - room, max(min(places), deepest), min(max(places), highest))
 
 
 def _logit(share: float) -> float:

@@ -1,6 +1,6 @@
 """Recall against images per second: every condition with its intervals, and the front."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _LOG_ABOVE = 8
 """Rates that differ by more than this factor are drawn on a logarithmic axis."""
+_REACH = 1.35
+"""By which factor the axis goes beyond the slowest and the fastest condition, at most."""
 BASELINE = "unpruned"
 
 
@@ -97,17 +99,15 @@ def tips_of(results: Results, front: FrontResults) -> dict[str, str]:
 
 def _set_up(axes: "Axes", points: Sequence[Point], front: FrontResults, scale: RecallScale, is_narrow: bool) -> None:
     """Set scales, limits and labels."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     baseline = points[0]
     scale.set_up(axes)
-    rates = [words.within(point.rate) for point in points if scale.shows(point.recall)]
-    left, right = min(low for low, _ in rates), max(high for _, high in rates)
+    left, right = _rates(point.rate for point in points if scale.shows(point.recall))
     if right > _LOG_ABOVE * left:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:,g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(left / 1.15, right * 1.25)
     else:
         axes.set_xlim(left - 0.06 * (right - left) - 0.01 * left, right + 0.1 * (right - left) + 0.01 * right)
@@ -119,6 +119,7 @@ def _set_up(axes: "Axes", points: Sequence[Point], front: FrontResults, scale: R
     above.xaxis.set_major_locator(MaxNLocator(4 if is_narrow else 8, steps=[1, 2, 2.5, 5, 10]))
     above.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}x"))
     for one in (axes, above):
+        one.xaxis.set_minor_locator(NullLocator())
         one.tick_params(colors=LIGHT["soft"], length=0)
         for spine in one.spines.values():
             spine.set_visible(False)
@@ -127,14 +128,26 @@ def _set_up(axes: "Axes", points: Sequence[Point], front: FrontResults, scale: R
     axes.axhline(scale.place(baseline.recall.value), color=LIGHT["soft"], linewidth=1, linestyle=(0, (2, 3)), zorder=2)
 
 
+def _rates(rates: Iterable[Estimate]) -> tuple[float, float]:
+    """The ends of the axis: intervals that go far beyond all values are cut there."""
+    rates = list(rates)
+    values, ends = [rate.value for rate in rates], [end for rate in rates for end in words.within(rate)]
+    return max(min(ends), min(values) / _REACH), min(max(ends), max(values) * _REACH)
+
+
 def _draw_front(axes: "Axes", points: Sequence[Point], front: FrontResults, scale: RecallScale) -> None:
     by_key = {point.results.condition.key: point for point in points}
     on_front = [by_key[key] for key in front.keys if key in by_key]
-    axes.plot(
-        [point.rate.value for point in on_front], [scale.place(point.recall.value) for point in on_front],
-        color=LIGHT["front"], linewidth=7, solid_capstyle="round", solid_joinstyle="round", zorder=1, label="front",
-        marker="o", markersize=14, markeredgewidth=0,
-    )  # fmt: skip
+    x, y = [point.rate.value for point in on_front], [scale.place(point.recall.value) for point in on_front]
+    style = {
+        "color": LIGHT["front"],
+        "linewidth": 7,
+        "solid_capstyle": "round",
+        "solid_joinstyle": "round",
+        "zorder": 1,
+    }
+    axes.plot(x, y, label="front", **style)
+    axes.plot(x, y, "o", markersize=14, markeredgewidth=0, **style)  # a front may be a single condition
 
 
 def _draw_point(

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from query.evaluation.report import words
 from query.evaluation.report.drawing.palette import LIGHT
-from query.evaluation.results import Decomposition, Step
+from query.evaluation.report.tables.losses import Losses
+from query.evaluation.results import Step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,12 +17,12 @@ _LINE = 0.19
 _MOST_LETTERS = 44
 
 
-def draw_waterfall(decomposition: Decomposition, *, is_narrow: bool) -> "Figure":
-    """Draw a decomposition, for a page or paper, or narrow for a phone. Rows run from the first step to the last."""
+def draw_waterfall(losses: Losses, *, is_narrow: bool) -> "Figure":
+    """Draw what a loss is made of, for a page or paper, or narrow for a phone. Steps run from top to bottom."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    steps, metric = decomposition.steps, decomposition.metric
+    steps, metric = losses.steps, losses.metric
     size = (4.4 if is_narrow else 8.6, (0.9 if is_narrow else 0.72) * len(steps) + 0.65)
     figure = Figure(figsize=size, layout="constrained", facecolor=LIGHT["paper"])
     axes = figure.add_subplot(facecolor=LIGHT["paper"])
@@ -30,8 +31,7 @@ def draw_waterfall(decomposition: Decomposition, *, is_narrow: bool) -> "Figure"
     axes.set_xlim(min(ends) - room, max(ends) + room)
     axes.set_ylim(len(steps) - 0.55, -0.85)
     for number, step in enumerate(steps):
-        before = next((place for place, other in enumerate(steps) if other.key == step.after), number - 1)
-        _draw_step(axes, number, before, step)
+        _draw_step(axes, number, losses.before[number], step)
         _name_step(axes, number - _BAR / 2 - 0.06, step, metric, is_narrow)
     scale = 100 if words.is_share(metric) else 1
     axes.xaxis.set_major_locator(MaxNLocator(5 if is_narrow else 8))

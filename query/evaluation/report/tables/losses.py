@@ -1,13 +1,57 @@
-"""Tables of what a loss is made of, of mixed galleries, and of gates."""
+"""What a loss is made of, mixed galleries, and gates."""
+
+from dataclasses import dataclass
 
 from query.evaluation.report import words
 from query.evaluation.report.tables.table import NOTHING, Cell, Column, Table, cell, plain_table
-from query.evaluation.results import Decomposition, Gates, Results
+from query.evaluation.results import Decomposition, Estimate, Gates, Results, Step
 
 
-def steps_table(decomposition: Decomposition, number: int) -> Table:
-    """The steps of a decomposition."""
-    metric = decomposition.metric
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """Decompositions that differ only in the operating point of the index, as one: each point follows exact search."""
+
+    name: str
+    """Of the condition that is searched: the last step before an index."""
+    data: str
+    metric: str
+    steps: list[Step]
+    before: list[int]
+    """For each step, the number of the one that it is a change from; its own for the first."""
+    recovery: Estimate | None
+    notes: list[str]
+
+
+def losses_of(results: Results) -> list[Losses]:
+    """The decompositions of a sweep, those of the same vectors together."""
+    indexes = {found.condition.key for found in results.conditions if found.condition.role == "index"}
+    together: dict[tuple[str, ...], list[Decomposition]] = {}
+    for found in results.decompositions:
+        exact = [step.key for step in found.steps if step.key not in indexes]
+        together.setdefault((found.data, found.metric, *exact), []).append(found)
+    losses = []
+    for some in together.values():
+        exact = [step for step in some[0].steps if step.key not in indexes]
+        points = [step for found in some for step in found.steps if step.key in indexes]
+        before = [max(number - 1, 0) for number in range(len(exact))] + [len(exact) - 1] * len(points)
+        notes = list(dict.fromkeys(note for found in some for note in found.notes))
+        losses.append(
+            Losses(
+                name=exact[-1].name,
+                data=some[0].data,
+                metric=some[0].metric,
+                steps=exact + points,
+                before=before,
+                recovery=some[0].recovery,
+                notes=notes,
+            )
+        )
+    return losses
+
+
+def steps_table(losses: Losses, number: int) -> Table:
+    """The steps of a loss."""
+    metric = losses.metric
     name = words.short(metric)
     points = ", points" if words.is_share(metric) else ""
     columns = [
@@ -23,9 +67,9 @@ def steps_table(decomposition: Decomposition, number: int) -> Table:
             cell(words.difference(metric, step.change)) if step.change else NOTHING,
             cell(words.difference(metric, step.from_first)) if step.from_first else NOTHING,
         ]
-        for step in decomposition.steps
+        for step in losses.steps
     ]
-    caption = f"{name} on {decomposition.data} after each step, with 95 % intervals; changes add up"
+    caption = f"{name} on {losses.data} after each step, with 95 % intervals; changes add up"
     return plain_table(f"steps-{number}", caption, columns, rows)
 
 

@@ -42,8 +42,8 @@ def test_a_gain(results):
 def test_a_loss_that_may_be_none_names_what_would_have_shown(results):
     found = with_difference(results, "fast", Estimate(-0.001, -0.005, 0.003, detectable=0.0061))
     assert answer(found).endswith(
-        "model. Its loss of R@5 on `flickr8k` cannot be told from 0: 0.1 points (\N{MINUS SIGN}0.3 to 0.5); a loss of "
-        "0.6 would most likely have shown."
+        "model. Its difference in R@5 on `flickr8k` cannot be told from 0: \N{MINUS SIGN}0.1 points (\N{MINUS SIGN}0.5 "
+        "to +0.3); a loss of 0.6 would most likely have shown."
     )
 
 

@@ -1,6 +1,7 @@
 """What the drawings show, before they become files."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from query.evaluation.report.drawing.palette import VARIABLE_OF, style_of
 from query.evaluation.report.drawing.scale import scale_of
 from query.evaluation.report.drawing.scatter import draw_scatter, points_of, tips_of
 from query.evaluation.report.drawing.waterfall import draw_waterfall
+from query.evaluation.report.tables.losses import losses_of
 from query.evaluation.results import Estimate
 from query.pictures.inline import inline_svg
 from query.pictures.plot import drawing_settings
@@ -69,13 +71,25 @@ def test_series_differ_in_colour_and_marker_and_rivals_are_hollow():
 
 @pytest.mark.parametrize("is_narrow", [False, True])
 def test_a_waterfall_goes_from_value_to_value(results, is_narrow):
-    steps = results.decompositions[0].steps
+    [losses] = losses_of(results)  # two decompositions, which differ in the operating point
+    assert len(results.decompositions) == 2
     with drawing_settings():
-        bars = draw_waterfall(results.decompositions[0], is_narrow=is_narrow).axes[0].patches
-    total_of = {step.key: step.total.value for step in steps}
-    assert [bar.get_x() for bar in bars] == pytest.approx([total_of[step.after] for step in steps[1:]])
-    assert [bar.get_x() + bar.get_width() for bar in bars] == pytest.approx([step.total.value for step in steps[1:]])
-    assert [step.after for step in steps[-2:]] == [steps[2].key] * 2  # both points of the index follow exact search
+        bars = draw_waterfall(losses, is_narrow=is_narrow).axes[0].patches
+    none, fast, adapted, *points = (step.total.value for step in losses.steps)
+    assert [bar.get_x() for bar in bars] == pytest.approx([none, fast, adapted, adapted])
+    assert [bar.get_x() + bar.get_width() for bar in bars] == pytest.approx([fast, adapted, *points])
+
+
+def test_long_intervals_do_not_squeeze_the_plot():
+    found = made_results({"clipsieve": ("condition", [("fast", 1.93, 1.1), ("lean", 2.5, 3.0)])})
+    speed = replace(found.conditions[1].speed, images_per_second=Estimate(252, 0.01, 90_000, "t"))
+    found = replace(
+        found, conditions=[found.conditions[0], replace(found.conditions[1], speed=speed), found.conditions[2]]
+    )
+    with drawing_settings():
+        axes = draw_scatter(found, found.fronts[0], is_narrow=False).axes[0]
+    assert 60 < axes.get_xlim()[0] < axes.get_xlim()[1] < 600
+    assert axes.get_xscale() == "linear"
 
 
 def test_the_ends_of_recall_have_a_place():

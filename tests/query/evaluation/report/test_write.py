@@ -100,7 +100,7 @@ def test_the_table_behind_the_plot_holds_what_is_drawn(results, html):
 
 def test_the_steps_of_a_loss_hold_the_results(results, html):
     tables = Tables(html)
-    for step in results.decompositions[0].steps[1:]:
+    for step in [*results.decompositions[0].steps[1:], results.decompositions[1].steps[-1]]:
         total, change, so_far = tables.row("steps-0", step.name)
         assert (total[0], change[0], so_far[0]) == (
             percent(step.total.value), percent(step.change.value, "+"), percent(step.from_first.value, "+")
