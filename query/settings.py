@@ -19,7 +19,7 @@ BENCH_GPU_STEPS = (
 )
 """The steps of `bench gpu`, in the order in which they run."""
 
-SWEEP_EXPORTS = ("clip_benchmark", "mteb", "trec")
+SWEEP_EXPORTS = ("clip_benchmark", "mteb", "trec", "ranks")
 """The formats that `sweep` can also write its results in."""
 
 
@@ -59,7 +59,7 @@ class SweepSettings(OutputSettings):
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("grid", "out", "report_only", "again", "keys"),
         "how good": ("gate", "baseline", "strict"),
-        "watching": ("export",),
+        "watching": ("export", "photos"),
     }
     OUTPUTS: ClassVar[dict[str, str]] = {"out": "folder"}
 
@@ -70,8 +70,7 @@ class SweepSettings(OutputSettings):
     """Folder for everything that is measured, and for the report. What it already holds is not measured again."""
 
     report_only: bool = False
-    """Compute results and write the report from what --out holds, and measure nothing. GRID may be left out: only its
-    gates count then."""
+    """Measure nothing: report what --out holds. GRID may be left out; only its gates count then."""
 
     again: bool = False
     """Measure everything again, also what --out already holds."""
@@ -83,14 +82,16 @@ class SweepSettings(OutputSettings):
     """Check the results against `require` of the grid: OK, FAIL or DRIFT, row by row. FAIL ends with exit code 6."""
 
     baseline: Path | None = None
-    """Folder of an earlier sweep with the same data sets: losses are counted against its results, not against the
-    unpruned model. Includes --gate."""
+    """Folder of an earlier sweep of the same data: losses are against it, not the unpruned model. Includes --gate."""
 
     strict: bool = False
     """Let DRIFT end with exit code 6, too. Includes --gate."""
 
     export: str | None = None
-    """Formats to write the results in as well, separated by commas: clip_benchmark, mteb, trec."""
+    """Formats to write the results in as well, separated by commas: clip_benchmark, mteb, trec, ranks."""
+
+    photos: bool = True
+    """Show example queries and photographs in the report; not for data that must not be passed on."""
 
     @field_validator("export")
     @classmethod

@@ -54,6 +54,6 @@ def sweep(
     if settings.gates:
         results = replace(results, gates=check(results, grid or recorded_grid(folder), folder, settings.baseline))
     write_json(folder.results, results.as_json())
-    write_report(results, folder)
+    write_report(results, folder, settings.photos)
     write_exports(results, folder, settings.formats())
     return results

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.durable.atomic import write_json
 from pipeline.errors import ConfigError
 from query.evaluation.exports import clip_benchmark, mteb, trec
+from query.evaluation.exports.ranks import write_ranks_table
 from query.evaluation.ranking.answers import Answers
 from query.evaluation.raw.data import read_data
 from query.evaluation.raw.folder import SweepFolder
@@ -15,7 +16,7 @@ from query.evaluation.raw.ranks import read_ranks
 from query.evaluation.record import DataRecord
 from query.evaluation.results import ConditionResults, Results
 
-FORMATS = ("clip_benchmark", "mteb", "trec")
+FORMATS = ("clip_benchmark", "mteb", "trec", "ranks")
 
 
 def write_exports(results: Results, folder: SweepFolder, formats: Sequence[str]) -> list[Path]:
@@ -85,12 +86,26 @@ def _write_trec(results: Results, folder: SweepFolder) -> list[Path]:
     return written
 
 
+def _write_ranks(results: Results, folder: SweepFolder) -> list[Path]:
+    written = []
+    for data in results.record.data:
+        tables = read_data(folder.data(data.name), data.sha256)
+        by_condition = {
+            found.condition.name: _answers(results, folder, found, data)
+            for found in results.conditions
+            if data.name in found.on
+        }
+        path = folder.root / "exports" / "ranks" / f"{data.name}.parquet"
+        written.append(write_ranks_table(path, data, tables, by_condition))
+    return written
+
+
 def _answers(results: Results, folder: SweepFolder, found: ConditionResults, data: DataRecord) -> dict[str, Answers]:
     head = head_of(results.record, found.condition, data, "ranks")
     return read_ranks(folder.ranks(found.condition.key, data.name), head)
 
 
-_WRITERS = {"clip_benchmark": _write_clip_benchmark, "mteb": _write_mteb, "trec": _write_trec}
+_WRITERS = {"clip_benchmark": _write_clip_benchmark, "mteb": _write_mteb, "trec": _write_trec, "ranks": _write_ranks}
 
 
 def _write(path: Path, value: dict[str, Any]) -> Path:

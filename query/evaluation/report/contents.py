@@ -23,6 +23,8 @@ from query.evaluation.report.tables.origin import data_table, environment_table
 from query.evaluation.report.tables.table import Cell, Table
 from query.evaluation.results import FrontResults, Results
 
+_NO_PHOTOS = "This report leaves out example queries and photographs (--no-photos)."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfData:
@@ -55,6 +57,8 @@ class Contents:
     figures: list[Cell]
     """The numbers below the answer."""
     warnings: Sequence[str]
+    photos_note: str | None
+    """Says so if photographs and queries are left out."""
     recommended: list[Table]
     uses: list[Use]
     data: list[OfData]
@@ -73,8 +77,8 @@ class Contents:
     commands: Sequence[str]
 
 
-def contents_of(results: Results, folder: SweepFolder) -> Contents:
-    """Put together everything that the report says.
+def contents_of(results: Results, folder: SweepFolder, photos: bool = True) -> Contents:
+    """Put together everything that the report says. Without `photos`, it holds no photograph and no query.
 
     Raises:
         StoreError: If a raw file of the examples is missing or damaged.
@@ -92,6 +96,7 @@ def contents_of(results: Results, folder: SweepFolder) -> Contents:
         answer=answer(results),
         figures=_figures(results),
         warnings=results.record.warnings,
+        photos_note=None if photos else _NO_PHOTOS,
         recommended=recommended,
         uses=uses(results),
         data=_of_data(results),
@@ -105,8 +110,8 @@ def contents_of(results: Results, folder: SweepFolder) -> Contents:
             for number, one in enumerate(losses_of(results))
         ],
         compared_with=found.condition.name if found else None,
-        examples=examples_of(results, folder, found) if found else [],
-        kept_patches=kept_patches(results, folder),
+        examples=examples_of(results, folder, found) if found and photos else [],
+        kept_patches=kept_patches(results, folder) if photos else [],
         mixed=mixed_table(results) if results.mixed else None,
         gates=gates_table(results.gates) if results.gates else None,
         gate_notes=results.gates.notes if results.gates else [],

@@ -41,6 +41,8 @@ def _answer(contents: Contents) -> Iterator[str]:
     yield from (f"# {_escaped(contents.title)}", "", _escaped(contents.answer), "")
     for warning in contents.warnings:
         yield from (f"Warning: {_escaped(warning)}", "")
+    if contents.photos_note:
+        yield from (contents.photos_note, "")
     if contents.recommended:
         yield from ("## Recommended settings", "")
     for table in contents.recommended:

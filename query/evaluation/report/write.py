@@ -12,7 +12,7 @@ from query.evaluation.results import Results
 _FORMATS = ("png", "svg")
 
 
-def write_report(results: Results, folder: SweepFolder) -> list[Path]:
+def write_report(results: Results, folder: SweepFolder, photos: bool = True) -> list[Path]:
     """Write `report.html`, `report.md`, and `plot.png` and `plot.svg` if anything was timed.
 
     Further data sets have plots named `plot-2`, `plot-3` and so on.
@@ -20,6 +20,7 @@ def write_report(results: Results, folder: SweepFolder) -> list[Path]:
     Args:
         results: What is reported.
         folder: Where the files go. Its raw files and pictures are shown, too.
+        photos: Whether to show example queries and photographs.
 
     Returns:
         The files.
@@ -27,7 +28,7 @@ def write_report(results: Results, folder: SweepFolder) -> list[Path]:
     Raises:
         StoreError: If a raw file is missing or damaged, or a file cannot be written.
     """
-    contents = contents_of(results, folder)
+    contents = contents_of(results, folder, photos)
     plots = [one.plot for one in contents.data if one.plot]
     written, names = [], []
     for number, plot in enumerate(plots, start=1):

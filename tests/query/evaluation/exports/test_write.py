@@ -5,6 +5,8 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError, StoreError
@@ -127,3 +129,16 @@ def test_a_cut_raw_file_is_refused_by_name(sweep, results, tmp_path):
     for name in FORMATS[1:]:
         with pytest.raises(StoreError, match=rf"{PRUNED}\.ranks\.parquet is damaged"):
             write_exports(results, folder, [name])
+
+
+def test_recall_can_be_counted_from_the_ranks(sweep, results, recall):
+    (path,) = written(sweep, results, "ranks").values()
+    table = pq.read_table(path)
+    assert table.schema.metadata[b"split_sha256"].decode() == sweep.data.sha256
+    for name in ("whole", "pruned"):
+        for metric, value in recall(name).items():
+            task, _, k = metric.partition("_recall@")
+            of_task = table.filter(pa.array(np.array(table["task"]) == task))
+            asks = np.isin(of_task["query"].to_numpy(), sweep.data.pairs_P2[:, 0 if task == "image_retrieval" else 1])
+            ranks = of_task[name].to_numpy(zero_copy_only=False)[asks]
+            assert (ranks <= int(k)).mean() == pytest.approx(value)

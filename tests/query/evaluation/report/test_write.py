@@ -6,10 +6,12 @@ import json
 import re
 import struct
 from dataclasses import replace
+from html import escape
 from xml.etree import ElementTree
 
 import pytest
 
+from query.evaluation.raw.data import read_data
 from query.evaluation.report.write import write_report
 from query.evaluation.results import Estimate
 from tests.kit.report_page import Tables, percent
@@ -223,3 +225,12 @@ def test_a_policy_of_ones_own_is_printed_as_a_file(results, folder, html):
         if found.condition.policy:
             text = json.dumps(found.condition.policy, ensure_ascii=False)
             assert text.replace('"', "&#34;") in html
+
+
+def test_without_photos_the_report_shows_no_photograph_and_no_query(results, tmp_path):
+    folder = made_folder(tmp_path / "out", results)
+    shown = [write_report(results, folder, photos)[0].read_text() for photos in (True, False)]
+    titles = read_data(folder.data("flickr8k")).titles
+    assert ["data:image/" in html for html in shown] == [True, False]
+    assert [any(escape(title) in html for title in titles) for html in shown] == [True, False]
+    assert "--no-photos" in shown[1]
