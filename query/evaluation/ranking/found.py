@@ -54,8 +54,9 @@ def answers_found(
 
 
 def _are_pairs(ids_QF: np.ndarray, pairs_P2: np.ndarray, num_items: int) -> np.ndarray:
+    # where nothing was found, -1 may look like another query's pair; its score is -inf and counts for nothing
     asked_QF = np.arange(len(ids_QF))[:, None] * num_items + ids_QF
-    return np.isin(asked_QF, pairs_P2[:, 0] * num_items + pairs_P2[:, 1]) & (ids_QF >= 0)
+    return np.isin(asked_QF, pairs_P2[:, 0] * num_items + pairs_P2[:, 1])
 
 
 def _counts(

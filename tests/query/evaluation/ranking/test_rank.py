@@ -70,13 +70,14 @@ def test_several_right_items_one_and_none(rng):
     assert np.isnan(found.best_Q[55:]).all()
 
 
+@pytest.mark.parametrize("epsilon", [0.0, 0.05])
 @pytest.mark.parametrize("half", [False, True])
-def test_ties_and_duplicates(rng, half):
+def test_ties_and_duplicates(rng, half, epsilon):
     # few different vectors: nearly every item has items of the same score, right and wrong
     gallery = unit(rng, 12)[rng.integers(0, 12, 150)].astype(np.float16 if half else np.float32)
     queries = unit(rng, 50)
     pairs = np.unique(np.stack([rng.integers(0, 50, 120), rng.integers(0, 150, 120)], axis=1), axis=0)
-    found = check(queries, gallery, pairs, k=40)
+    found = check(queries, gallery, pairs, k=40, epsilon=epsilon)
     assert (found.tied_Q > 0).sum() > 20
     assert (found.tied_right_Q > 1).any()
 
