@@ -54,7 +54,8 @@ def test_a_run_killed_while_it_embeds_goes_on_to_the_same_files(sweep, tmp_path,
     assert found == same
 
 
-def test_a_run_that_is_killed_within_a_round_loses_only_that_round(sweep):
+def test_a_run_that_is_killed_within_a_round_loses_only_that_round(sweep, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 4)
     sweep.write_grid(rounds=3)
     run_until_killed(sweep, "rounds", 1)
     before = sweep.times("raw", "vectors")
