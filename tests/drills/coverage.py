@@ -144,7 +144,13 @@ def of_exact(num: int, num_tries: int, rng: np.random.Generator) -> Iterator[dic
 def of_recovery(num: int, num_images: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     """The share of a loss that a repair recovers."""
     draws = Draws(np.arange(num_images))
-    for lossy, repaired, harmed in ((0.02, 0.5, 0.0), (0.05, 0.3, 0.005), (0.1, 0.9, 0.0), (0.3, 0.5, 0.02)):
+    for lossy, repaired, harmed in (
+        (0.03, 0.5, 0.0),
+        (0.05, 0.3, 0.005),
+        (0.1, 0.9, 0.0),
+        (0.1, 1.0, 0.0),
+        (0.3, 0.5, 0.02),
+    ):
         whole = hits(0.7, 0.3, num_images, num, rng)
         lost = rng.binomial(whole, 0.4) * (rng.random(whole.shape) < lossy)
         gained = rng.binomial(lost, repaired) - rng.binomial(whole - lost, harmed)

@@ -129,18 +129,27 @@ def recovery(repaired_Q: np.ndarray, damaged_Q: np.ndarray, whole_Q: np.ndarray,
 
     Returns:
         The share. Without a loss it is NaN. Its interval is NaN, and its method `none`, where fewer than 20 clusters
-        differ or the interval of the loss includes 0: a share of what may be nothing has no bounds.
+        lost anything or the interval of the loss includes 0: a share of what may be nothing has no bounds. Where fewer
+        than 20 gained anything, or fewer than 20 still lack anything, that part has an exact interval.
     """
-    gained_Q, lost_Q = np.asarray(repaired_Q) - damaged_Q, np.asarray(whole_Q, dtype=np.float64) - damaged_Q
-    gained, lost = gained_Q.sum(), lost_Q.sum()
-    share = float(gained / lost) if lost else np.nan
-    loss = mean_intervals(lost_Q[:, None], draws, -1.0)
-    if loss.is_exact[0] or loss.low[0] <= 0:
-        return Estimate(share, np.nan, np.nan, "none")
-    totals = draws.totals(draws.by_cluster(np.stack([gained_Q, lost_Q], axis=-1)))
+    gained_Q, lost_Q = np.asarray(repaired_Q, dtype=np.float64) - damaged_Q, np.asarray(whole_Q) - damaged_Q
+    values_QV = np.stack([gained_Q, lost_Q, lost_Q - gained_Q], axis=-1)
+    gained, lost, lacking = (Intervals(*column) for column in zip(*mean_intervals(values_QV, draws, -1.0), strict=True))
+    share = gained.value / lost.value if lost.value else np.nan
+    if lost.is_exact or lost.low <= 0:
+        return Estimate(float(share), np.nan, np.nan, "none")
+    losses = np.array([lost.low, lost.high])
+    if gained.is_exact:
+        return Estimate(float(share), float((gained.low / losses).min()), float((gained.high / losses).max()), "exact")
+    if lacking.is_exact:
+        low, high = 1 - (lacking.high / losses).max(), 1 - (lacking.low / losses).min()
+        return Estimate(float(share), float(low), float(high), "exact")
+    sums_CV = draws.by_cluster(values_QV[:, :2])
+    totals = draws.totals(sums_CV)
     totals = totals[totals[:, 1] > 0]
-    low, high = np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
-    return Estimate(share, float(low), float(high))
+    influence_C1 = sums_CV[:, :1] - share * sums_CV[:, 1:]
+    low, high = bca(np.array([share]), totals[:, :1] / totals[:, 1:], influence_C1)
+    return Estimate(float(share), min(low.item(), float(share)), max(high.item(), float(share)))
 
 
 def mean_intervals(values_QV: np.ndarray, draws: Draws, lowest: float) -> Intervals:

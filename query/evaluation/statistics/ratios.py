@@ -19,8 +19,7 @@ measured 0.011 to 0.023. Where rounds differ little, two runs agree in 88 to 91 
 def speedup(seconds_R: np.ndarray, baseline_R: np.ndarray) -> Estimate:
     """How many times faster a condition is than the baseline, each round a pair.
 
-    The interval is for the speed-up of other runs, too: it has the t distribution over rounds, and the drift between
-    runs.
+    The interval holds for other runs, too: it is that of t over the rounds, widened by the drift between runs.
 
     Args:
         seconds_R: Seconds of the condition in each round.
