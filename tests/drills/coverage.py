@@ -163,7 +163,8 @@ def of_recovery(num: int, num_images: int, rng: np.random.Generator) -> Iterator
         low, high = (np.array([getattr(estimate, end) for estimate in found]) for end in ("low", "high"))
         is_known = np.isfinite(low)
         row = {"of": "recovery", "lossy": lossy, "repaired": repaired, "harmed": harmed, "method": "bootstrap"}
-        yield row | {"known": float(is_known.mean())} | coverage(truth, low[is_known], high[is_known])
+        row["known"] = float(is_known.mean())
+        yield row | (coverage(truth, low[is_known], high[is_known]) if is_known.any() else {})
 
 
 def of_quantiles(num: int, num_images: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
