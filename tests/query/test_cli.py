@@ -99,7 +99,7 @@ def test_an_evaluation_into_the_same_folder_ranks_the_images_that_are_there_now(
     assert "warning: 1 of 2 captions are longer than the 77 tokens that the model reads" in captured.err
     raw = SweepFolder(tmp_path / "out" / "results")
     tables = read_data(raw.data("images"), first["dataset_sha256"])
-    assert (len(tables.keys), tables.titles[1]) == (12, "a dog")
+    assert (len(tables.keys), tables.titles[0]) == (12, "a dog")
     answers = read_ranks(raw.ranks("none", "images"))
     assert [found.ids_QK.shape for found in answers.values()] == [(2, 100), (12, 100)]
     assert len(read_rounds(raw.timings)) == first["environment"]["rounds"]
