@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # what the verb reads, or checks itself before its work
 READ = {
     *("config", "store", "keys", "images", "captions", "grid", "data", "image", "queries", "vectors", "store2"),
+    "sweep.baseline",
     "import.source",
     "adapt.out",
     "demo.out",
@@ -55,7 +56,7 @@ OUTPUTS = [
     (["evaluate", *MEASURE], "--json-file", "r.json"),
     (["evaluate", *MEASURE], "--out", "stores"),
     (["bench", "model"], "--json-file", "r.json"),
-    (["bench", "policies", "grid.yaml", *MEASURE], "--plot", "p.png"),
+    (["sweep", "grid.yaml"], "--out", "sweep"),
     (["bench", "gpu"], "--markdown-file", "gpu.md"),
     (["inspect", "--image", "x.jpg"], "--picture", "p.png"),
     (["embed", "photos"], "--out", "store"),
@@ -118,7 +119,6 @@ def test_two_outputs_cannot_be_one_file(tmp_path, no_work, capsys):
     [
         (["search", "store", "a cat"], "--sheet"),
         (["inspect"], "--picture"),
-        (["bench", "policies", "grid.yaml", *MEASURE], "--plot"),
     ],
 )
 def test_a_format_that_cannot_be_written(argv, flag, tmp_path, no_work, capsys):

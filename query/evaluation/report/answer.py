@@ -168,7 +168,7 @@ def _taken(results: Results, front: FrontResults, key: str | None) -> list[Cell]
     return [
         Cell(words.code(found.condition.name), series),
         cell(words.times(found.speed.speedup)) if found.speed else NOTHING,
-        cell(words.difference(front.metric, change)) if change else Cell("0"),
+        cell(words.difference(front.metric, change)) if change else Cell("0.0"),
     ]
 
 

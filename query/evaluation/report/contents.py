@@ -10,7 +10,7 @@ from query.evaluation.report.answer import Use, answer, chosen, loss_table, main
 from query.evaluation.report.definitions import definitions
 from query.evaluation.report.drawing.drawings import Drawing, scatter_of, waterfall_of
 from query.evaluation.report.examples import Example, examples_of
-from query.evaluation.report.pictures import Picture, kept_patches
+from query.evaluation.report.pictures import KeptPatches, kept_patches
 from query.evaluation.report.tables.conditions import (
     conditions_table,
     fidelity_table,
@@ -67,7 +67,7 @@ class Contents:
     compared_with: str | None
     """The condition whose answers are beside the unpruned ones."""
     examples: list[Example]
-    kept_patches: list[Picture]
+    kept_patches: list[KeptPatches]
     mixed: Table | None
     gates: Table | None
     gate_notes: Sequence[str]

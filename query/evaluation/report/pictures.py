@@ -26,7 +26,14 @@ class Picture:
     source: str
     width: int
     height: int
-    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPatches(Picture):
+    """Which patches of an image a condition keeps."""
+
+    image: str
+    condition: str
 
 
 class Thumbnails:
@@ -41,42 +48,40 @@ class Thumbnails:
             image = open_or_say_why(uri)
             if not isinstance(image, str):
                 image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-                image = _picture(image, "JPEG")
+                image = Picture(_data_uri(image, "JPEG"), image.width, image.height)
             self._known[uri] = image
         return self._known[uri]
 
 
-def kept_patches(results: Results, folder: SweepFolder) -> list[Picture]:
-    """The pictures of kept patches, each with its caption, as large as the page can carry."""
+def kept_patches(results: Results, folder: SweepFolder) -> list[KeptPatches]:
+    """The pictures of kept patches, as large as the page can carry."""
     if not folder.pictures.is_dir():
         return []
     paths = sorted(path for path in folder.pictures.iterdir() if path.suffix.lower() in _SUFFIXES)
-    found: list[Picture] = []
+    found: list[KeptPatches] = []
     for width in _WIDTHS:
-        found = [_overlay(path, width, _caption(results, path)) for path in paths]
+        found = [_overlay(path, width, *_of(results, path)) for path in paths]
         if sum(len(picture.source) for picture in found) <= _MOST_BYTES_OF_OVERLAYS:
             break
     return found
 
 
-def _overlay(path: Path, width: int, caption: str) -> Picture:
+def _overlay(path: Path, width: int, image_name: str, condition: str) -> KeptPatches:
     with Image.open(path) as image:
         shown = image.convert("RGB")
     shown.thumbnail((width, 4 * width), Image.Resampling.LANCZOS)
-    return _picture(shown, "WEBP", caption)
+    return KeptPatches(_data_uri(shown, "WEBP"), shown.width, shown.height, image_name, condition)
 
 
-def _caption(results: Results, path: Path) -> str:
-    """The condition that a file's name has, or the name itself."""
+def _of(results: Results, path: Path) -> tuple[str, str]:
+    """The image and the condition that a file's name stands for."""
     for found in results.conditions:
-        if found.condition.key in path.stem:
-            rest = path.stem.replace(found.condition.key, "").strip("-_. ")
-            return f"{found.condition.name}, image {rest}" if rest.isdecimal() else found.condition.name
-    return path.stem
+        if path.stem.startswith(f"{found.condition.key}-"):
+            return f"Image {path.stem.removeprefix(f'{found.condition.key}-')}", found.condition.name
+    return "Other pictures", path.stem
 
 
-def _picture(image: Image.Image, kind: str, caption: str = "") -> Picture:
+def _data_uri(image: Image.Image, kind: str) -> str:
     file = io.BytesIO()
     image.save(file, kind, quality=_QUALITY)
-    data = base64.b64encode(file.getvalue()).decode("ascii")
-    return Picture(f"data:image/{kind.lower()};base64,{data}", image.width, image.height, caption)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

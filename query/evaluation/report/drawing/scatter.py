@@ -104,7 +104,7 @@ def _set_up(axes: "Axes", points: Sequence[Point], front: FrontResults, scale: R
     baseline = points[0]
     scale.set_up(axes)
     left, right = _rates(point.rate for point in points if scale.shows(point.recall))
-    if right > _LOG_ABOVE * left:
+    if right > _LOG_ABOVE * _REACH**2 * left:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:,g}"))
@@ -174,7 +174,8 @@ def _draw_point(
 
 
 def _name_front(axes: "Axes", shown: Sequence[Point], front: FrontResults, scale: RecallScale) -> None:
-    named = [point for point in shown if point.results.condition.key in front.keys]
+    # the baseline is in the legend
+    named = [point for point in shown[1:] if point.results.condition.key in front.keys]
     places = [(point.rate.value, scale.place(point.recall.value)) for point in shown]
     texts = [(point.name, point.rate.value, scale.place(point.recall.value)) for point in named]
     place_labels(axes, texts, places, colour=LIGHT["ink"], paper=LIGHT["paper"])
