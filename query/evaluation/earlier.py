@@ -4,7 +4,6 @@ Conditions and data sets are matched by name. Recall is compared query by query,
 compared by the ratio of the two speed-ups, each of which was measured within its own rounds.
 """
 
-import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,10 @@ from query.evaluation.raw.heads import head_of
 from query.evaluation.raw.ranks import read_ranks
 from query.evaluation.raw.record import read_record
 from query.evaluation.raw.timings import read_rounds
-from query.evaluation.record import ConditionRecord, DataRecord, SweepRecord
+from query.evaluation.record import OF_ONE_RUN, ConditionRecord, DataRecord, SweepRecord
 from query.evaluation.results import Estimate, Results
+from query.evaluation.statistics.ratios import quotient
 
-_OF_ONE_RUN = {"command", "date"}
 _MOST_NAMES = 3
 
 
@@ -126,17 +125,8 @@ def compare(results: Results, folder: SweepFolder, root: Path, metrics: Collecti
     for key, other in pairs.items():
         speed = results.of(key).speed
         if speed and other.key in timed and key != new.record.baseline.key:
-            ratios[key] = ratio(speed.speedup, timed[other.key].speedup)
+            ratios[key] = quotient(speed.speedup, timed[other.key].speedup)
     return Changes(root=root, differences=differences, speed_ratios=ratios, notes=notes)
-
-
-def ratio(new: Estimate, old: Estimate) -> Estimate:
-    """The ratio of two independent ratios, with the interval of Zou and Donner (2008) on their logarithms."""
-    value, low, high = (math.log(one) for one in (new.value, new.low, new.high))
-    old_value, old_low, old_high = (math.log(one) for one in (old.value, old.low, old.high))
-    middle = value - old_value
-    below, above = math.hypot(value - low, old_high - old_value), math.hypot(high - value, old_value - old_low)
-    return Estimate(math.exp(middle), math.exp(middle - below), math.exp(middle + above), new.method)
 
 
 def _differences(
@@ -193,7 +183,7 @@ def _notes(root: Path, new: SweepRecord, old: SweepRecord) -> list[str]:
     changed = [
         f"{name} {old.environment.get(name)} -> {value}"
         for name, value in new.environment.items()
-        if name not in _OF_ONE_RUN and value != old.environment.get(name)
+        if name not in OF_ONE_RUN and value != old.environment.get(name)
     ]
     return notes + ([f"changed since {root}: {', '.join(changed)}"] if changed else [])
 

@@ -6,6 +6,10 @@ from pydantic import BaseModel, ConfigDict
 
 from query.queries.options import DUPLICATE_COSINE
 
+WITH_DISTRACTORS = "+distractors"
+"""End of the name of a data set whose gallery has its distractors, too."""
+OF_ONE_RUN = frozenset({"command", "date"})
+"""What of an environment says nothing about measurements."""
 SCHEMA_VERSION = 1
 """Of `sweep.json` and the raw files together. A change of either needs a new number."""
 

@@ -5,16 +5,20 @@ What is measured goes to raw files; results are computed from those alone, so `-
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from pipeline.durable.atomic import write_json
 from pipeline.durable.lock import store_lock
 from pipeline.monitor.progress import Tick
+from query.evaluation.earlier import open_earlier
 from query.evaluation.exports.write import write_exports
 from query.evaluation.gates import check, recorded_grid, refuse_unanswerable
 from query.evaluation.grid.expand import expand
 from query.evaluation.grid.read import read_grid
 from query.evaluation.metrics.results_of import results_of
 from query.evaluation.raw.folder import SweepFolder
+from query.evaluation.record import SweepRecord
 from query.evaluation.report.write import write_report
 from query.evaluation.results import Results
 from query.evaluation.running.run import run
@@ -49,7 +53,7 @@ def sweep(
         conditions = expand(grid)
         folder.root.mkdir(parents=True, exist_ok=True)
         with store_lock(folder.root):
-            run(grid, conditions, folder, settings.again, on_tick, on_note)
+            run(grid, conditions, folder, settings.again, on_tick, on_note, partial(_refuse_other, settings.baseline))
     results = results_of(folder)
     if settings.gates:
         results = replace(results, gates=check(results, grid or recorded_grid(folder), folder, settings.baseline))
@@ -57,3 +61,9 @@ def sweep(
     write_report(results, folder, settings.photos)
     write_exports(results, folder, settings.formats())
     return results
+
+
+def _refuse_other(baseline: Path | None, record: SweepRecord) -> None:
+    """Refuse an earlier sweep that this one cannot be compared with, while nothing is measured yet."""
+    if baseline:
+        open_earlier(baseline, record.data)

@@ -24,6 +24,8 @@ MAX_K = 100
 """The best so many hits of each query are kept, so recall@k is known up to this k."""
 
 _DATA_NAME = re.compile(r"\w(?:[\w .()-]{0,98}[\w)])?")  # it names files
+_TAKEN_NAMES = ("mixed", "timings")
+"""Folders beside those of data sets; see `raw.folder.SweepFolder`."""
 _SOURCES_OF_DATA = ("images", "webdataset", "classes", "store", "scenes")
 _COMPANIONS_OF_DATA = {
     "captions": ("images", "store"),
@@ -108,7 +110,11 @@ class DataKeys(Keys):
     @classmethod
     def _check_name(cls, value: str) -> str:
         if not _DATA_NAME.fullmatch(value):
-            raise ValueError("expected letters, digits, spaces and any of _-.(), because files are named after it")
+            raise ValueError(
+                "expected at most 100 letters, digits, spaces and any of _-.(), because files are named after it"
+            )
+        if value.lower() in _TAKEN_NAMES:
+            raise ValueError("a sweep has a folder of this name itself; choose another")
         return value
 
     @model_validator(mode="after")

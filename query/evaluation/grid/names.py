@@ -40,6 +40,8 @@ def check_names(grid: Grid, conditions: list[Condition]) -> None:
         _check_decomposed(grid, by_name[name], conditions, loc)
     metrics = metrics_of(keys)
     _check_known(grid, ("metric",), keys.metric, metrics, "a metric")
+    if keys.metric.endswith(("_median_rank", "_p5")):
+        raise grid.error(("metric",), "fronts need a mean over the queries; name another metric", keys.metric)
     for name in keys.require:
         _check_known(grid, ("require", name), name, [*metrics, *SPEEDS], "a metric", is_key=True)
 
@@ -85,6 +87,6 @@ def _check_known(grid: Grid, loc: Loc, name: str, known: Iterable[str], what: st
         problem = (
             f"expected {what} of this sweep; did you mean {' or '.join(near)}?"
             if near
-            else (f"expected {what} of this sweep: {', '.join(known)}")
+            else (f"expected {what} of this sweep: {', '.join(map(repr, known))}")
         )
     raise grid.error(loc, problem, None if is_key else name)

@@ -134,6 +134,8 @@ def _error(path: Path, lines: YamlLines, loc: Loc, problem: str, found: object =
 def _explained(error: ValidationError, path: Path, lines: YamlLines) -> ConfigError:
     first, *others = error.errors()
     loc = first["loc"]
+    # a list of wrong items is reported as too short as well
+    others = [one for one in others if not (one["type"] == "too_short" and loc[: len(one["loc"])] == one["loc"])]
     message = first["msg"].removeprefix("Value error, ")
     found = first["input"] if not isinstance(first["input"], dict | list | tuple | Keys) else None
     if first["type"] == "missing":

@@ -18,9 +18,6 @@ from query.evaluation.record import ConditionRecord, DataRecord, SweepRecord
 from query.evaluation.results import Decomposition, Estimate, Step
 from query.evaluation.statistics.bootstrap import recovery
 
-WITH_DISTRACTORS = "+distractors"
-"""End of the name of a data set whose gallery has its distractors, too."""
-
 _SAW_DISTRACTORS = {
     True: "The adapter was trained on the distractors.",
     False: "The adapter was not trained on the distractors.",

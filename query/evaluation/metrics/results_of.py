@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pipeline.errors import ConfigError, StoreError
 from query.evaluation.grid.keys import GridKeys
-from query.evaluation.metrics.decomposition import WITH_DISTRACTORS, chains, decomposed_metric, decompositions
+from query.evaluation.metrics.decomposition import chains, decomposed_metric, decompositions
 from query.evaluation.metrics.fronts import front_of
 from query.evaluation.metrics.measured import Measured
 from query.evaluation.metrics.mixed import mixed_of
@@ -16,7 +16,7 @@ from query.evaluation.raw.images import read_cosines
 from query.evaluation.raw.ranks import read_ranks
 from query.evaluation.raw.record import read_record
 from query.evaluation.raw.timings import Round, read_rounds
-from query.evaluation.record import ConditionRecord, DataRecord, SweepRecord
+from query.evaluation.record import WITH_DISTRACTORS, ConditionRecord, DataRecord, SweepRecord
 from query.evaluation.results import ConditionResults, OnData, Results, Speed
 
 
@@ -36,8 +36,6 @@ def results_of(folder: SweepFolder) -> Results:
     record = read_record(folder)
     keys = GridKeys.model_validate(record.grid)
     _refuse_missing(folder, record, keys)
-    if keys.metric.endswith(("_median_rank", "_p5")):
-        raise ConfigError(f"metric = {keys.metric!r}: fronts need a mean over the queries; name another metric")
     decomposed = decomposed_metric(keys.metric, keys.ks)
     rounds = [timed for timed in read_rounds(folder.timings) if timed.environment_key == record.environment_key]
     timed = timed_with([one for one in rounds if one.kind == "tower"], record.baseline.key)

@@ -13,12 +13,9 @@ from pipeline.source.entry import ImageEntry
 from query.evaluation.data.data_set import DataSet
 from query.evaluation.data.gallery import counted, own
 from query.evaluation.raw.folder import SweepFolder
-from query.evaluation.record import DataRecord
+from query.evaluation.record import WITH_DISTRACTORS, DataRecord
 from query.evaluation.running.kept.blocks import Blocks
 from query.evaluation.running.kept.images import Image, hash_of
-
-WITH_DISTRACTORS = "+distractors"
-"""End of the name of a data set whose gallery has its distractors, too."""
 
 
 @dataclass(frozen=True, slots=True)

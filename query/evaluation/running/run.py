@@ -1,7 +1,7 @@
 """A run of a sweep: from a grid to raw files. What is there and still holds is kept; the rest is measured."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from query.evaluation.grid.condition import Condition
 from query.evaluation.grid.read import Grid
@@ -28,6 +28,7 @@ def run(
     again: bool = False,
     on_tick: OnTick = lambda name, tick: None,
     on_note: OnNote = lambda text: None,
+    accept: Callable[[SweepRecord], None] = lambda record: None,
 ) -> SweepRecord:
     """Measure what a grid asks for, and leave raw files in a folder. No other process may work on it meanwhile.
 
@@ -38,6 +39,7 @@ def run(
         again: Measure everything that the grid names anew.
         on_tick: Called with the progress of each step.
         on_note: Called with what one should know about the run itself: what was kept, and why not.
+        accept: Called with the record before anything is measured or written. It raises an error to refuse it.
 
     Returns:
         The record, as `sweep.json` holds it.
@@ -52,6 +54,7 @@ def run(
     work, record, towers, galleries = found.work, found.record, found.towers, found.galleries
     check_mixed(grid, towers)
     check_indexes(grid, towers, galleries)
+    accept(record)
     timed_on = galleries[0].parts[0]
     if again:
         forget_all(found)

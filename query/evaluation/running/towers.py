@@ -133,7 +133,10 @@ def load_towers(
             names the lines of the grid.
         InputError: If a model or an adapter cannot be loaded.
     """
-    baseline = models.load(conditions[0].source, conditions[0].precision)
+    try:
+        baseline = models.load(conditions[0].source, conditions[0].precision)
+    except (ConfigError, InputError) as error:
+        raise type(error)(f"{grid.path}, line {grid.line_of(conditions[0].loc)}: {error}") from error
     warnings = []
     if unprunable_reason(baseline.clip.visual):
         conditions, warnings = without_pruned_rivals(list(conditions))

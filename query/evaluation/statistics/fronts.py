@@ -22,8 +22,8 @@ def front(speeds_C: np.ndarray, losses_C: np.ndarray) -> np.ndarray:
 def speed_at_loss(losses_CD: np.ndarray, speeds_CD: np.ndarray, max_loss: float) -> Estimate | None:
     """Speed of the front at a loss, interpolated between its conditions, with one interval.
 
-    The estimate comes from the means over the draws, its interval from the front of each draw. So the interval covers
-    the noise of losses and speeds, and that another condition could be the best.
+    The estimate comes from the mean loss and the median speed of the draws, its interval from the front of each draw.
+    So the interval covers the noise of losses and speeds, and that another condition could be the best.
 
     Args:
         losses_CD: Loss of each condition in each bootstrap sample of the queries; the baseline's is 0.
@@ -34,7 +34,8 @@ def speed_at_loss(losses_CD: np.ndarray, speeds_CD: np.ndarray, max_loss: float)
         The speed, in the unit of the speeds; None if all conditions lose more.
     """
     losses_C1 = losses_CD.mean(axis=1, keepdims=True)
-    speeds_C1 = np.exp(np.log(speeds_CD).mean(axis=1, keepdims=True))
+    # the median, because speeds from few rounds have heavy tails
+    speeds_C1 = np.exp(np.median(np.log(speeds_CD), axis=1, keepdims=True))
     value = front_speeds(losses_C1, speeds_C1, max_loss)[0]
     if np.isnan(value):
         return None

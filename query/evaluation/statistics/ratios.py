@@ -11,6 +11,8 @@ import numpy as np
 from query.evaluation.results import Estimate
 
 _Z95 = NormalDist().inv_cdf(0.975)
+_LARGEST_LOG = 100.0
+"""Of samples: with two rounds, t has such heavy tails that some would be infinite."""
 DRIFT = 0.015
 """Standard deviation of log-ratios between runs that the rounds of one run cannot show. `tests/drills/timing_repeat.py`
 measured 0.011 to 0.023. Where rounds differ little, two runs agree in 88 to 91 % of cases without it."""
@@ -58,7 +60,7 @@ def speedup_draws(seconds_CR: np.ndarray, baseline_R: np.ndarray, num: int = 200
         weights_RD = rng.normal(size=(num_rounds, num)) / math.sqrt(num_rounds * (num_rounds - 1))
         scale_D = np.sqrt(rng.chisquare(num_rounds - 1, num) / (num_rounds - 1))
         samples_CD += (logs_CR - mean_C1) @ weights_RD / scale_D
-    return np.exp(samples_CD)
+    return np.exp(np.clip(samples_CD, -_LARGEST_LOG, _LARGEST_LOG))
 
 
 def t_quantile(degrees: int, share: float = 0.975) -> float:

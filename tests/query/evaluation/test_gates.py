@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import ConfigError, GateFailed, StoreError
 from query.cli.main import main
-from query.evaluation.earlier import compare, open_earlier, ratio
+from query.evaluation.earlier import compare, open_earlier
 from query.evaluation.gates import check, recorded_grid, refuse_failed
 from query.evaluation.grid.names import metrics_of
 from query.evaluation.grid.read import read_grid
@@ -218,13 +218,6 @@ def test_metrics_with_another_epsilon_are_not_compared(sweeps, tmp_path):
     changes = compare(results, new.folder, old, metrics)
     assert changes.differences[key_of("whole"), "small"].keys() == {R5}
     assert "the two have different `epsilon`, so metrics with (epsilon) are not compared" in changes.notes
-
-
-def test_the_interval_of_a_ratio_holds_the_doubt_of_both():
-    found = ratio(Estimate(2.0, 1.8, 2.2, "t"), Estimate(1.0, 0.9, 1.1, "t"))
-    assert found.value == pytest.approx(2)
-    assert found.low < 1.8 < 2.2 < found.high
-    assert found.low > 1.8 / 1.1
 
 
 def test_a_baseline_of_another_split_or_without_a_common_name_is_refused(sweeps, gates, tmp_path):

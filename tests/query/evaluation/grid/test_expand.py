@@ -244,13 +244,21 @@ A = "series:\n- name: a\n"
             f"{A}  adapters:\n  - none\n  - /nowhere\n",
             "line 7: series.0.adapters.1 = '/nowhere': expected the directory",
         ),
-        ("mixed: [[none, fast]]\n", "line 3: mixed.0.1 = 'fast': expected a condition of this sweep: none, 80 px, "),
+        (
+            "mixed: [[none, fast]]\n",
+            "line 3: mixed.0.1 = 'fast': expected a condition of this sweep: 'none', '80 px', ",
+        ),
         (f"{A}  policies: [fast]\nmixed: [[fast, fats]]\n", "line 6: mixed.0.1 = 'fats': .*did you mean fast"),
         ("mixed: [[none, none]]\n", "line 3: mixed.0: both are 'none'"),
         ("decompose: {conditions: [none]}\n", "decompose.conditions.0 = 'none': expected a pruned condition without"),
         (
             f"{A}  policies: [fast]\ndecompose:\n  conditions: [fast]\n  adapter: scenes\n",
             "line 8: decompose.adapter = 'scenes': 'fast' is not measured with this adapter; add it to the `adapters`",
+        ),
+        ("metric: image_retrieval_median_rank\n", "line 3: metric = .*median_rank': fronts need a mean"),
+        (
+            "metric: image_retrieval_recall@10_p5\n",
+            "line 3: metric = .*_p5': fronts need a mean",
         ),
         ("metric: image_retrieval_recal@5\n", "line 3: metric = .*did you mean image_retrieval_recall@5"),
         (

@@ -65,7 +65,9 @@ def test_lines_of_keys(tmp_path):
         ("data:\n  - name: a\n", ["line 2: data.0: expected exactly one of images, ", "found none of them"]),
         ("data:\n  - {name: a, scenes: 20, classes: x}\n", ["found classes and scenes"]),
         ("data:\n  - {name: a, captions: x.tsv}\n", ["line 2", "found none of them"]),
-        ("data:\n  - {name: a/b, scenes: 20}\n", ["line 2: data.0.name = 'a/b': expected letters"]),
+        ("data:\n  - {name: a/b, scenes: 20}\n", ["line 2: data.0.name = 'a/b': expected at most 100 letters"]),
+        ("data:\n  - {name: Timings, scenes: 20}\n", ["line 2: data.0.name = 'Timings': a sweep has a folder of this"]),
+        ("data:\n  - {name: mixed, scenes: 20}\n", ["line 2: data.0.name = 'mixed': a sweep has a folder of this"]),
         (
             "data:\n  - {name: a, scenes: 20}\n  - {name: A, scenes: 30}\n",
             ["line 3: data.1.name", "line 2 has a data"],
@@ -118,7 +120,11 @@ def test_names_of_data_sets(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a/b", "../a", ".a", "a ", "a+distractors", "a:b"])
 def test_names_that_could_not_name_a_folder(tmp_path, name):
-    refuse(tmp_path, f"data: [{{name: '{name}', scenes: 20}}]\n", f"line 1: data.0.name = {name!r}: expected letters")
+    refuse(
+        tmp_path,
+        f"data: [{{name: '{name}', scenes: 20}}]\n",
+        f"line 1: data.0.name = {name!r}: expected at most 100 letters",
+    )
 
 
 def test_two_dollar_signs_are_one(tmp_path):
@@ -148,3 +154,9 @@ def test_a_grid_survives_as_json(tmp_path, monkeypatch):
     again = GridKeys.model_validate(json.loads(json.dumps(grid.as_json())))
     assert again.data[0].classes == Path("$SOME_PLACE")
     assert (again.series, again.rivals) == (grid.keys.series, grid.keys.rivals)
+
+
+def test_a_wrong_data_set_is_one_error(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, "data:\n  - {name: a/b, scenes: 20}\n")
+    assert "more, on line" not in str(caught.value)

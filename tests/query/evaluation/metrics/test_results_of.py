@@ -204,12 +204,6 @@ def test_a_metric_that_no_data_set_has(tmp_path, metric):
         results_of(folder)
 
 
-def test_a_metric_that_is_no_mean_cannot_be_traded_for_speed(tmp_path):
-    folder, _ = write_sweep(tmp_path, [captioned("photos", 20, 1)], {"metric": "image_retrieval_median_rank"})
-    with pytest.raises(ConfigError, match="metric = 'image_retrieval_median_rank': fronts need a mean"):
-        results_of(folder)
-
-
 def test_another_model_has_no_cosines(tmp_path):
     conditions = (*CONDITIONS[:2], condition("other", 0.5, 3.0, model="RN50", pretrained="openai"))
     folder, _ = write_sweep(tmp_path, [captioned("photos", 20, 1)], conditions=conditions)

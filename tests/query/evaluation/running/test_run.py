@@ -23,6 +23,7 @@ from query.evaluation.raw.images import read_cosines
 from query.evaluation.raw.ranks import read_ranks
 from query.evaluation.raw.record import read_record
 from query.evaluation.raw.timings import read_rounds
+from query.evaluation.running.run import run
 from query.evaluation.running.towers import Models, load_towers
 
 
@@ -143,6 +144,24 @@ def test_a_captions_file_of_unknown_images_names_the_line_of_the_data_set(sweep)
     sweep.write_captions({"nowhere.jpg": ["nothing"]})
     with pytest.raises(InputError, match=r"grid\.yaml, line \d+: data set 'photos': .*nowhere\.jpg"):
         sweep.run()
+
+
+def test_a_model_that_cannot_be_loaded_names_the_line(sweep):
+    sweep.grid.write_text(sweep.grid.read_text().replace(f'"{sweep.model}"', "ViT-B-99"))
+    with pytest.raises((ConfigError, InputError), match=r"grid\.yaml, line 1: .*ViT-B-99"):
+        sweep.run()
+
+
+def test_an_earlier_sweep_of_another_split_is_refused_before_anything_is_measured(sweep):
+    def refuse(record):
+        assert record.data[0].name == "photos"
+        raise ConfigError("another split")
+
+    grid = read_grid(sweep.grid)
+    with pytest.raises(ConfigError, match="another split"):
+        run(grid, expand(grid), sweep.out, accept=refuse)
+    assert not list(sweep.out.root.rglob("*.npy"))
+    assert not sweep.out.record.exists()
 
 
 def test_equal_weights_are_in_memory_once(sweep):

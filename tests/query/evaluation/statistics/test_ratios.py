@@ -74,6 +74,18 @@ def test_the_quotient_of_two_runs_adds_their_uncertainty_as_squares():
     assert (skew.low, skew.high) == pytest.approx((1.9, 4.0))
 
 
+def test_the_interval_of_a_quotient_holds_the_doubt_of_both():
+    found = quotient(Estimate(2.0, 1.8, 2.2, "t"), Estimate(1.0, 0.9, 1.1, "t"))
+    assert found.value == pytest.approx(2)
+    assert found.low < 1.8 < 2.2 < found.high
+    assert found.low > 1.8 / 1.1
+
+
+def test_samples_of_two_rounds_are_finite():
+    samples = speedup_draws(np.array([[1.0, 90.0]]), np.array([1.0, 0.01]))
+    assert np.isfinite(np.log(samples)).all()
+
+
 @pytest.mark.parametrize("rounds", [3, 7, 20])
 def test_intervals_cover_where_rounds_are_noisy(rounds):
     # the machine's speed wanders, and each call is delayed at random
