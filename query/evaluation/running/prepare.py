@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline import __version__
 from pipeline.errors import ClipsieveError, StoreError
@@ -103,9 +103,11 @@ def _known_precision(
 def _opened(grid: Grid, number: int, folder: SweepFolder) -> DataSet:
     keys = grid.keys.data[number]
     try:
-        return open_data(keys, folder.root / "scenes" / keys.name)
+        data = open_data(keys, folder.root / "scenes" / keys.name)
     except ClipsieveError as error:
         raise type(error)(f"{grid.path}, line {grid.line_of(('data', number))}: {error}") from error
+    place = keys.images or keys.webdataset or keys.classes or keys.store
+    return replace(data, location=grid.as_spelled(str(place))) if place else data
 
 
 def _galleries(
