@@ -15,6 +15,7 @@ from query.evaluation.data.open import open_data
 from query.evaluation.grid.condition import Condition
 from query.evaluation.grid.names import adapted_twin
 from query.evaluation.grid.read import Grid
+from query.evaluation.ranking.both_ways import IMAGE_TO_TEXT
 from query.evaluation.raw.folder import SweepFolder
 from query.evaluation.raw.record import read_record
 from query.evaluation.record import SCHEMA_VERSION, SweepRecord
@@ -56,6 +57,7 @@ def prepare(
     towers, left_out = load_towers(conditions, grid, models, on_tick)
     galleries, failures = _galleries(grid, work, data, towers)
     _refuse_large_ks(grid, galleries)
+    _refuse_metric_of_other_data(grid, galleries)
     record = SweepRecord(
         clipsieve_version=__version__,
         grid=grid.as_json(),
@@ -165,3 +167,12 @@ def _refuse_large_ks(grid: Grid, galleries: Sequence[Gallery]) -> None:
         if k > len(smallest.entries):
             problem = f"the gallery of {smallest.name!r} has only {len(smallest.entries)} images; give a smaller k"
             raise grid.error(("ks", place), problem, k)
+
+
+def _refuse_metric_of_other_data(grid: Grid, galleries: Sequence[Gallery]) -> None:
+    """Refuse a metric of classes where all data sets have captions, and one of texts where all have classes."""
+    metric, kinds = grid.keys.metric, {gallery.data.kind for gallery in galleries}
+    lacking = {"acc": "classes", IMAGE_TO_TEXT: "captions"}
+    kind = next((kind for start, kind in lacking.items() if metric.startswith(start)), None)
+    if kind and kind not in kinds:
+        raise grid.error(("metric",), f"no data set has {kind}; add one, or name another metric", metric)

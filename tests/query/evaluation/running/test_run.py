@@ -146,6 +146,13 @@ def test_a_captions_file_of_unknown_images_names_the_line_of_the_data_set(sweep)
         sweep.run()
 
 
+def test_a_metric_of_classes_needs_classes(sweep):
+    sweep.write_grid(more="metric: acc1")
+    with pytest.raises(ConfigError, match=r"grid\.yaml, line 11: metric = 'acc1': no data set has classes"):
+        sweep.run()
+    assert not list(sweep.out.root.rglob("*.npy"))
+
+
 def test_a_model_that_cannot_be_loaded_names_the_line(sweep):
     sweep.grid.write_text(sweep.grid.read_text().replace(f'"{sweep.model}"', "ViT-B-99"))
     with pytest.raises((ConfigError, InputError), match=r"grid\.yaml, line 1: .*ViT-B-99"):
