@@ -148,5 +148,10 @@ def _policy(grid: Grid, values: dict[str, Any], loc: Loc, number: int) -> Prunin
             message = "it is missing; add it to the policy, or to the `options` of the series"
         elif first["type"] == "extra_forbidden":
             message = f"unknown key; known: {', '.join(PruningPolicy.model_fields)}"
+        elif first["type"].startswith("union_tag"):
+            kinds = first.get("ctx", {}).get("expected_tags", "'stages', 'geometric', 'constant', 'bypass'")
+            message = f"`kind` is missing or unknown; expected one of {kinds}"
+        elif first["type"] == "model_attributes_type":
+            message = "expected `key: value` lines, with `kind`"
         shown = first["input"] if not isinstance(first["input"], dict) and first["type"] != "missing" else None
         raise grid.error(found, f"{message[0].lower()}{message[1:]}", shown) from error

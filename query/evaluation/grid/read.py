@@ -142,6 +142,8 @@ def _explained(error: ValidationError, path: Path, lines: YamlLines) -> ConfigEr
         message, found = f"it is missing; add it here: {_help_of(loc)}", None
     elif first["type"] == "extra_forbidden":
         message, found = _on_unknown_key(loc), None
+    elif first["type"] == "model_type":
+        message, found = f"expected `key: value` lines, found {kind_of(first['input'])}", None
     more = sorted({lines.resolve(other["loc"])[0] for other in others})
     if more:
         message += f" (and {len(others)} more, on line{'s' * (len(more) > 1)} {', '.join(map(str, more))})"

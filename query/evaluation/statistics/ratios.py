@@ -21,13 +21,15 @@ measured 0.011 to 0.023. Where rounds differ little, two runs agree in 88 to 91 
 def speedup(seconds_R: np.ndarray, baseline_R: np.ndarray) -> Estimate:
     """How many times faster a condition is than the baseline, each round a pair.
 
-    The interval holds for other runs, too: it is that of t over the rounds, widened by the drift between runs.
+    The interval holds for other runs, too: it is that of t over the rounds, widened by the drift between runs. The
+    baseline against itself is exactly 1.
 
     Args:
         seconds_R: Seconds of the condition in each round.
         baseline_R: Seconds of the baseline for the same work, in the same rounds.
     """
-    return _of_logs(np.log(baseline_R) - np.log(seconds_R), DRIFT)
+    drift = 0.0 if np.array_equal(seconds_R, baseline_R) else DRIFT
+    return _of_logs(np.log(baseline_R) - np.log(seconds_R), drift)
 
 
 def rate(seconds_R: np.ndarray, num_items: int) -> Estimate:
@@ -50,12 +52,13 @@ def quotient(one: Estimate, other: Estimate) -> Estimate:
 def speedup_draws(seconds_CR: np.ndarray, baseline_R: np.ndarray, num: int = 2000, seed: int = 0) -> np.ndarray:
     """Samples of the speed-ups of conditions that were timed in the same rounds: [C, num].
 
-    They are spread as the intervals of `speedup`, and share what the conditions have in common: their baseline.
+    They are spread as the intervals of `speedup`, and share what the conditions have in common: their baseline, whose
+    own samples are all 1.
     """
     logs_CR = np.log(baseline_R) - np.log(seconds_CR)
     num_rounds, rng = logs_CR.shape[1], np.random.default_rng(seed)
     mean_C1 = logs_CR.mean(axis=1, keepdims=True)
-    samples_CD = mean_C1 + rng.normal(0, DRIFT, (len(logs_CR), num))
+    samples_CD = mean_C1 + rng.normal(0, DRIFT, (len(logs_CR), num)) * logs_CR.any(axis=1, keepdims=True)
     if num_rounds > 1:
         weights_RD = rng.normal(size=(num_rounds, num)) / math.sqrt(num_rounds * (num_rounds - 1))
         scale_D = np.sqrt(rng.chisquare(num_rounds - 1, num) / (num_rounds - 1))

@@ -88,8 +88,12 @@ def read_array(path: Path, num_rows: int) -> np.ndarray:
     """
     try:
         values = np.load(path)
-        if len(values) != num_rows:
-            raise ValueError(f"{len(values)} rows, expected {num_rows}")
-        return values
-    except (OSError, ValueError, EOFError) as error:
+    except OSError as error:
         raise StoreError(f"cannot read {path}: {first_line(error)}; delete it and run the sweep again") from error
+    except (ValueError, EOFError) as error:  # numpy's own words speak of pickles
+        raise StoreError(f"{path} is damaged: it is no array of vectors; delete it and run the sweep again") from error
+    if len(values) != num_rows:
+        raise StoreError(
+            f"{path} is damaged: {len(values)} rows, expected {num_rows}; delete it and run the sweep again"
+        )
+    return values

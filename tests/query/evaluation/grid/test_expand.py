@@ -266,6 +266,11 @@ A = "series:\n- name: a\n"
             "line 4: require.speed: expected a metric of this sweep; did you mean speedup",
         ),
         ("require: {image_retrieval_recall@20: {min: 0}}\n", "line 3: .*recall@20 is not measured; add 20 to `ks`"),
+        (
+            f"{A}  policies: [{{name: x, schedule: {{cuts: []}}}}]\n",
+            "line 5: .*schedule: `kind` is missing or unknown; .*'geometric'",
+        ),
+        (f"{A}  policies: [{{name: x, schedule: 3}}]\n", "line 5: .*schedule = 3: expected `key: value` lines"),
         ("metric: text_retrieval_recall@500\n", "line 3: .*the best 100 hits of each query are kept; give a k of at"),
     ],
 )

@@ -96,3 +96,12 @@ def test_intervals_cover_where_rounds_are_noisy(rounds):
         found = speedup(seconds, baseline)
         held += found.low <= 1.7 <= found.high
     assert 0.94 <= held / num <= 0.98
+
+
+def test_the_baseline_against_itself_is_exactly_1():
+    seconds_R = np.array([1.0, 1.3, 0.9, 1.1])
+    found = speedup(seconds_R, seconds_R)
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+    baseline, other = speedup_draws(np.stack([seconds_R, seconds_R / 2]), seconds_R)
+    assert (baseline == 1).all()
+    assert other.std() > 0.01
