@@ -184,7 +184,7 @@ def test_a_missing_block_is_made_again_alone_and_a_damaged_one_is_named(sweep, m
     data = (folder / "00002.npy").read_bytes()
     (folder / "00002.npy").write_bytes(data[:-7])
     sweep.out.ranks(sweep.key_of("balanced"), "photos").unlink()
-    with pytest.raises(StoreError, match=r"cannot read .*00002\.npy: .*; delete it and run the sweep again"):
+    with pytest.raises(StoreError, match=r"00002\.npy is damaged: .*; delete it and run the sweep again"):
         sweep.run()
 
 
