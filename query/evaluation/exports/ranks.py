@@ -32,7 +32,8 @@ def write_ranks_table(
     Raises:
         StoreError: If the file cannot be written.
     """
-    owners = {"image_retrieval": tables.clusters_Q, "text_retrieval": np.arange(len(tables.keys))}
+    # of a gallery with distractors, only the data set's own images ask for texts
+    owners = {"image_retrieval": tables.clusters_Q, "text_retrieval": np.arange(tables.num_own)}
     tasks = dict.fromkeys(task for by_task in by_condition.values() for task in by_task)
     parts = []
     for task in tasks:

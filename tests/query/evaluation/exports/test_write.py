@@ -12,10 +12,12 @@ import pytest
 from pipeline.errors import ConfigError, StoreError
 from query.evaluation.exports.names import without_blanks
 from query.evaluation.exports.rankings import judgements, ranking
+from query.evaluation.exports.ranks import write_ranks_table
 from query.evaluation.exports.trec import write_qrels
 from query.evaluation.exports.write import FORMATS, write_exports
 from query.evaluation.raw.data import read_data, write_data
 from query.evaluation.raw.folder import SweepFolder
+from query.evaluation.raw.ranks import read_ranks
 from tests.kit.answers import answers_of, photographs, unit
 from tests.kit.finished_sweep import key_of
 
@@ -142,3 +144,13 @@ def test_recall_can_be_counted_from_the_ranks(sweep, results, recall):
             asks = np.isin(of_task["query"].to_numpy(), sweep.data.pairs_P2[:, 0 if task == "image_retrieval" else 1])
             ranks = of_task[name].to_numpy(zero_copy_only=False)[asks]
             assert (ranks <= int(k)).mean() == pytest.approx(value)
+
+
+def test_distractors_ask_for_no_text_in_the_ranks(sweep, results, tmp_path):
+    data = results.record.data[0]
+    tables = read_data(sweep.folder.data(data.name))
+    larger = dataclasses.replace(tables, keys=[*tables.keys, "distractors-1/a.jpg"], uris=[*tables.uris, "file:///a"])
+    by_task = read_ranks(sweep.folder.ranks(WHOLE, data.name))
+    path = write_ranks_table(tmp_path / "ranks.parquet", data, larger, {"whole": by_task})
+    tasks = pq.read_table(path)["task"].to_pylist()
+    assert tasks.count("text_retrieval") == tables.num_own < len(larger.keys)
