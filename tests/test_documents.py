@@ -1,5 +1,6 @@
 """The documents are correct: the README's tree matches the code, commands parse, and links have targets."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -115,3 +116,27 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert all(re.match(rf"{rank} .*\.\w+$", line) for rank, line in enumerate(lines, 1)), lines
+
+
+@pytest.mark.parametrize("document", ["README.md", "configs/bench/README.md"])
+def test_the_figures_of_the_sweep_are_those_of_its_results(document):
+    results = json.loads((ROOT / "configs/bench/sweep_flickr8k_2-core-xeon_2026-11-26/results.json").read_bytes())
+    names = {"none": "unpruned", "fast": "policy `fast`", "fast+adapter": "policy `fast` + adapter"}
+    lines = (ROOT / document).read_text(encoding="utf-8").splitlines()
+    num_found = 0
+    for found in results["conditions"]:
+        name, on = found["condition"]["name"], found["on"].get("flickr8k-test")
+        shown = f"| {names.get(name, '?')} |" if document == "README.md" else f"| {name} "
+        rows = [line for line in lines if f"{shown}" in line and ("Ti/16" in line or document != "README.md")]
+        row = next((row for row in rows if " / " in row), None)
+        if row is None or on is None:
+            continue
+        recall = [100 * on["metrics"][f"image_retrieval_recall@{k}"]["value"] for k in (1, 5, 10)]
+        assert " / ".join(f"{value:.1f}" for value in recall) in row
+        if on["differences"]:
+            change, speed = on["differences"]["image_retrieval_recall@5"], found["speed"]["speedup"]
+            low, value, high = (100 * change[end] for end in ("low", "value", "high"))
+            assert f"| {value:+.1f} ({low:+.1f}..{high:+.1f}) |" in row
+            assert f" {speed['value']:.2f}x" in row
+        num_found += 1
+    assert num_found == (3 if document == "README.md" else 34)

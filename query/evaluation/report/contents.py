@@ -127,7 +127,9 @@ def _recovered(losses: Losses) -> list[str]:
     if losses.recovery is None:
         return []
     share, interval = words.value("recall@", losses.recovery)
-    return [f"The adapter brings back {share} %{f' ({interval})' if interval else ''} of what pruning costs."]
+    if not interval:  # a share of nothing
+        return ["Whether pruning costs anything here is not sure, so there is no share that the adapter brings back."]
+    return [f"The adapter brings back {share} % ({interval}) of what pruning costs."]
 
 
 def _of_data(results: Results) -> list[OfData]:
