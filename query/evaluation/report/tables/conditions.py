@@ -106,7 +106,7 @@ def settings_table(results: Results, folder: SweepFolder) -> Table:
             [
                 Cell(words.code(condition.name), condition.series),
                 Cell(_settings(found)),
-                Cell(words.code(condition.fingerprint[:16])),
+                Cell(words.code(condition.fingerprint)),
                 Cell(", ".join(words.code(file) for file in files)),
             ]
         )
