@@ -58,7 +58,7 @@ def test_a_json_file_is_written_next_to_the_table(store, tmp_path, capsys):
     assert len(json.loads((tmp_path / "r.json").read_text())["hits"]) == 2
 
 
-def test_measurements(captioned, tiny_model, tmp_path, ray_session, run):
+def test_measurements(captioned, tiny_model, ray_session, run):
     model = ["--model", tiny_model, "--precision", "fp32", "--device", "cpu"]
     found = run("evaluate", *captioned, *model, "--bench-images", "4", "--policy", "fast")
     assert [condition["name"] for condition in found["conditions"]] == ["none", "fast"]
@@ -66,9 +66,6 @@ def test_measurements(captioned, tiny_model, tmp_path, ray_session, run):
     few = ["--rounds", "1", "--batch-size", "2"]
     found = run("bench", "model", *model, *few, "--batches", "1", "--policy", "fast")
     assert (found["precision"], found["environment"]["device"]) == ("fp32", "cpu")
-    (tmp_path / "grid.yaml").write_text("- {name: named, policies: [fast]}")
-    found = run("bench", "policies", tmp_path / "grid.yaml", *captioned, *model, *few, "--bench-images", "2")
-    assert [point["name"] for point in found["points"]] == ["none", "fast"]
 
 
 def test_inspect_at_a_precision(tiny_model, photos, tmp_path, run, capsys):
