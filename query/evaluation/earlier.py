@@ -18,7 +18,7 @@ from query.evaluation.raw.heads import head_of
 from query.evaluation.raw.ranks import read_ranks
 from query.evaluation.raw.record import read_record
 from query.evaluation.raw.timings import read_rounds
-from query.evaluation.record import OF_ONE_RUN, ConditionRecord, DataRecord, SweepRecord
+from query.evaluation.record import ConditionRecord, DataRecord, SweepRecord, changes_of
 from query.evaluation.results import Estimate, Results
 from query.evaluation.statistics.ratios import quotient
 
@@ -75,8 +75,8 @@ def open_earlier(root: Path, data: Collection[DataRecord]) -> SweepRecord:
             _refuse_other(root, earlier[found.name], found)
     if not any(found.name in earlier for found in data):
         raise ConfigError(
-            f"--baseline {root} has none of the data sets of this sweep ({_listed(one.name for one in data)}), only "
-            f"{_listed(earlier)}; they are matched by name"
+            f"--baseline {root} has none of the data sets of this sweep ({listed(one.name for one in data)}), only "
+            f"{listed(earlier)}; they are matched by name"
         )
     return record
 
@@ -111,7 +111,7 @@ def compare(results: Results, folder: SweepFolder, root: Path, metrics: Collecti
     pairs = {one.key: by_name[one.name] for one in new.record.conditions if one.name in by_name}
     if not pairs:
         raise ConfigError(
-            f"--baseline {root} has no condition of this sweep, only {_listed(by_name)}; they are matched by name"
+            f"--baseline {root} has no condition of this sweep, only {listed(by_name)}; they are matched by name"
         )
     notes = _notes(root, new.record, old.record)
     if new.record.grid["epsilon"] != old.record.grid["epsilon"]:
@@ -163,7 +163,7 @@ def _differences(
     if missing:
         notes.append(
             f"{old.folder.root} has not measured {_counted(len(missing), 'condition')} of this sweep on {data.name!r}, "
-            f"so not compared: {_listed(missing)}"
+            f"so not compared: {listed(missing)}"
         )
     return found
 
@@ -179,20 +179,17 @@ def _notes(root: Path, new: SweepRecord, old: SweepRecord) -> list[str]:
             missing = [name for name in names if name not in others]
             if missing:
                 counted = _counted(len(missing), what)
-                notes.append(f"{first} lacks {counted} of {second}, so not compared: {_listed(missing)}")
-    changed = [
-        f"{name} {old.environment.get(name)} -> {value}"
-        for name, value in new.environment.items()
-        if name not in OF_ONE_RUN and value != old.environment.get(name)
-    ]
-    return notes + ([f"changed since {root}: {', '.join(changed)}"] if changed else [])
+                notes.append(f"{first} lacks {counted} of {second}, so not compared: {listed(missing)}")
+    changed = changes_of(old.environment, new.environment)
+    return notes + ([f"changed since {root}: {changed}"] if changed else [])
 
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number > 1)}"
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names for a message: the first few, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(map(repr, names[:_MOST_NAMES])) + more

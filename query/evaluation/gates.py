@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.errors import GateFailed
 from pipeline.yaml_file import read_yaml_lines
-from query.evaluation.earlier import Changes, compare
+from query.evaluation.earlier import Changes, compare, listed
 from query.evaluation.grid.keys import GridKeys
 from query.evaluation.grid.names import SPEEDS
 from query.evaluation.grid.read import Grid
@@ -20,7 +20,6 @@ from query.evaluation.report import words
 from query.evaluation.results import ConditionResults, Estimate, GateRow, Gates, Results
 
 _KINDS = ("max_loss", "min", "max")
-_MOST_NAMES = 3
 
 
 def recorded_grid(folder: SweepFolder) -> Grid:
@@ -195,6 +194,5 @@ def _status(estimate: Estimate, limit: float, is_upper: bool) -> str:
 
 
 def _on_lacking(metric: str, kind: str, names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     counted = f"{len(names)} condition{'s' * (len(names) > 1)}"
-    return f"{metric}: {kind} is not checked on {counted} without it: {', '.join(map(repr, names[:_MOST_NAMES]))}{more}"
+    return f"{metric}: {kind} is not checked on {counted} without it: {listed(names)}"

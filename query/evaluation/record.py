@@ -105,3 +105,9 @@ class SweepRecord(_Record):
     def condition(self, key: str) -> ConditionRecord:
         """The condition with a key."""
         return next(condition for condition in self.conditions if condition.key == key)
+
+
+def changes_of(earlier: dict[str, Any], environment: dict[str, Any]) -> str:
+    """What is not as it was, for people: `torch 2.8.0 -> 2.9.0, cores 2 -> 4`."""
+    names = [name for name in environment if name not in OF_ONE_RUN and environment[name] != earlier.get(name)]
+    return ", ".join(f"{name} {earlier.get(name, 'unknown')} -> {environment[name]}" for name in names)

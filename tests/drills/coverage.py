@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python tests/drills/coverage.py --json coverage.json     # a few minutes on 2 cores
 
-Every repetition draws a test set anew: images with five captions each, correlated within an image. What is true is
+Every repetition draws a new test set: images with five captions each, correlated within an image. What is true is
 known, so each interval holds it or not. The target is 93 to 97 % for the bootstrap and at least 95 % for exact ones.
 """
 

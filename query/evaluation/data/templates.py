@@ -1,4 +1,4 @@
-"""Prompts of classes: templates with {c} in the place of the class, one a line."""
+"""Prompts of classes: templates with {c} in the place of the class, one per line."""
 
 from pathlib import Path
 

@@ -1,12 +1,12 @@
 """Folders in CLIP_benchmark's layout of WebDatasets, for captions and for classes.
 
     FOLDER/dataset_type.txt                        `retrieval` for captions; without it, classes
-    FOLDER/classnames.txt                          names of the classes, one a line; the first is class 0
-    FOLDER/zeroshot_classification_templates.txt   prompts with {c}, one a line
+    FOLDER/classnames.txt                          names of the classes, one per line; the first is class 0
+    FOLDER/zeroshot_classification_templates.txt   prompts with {c}, one per line
     FOLDER/test/nshards.txt                        number of tars
     FOLDER/test/0.tar, 1.tar, ...                  s0000000.jpg with s0000000.txt or s0000000.cls, and so on
 
-A `.txt` holds captions, one a line; a `.cls` holds the number of a class. `clip_benchmark_export_wds` writes this.
+A `.txt` holds captions, one per line; a `.cls` holds the number of a class. `clip_benchmark_export_wds` writes this.
 """
 
 import tarfile

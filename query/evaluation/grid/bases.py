@@ -4,7 +4,7 @@ import difflib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -13,6 +13,7 @@ from pipeline.model.pruning.names import UNPRUNED
 from pipeline.model.pruning.policy import (
     CutPoint,
     PruningPolicy,
+    Schedule,
     Stages,
     named_policy,
     policy_names,
@@ -149,8 +150,8 @@ def _policy(grid: Grid, values: dict[str, Any], loc: Loc, number: int) -> Prunin
         elif first["type"] == "extra_forbidden":
             message = f"unknown key; known: {', '.join(PruningPolicy.model_fields)}"
         elif first["type"].startswith("union_tag"):
-            kinds = first.get("ctx", {}).get("expected_tags", "'stages', 'geometric', 'constant', 'bypass'")
-            message = f"`kind` is missing or unknown; expected one of {kinds}"
+            kinds = [repr(one.model_fields["kind"].default) for one in get_args(get_args(Schedule)[0])]
+            message = f"`kind` is missing or unknown; expected one of {', '.join(kinds)}"
         elif first["type"] == "model_attributes_type":
             message = "expected `key: value` lines, with `kind`"
         shown = first["input"] if not isinstance(first["input"], dict) and first["type"] != "missing" else None

@@ -88,7 +88,7 @@ class DataKeys(Keys):
     classes: Path | None = None
     """Folder with one folder of images for each class. Measures accuracy@1 and @5."""
     templates: Path | None = None
-    """Text file of prompts for `classes` or `webdataset`, one a line, with {c} in the place of the class."""
+    """Text file of prompts for `classes` or `webdataset`, one per line, with {c} in the place of the class."""
     store: Path | None = None
     """A store: its images, and their captions or those of `captions`."""
     scenes: int | None = Field(default=None, ge=20)

@@ -31,9 +31,3 @@ def key_of(environment: dict[str, Any]) -> str:
     """Hash (16 hex digits) of what a measurement depends on."""
     lasting = {name: value for name, value in environment.items() if name not in OF_ONE_RUN}
     return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def differences(earlier: dict[str, Any], environment: dict[str, Any]) -> str:
-    """What is not as it was, for people: `torch 2.8.0 -> 2.9.0, cores 2 -> 4`."""
-    names = [name for name in environment if name not in OF_ONE_RUN and environment[name] != earlier.get(name)]
-    return ", ".join(f"{name} {earlier.get(name, 'unknown')} -> {environment[name]}" for name in names)

@@ -18,8 +18,8 @@ from query.evaluation.grid.read import Grid
 from query.evaluation.ranking.both_ways import IMAGE_TO_TEXT
 from query.evaluation.raw.folder import SweepFolder
 from query.evaluation.raw.record import read_record
-from query.evaluation.record import SCHEMA_VERSION, SweepRecord
-from query.evaluation.running.environment import differences, environment_of, key_of
+from query.evaluation.record import SCHEMA_VERSION, SweepRecord, changes_of
+from query.evaluation.running.environment import environment_of, key_of
 from query.evaluation.running.galleries import Gallery, galleries_of
 from query.evaluation.running.kept.images import Image, look_at
 from query.evaluation.running.kept.work import OnTick, Work
@@ -50,7 +50,7 @@ def prepare(
     environment = environment_of(device, batch_size)
     earlier, work = _earlier(folder), Work(folder, key_of(environment), on_tick)
     if earlier and earlier.environment_key != work.environment_key:
-        changes = differences(earlier.environment, environment)
+        changes = changes_of(earlier.environment, environment)
         on_note(f"everything is measured anew, because the environment changed: {changes}")
     data = [_opened(grid, number, folder) for number in range(len(grid.keys.data))]
     models = Models(device, batch_size, *_known_precision(work, earlier, conditions[0], again))
@@ -73,7 +73,7 @@ def prepare(
 
 
 def _earlier(folder: SweepFolder) -> SweepRecord | None:
-    """The record of an earlier run; None if there is none, or it is damaged: it is written anew.
+    """The record of an earlier run; None if there is none, or it is damaged: it is written again.
 
     Raises:
         StoreError: If another version of the schema wrote it.

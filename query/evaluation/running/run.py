@@ -36,7 +36,7 @@ def run(
         grid: The grid.
         conditions: Its conditions, the baseline first.
         folder: Where raw files go. What it holds is kept, unless something that it depends on has changed.
-        again: Measure everything that the grid names anew.
+        again: Measure everything that the grid names again.
         on_tick: Called with the progress of each step.
         on_note: Called with what one should know about the run itself: what was kept, and why not.
         accept: Called with the record before anything is measured or written. It raises an error to refuse it.
@@ -74,7 +74,7 @@ def run(
 
 
 def forget_all(found: Prepared) -> None:
-    """Forget what earlier runs measured of what the grid names. A run that is killed then goes on measuring it anew."""
+    """Forget what earlier runs measured of what the grid names. A run that is killed then measures the rest of it again."""
     work, folder = found.work, found.work.folder
     spaces = {tower.encoder.text_space for tower in found.towers}
     for gallery in found.galleries:
