@@ -74,7 +74,7 @@ def run(
 
 
 def forget_all(found: Prepared) -> None:
-    """Forget what earlier runs measured of what the grid names. A run that is killed then measures the rest of it again."""
+    """Forget what earlier runs measured of what the grid names. A run that is killed then measures the rest again."""
     work, folder = found.work, found.work.folder
     spaces = {tower.encoder.text_space for tower in found.towers}
     for gallery in found.galleries:
