@@ -51,7 +51,7 @@ LEVELS = {
         ["towers"],
         ["pruning"],
         ["spec", "hashing", "losses", "no_init", "tokenizer"],
-        ["adapter", "device", "text_tower"],
+        ["adapter", "device", "quantization", "text_tower"],
         ["probe"],
         ["load", "transform"],
         ["encode", "export"],

@@ -6,7 +6,14 @@ from pipeline.errors import ConfigError
 from pipeline.machine import num_cores
 from pipeline.model.spec import DeviceChoice
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.float32,
+    "fp8": torch.bfloat16,
+}
+"""The type of weights and activations; in int8 and fp8, of all that is not an 8-bit product."""
 
 
 def use_all_cores(num_threads: int | None = None) -> None:

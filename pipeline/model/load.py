@@ -29,6 +29,7 @@ from pipeline.model.no_init import NoInit
 from pipeline.model.precision import Candidate, Kernels, Measurement, Precision, PrecisionChoice
 from pipeline.model.probe import measure
 from pipeline.model.pruning.policy import PruningPolicy
+from pipeline.model.quantization.calibration import Calibration
 from pipeline.model.spec import EMBEDDED, LOCAL_DIR, EncoderSpec, ModelSource, Preprocess
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.towers import onednn
@@ -55,6 +56,9 @@ class LoadedModel:
 
     summary_offsets_LD: Tensor | None = None
     """Offsets that an adapter adds to the summary tokens of a policy."""
+
+    calibration: Calibration | None = None
+    """In int8, how activations are rounded; None until it is known."""
 
     @property
     def kernels(self) -> Kernels:
@@ -98,7 +102,7 @@ def load_model(
             clip, spec = _load_in_float32(source, name, adapter)
             chosen, measurement = _choose(clip.visual, precision, kernels, device, batch_size)
             spec = spec.model_copy(update={"precision": chosen.precision})
-            if chosen.precision != "fp32":
+            if chosen.precision not in ("fp32", "int8"):
                 clip = _in_precision(clip, name, chosen.precision, source.image_size)
             onednn.use(clip.visual, chosen.kernels)
     except ClipsieveError:

@@ -4,8 +4,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Precision = Literal["fp32", "bf16", "fp16"]
-PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8", "8bit"]
+"""`8bit` is int8 on a CPU and fp8 on a GPU. `auto` never takes either: they cost recall."""
+
 Kernels = Literal["torch", "onednn"]
 """How a CPU computes bf16: with torch's own kernels, or with our attention and oneDNN's linear layers."""
 

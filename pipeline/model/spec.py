@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.model.precision import Precision
 from pipeline.model.pruning.policy import PruningPolicy
@@ -121,6 +121,9 @@ class EncoderSpec(BaseModel):
     text_adapter: str | None = None
     """SHA-256 of the adapter if it also changes the text tower; None if text vectors of the bare model stay valid."""
 
+    calibration: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """SHA-256 of the ranges that activations are rounded in; see `pipeline.model.quantization`. Only in int8."""
+
     @property
     def text_space(self) -> str:
         """Hash of everything that a text vector depends on (hex)."""
@@ -134,7 +137,8 @@ class EncoderSpec(BaseModel):
         policy = self.policy.model_dump(exclude={"name"}) if self.policy else None
         # Pillow is left out, to match stores written before there was a choice
         preprocess = self.preprocess.model_dump(exclude={"decoder"} if self.preprocess.decoder == "pillow" else None)
-        return _digest([architecture, self.image_weights_sha256, self.precision, preprocess, policy, self.adapter])
+        parts = [architecture, self.image_weights_sha256, self.precision, preprocess, policy, self.adapter]
+        return _digest([*parts, self.calibration] if self.calibration else parts)
 
     @property
     def fingerprint(self) -> str:

@@ -13,7 +13,7 @@ from pipeline.source.entry import ImageEntry, Status
 from pipeline.store.parts import METADATA_KEY, embeddings_of, kept_rows, part_schema
 from pipeline.store.records import CommitMarker, Shard, StoreRecord
 
-NORM_TOLERANCE = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 2e-3}
+NORM_TOLERANCE = {"fp32": 1e-5, **dict.fromkeys(("bf16", "fp16", "int8", "fp8"), 2e-3)}
 """How much the norm of a stored embedding may differ from 1. Embeddings are in half precision unless `fp32`."""
 
 

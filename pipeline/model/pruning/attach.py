@@ -20,7 +20,11 @@ from pipeline.model.pruning.tokens import Patches
 from pipeline.model.towers import patchify
 from pipeline.model.towers.families import view_of
 from pipeline.model.towers.kernels import is_written_out, replacements
+from pipeline.model.towers.parts import BlockRunner
 from pipeline.model.towers.tower import Tower
+
+WHOLE = PruningPolicy(name="whole", class_token_last=False)
+"""Prunes nothing and skips nothing: the unpruned model, block by block."""
 
 OnCut = Callable[[int, Tensor], None]
 """Called at every cut with the number of the block after it and the places of the kept patch tokens ([B, K])."""
@@ -32,6 +36,7 @@ def attach(
     on_cut: OnCut | None = None,
     summary_offsets_LD: Tensor | None = None,
     counts: list[int] | None = None,
+    runner: BlockRunner | None = None,
 ) -> Callable[[], None]:
     """Make an image tower prune its tokens by `policy`.
 
@@ -41,6 +46,7 @@ def attach(
         on_cut: Called at every cut, to visualise the kept tokens.
         summary_offsets_LD: Added to the summary token before each of L blocks; None adds nothing.
         counts: The result of `cost.patches_per_block` for the policy, if already known.
+        runner: Computes the blocks in place of the tower; None computes them in the type of the weights.
 
     Returns:
         `detach`, which removes the policy; calling it twice is harmless.
@@ -49,11 +55,12 @@ def attach(
         InputError: If this tower cannot be pruned; the message gives the reason.
         ConfigError: If the policy does not fit this tower.
     """
-    if policy is None:
+    if policy is None and runner is None:
         return lambda: None
+    policy = policy or WHOLE
     tower = view_of(module)
     counts = counts or patches_per_block(tower, policy)
-    pruner = _Pruner(tower, policy, counts, on_cut=on_cut, summary_offsets_LD=summary_offsets_LD)
+    pruner = _Pruner(tower, policy, counts, on_cut=on_cut, summary_offsets_LD=summary_offsets_LD, runner=runner)
     return pruner.detach
 
 
@@ -68,6 +75,7 @@ class _Pruner:
         *,
         on_cut: OnCut | None,
         summary_offsets_LD: Tensor | None,
+        runner: BlockRunner | None,
     ) -> None:
         self._tower, self._policy, self._on_cut = tower, policy, on_cut
         self._counts = counts
@@ -76,7 +84,8 @@ class _Pruner:
         self._undo: list[Callable[[], None]] = []
         weight = next(parameter for parameter in tower.module.parameters() if parameter.dim() == 4)
         # keep a block's own forward where ours is no faster
-        self._is_written_out = is_written_out(tower, weight.device, weight.dtype)
+        self._is_written_out = runner is not None or is_written_out(tower, weight.device, weight.dtype)
+        self._runner = runner or tower
         self._replace_modules(weight.device, weight.dtype)
         bypasses, last = isinstance(policy.schedule, Bypass), len(tower.blocks) - 1
         for number, block in enumerate(tower.blocks):
@@ -124,11 +133,11 @@ class _Pruner:
 
     def _run_block(self, number: int, x_BTD: Tensor, *args: object, **kwargs: Any) -> Tensor:
         log_sizes_BT = self._log_sizes(number, x_BTD) if self._has_sizes(number) else None
-        return self._tower.run_block(self._tower.blocks[number], x_BTD, log_sizes_BT, kwargs.get("rope"))
+        return self._runner.run_block(self._tower.blocks[number], x_BTD, log_sizes_BT, kwargs.get("rope"))
 
     def _class_token(self, number: int, x_BTD: Tensor, *args: object, **kwargs: Any) -> Tensor:
         log_sizes_BT = self._log_sizes(number, x_BTD) if self._has_sizes(number) else None
-        return self._tower.class_token_block(self._tower.blocks[number], x_BTD, log_sizes_BT, kwargs.get("rope"))
+        return self._runner.class_token_block(self._tower.blocks[number], x_BTD, log_sizes_BT, kwargs.get("rope"))
 
     def _bypass(self, number: int, x_BTD: Tensor, *args: object, **kwargs: Any) -> Tensor:
         """Run the block on the best patch tokens only; the others bypass it."""
@@ -141,9 +150,9 @@ class _Pruner:
         if full_rope is not None:
             kwargs = kwargs | {"rope": rope_at(full_rope, kept_BK, has_summary=False)}
         if self._is_class_only(number):
-            return self._tower.class_token_block(cut.block, short_BTD, None, kwargs.get("rope"))
+            return self._runner.class_token_block(cut.block, short_BTD, None, kwargs.get("rope"))
         if self._is_written_out:
-            short_BTD = self._tower.run_block(cut.block, short_BTD, None, kwargs.get("rope"))
+            short_BTD = self._runner.run_block(cut.block, short_BTD, None, kwargs.get("rope"))
         else:
             short_BTD = type(cut.block).forward(cut.block, short_BTD, *args, **kwargs)
         return torch.cat([short_BTD[:, :prefix], tokens.put(patches.x_BND, kept_BK, short_BTD[:, prefix:])], dim=1)

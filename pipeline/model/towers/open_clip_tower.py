@@ -1,9 +1,10 @@
 """open_clip's own VisionTransformer: optional ln_pre, query-key norms, norm-former scales, CoCa's pooling."""
 
-from open_clip.transformer import CustomResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from pipeline.model.towers import onednn
+from pipeline.model.towers.parts import BlockParts, Linear, activation_of
 from pipeline.model.towers.tower import Tower
 
 
@@ -52,9 +53,31 @@ class OpenClipTower(Tower):
         joint_BTF = onednn.linear(
             normed_BTD, attention.in_proj_weight, attention.in_proj_bias, rows, kernels=self.kernels
         )
-        heads = [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in joint_BTF.split(width, dim=-1)]
-        norms = [getattr(attention, f"ln_{name}", nn.Identity()) for name in "qkv"[first:last]]
+        return self.split_heads(block, joint_BTF, parts)
+
+    def split_heads(self, block: nn.Module, joint_BTF: Tensor, parts: str) -> list[Tensor]:
+        """What `heads` makes of the projected tokens, [B, T, F]: separate heads, normed where the block norms them."""
+        heads = [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in joint_BTF.chunk(len(parts), -1)]
+        norms = [getattr(block.attn, f"ln_{name}", nn.Identity()) for name in parts]
         return [norm(part) for part, norm in zip(heads, norms, strict=True)]
+
+    def parts(self, block: nn.Module) -> BlockParts | None:
+        """The weights of a block, for kernels that compute it themselves; None if it is not a plain pre-norm block."""
+        first, act, *rest = block.mlp
+        activation = activation_of(act)
+        is_plain = type(block) is ResidualAttentionBlock and type(block.attn) is nn.MultiheadAttention
+        if not (is_plain and activation and len(rest) == 1 and isinstance(block.ln_1, nn.LayerNorm)):
+            return None
+        scale1, scale2 = (getattr(scale, "gamma", None) for scale in (block.ls_1, block.ls_2))
+        return BlockParts(
+            norm1=block.ln_1,
+            qkv=Linear(weight_NK=block.attn.in_proj_weight, bias_N=block.attn.in_proj_bias),
+            proj=Linear.of(block.attn.out_proj).scaled(scale1),
+            norm2=block.ln_2,
+            fc1=Linear.of(first),
+            activation=activation,
+            fc2=Linear.of(rest[0]).scaled(scale2),
+        )
 
     def key_weight(self, block: nn.Module) -> Tensor | None:
         """The weight [H, E, D] that maps normed tokens to keys; None if keys are normed."""

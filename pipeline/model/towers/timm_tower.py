@@ -12,6 +12,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from pipeline.model.towers import onednn
+from pipeline.model.towers.parts import BlockParts, Linear, activation_of
 from pipeline.model.towers.tower import Tower
 
 
@@ -62,17 +63,42 @@ class TimmTower(Tower):
         attention, first, last = block.attn, "qkv".index(parts[0]), "qkv".index(parts[-1]) + 1
         if attention.qkv is None:
             projections = [attention.q_proj, attention.k_proj, attention.v_proj][first:last]
-            projected = [projection(normed_BTD) for projection in projections]
+            joint_BTF = torch.cat([projection(normed_BTD) for projection in projections], dim=-1)
         else:
             width = attention.qkv.out_features // 3
             rows = slice(first * width, last * width)
             joint_BTF = onednn.linear(
                 normed_BTD, attention.qkv.weight, _qkv_bias(attention), rows, kernels=self.kernels
             )
-            projected = joint_BTF.split(width, dim=-1)
-        heads = [part.unflatten(-1, (-1, self.head_width)).transpose(1, 2) for part in projected]
-        norms = [attention.q_norm, attention.k_norm, nn.Identity()][first:last]
-        return [norm(part) for part, norm in zip(heads, norms, strict=True)]
+        return self.split_heads(block, joint_BTF, parts)
+
+    def split_heads(self, block: nn.Module, joint_BTF: Tensor, parts: str) -> list[Tensor]:
+        """What `heads` makes of the projected tokens, [B, T, F]: separate heads, normed where the block norms them."""
+        norms = {"q": block.attn.q_norm, "k": block.attn.k_norm, "v": nn.Identity()}
+        heads = [part.unflatten(-1, (-1, self.head_width)).transpose(1, 2) for part in joint_BTF.chunk(len(parts), -1)]
+        return [norms[name](part) for name, part in zip(parts, heads, strict=True)]
+
+    def parts(self, block: nn.Module) -> BlockParts | None:
+        """The weights of a block, for kernels that compute it themselves; None if it is not a plain pre-norm block."""
+        attention, mlp = block.attn, block.mlp
+        is_plain = type(block) in (Block, EvaBlock) and type(mlp) is Mlp and type(mlp.fc1) is nn.Linear
+        if not is_plain or getattr(attention, "gate", None) is not None:
+            return None
+        activation = activation_of(mlp.act)
+        inner = (attention.norm, mlp.norm)
+        if activation is None or not all(isinstance(norm, nn.Identity) for norm in inner):
+            return None
+        if not all(isinstance(norm, nn.LayerNorm) for norm in (block.norm1, block.norm2)):
+            return None
+        return BlockParts(
+            norm1=block.norm1,
+            qkv=_qkv(attention),
+            proj=Linear.of(attention.proj).scaled(_layer_scale(block, 1)),
+            norm2=block.norm2,
+            fc1=Linear.of(mlp.fc1),
+            activation=activation,
+            fc2=Linear.of(mlp.fc2).scaled(_layer_scale(block, 2)),
+        )
 
     def key_weight(self, block: nn.Module) -> Tensor | None:
         """The weight [H, E, D] that maps normed tokens to keys; None if keys are normed or rotated."""
@@ -162,8 +188,20 @@ def _qkv_bias(attention: nn.Module) -> Tensor | None:
     return torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
 
 
-def _scaled(block: nn.Module, number: int, x_BTD: Tensor) -> Tensor:
+def _qkv(attention: nn.Module) -> Linear:
+    if attention.qkv is not None:
+        return Linear(weight_NK=attention.qkv.weight, bias_N=_qkv_bias(attention))
+    layers = [attention.q_proj, attention.k_proj, attention.v_proj]
+    biases = [torch.zeros(len(one.weight)) if one.bias is None else one.bias for one in layers]  # EVA's keys have none
+    return Linear(weight_NK=torch.cat([one.weight for one in layers]), bias_N=torch.cat(biases))
+
+
+def _layer_scale(block: nn.Module, number: int) -> Tensor | None:
     if isinstance(block, Block):
-        return getattr(block, f"ls{number}")(x_BTD)
-    gamma = getattr(block, f"gamma_{number}")
+        return getattr(getattr(block, f"ls{number}"), "gamma", None)
+    return getattr(block, f"gamma_{number}")
+
+
+def _scaled(block: nn.Module, number: int, x_BTD: Tensor) -> Tensor:
+    gamma = _layer_scale(block, number)
     return x_BTD if gamma is None else gamma * x_BTD

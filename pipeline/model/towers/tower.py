@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.model.precision import Kernels
 from pipeline.model.towers.attention import attend
+from pipeline.model.towers.parts import BlockParts
 
 
 class Tower(ABC):
@@ -59,6 +60,14 @@ class Tower(ABC):
     @abstractmethod
     def heads(self, block: nn.Module, normed_BTD: Tensor, parts: str) -> list[Tensor]:
         """The queries, keys or values of normed tokens named by `parts` (a substring of "qkv"): [B, H, T, E] each."""
+
+    @abstractmethod
+    def split_heads(self, block: nn.Module, joint_BTF: Tensor, parts: str) -> list[Tensor]:
+        """What `heads` makes of the projected tokens, [B, T, F]: separate heads, normed where the block norms them."""
+
+    @abstractmethod
+    def parts(self, block: nn.Module) -> BlockParts | None:
+        """The weights of a block, for kernels that compute it themselves; None if it is not a plain pre-norm block."""
 
     @abstractmethod
     def key_weight(self, block: nn.Module) -> Tensor | None:

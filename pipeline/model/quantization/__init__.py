@@ -1,0 +1,1 @@
+"""Image towers by 8-bit products: ranges of activations, the products, and the blocks made of them."""
