@@ -21,6 +21,9 @@ from pipeline.model.towers.tower import Tower
 SITES = ("qkv", "proj", "fc1", "fc2")
 """The linear layers of a plain block."""
 
+CACHED_BYTES = 2**23
+"""A block is computed for as many images at once as keep their queries, keys and values within this, so in a cache."""
+
 
 class Int8Tower:
     """Runs the plain blocks of a tower by 8-bit products, and its other blocks as they are."""
@@ -77,9 +80,19 @@ class Int8Block:
 
     def run(self, x_BTD: Tensor, log_sizes_BT: Tensor | None, rope: Tensor | None) -> Tensor:
         """The output of the block."""
+        x_BTD = x_BTD.clone()
+        num_images = max(1, CACHED_BYTES // (x_BTD.shape[1] * len(self._qkv_linear.weight_NK) * x_BTD.element_size()))
+        for start in range(0, len(x_BTD), num_images):
+            part = slice(start, start + num_images)
+            sizes_bT = None if log_sizes_BT is None else log_sizes_BT[part]
+            self._change(x_BTD[part], sizes_bT, rope[part] if rope is not None and rope.dim() == 4 else rope)
+        return x_BTD
+
+    def _change(self, x_BTD: Tensor, log_sizes_BT: Tensor | None, rope: Tensor | None) -> None:
+        """Turn what enters the block into its output, in place."""
         query, key, value = self._heads(self._norm1(x_BTD), "qkv")
         query, key = self._tower.rotate(self._block, query, rope), self._tower.rotate(self._block, key, rope)
-        return self._finish(x_BTD.clone(), attend(query, key, value, log_sizes_BT, self._tower.kernels))
+        self._finish(x_BTD, attend(query, key, value, log_sizes_BT, self._tower.kernels))
 
     def class_token(self, x_BTD: Tensor, log_sizes_BT: Tensor | None, rope: Tensor | None) -> Tensor:
         """The output of the block for the class token, [B, 1, D]."""

@@ -47,7 +47,8 @@ def quantize(x: Tensor, found: Range) -> Tensor:
 
 def to_u8(shifted: Tensor) -> Tensor:
     """The last step of rounding: numbers that already have their zero point and one half more. Changes its input."""
-    return shifted.clamp_(0, MAX_U8).to(torch.uint8)
+    # by way of int16: torch converts float to uint8 one number at a time
+    return shifted.clamp_(0, MAX_U8).to(torch.int16).to(torch.uint8)
 
 
 class Int8Linear:

@@ -17,11 +17,15 @@ def is_product(module: nn.Module) -> bool:
     )
 
 
-def conv_forward(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
-    """A replacement for the `forward` of such a convolution: [B, D, rows, columns]. Fastest on channels-last input."""
+def windows(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
+    """The patches that such a convolution multiplies with its weights: [B, rows, columns, height * width * C]."""
     height, width = conv.kernel_size
     rows, columns = x_BCHW.shape[2] // height, x_BCHW.shape[3] // width
     x_BHWC = x_BCHW[:, :, : rows * height, : columns * width].permute(0, 2, 3, 1)
-    windows = x_BHWC.unflatten(1, (rows, height)).unflatten(3, (columns, width)).transpose(2, 3)
-    product = F.linear(windows.flatten(3), conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
+    return x_BHWC.unflatten(1, (rows, height)).unflatten(3, (columns, width)).transpose(2, 3).flatten(3)
+
+
+def conv_forward(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
+    """A replacement for the `forward` of such a convolution: [B, D, rows, columns]. Fastest on channels-last input."""
+    product = F.linear(windows(conv, x_BCHW), conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
     return product.permute(0, 3, 1, 2)
