@@ -164,7 +164,7 @@ class BenchModelSettings(PoliciesSettings, OutputSettings):
     }
 
     precision: PrecisionChoice = "auto"
-    """Number format of weights and activations. auto measures which is fastest on the device."""
+    """Number format of weights and activations. auto measures the fastest; 8bit is int8 on a CPU and fp8 on a GPU."""
 
     device: DeviceChoice = "auto"
     """Where to run. auto uses a GPU if there is one."""
@@ -257,7 +257,7 @@ class DemoSettings(OutputSettings):
     `balanced`."""
 
     precision: PrecisionChoice = "auto"
-    """Number format of weights and activations. auto measures which is fastest on the first worker."""
+    """Number format of weights and activations. auto measures the fastest; 8bit is int8 on a CPU and fp8 on a GPU."""
 
     device: DeviceChoice = "auto"
     """Where workers encode. auto uses GPUs if there are any; with cpu, workers use no GPU."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ClipsieveError, ConfigError, InputError, first_line
 from pipeline.model.adapter.files import Adapter, read_adapter
-from pipeline.model.device import default_batch_size
+from pipeline.model.device import default_batch_size, precision_on
 from pipeline.model.hashing import hash_tensors
 from pipeline.model.no_init import NoInit
 from pipeline.model.precision import Candidate, Kernels, Measurement, Precision, PrecisionChoice
@@ -79,13 +79,14 @@ def load_model(
         source: `scenes`, a name with a pretrained tag, `hf-hub:...` or `local-dir:PATH`. Its adapter is merged into
             the weights in float32, before any conversion.
         precision: Data type of weights and activations; `auto` is the one that the device computes the tower in
-            fastest, see `pipeline.model.probe`.
+            fastest, see `pipeline.model.probe`; `8bit` is int8 or fp8, whichever the device has.
         device: Where to run.
         batch_size: Images per forward pass, to measure with. None is the default of the device.
         kernels: How a CPU computes bf16. None means the faster way.
 
     Raises:
-        ConfigError: If a name has no pretrained tag and random weights were not requested.
+        ConfigError: If a name has no pretrained tag and random weights were not requested, or the device does not
+            compute in the precision.
         InputError: If the model is unknown or cannot be loaded, or the adapter belongs to another model.
     """
     source = source.absolute()
@@ -94,6 +95,7 @@ def load_model(
     _check_image_size(source, name)
     adapter = read_adapter(source.adapter) if source.adapter else None
     device = torch.device(device)
+    precision = precision_on(device, precision)
     try:
         # open_clip logs to the root logger and warns; we report the same problems as errors
         logging.disable(logging.CRITICAL)
@@ -103,7 +105,8 @@ def load_model(
             chosen, measurement = _choose(clip.visual, precision, kernels, device, batch_size)
             spec = spec.model_copy(update={"precision": chosen.precision})
             if chosen.precision not in ("fp32", "int8"):
-                clip = _in_precision(clip, name, chosen.precision, source.image_size)
+                of_weights: Precision = "bf16" if chosen.precision == "fp8" else chosen.precision
+                clip = _in_precision(clip, name, of_weights, source.image_size)
             onednn.use(clip.visual, chosen.kernels)
     except ClipsieveError:
         raise

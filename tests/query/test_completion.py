@@ -11,7 +11,7 @@ LINES = [
     ("clipsieve em", {"embed"}),
     ("clipsieve bench ", {"model", "gpu"}),
     ("clipsieve embed photos --precis", {"--precision"}),
-    ("clipsieve embed photos --precision ", {"auto", "fp32", "bf16", "fp16"}),
+    ("clipsieve embed photos --precision ", {"auto", "fp32", "bf16", "fp16", "int8", "fp8", "8bit"}),
     ("clipsieve bench model --device cu", {"cuda"}),
     ("clipsieve search store --json", {"--json", "--json-file"}),
     ("clipsieve completion ", {"bash", "zsh", "fish"}),

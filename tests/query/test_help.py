@@ -106,7 +106,7 @@ def test_the_help_of_a_verb_is_readable(verb, capsys):
 
 def test_choices_and_defaults_are_shown_and_switches_are_plain(capsys):
     text = help_of("embed", capsys)
-    assert "--precision {auto,fp32,bf16,fp16}" in text
+    assert "--precision {auto,fp32,bf16,fp16,int8,fp8,8bit}" in text
     assert "[default: auto]" in text
     assert "[default: 0.8]" in text
     assert re.search(r"^  --dry-run  ", text, re.MULTILINE)

@@ -174,7 +174,10 @@ def test_keys_given_twice_are_named(load):
         (("--batch-size", "0"), r"batch_size = '0': input should be greater than or equal to 1"),
         (("--workers", "two"), r"workers = 'two': input should be a valid integer"),
         (("--policy", "magic"), r"policy = 'magic': expected one of none, "),
-        (("--precision", "int8"), r"precision = 'int8': input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
+        (
+            ("--precision", "int4"),
+            r"precision = 'int4': input should be 'auto', 'fp32', 'bf16', 'fp16', 'int8', 'fp8' or '8bit'",
+        ),
         (
             ("--policy", "none", "--keep-ratio", "0.5"),
             r"keep_ratio = 0.5 only applies to the reference policy; drop policy 'none'",

@@ -226,7 +226,8 @@ class GridKeys(Keys):
     mixed: tuple[tuple[str, str], ...] = ()
     """Pairs of conditions whose images share one gallery, half each."""
     precision: PrecisionChoice = "auto"
-    """Number format of all conditions that name none. auto measures once, on the first model, which is fastest."""
+    """Number format of all conditions that name none. auto measures once, on the first model, which is fastest.
+    8bit is int8 on a CPU and fp8 on a GPU, and never taken by auto."""
     device: DeviceChoice = "auto"
     """Where to run. auto uses a GPU if there is one."""
     batch_size: int | None = Field(default=None, ge=1)

@@ -34,7 +34,7 @@ def test_types_and_defaults_are_in_words(capsys):
         "  keeps: list of number, default [0.7, 0.5]",
         "  random_weights: true or false, default false",
         "  policies: list of text or keys",
-        "precision: auto | fp32 | bf16 | fp16, default auto",
+        "precision: auto | fp32 | bf16 | fp16 | int8 | fp8 | 8bit, default auto",
         "mixed: list of pair of text",
         "require: keys by name, each keys",
     ):
