@@ -21,9 +21,9 @@ from pipeline.model.pruning.attach import OnCut, attach
 from pipeline.model.pruning.cost import gmacs_per_image, patches_per_block
 from pipeline.model.pruning.names import UNPRUNED
 from pipeline.model.pruning.policy import PruningPolicy, named_policy
-from pipeline.model.quantization.blocks import Int8Tower
 from pipeline.model.quantization.calibration import Calibration, MadeOf
-from pipeline.model.quantization.observe import Observer
+from pipeline.model.quantization.coverage import Coverage, coverage_of
+from pipeline.model.quantization.tower import TowerObserver, attach_int8
 from pipeline.model.spec import EncoderSpec, Preprocess
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.towers.families import unprunable_reason, view_of
@@ -65,6 +65,9 @@ class Encoder:
     tokenize: Tokenizer
     """Turns texts into token ids."""
 
+    coverage: Coverage | None = None
+    """Which layers run in 8 bits, and which in float; None in another precision."""
+
     copying: torch.cuda.Stream | None
     """Where the next batch moves to a GPU meanwhile. One for all shards: each stream keeps the memory it has used."""
 
@@ -88,12 +91,14 @@ class Encoder:
         counts = None if is_foreign else patches_per_block(view_of(visual), policy)
         self.gmacs = gmacs_per_image(visual, policy, (preprocess.height, preprocess.width), counts)
         self.tokens_kept = counts[-1] if counts else 0
-        runner = None
+        further = on_cut, loaded.summary_offsets_LD, counts
         if loaded.spec.precision == "int8":
             if loaded.calibration is None:
                 raise ClipsieveError("int8 needs ranges of activations, but this model has none; this is a bug")
-            runner = Int8Tower(view_of(visual), loaded.calibration.ranges)
-        self.detach = attach(visual, policy, on_cut, loaded.summary_offsets_LD, counts, runner)
+            self.coverage = coverage_of(visual, (preprocess.height, preprocess.width))
+            self.detach = attach_int8(visual, policy, self.coverage, loaded.calibration.ranges, *further)
+        else:
+            self.detach = attach(visual, policy, *further)
         self._scaling = PixelScaling(preprocess, self.device, DTYPES[loaded.spec.precision])
         self.copying = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._compiled: Callable[[Tensor], Tensor] | None = None
@@ -229,19 +234,16 @@ def calibrated(loaded: LoadedModel, policy: PruningPolicy | None, batches_BHWC: 
         policy: Prunes the tower meanwhile. Ranges found with one policy can be used with another.
         batches_BHWC: uint8 pixels at the tower's input size.
     """
-    visual, scaling = (
-        sharing_weights(loaded).clip.visual,
-        PixelScaling(loaded.spec.preprocess, loaded.device, torch.float32),
-    )
-    observer = Observer(view_of(visual))
-    detach = attach(visual, policy, None, loaded.summary_offsets_LD, None, observer)
-    num_images = 0
+    preprocess, num_images = loaded.spec.preprocess, 0
+    visual, scaling = sharing_weights(loaded).clip.visual, PixelScaling(preprocess, loaded.device, torch.float32)
+    coverage = coverage_of(visual, (preprocess.height, preprocess.width))
+    observer = TowerObserver(visual, policy, coverage, loaded.summary_offsets_LD)
     with torch.no_grad():
         for pixels_BHWC in batches_BHWC:
             visual(scaling(torch.from_numpy(pixels_BHWC)))
             num_images += len(pixels_BHWC)
         calibration = Calibration(ranges=observer.ranges(), made_of=made_of(loaded.spec, policy, num_images))
-    detach()
+    observer.detach()
     return with_calibration(loaded, calibration)
 
 

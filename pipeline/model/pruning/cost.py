@@ -25,6 +25,7 @@ from pipeline.model.towers.tower import Tower
 
 _BISECTIONS = 20
 _MAX_POWER = 64.0
+_LAYERS = (torch.ops.aten.convolution, torch.ops.aten.mm, torch.ops.aten.addmm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def gmacs_per_image(
         InputError: If there is a policy and the tower cannot be pruned.
         ConfigError: If the policy does not fit the tower.
     """
-    module = _without_data(module)
+    module = without_data(module)
     if policy is None and unprunable_reason(module):
         return _counted(module, module, 1, 3, *image_size) / 1e9
     tower = view_of(module)
@@ -61,7 +62,7 @@ def gmacs_per_image(
 
 def block_costs(tower: Tower, policy: PruningPolicy | None) -> list[BlockCost]:
     """Tokens and multiply-adds of each block with a policy."""
-    return _costs(view_of(_without_data(tower.module)), policy, patches_per_block(tower, policy))
+    return _costs(view_of(without_data(tower.module)), policy, patches_per_block(tower, policy))
 
 
 def patches_per_block(tower: Tower, policy: PruningPolicy | None) -> list[int]:
@@ -75,7 +76,7 @@ def patches_per_block(tower: Tower, policy: PruningPolicy | None) -> list[int]:
         return [num_patches] * num_blocks
     if policy.gmac_ratio is None:
         return policy.patches_per_block(num_patches, num_blocks)
-    tower = view_of(_without_data(tower.module))
+    tower = view_of(without_data(tower.module))
     unpruned_macs = _total_macs(tower, None, [num_patches] * num_blocks)
 
     def ratio(power: float) -> float:
@@ -173,8 +174,19 @@ def _total_macs(tower: Tower, policy: PruningPolicy | None, counts: list[int]) -
     return stem_macs + head_macs + sum(cost.macs + cost.cut_macs for cost in costs)
 
 
+def layer_macs(module: nn.Module, image_size: tuple[int, int]) -> int:
+    """Multiply-adds of one image in the layers of an unpruned tower that have weights: all but those of attention."""
+    module = without_data(module)
+    counts = _counter(module, module, 1, 3, *image_size).get_flop_counts()["Global"]
+    return sum(count for operator, count in counts.items() if operator in _LAYERS) // 2
+
+
 def _counted(run: Callable[[Tensor], object], module: nn.Module, *shape: int) -> int:
     """Multiply-adds of `run` on a tensor of the given shape; `module` has no data and sets the type."""
+    return _counter(run, module, *shape).get_total_flops() // 2
+
+
+def _counter(run: Callable[[Tensor], object], module: nn.Module, *shape: int) -> FlopCounterMode:
     parameter = next(parameter for parameter in module.parameters() if parameter.dim() == 4)  # norms may differ in type
     fused = torch.backends.mha.get_fastpath_enabled()
     # the counter misses the fused multi-head kernel and, in older versions of torch, the CPU's fused attention
@@ -184,10 +196,10 @@ def _counted(run: Callable[[Tensor], object], module: nn.Module, *shape: int) ->
             run(torch.empty(*shape, dtype=parameter.dtype, device="meta"))
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-    return counter.get_total_flops() // 2
+    return counter
 
 
-def _without_data(module: nn.Module) -> nn.Module:
+def without_data(module: nn.Module) -> nn.Module:
     """A copy on the meta device: only shapes and types, so that counting computes nothing."""
     memo: dict[int, Tensor] = {}
     for tensor in chain(module.parameters(), module.buffers()):

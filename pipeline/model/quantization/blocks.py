@@ -7,12 +7,14 @@ Attention and the residual stream are float32; attention is bf16 where oneDNN co
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.model.quantization.products import Int8Linear, Range, quantize, to_u8
+from pipeline.model.quantization.shared import shared
 from pipeline.model.towers import onednn
 from pipeline.model.towers.attention import attend
 from pipeline.model.towers.parts import BlockParts, Linear, activate
@@ -42,7 +44,9 @@ class Int8Tower:
             parts = tower.parts(block)
             if parts:
                 own = {site: ranges[f"{number}.{site}"] for site in SITES}
-                self._blocks[block] = Int8Block(tower, block, parts, own)
+                make = partial(Int8Block, tower, block, parts, own)
+                weights = (*block.parameters(), *block.buffers())
+                self._blocks[block] = shared((Int8Block, tower.kernels), weights, tuple(own.values()), make)
 
     def run_block(
         self, block: nn.Module, x_BTD: Tensor, log_sizes_BT: Tensor | None = None, rope: Tensor | None = None
@@ -104,7 +108,7 @@ class Int8Block:
 
     def _heads(self, normed_BTD: Tensor, names: str) -> list[Tensor]:
         if names not in self._qkv:  # only the last block needs them apart
-            self._qkv[names] = Int8Linear(_rows(self._qkv_linear, names), self._ranges["qkv"])
+            self._qkv[names] = Int8Linear(self._qkv_linear.rows(names), self._ranges["qkv"])
         return self._tower.split_heads(self._block, self._qkv[names](normed_BTD, self._attention_dtype), names)
 
     def _finish(self, x_BTD: Tensor, mixed_BHTE: Tensor) -> Tensor:
@@ -159,10 +163,3 @@ def _smoothed_values(qkv: Linear, smooth_D: Tensor | None) -> Linear:
     factor_N = torch.ones(len(qkv.weight_NK))
     factor_N[-len(smooth_D) :] = 1 / smooth_D
     return qkv.scaled(factor_N)
-
-
-def _rows(qkv: Linear, names: str) -> Linear:
-    """The rows of the queries, keys or values that a substring of "qkv" names."""
-    width = len(qkv.weight_NK) // 3
-    rows = slice("qkv".index(names[0]) * width, ("qkv".index(names[-1]) + 1) * width)
-    return Linear(weight_NK=qkv.weight_NK[rows], bias_N=None if qkv.bias_N is None else qkv.bias_N[rows])

@@ -26,12 +26,17 @@ class OpenClipTower(Tower):
         self.head_width = self.width // self.num_heads
 
     @staticmethod
-    def unprunable_reason(module: VisionTransformer) -> str | None:
-        """Why this tower cannot be pruned; None if it can."""
-        if module.attn_pool is None and module.pool_type == "avg":
-            return "it pools by the mean of its patch tokens, which a cut would bias"
+    def foreign_reason(module: VisionTransformer) -> str | None:
+        """Why this view does not know the blocks of a tower; None if it does."""
         if getattr(module.transformer.resblocks[0].attn, "logit_scale", None) is not None:
             return "it uses scaled cosine attention"
+        return None
+
+    @staticmethod
+    def unprunable_reason(module: VisionTransformer) -> str | None:
+        """Why this tower cannot be pruned, though its blocks are known; None if it can."""
+        if module.attn_pool is None and module.pool_type == "avg":
+            return "it pools by the mean of its patch tokens, which a cut would bias"
         if getattr(module, "attn_pool_contrastive", None) is not None:
             return "it has two attention pools"
         return None
@@ -61,6 +66,10 @@ class OpenClipTower(Tower):
         norms = [getattr(block.attn, f"ln_{name}", nn.Identity()) for name in parts]
         return [norm(part) for part, norm in zip(heads, norms, strict=True)]
 
+    def qkv(self, block: nn.Module) -> Linear:
+        """The weights that project the normed tokens of any block to queries, keys and values, side by side."""
+        return Linear(weight_NK=block.attn.in_proj_weight, bias_N=block.attn.in_proj_bias)
+
     def parts(self, block: nn.Module) -> BlockParts | None:
         """The weights of a block, for kernels that compute it themselves; None if it is not a plain pre-norm block."""
         first, act, *rest = block.mlp
@@ -71,7 +80,7 @@ class OpenClipTower(Tower):
         scale1, scale2 = (getattr(scale, "gamma", None) for scale in (block.ls_1, block.ls_2))
         return BlockParts(
             norm1=block.ln_1,
-            qkv=Linear(weight_NK=block.attn.in_proj_weight, bias_N=block.attn.in_proj_bias),
+            qkv=self.qkv(block),
             proj=Linear.of(block.attn.out_proj).scaled(scale1),
             norm2=block.ln_2,
             fc1=Linear.of(first),

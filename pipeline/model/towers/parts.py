@@ -23,6 +23,12 @@ class Linear:
         """The weights of a module."""
         return cls(weight_NK=module.weight, bias_N=module.bias)
 
+    def rows(self, names: str) -> "Linear":
+        """Of a joint projection: the rows of the queries, keys or values that a substring of "qkv" names."""
+        width = len(self.weight_NK) // 3
+        rows = slice("qkv".index(names[0]) * width, ("qkv".index(names[-1]) + 1) * width)
+        return Linear(weight_NK=self.weight_NK[rows], bias_N=None if self.bias_N is None else self.bias_N[rows])
+
     def scaled(self, scale_N: Tensor | None) -> "Linear":
         """The layer with its output multiplied by a factor per channel (a layer scale), if there is one."""
         if scale_N is None:

@@ -3,17 +3,23 @@
 Home of `timm`. Kept patch tokens keep their rotary positions.
 """
 
+from collections.abc import Sequence
+
 import torch
 from open_clip.timm_model import TimmModel
-from timm.layers import AttentionPoolLatent, Mlp, apply_rot_embed_cat
+from timm.layers import GELU, AttentionPoolLatent, GELUTanh, Mlp, apply_rot_embed_cat
+from timm.layers.activations import QuickGELU
 from timm.layers.attention import Attention, AttentionRope
 from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from pipeline.model.towers import onednn
-from pipeline.model.towers.parts import BlockParts, Linear, activation_of
+from pipeline.model.towers.parts import Activation, BlockParts, Linear, activation_of
 from pipeline.model.towers.tower import Tower
+
+_ACTIVATIONS: dict[type[nn.Module], Activation] = {GELU: "none", GELUTanh: "tanh", QuickGELU: "quick"}
+"""timm's own classes; SigLIP 2 has some."""
 
 
 class TimmTower(Tower):
@@ -33,8 +39,8 @@ class TimmTower(Tower):
         self.head_width = self.blocks[0].attn.head_dim
 
     @staticmethod
-    def unprunable_reason(module: TimmModel) -> str | None:
-        """Why this tower cannot be pruned; None if it can."""
+    def foreign_reason(module: TimmModel) -> str | None:
+        """Why this view does not know the blocks of a tower; None if it does."""
         trunk = module.trunk
         if not isinstance(trunk, VisionTransformer | Eva):
             return f"timm's {type(trunk).__name__} is not a plain Vision Transformer: later stages need the whole grid"
@@ -42,6 +48,14 @@ class TimmTower(Tower):
             return f"blocks of type {type(trunk.blocks[0]).__name__} are not supported"
         if type(trunk.blocks[0].attn) not in (Attention, AttentionRope, EvaAttention):
             return f"attention of type {type(trunk.blocks[0].attn).__name__} is not supported"
+        if getattr(trunk.blocks[0].attn, "num_kv_groups", 1) > 1:
+            return "several queries share a key"
+        return None
+
+    @staticmethod
+    def unprunable_reason(module: TimmModel) -> str | None:
+        """Why this tower cannot be pruned, though its blocks are known; None if it can."""
+        trunk = module.trunk
         pool = trunk.attn_pool
         if pool is not None and (type(pool) is not AttentionPoolLatent or pool.pos_embed is not None):
             return f"pooling by {type(pool).__name__} needs the whole grid"
@@ -63,20 +77,34 @@ class TimmTower(Tower):
         attention, first, last = block.attn, "qkv".index(parts[0]), "qkv".index(parts[-1]) + 1
         if attention.qkv is None:
             projections = [attention.q_proj, attention.k_proj, attention.v_proj][first:last]
-            joint_BTF = torch.cat([projection(normed_BTD) for projection in projections], dim=-1)
-        else:
-            width = attention.qkv.out_features // 3
-            rows = slice(first * width, last * width)
-            joint_BTF = onednn.linear(
-                normed_BTD, attention.qkv.weight, _qkv_bias(attention), rows, kernels=self.kernels
-            )
+            return self._normed_heads(block, [projection(normed_BTD) for projection in projections], parts)
+        width = attention.qkv.out_features // 3
+        rows = slice(first * width, last * width)
+        joint_BTF = onednn.linear(normed_BTD, attention.qkv.weight, _qkv_bias(attention), rows, kernels=self.kernels)
         return self.split_heads(block, joint_BTF, parts)
 
     def split_heads(self, block: nn.Module, joint_BTF: Tensor, parts: str) -> list[Tensor]:
         """What `heads` makes of the projected tokens, [B, T, F]: separate heads, normed where the block norms them."""
+        return self._normed_heads(block, joint_BTF.chunk(len(parts), -1), parts)
+
+    def _normed_heads(self, block: nn.Module, projected: Sequence[Tensor], parts: str) -> list[Tensor]:
         norms = {"q": block.attn.q_norm, "k": block.attn.k_norm, "v": nn.Identity()}
-        heads = [part.unflatten(-1, (-1, self.head_width)).transpose(1, 2) for part in joint_BTF.chunk(len(parts), -1)]
+        heads = [part.unflatten(-1, (-1, self.head_width)).transpose(1, 2) for part in projected]
         return [norms[name](part) for name, part in zip(parts, heads, strict=True)]
+
+    def qkv(self, block: nn.Module) -> Linear:
+        """The weights that project the normed tokens of any block to queries, keys and values, side by side."""
+        attention = block.attn
+        if attention.qkv is not None:
+            return Linear(weight_NK=attention.qkv.weight, bias_N=_qkv_bias(attention))
+        layers = [attention.q_proj, attention.k_proj, attention.v_proj]
+        biases = [one.weight.new_zeros(len(one.weight)) if one.bias is None else one.bias for one in layers]
+        return Linear(weight_NK=torch.cat([one.weight for one in layers]), bias_N=torch.cat(biases))
+
+    def other_linears(self, block: nn.Module) -> list[nn.Linear]:
+        """The linear layers of a block apart from `qkv`; `finish` calls them."""
+        projections = [getattr(block.attn, name, None) for name in ("qkv", "q_proj", "k_proj", "v_proj")]
+        return [module for module in super().other_linears(block) if module not in projections]
 
     def parts(self, block: nn.Module) -> BlockParts | None:
         """The weights of a block, for kernels that compute it themselves; None if it is not a plain pre-norm block."""
@@ -84,7 +112,7 @@ class TimmTower(Tower):
         is_plain = type(block) in (Block, EvaBlock) and type(mlp) is Mlp and type(mlp.fc1) is nn.Linear
         if not is_plain or getattr(attention, "gate", None) is not None:
             return None
-        activation = activation_of(mlp.act)
+        activation = _ACTIVATIONS.get(type(mlp.act)) or activation_of(mlp.act)
         inner = (attention.norm, mlp.norm)
         if activation is None or not all(isinstance(norm, nn.Identity) for norm in inner):
             return None
@@ -92,7 +120,7 @@ class TimmTower(Tower):
             return None
         return BlockParts(
             norm1=block.norm1,
-            qkv=_qkv(attention),
+            qkv=self.qkv(block),
             proj=Linear.of(attention.proj).scaled(_layer_scale(block, 1)),
             norm2=block.norm2,
             fc1=Linear.of(mlp.fc1),
@@ -186,14 +214,6 @@ def _qkv_bias(attention: nn.Module) -> Tensor | None:
     if getattr(attention, "q_bias", None) is None:
         return attention.qkv.bias
     return torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
-
-
-def _qkv(attention: nn.Module) -> Linear:
-    if attention.qkv is not None:
-        return Linear(weight_NK=attention.qkv.weight, bias_N=_qkv_bias(attention))
-    layers = [attention.q_proj, attention.k_proj, attention.v_proj]
-    biases = [torch.zeros(len(one.weight)) if one.bias is None else one.bias for one in layers]  # EVA's keys have none
-    return Linear(weight_NK=torch.cat([one.weight for one in layers]), bias_N=torch.cat(biases))
 
 
 def _layer_scale(block: nn.Module, number: int) -> Tensor | None:

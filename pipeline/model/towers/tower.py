@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.model.precision import Kernels
 from pipeline.model.towers.attention import attend
-from pipeline.model.towers.parts import BlockParts
+from pipeline.model.towers.parts import BlockParts, Linear
 
 
 class Tower(ABC):
@@ -64,6 +64,14 @@ class Tower(ABC):
     @abstractmethod
     def split_heads(self, block: nn.Module, joint_BTF: Tensor, parts: str) -> list[Tensor]:
         """What `heads` makes of the projected tokens, [B, T, F]: separate heads, normed where the block norms them."""
+
+    @abstractmethod
+    def qkv(self, block: nn.Module) -> Linear:
+        """The weights that project the normed tokens of any block to queries, keys and values, side by side."""
+
+    def other_linears(self, block: nn.Module) -> list[nn.Linear]:
+        """The linear layers of a block apart from `qkv`; `finish` calls them."""
+        return [module for module in block.modules() if isinstance(module, nn.Linear)]
 
     @abstractmethod
     def parts(self, block: nn.Module) -> BlockParts | None:
