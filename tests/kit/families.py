@@ -4,7 +4,10 @@ import timm
 import torch
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import QuickGELU, VisionTransformer
+from timm.layers import GELUTanh
+from timm.models.convnext import ConvNeXt
 from timm.models.eva import Eva
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -34,6 +37,22 @@ def small_vit_registers(pretrained=False, **options):
 @timm.models.register_model
 def small_siglip(pretrained=False, **options):
     return small_vit(**options, class_token=False)
+
+
+@timm.models.register_model
+def small_siglip2(pretrained=False, **options):
+    return small_siglip(**options, act_layer=GELUTanh)
+
+
+@timm.models.register_model
+def small_convnext(pretrained=False, **options):
+    return ConvNeXt(depths=(1, 1, 1, 1), dims=(32, 32, 64, 64), patch_size=2, **without_loading(options))
+
+
+@timm.models.register_model
+def small_swin(pretrained=False, **options):
+    shape = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depths": (2, 2), "num_heads": (1, 2), "window_size": 4}
+    return SwinTransformer(**shape, **without_loading(options))
 
 
 @timm.models.register_model
@@ -76,6 +95,33 @@ FAMILIES = {
     "EVA02, post-norm": lambda: TimmModel("small_eva02_post_norm", 16, 32, pool="token", proj=None),
     "Perception Encoder": lambda: TimmModel("small_perception_encoder", 16, 32, pool="map", proj=None),
 }
+
+UNPRUNABLE = {
+    "CLIPA (mean of patches)": lambda: own(pool_type="avg", final_ln_after_pool=True),
+    "timm, mean of patches": lambda: TimmModel("small_vit", 16, 32, pool="avg", proj=None),
+    "ConvNeXt": lambda: TimmModel("small_convnext", 16, 32, pool="avg", proj=None),
+    "Swin": lambda: TimmModel("small_swin", 16, 32, pool="avg", proj=None),
+}
+"""Families that run without a policy only."""
+
+
+def with_large_weights(module):
+    """The module with random weights that are large enough for every part to have an effect."""
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(False)
+        if parameter.dim() == 1:
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        elif "embed" in name or "latent" in name or "token" in name:
+            parameter.copy_(0.5 * torch.randn_like(parameter))
+        else:
+            parameter.copy_(torch.randn_like(parameter) * 1.2 / parameter[0].numel() ** 0.5)
+    return module
+
+
+def features_of(tower, images):
+    """The features of images, from any tower."""
+    output = tower(images)
+    return output[0] if isinstance(output, tuple) else output
 
 
 def counted_gmacs(tower, policy, size):
