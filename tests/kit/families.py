@@ -105,8 +105,8 @@ UNPRUNABLE = {
 """Families that run without a policy only."""
 
 
-def with_large_weights(module):
-    """The module with random weights that are large enough for every part to have an effect."""
+def with_weights(module, gain):
+    """The module with random weights: a layer's output is `gain` times as large as its input."""
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(False)
         if parameter.dim() == 1:
@@ -114,7 +114,7 @@ def with_large_weights(module):
         elif "embed" in name or "latent" in name or "token" in name:
             parameter.copy_(0.5 * torch.randn_like(parameter))
         else:
-            parameter.copy_(torch.randn_like(parameter) * 1.2 / parameter[0].numel() ** 0.5)
+            parameter.copy_(torch.randn_like(parameter) * gain / parameter[0].numel() ** 0.5)
     return module
 
 

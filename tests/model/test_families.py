@@ -14,7 +14,8 @@ from pipeline.model.pruning.cost import gmacs_per_image, patches_per_block
 from pipeline.model.pruning.policy import PruningPolicy, named_policy
 from pipeline.model.towers import kernels, onednn
 from pipeline.model.towers.families import unprunable_reason, view_of
-from tests.kit.families import FAMILIES, counted_gmacs, own
+from tests.kit.families import FAMILIES, counted_gmacs, own, with_weights
+from tests.kit.families import features_of as features
 
 SCORES = ["l2", "l2_robust", "l2_cls", "cls_attn", "cls_attn_v", "key_norm", "redundancy", "energy", "hybrid"]
 CUTS = {"kind": "stages", "cuts": [{"depth": 0.25, "keep": 0.6}, {"depth": 0.5, "keep": 0.4}]}
@@ -24,26 +25,12 @@ ONE_CUT = {"kind": "stages", "cuts": [{"depth": 0.25, "keep": 0.5}]}
 @pytest.fixture(params=FAMILIES.values(), ids=FAMILIES.keys())
 def tower(request):
     torch.manual_seed(5)
-    module = request.param().eval()
-    for name, parameter in module.named_parameters():  # large enough for every part to have an effect
-        parameter.requires_grad_(False)
-        if parameter.dim() == 1:
-            parameter.add_(0.3 * torch.randn_like(parameter))
-        elif "embed" in name or "latent" in name or "token" in name:
-            parameter.copy_(0.5 * torch.randn_like(parameter))
-        else:
-            parameter.copy_(torch.randn_like(parameter) * 1.2 / parameter[0].numel() ** 0.5)
-    return module
+    return with_weights(request.param().eval(), 1.2)  # large enough for every part to have an effect
 
 
 @pytest.fixture(scope="module")
 def images():
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-
-
-def features(tower, images):
-    output = tower(images)
-    return output[0] if isinstance(output, tuple) else output
 
 
 def policy(**parts):

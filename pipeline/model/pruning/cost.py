@@ -175,8 +175,10 @@ def _total_macs(tower: Tower, policy: PruningPolicy | None, counts: list[int]) -
 
 
 def layer_macs(module: nn.Module, image_size: tuple[int, int]) -> int:
-    """Multiply-adds of one image in the layers of an unpruned tower that have weights: all but those of attention."""
-    module = without_data(module)
+    """Multiply-adds of one image in the layers of an unpruned tower that have weights: all but those of attention.
+
+    `module` has no data; see `without_data`.
+    """
     counts = _counter(module, module, 1, 3, *image_size).get_flop_counts()["Global"]
     return sum(count for operator, count in counts.items() if operator in _LAYERS) // 2
 

@@ -84,7 +84,7 @@ class Int8Block:
 
     def run(self, x_BTD: Tensor, log_sizes_BT: Tensor | None, rope: Tensor | None) -> Tensor:
         """The output of the block."""
-        x_BTD = x_BTD.clone()
+        x_BTD = x_BTD.clone(memory_format=torch.contiguous_format)  # a patch embedding may give them transposed
         num_images = max(1, CACHED_BYTES // (x_BTD.shape[1] * len(self._qkv_linear.weight_NK) * x_BTD.element_size()))
         for start in range(0, len(x_BTD), num_images):
             part = slice(start, start + num_images)

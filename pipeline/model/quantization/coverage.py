@@ -10,7 +10,7 @@ from pipeline.model.pruning.cost import layer_macs, without_data
 from pipeline.model.towers.families import blocks_of
 from pipeline.model.towers.tower import Tower
 
-NOTABLE_SHARE = 0.05
+NOTABLE_SHARE = 0.1
 """A larger share of multiply-adds in float is worth a warning."""
 
 _NARROW = 32
@@ -64,9 +64,8 @@ def coverage_of(visual: nn.Module, image_size: tuple[int, int]) -> Coverage:
     Raises:
         InputError: If there is none.
     """
-    module = without_data(visual)
-    tower = blocks_of(module)
-    total_macs = layer_macs(visual, image_size)
+    module = without_data(visual).eval()
+    tower, total_macs = blocks_of(module), layer_macs(module, image_size)
     found = _of_blocks(module, tower, total_macs) if tower else _of_modules(module, image_size, total_macs)
     if not found.num_int8:
         kind = type(getattr(module, "trunk", module)).__name__

@@ -78,6 +78,10 @@ class Int8Linear:
         self._post_op = _post_op(activation)
         self._scale, self._zero_point = input_range.scale, input_range.zero_point
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Int8Linear":
+        """Itself: it never changes, and packed weights cannot be copied."""
+        return self
+
     def __call__(self, x_u8: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The output in a float type: [..., N]."""
         result = self._product(x_u8, 1.0, 0, dtype)
