@@ -5,14 +5,18 @@ from importlib.metadata import version
 from pipeline import __version__
 from pipeline.embed_report import read_summary
 from pipeline.errors import ConfigError, FingerprintMismatch
+from pipeline.model.precision import EIGHT_BITS, PrecisionChoice
+from pipeline.model.quantization.packed import calibration_sha256, read_packed
 from pipeline.model.spec import local_files, spec_metadata
 from pipeline.planning.changes import Changes
-from pipeline.settings.embed import EmbedSettings
+from pipeline.settings.embed import INT8, EmbedSettings
 from pipeline.source.listing import Listing, list_source
+from pipeline.source.sample import choose_sample
+from pipeline.store.calibration import calibration_fault, read_stored_calibration, write_calibration
 from pipeline.store.parts import refuse_taken_names
 from pipeline.store.records import StoreRecord
 from pipeline.store.view import StoreView
-from pipeline.workers.messages import EncoderRequest, WorkerReport
+from pipeline.workers.messages import EncoderRequest, KnownCalibration, WorkerReport
 
 
 def listed(settings: EmbedSettings) -> Listing:
@@ -59,6 +63,63 @@ def refuse_other_choices(settings: EmbedSettings, listing: Listing, view: StoreV
             + hint
         )
     view.store.check_columns(listing.source.columns, existing)
+    _refuse_other_precision(settings, view)
+
+
+def _refuse_other_precision(settings: EmbedSettings, view: StoreView) -> None:
+    found, asked = view.record.encoder.precision, settings.precision
+    if asked not in ("auto", found) and not (asked == "8bit" and found in EIGHT_BITS):
+        raise FingerprintMismatch(
+            f"the store {view.root} was begun in {found}, but this run asks for --precision {asked}; leave out "
+            f"--precision to go on in {found}, or choose another --out"
+        )
+
+
+def precision_of(settings: EmbedSettings, existing: StoreRecord | None) -> PrecisionChoice:
+    """The precision to load: that of an existing store, which `refuse_other_choices` has found to be one asked for."""
+    return existing.encoder.precision if existing else settings.precision
+
+
+def calibration_of(settings: EmbedSettings, view: StoreView | None) -> KnownCalibration | None:
+    """`known_calibration`, after the file of the store is put back if it is missing or was changed.
+
+    Raises:
+        ClipsieveError: Like `known_calibration`.
+        StoreError: If the file cannot be written.
+    """
+    known = known_calibration(settings, view)
+    if view and known and calibration_fault(view.store.calibration_path, view.record.encoder):
+        write_calibration(view.store.calibration_path, known.data)
+    return known
+
+
+def known_calibration(settings: EmbedSettings, view: StoreView | None) -> KnownCalibration | None:
+    """The calibration that a run begins with: that of its store, or the one that it was given.
+
+    Raises:
+        ConfigError: If one was given and the run is not in int8.
+        FingerprintMismatch: If one was given and the store has another.
+        InputError: If the given file is no calibration.
+        StoreError: If the file of the store is missing, damaged or another one, and none was given.
+    """
+    path, precision = settings.calibration, precision_of(settings, view and view.record)
+    if path and precision not in INT8:
+        raise ConfigError(
+            f"calibration = {str(path)!r}: only int8 uses a calibration, but this run's precision is {precision}; give "
+            "--precision int8 and a new --out, or leave out --calibration"
+        )
+    data = read_packed(path) if path else None
+    if view is None:
+        return KnownCalibration(data=data, path=str(path)) if data else None
+    spec, stored = view.record.encoder, view.store.calibration_path
+    if data is None:
+        data = read_stored_calibration(stored, spec)
+    elif calibration_sha256(data) != spec.calibration:
+        raise FingerprintMismatch(
+            f"calibration {path} has the hash {calibration_sha256(data)[:16]}, but the store {view.root} was made with "
+            f"{str(spec.calibration)[:16]}; leave out --calibration, or choose another --out"
+        )
+    return KnownCalibration(data=data, path=str(stored), is_of_store=True) if data else None
 
 
 def is_up_to_date(settings: EmbedSettings, view: StoreView | None, changes: Changes) -> bool:
@@ -75,7 +136,6 @@ def is_up_to_date(settings: EmbedSettings, view: StoreView | None, changes: Chan
     return (
         settings.model_source() == spec.source
         and settings.pruning_policy() == spec.policy
-        and settings.precision in ("auto", spec.precision)
         and not (settings.canary and spec.policy is None)
         and files is not None
         and files == read_summary(view.store).get("model_files")
@@ -87,15 +147,22 @@ def _needs_workers(settings: EmbedSettings) -> bool:
     return settings.device == "cuda" or any(value is not None for value in asked)
 
 
-def encoder_request(settings: EmbedSettings, existing: StoreRecord | None, is_baseline: bool) -> EncoderRequest:
+def encoder_request(
+    settings: EmbedSettings,
+    existing: StoreRecord | None,
+    listing: Listing,
+    calibration: KnownCalibration | None = None,
+    is_baseline: bool = False,
+) -> EncoderRequest:
     """What the workers must load. An existing store keeps the choices of its first run."""
-    precision = None if settings.precision == "auto" else settings.precision
-    if precision is None and existing:
-        precision = existing.encoder.precision
+    precision = precision_of(settings, existing)
+    measures = precision in INT8 and calibration is None
     return EncoderRequest(
         source=settings.model_source(),
         policy=settings.pruning_policy(),
-        precision=precision,
+        precision=None if precision == "auto" else precision,
+        calibration=calibration,
+        sample=choose_sample(listing) if measures else None,
         kernels=existing.kernels if existing else None,
         max_pixels=existing.max_pixels if existing else settings.pixel_limit,
         # the order of summation, and so the last bits, depends on the number of threads

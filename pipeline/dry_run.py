@@ -5,7 +5,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -13,24 +13,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.choices import listed, refuse_other_choices
+from pipeline.choices import known_calibration, listed, precision_of, refuse_other_choices
 from pipeline.errors import InputError
 from pipeline.machine import num_cores
 from pipeline.model.device import default_batch_size, peak_device_bytes, pick_device, use_all_cores
 from pipeline.model.encode import Encoder, fastest_encoder, policy_or_unpruned
-from pipeline.model.load import load_model
+from pipeline.model.load import LoadedModel, load_model
+from pipeline.model.precision import PrecisionChoice
+from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.spec import EncoderSpec
+from pipeline.pixels.batch import DecodedBatch
+from pipeline.pixels.decode import decode_batch
 from pipeline.pixels.to_device import decode_for
 from pipeline.planning.extend import find_changes
 from pipeline.planning.shards import shard_capacity
 from pipeline.planning.tars import first_look
 from pipeline.settings.embed import EmbedSettings
-from pipeline.source.entry import ImageEntry, ImageResult
+from pipeline.source.entry import ImageEntry, ImageResult, Source
 from pipeline.source.listing import Listing
 from pipeline.source.reading import read_file
+from pipeline.source.sample import Sample
 from pipeline.store.layout import Store
 from pipeline.store.parts import part_table, write_part
 from pipeline.store.view import StoreView
+from pipeline.workers.calibrate import measured, with_known
+from pipeline.workers.messages import Calibrating, KnownCalibration
 from pipeline.workers.session import cluster_resources
 
 if TYPE_CHECKING:
@@ -54,11 +61,11 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
         ClipsieveError: Whatever the run itself would raise at its start.
     """
     listing = listed(settings)
-    news = _news(settings, listing)
+    news, known = _news(settings, listing)
     sample = list(islice(_sample(listing), PROBE_IMAGES))
     if not sample:
         raise InputError(f"source {listing.source.location} contains no images; name tars or files that contain some")
-    probe = _probe(settings, listing, sample)
+    probe = _probe(settings, listing, sample, known)
     gpus_here = int(probe.device.type == "cuda")
     cpus, gpus = cluster_resources(settings.ray_address) or (num_cores(), gpus_here)
     gpus = 0 if settings.device == "cpu" else gpus
@@ -83,18 +90,28 @@ def estimate(settings: EmbedSettings) -> dict[str, dict[str, str]]:
     }
 
 
-def _news(settings: EmbedSettings, listing: Listing) -> dict[str, str]:
-    """What a run would add to a store that exists. Refuses what the run would refuse."""
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a run knows of its encoder before it loads the model."""
+
+    precision: PrecisionChoice
+    calibration: KnownCalibration | None
+
+
+def _news(settings: EmbedSettings, listing: Listing) -> tuple[dict[str, str], _Known]:
+    """What a run would add to a store that exists, and what it knows at its start. Refuses what it would refuse."""
     store = Store(settings.out)
     if not (store.record_path.exists() or settings.retry):
+        known = _Known(settings.precision, known_calibration(settings, None))
         find_changes(None, listing)
-        return {}
+        return {}, known
     view = StoreView.now(store, store.read_record())
     refuse_other_choices(settings, listing, view)
+    known = _Known(precision_of(settings, view.record), known_calibration(settings, view))
     changes = find_changes(view, listing, **settings.comparison())
     num_new, num_again = (sum(1 for _ in images) for images in (changes.new, changes.again))
     new = f"{num_new:,} images" if listing.entries is not None else f"{len(changes.files):,} files"
-    return {"not in the store": new} | ({"to try again": f"{num_again:,} images"} if settings.retry else {})
+    return {"not in the store": new} | ({"to try again": f"{num_again:,} images"} if settings.retry else {}), known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +127,16 @@ class _Probe:
     row_bytes: float
 
 
-def _probe(settings: EmbedSettings, listing: Listing, sample: list[ImageEntry]) -> _Probe:
+def _probe(settings: EmbedSettings, listing: Listing, sample: list[ImageEntry], known: _Known) -> _Probe:
     use_all_cores()
     device = pick_device(settings.device)
-    loaded = load_model(settings.model_source(), settings.precision, device, settings.batch_size)
+    loaded = load_model(settings.model_source(), known.precision, device, settings.batch_size)
     policy, warning = policy_or_unpruned(loaded, settings.pruning_policy(), settings.policy_is_default)
+    if known.calibration:
+        loaded = with_known(loaded, known.calibration)
+    elif loaded.spec.precision == "int8":
+        loaded, calibrating = _calibrated(settings, loaded, policy, listing.source, sample)
+        warning = "; ".join(filter(None, [warning, calibrating.warning])) or None
     encoder = fastest_encoder(loaded, policy)
     batch_size = min(settings.batch_size or default_batch_size(device), len(sample))
     started = time.process_time()
@@ -129,6 +151,18 @@ def _probe(settings: EmbedSettings, listing: Listing, sample: list[ImageEntry]) 
         encode_s=_encode_seconds(encoder, batch.pixels[:batch_size]),
         row_bytes=_row_bytes(encoder, batch.results, listing),
     )
+
+
+def _calibrated(
+    settings: EmbedSettings, loaded: LoadedModel, policy: PruningPolicy | None, source: Source, probed: list[ImageEntry]
+) -> tuple[LoadedModel, Calibrating]:
+    """Calibrate on the images of the probe. The run itself chooses others, which changes neither figure."""
+    preprocess = loaded.spec.preprocess.model_copy(update={"decoder": "pillow"})
+
+    def decode(batches: Iterable[Sequence[ImageEntry]]) -> Iterator[DecodedBatch]:
+        return (decode_batch(batch, preprocess, settings.pixel_limit) for batch in batches)
+
+    return measured(loaded, policy, Sample(source=source, entries=tuple(probed)), decode)
 
 
 def _run_section(probe: _Probe, num_images: int, cpus: int, gpus: int) -> dict[str, str]:

@@ -76,6 +76,9 @@ class EmbedReport:
     precision: str | None = None
     """The precision that was measured to be fastest, and the speeds of all; None if nothing was measured."""
 
+    calibration: str | None = None
+    """What it took to calibrate int8; None if this run did not."""
+
     warnings: list[str] = field(default_factory=list)
 
     @classmethod
@@ -93,6 +96,7 @@ class EmbedReport:
                 "start_s": run.start_s,
                 "device": run.loaded.device,
                 "precision": run.loaded.measurement.describe() if run.loaded.measurement else None,
+                "calibration": run.loaded.calibrating.describe() if run.loaded.calibrating else None,
                 "warnings": _warnings(run, settings.canary_floor),
                 "model_files": run.model_files,
             }
@@ -238,7 +242,8 @@ def _summary(run: Run, record: StoreRecord) -> dict[str, Any]:
 
 
 def _warnings(run: Run, canary_floor: float) -> list[str]:
-    warnings = [run.loaded.warning] if run.loaded.warning else []
+    calibrating = run.loaded.calibrating
+    warnings = [text for text in (run.loaded.warning, calibrating and calibrating.warning) if text]
     low = [m for m in run.progress.finished if m.canary and m.canary["median"] < canary_floor]
     if low:
         worst = min(low, key=lambda marker: marker.canary["median"])

@@ -1,11 +1,18 @@
 """`clipsieve embed`: everything from a source to committed shards."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from pipeline.choices import encoder_request, is_up_to_date, listed, record_of, refuse_other_choices
+from pipeline.choices import (
+    calibration_of,
+    encoder_request,
+    is_up_to_date,
+    listed,
+    record_of,
+    refuse_other_choices,
+)
 from pipeline.durable.lock import store_lock
 from pipeline.embed_report import EmbedReport, Run, write_report
 from pipeline.errors import InputError
@@ -20,6 +27,7 @@ from pipeline.planning.tars import first_look, warn_of_kept_captions
 from pipeline.settings.embed import EmbedSettings
 from pipeline.source.listing import Listing
 from pipeline.store.layout import Store
+from pipeline.store.records import Shard
 from pipeline.store.view import StoreView
 
 if TYPE_CHECKING:
@@ -52,6 +60,7 @@ def embed(
         with store_lock(store.root), ExitStack() as stack:
             before = StoreView.now(store, store.read_record()) if store.record_path.exists() else None
             refuse_other_choices(settings, listing, before)
+            calibration = calibration_of(settings, before)
             changes = find_changes(before, listing, **settings.comparison())
             warn_of_kept_captions(before, listing, changes.files, on_warning)
             if pool is None and not is_baseline and is_up_to_date(settings, before, changes):
@@ -67,13 +76,11 @@ def embed(
             )
             started, files = time.perf_counter(), local_files(settings.model_source())
             pool = pool or stack.enter_context(worker_pool(settings, settings.min_workers))
-            pool.load(encoder_request(settings, before and before.record, is_baseline))
+            pool.load(encoder_request(settings, before and before.record, listing, calibration, is_baseline))
             view = _plan(settings, store, listing, changes, pool)
             todo = view.missing
             if not is_baseline:
-                pool.compile_towers(
-                    settings.compile_tower, sum(shard.num_images or DEFAULT_SHARD_CAPACITY for shard in todo)
-                )
+                pool.compile_towers(settings.compile_tower, _most_images(todo))
             start_s = time.perf_counter() - started
             reporting.event("run_started", num_shards=len(todo), start_s=round(start_s, 3), **pool.resources)
             meter = Meter(view, reporting.tick, settings.max_bad_fraction)
@@ -99,10 +106,15 @@ def _prepared(settings: EmbedSettings) -> Store:
 def _plan(settings: EmbedSettings, store: Store, listing: Listing, changes: Changes, pool: "WorkerPool") -> StoreView:
     """Create the store, or check that its encoder is the one that was loaded, and plan what is to be embedded."""
     capacity = settings.shard_size or shard_capacity(listing.num_images, pool.num_workers)
-    record = store.begin(record_of(settings, listing, pool.report, capacity))
+    calibration = pool.report.calibration
+    record = store.begin(record_of(settings, listing, pool.report, capacity), calibration and calibration.data)
     # a store created with few images has small shards; new shards need not be as small
     capacity = settings.shard_size or max(record.shard_capacity, capacity)
     return write_changes(StoreView.now(store, record), listing, changes, capacity, settings.max_pixels)
+
+
+def _most_images(shards: Sequence[Shard]) -> int:
+    return sum(shard.num_images or DEFAULT_SHARD_CAPACITY for shard in shards)
 
 
 def _without_workers(settings: EmbedSettings, view: StoreView, listing: Listing, changes: Changes) -> EmbedReport:

@@ -10,14 +10,16 @@ import pyarrow.compute as pc
 
 from pipeline.errors import InputError
 from pipeline.model.device import device_name, pick_device, use_all_cores
-from pipeline.model.encode import Encoder, fastest_encoder
-from pipeline.model.load import load_model
+from pipeline.model.encode import Encoder, fastest_encoder, with_calibration
+from pipeline.model.load import load_model, with_policy
+from pipeline.model.quantization.calibration import unpack_calibration
 from pipeline.model.spec import DeviceChoice
 from pipeline.monitor.progress import Tick
 from pipeline.pixels.to_device import decode_for
 from pipeline.planning.batches import batches_of
 from pipeline.source.entry import ImageResult, Status
 from pipeline.source.secrets import NEEDS_FRESH_LINKS
+from pipeline.store.calibration import read_stored_calibration
 from pipeline.store.parts import embeddings_of, read_part
 from pipeline.store.records import Shard
 from pipeline.store.view import StoreView
@@ -59,20 +61,23 @@ def resample(
 
     Raises:
         InputError: If the model cannot be loaded, or is not the one that the store was made with.
+        StoreError: If the calibration of the store is missing or was changed.
         ConfigError: If the device is not available.
     """
     record = view.record
     use_all_cores(record.threads_per_worker)
     on = pick_device(device)
-    source = record.encoder.source
-    encoder = fastest_encoder(
-        load_model(source, record.encoder.precision, on, kernels=record.kernels), record.encoder.policy
-    )
-    if encoder.spec.fingerprint != record.fingerprint:
+    calibration = read_stored_calibration(view.store.calibration_path, record.encoder)
+    source, policy = record.encoder.source, record.encoder.policy
+    loaded = load_model(source, record.encoder.precision, on, kernels=record.kernels)
+    loaded = with_calibration(loaded, unpack_calibration(calibration)) if calibration else loaded
+    found = with_policy(loaded.spec, policy)
+    if found.fingerprint != record.fingerprint:
         raise InputError(
-            f"the model {source.model} is now {encoder.spec.describe()}, but the store was made with "
+            f"the model {source.model} is now {found.describe()}, but the store was made with "
             f"{record.encoder.describe()}; restore the original weights to resample"
         )
+    encoder = fastest_encoder(loaded, policy)
     result = Resample(device_name(on))
     chosen = _choose(view, num_rows, seed)
     num_chosen, started = sum(map(len, chosen.values())), time.perf_counter()

@@ -19,6 +19,7 @@ from pipeline.monitor.progress import Tick
 from pipeline.planning.shards import listing_hash
 from pipeline.settings.store import VerifySettings
 from pipeline.source.entry import ImageEntry
+from pipeline.store.calibration import calibration_fault
 from pipeline.store.commit_markers import read_marker
 from pipeline.store.faults import faults_of
 from pipeline.store.layout import Store
@@ -97,6 +98,7 @@ def verify(settings: VerifySettings, on_tick: Callable[[str, Tick], None] = lamb
         return report
     _refuse_resample_of_imports(settings, record)
     _check_records(store, record, report)
+    report.findings += filter(None, [calibration_fault(store.calibration_path, record.encoder)])
     deleted = _read_deleted(store, record, report)
     markers = _read_markers(store, record, report)
     whole: dict[int, CommitMarker] = {}

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.errors import FingerprintMismatch, InputError, first_line
 from pipeline.model.spec import ClaimedSpec, DeviceChoice, EncoderSpec
+from pipeline.store.calibration import read_stored_calibration
 from query.text import refuse_other_claim
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 _encoding = Lock()  # a pruned tower remembers its cuts during a forward pass
 
 
-def image_encoder(spec: EncoderSpec | ClaimedSpec, device: DeviceChoice = "auto") -> "Encoder":
+def image_encoder(
+    spec: EncoderSpec | ClaimedSpec, device: DeviceChoice = "auto", calibration: Path | None = None
+) -> "Encoder":
     """Load the encoder that makes image vectors in the space of a store's images.
 
     It prunes as the store's encoder did, in the same precision, with the same adapter and at the same image size.
@@ -28,15 +31,18 @@ def image_encoder(spec: EncoderSpec | ClaimedSpec, device: DeviceChoice = "auto"
     Args:
         spec: The encoder of the store.
         device: Where to run; `auto` is the CPU, as for texts.
+        calibration: Where the store keeps its calibration; only a store in int8 has one.
 
     Raises:
         ConfigError: If the device is not available.
         FingerprintMismatch: If the model named by the store no longer gives the vectors that are in it.
         InputError: If the model cannot be loaded.
+        StoreError: If the calibration is missing or was changed.
     """
     from pipeline.model.device import pick_device  # torch and open_clip take seconds
-    from pipeline.model.encode import Encoder, fastest_encoder
-    from pipeline.model.load import load_model
+    from pipeline.model.encode import Encoder, fastest_encoder, with_calibration
+    from pipeline.model.load import load_model, with_policy
+    from pipeline.model.quantization.calibration import unpack_calibration
 
     on = pick_device("cpu" if device == "auto" else device)
     if isinstance(spec, ClaimedSpec):
@@ -44,14 +50,17 @@ def image_encoder(spec: EncoderSpec | ClaimedSpec, device: DeviceChoice = "auto"
         refuse_other_claim(spec, encoder.spec)
         return encoder
     # the kernels change only the last bits, and to measure them takes longer than an image does
-    encoder = fastest_encoder(load_model(spec.source, spec.precision, on, kernels="torch"), spec.policy)
-    if encoder.spec.image_space != spec.image_space:
+    data = read_stored_calibration(calibration, spec) if calibration else None
+    loaded = load_model(spec.source, spec.precision, on, kernels="torch")
+    loaded = with_calibration(loaded, unpack_calibration(data)) if data else loaded
+    found = with_policy(loaded.spec, spec.policy)
+    if found.image_space != spec.image_space:
         raise FingerprintMismatch(
             f"the store's images are in image space {spec.image_space[:16]}, but model {spec.source.model} has "
-            f"{encoder.spec.image_space[:16]}: its weights, its adapter or its preprocessing changed; restore them, or "
+            f"{found.image_space[:16]}: its weights, its adapter or its preprocessing changed; restore them, or "
             "embed again"
         )
-    return encoder
+    return fastest_encoder(loaded, spec.policy)
 
 
 def encode_image(encoder: "Encoder", image: "str | Path | bytes | Image") -> np.ndarray:

@@ -241,7 +241,8 @@ class Searcher:
         return [answers[place] for place in range(len(requests))]
 
     def _towers_of(self, opened: Opened) -> QueryEncoder:
-        return QueryEncoder(opened.view.record.encoder, self._device, self._kept_texts)
+        view = opened.view
+        return QueryEncoder(view.record.encoder, self._device, self._kept_texts, view.store.calibration_path)
 
     def _id_of(self, hit: Hit) -> int:
         """The id of a hit; another store would have another image by the same id."""

@@ -38,6 +38,7 @@ LEVELS = {
         ["access", "sorting"],
         ["formats"],
         ["listing", "reading"],
+        ["sample"],
     ],
     "pipeline.source.formats": [
         ["text"],

@@ -21,8 +21,9 @@ from pipeline.model.pruning.attach import OnCut, attach
 from pipeline.model.pruning.cost import gmacs_per_image, patches_per_block
 from pipeline.model.pruning.names import UNPRUNED
 from pipeline.model.pruning.policy import PruningPolicy, named_policy
-from pipeline.model.quantization.calibration import Calibration, MadeOf
+from pipeline.model.quantization.calibration import Calibration
 from pipeline.model.quantization.coverage import Coverage, coverage_of
+from pipeline.model.quantization.packed import MadeOf
 from pipeline.model.quantization.tower import TowerObserver, attach_int8
 from pipeline.model.spec import EncoderSpec, Preprocess
 from pipeline.model.tokenizer import Tokenizer

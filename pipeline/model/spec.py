@@ -177,6 +177,7 @@ class ClaimedSpec(BaseModel):
 
     policy: ClassVar[None] = None
     text_adapter: ClassVar[None] = None
+    calibration: ClassVar[None] = None
 
     @property
     def text_space(self) -> str:

@@ -13,6 +13,9 @@ from pipeline.settings.workers import CompileChoice, WorkerSettings
 from pipeline.source.access.naming import expand_home
 from pipeline.source.entry import Source, Status
 
+INT8 = ("int8", "8bit")
+"""The choices of a precision that can be int8, which is calibrated."""
+
 OnChange = Literal["stop", "keep", "embed"]
 FAILED_STATUSES = tuple(str(status) for status in Status if status not in (Status.OK, Status.BAD_EMBEDDING))
 """Those of images that can be tried again."""
@@ -68,6 +71,7 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("source", "out", "captions"),
+        "how good": ("calibration",),
         "how fast": ("shard_size", "min_workers", "compile_tower"),
         "safety": (
             "image_timeout",
@@ -92,6 +96,10 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
 
     captions: Path | None = None
     """TSV of `key TAB caption` for a folder. The first caption of an image goes into its row."""
+
+    calibration: Path | None = None
+    """The calibration.safetensors of another store, for --precision int8. By default, the first run measures it on 256
+    images of the source; the store keeps it."""
 
     shard_size: int | None = Field(default=None, ge=1)
     """Images per shard. By default, 10,000, or fewer if workers would idle. A tar is always one shard."""
@@ -150,6 +158,11 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
     @model_validator(mode="after")
     def _check(self) -> "EmbedSettings":
         self.pruning_policy()
+        if self.calibration and self.precision not in (*INT8, "auto"):
+            raise ValueError(
+                f"calibration = {str(self.calibration)!r}: only int8 uses a calibration, not {self.precision}; give "
+                "--precision int8, or leave out --calibration"
+            )
         if self.min_workers and self.min_workers > (self.workers or 0):
             raise ValueError(f"min_workers = {self.min_workers}: also give --workers, the maximum, at least as many")
         return self

@@ -1,5 +1,6 @@
 """A store on disk: the paths of its files, its record and its plans. No torch, no Ray.
 
+    STORE/calibration.safetensors           in int8, how activations are rounded; written once, before run.json
     STORE/run.json                          the encoder and the units of work; written once, before any part
     STORE/plan/00000.parquet                images of a listing, one row group per shard; not of tars and Parquet
     STORE/plan/00000.json                   shards of that listing; written after it, before any of their parts
@@ -12,7 +13,7 @@
 
 Readers ignore a part without its commit marker, and a list of images without its plan. Everything except the event
 log, the lock and the index is protected by a hash: JSON files and tombstones are sealed (see `seal`), a commit marker
-has the hash of its part, and a plan has the hash of its list.
+has the hash of its part, a plan has the hash of its list, and the encoder has that of the calibration.
 """
 
 import json
@@ -26,6 +27,7 @@ from pipeline.errors import ConfigError, FingerprintMismatch, StoreError, first_
 from pipeline.model.spec import ClaimedSpec, EncoderSpec
 from pipeline.source.entry import ImageEntry, Source
 from pipeline.source.formats.text import TEXT_RULES
+from pipeline.store.calibration import write_calibration
 from pipeline.store.lists import EntryWriter, read_entries
 from pipeline.store.parts import SCHEMA_VERSION
 from pipeline.store.records import CommitMarker, Plan, Shard, StoreRecord
@@ -38,6 +40,7 @@ class Store:
         """Refer to a store at `root`. Nothing is read or created."""
         self.root = root.absolute()
         self.record_path = self.root / "run.json"
+        self.calibration_path = self.root / "calibration.safetensors"
         self.summary_path = self.root / "stats.json"
         self.events_path = self.root / "events.jsonl"
         self.plan_dir = self.root / "plan"
@@ -119,14 +122,22 @@ class Store:
                     f"{path} is damaged ({reason}); restore it from a backup, or import or embed again"
                 ) from error
 
-    def begin(self, record: StoreRecord) -> StoreRecord:
+    def begin(self, record: StoreRecord, calibration: bytes | None = None) -> StoreRecord:
         """Write run.json, or check that the existing one has the same encoder and columns.
+
+        Args:
+            record: What run.json is to hold.
+            calibration: The file that the encoder of a new store names, if it does. It is written first.
 
         Raises:
             FingerprintMismatch: If the store has another encoder. The message shows both.
             ConfigError: If the store carries other columns.
         """
         if not self.record_path.exists():
+            # a job that died before it wrote run.json may have left another one
+            self.calibration_path.unlink(missing_ok=True)
+            if calibration is not None:
+                write_calibration(self.calibration_path, calibration)
             write_sealed_json(self.record_path, record.model_dump(mode="json"))
             return record
         found = self.read_record()
@@ -229,6 +240,7 @@ class Store:
         if not self.record_path.exists() and not (self.root / "lock.json").exists():
             with suppress(OSError):
                 self.events_path.unlink(missing_ok=True)
+                self.calibration_path.unlink(missing_ok=True)
                 self.plan_dir.rmdir()
                 self.embeddings_dir.rmdir()
                 self.root.rmdir()
@@ -242,7 +254,7 @@ class Store:
 
 def _is_ours(name: str) -> bool:
     # files that a job can leave if it dies before it writes run.json
-    return name in ("embeddings", "plan", "lock.json", "events.jsonl") or (
+    return name in ("embeddings", "plan", "lock.json", "events.jsonl", "calibration.safetensors") or (
         name.startswith(".") and name.endswith(".tmp")
     )
 

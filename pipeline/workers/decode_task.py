@@ -104,6 +104,12 @@ class DecodeTasks:
         limited._max_pixels = max_pixels
         return limited
 
+    def all_by_pillow(self) -> "DecodeTasks":
+        """The same tasks, which leave no image to the device."""
+        whole = copy(self)
+        whole._preprocess = self._preprocess.model_copy(update={"decoder": "pillow"})
+        return whole
+
     def _start(self, batch: Sequence[ImageEntry], preprocess: Preprocess | None = None) -> Any:
         task = self._task.options(**self._options)
         credentials = KEYRING.of(entry.uri for entry in batch if entry.data is None)

@@ -20,7 +20,14 @@ from pipeline.source.entry import ImageEntry
 from pipeline.store.layout import Store
 from pipeline.store.records import CommitMarker, Shard, StoreRecord
 from pipeline.workers.decode_task import TASKS_AHEAD, DecodeTasks
-from pipeline.workers.messages import EncoderRequest, WorkerIdentity, WorkerReport, code_sha256
+from pipeline.workers.messages import (
+    Calibrating,
+    EncoderRequest,
+    KnownCalibration,
+    WorkerIdentity,
+    WorkerReport,
+    code_sha256,
+)
 from pipeline.workers.session import get
 
 
@@ -68,13 +75,9 @@ class EncodeWorker:
         else:
             loaded = _unpack(weights, device)
         policy, warning = policy_or_unpruned(loaded, request.policy, request.policy_is_default)
-        if request.canary:
-            if policy is None:
-                raise ConfigError("--canary compares with the unpruned model, but this run is unpruned; drop --canary")
-            self._canary = Canary(fastest_encoder(sharing_weights(loaded), None), request.canary)
-        self._loaded = loaded  # kept unchanged; the pruned encoder shares its weights
-        self._encoder = (Encoder if request.is_baseline else fastest_encoder)(sharing_weights(loaded), policy)
-        preprocess = self._encoder.spec.preprocess
+        if request.canary and policy is None:
+            raise ConfigError("--canary compares with the unpruned model, but this run is unpruned; drop --canary")
+        preprocess = loaded.spec.preprocess
         self._timeout_s = request.image_timeout_s
         self._decode_tasks = DecodeTasks(
             preprocess=preprocess,
@@ -83,21 +86,50 @@ class EncodeWorker:
             num_cpus=self._decode_cpus,
             num_ahead=self._num_ahead,
         )
+        loaded, calibrating = self._with_calibration(loaded, policy, request)
+        if request.canary:
+            self._canary = Canary(fastest_encoder(sharing_weights(loaded), None), request.canary)
+        self._loaded = loaded  # kept unchanged; the pruned encoder shares its weights
+        self._encoder = (Encoder if request.is_baseline else fastest_encoder)(sharing_weights(loaded), policy)
         # warm up: the first forward pass takes seconds, and so does starting the decode processes
         decoders = self._decode_tasks.warm_up()
         self._encoder.encode(np.zeros((batch_size, preprocess.height, preprocess.width, 3), np.uint8))
         get(decoders)
+        coverage = self._encoder.coverage
         return WorkerReport(
             spec=self._encoder.spec,
-            warning=warning,
+            warning="; ".join(filter(None, [warning, coverage and coverage.warning])) or None,
             device=device_name(device),
             batch_size=batch_size,
             threads=self._threads,
             kernels=loaded.kernels,
+            calibration=request.calibration or _known(loaded),
+            calibrating=calibrating,
             measurement=loaded.measurement,
             # plain strings: the driver would have to import torch to read torch's own version type
             versions={"torch": str(torch.__version__), "open_clip": str(open_clip.__version__)},
         )
+
+    def _with_calibration(self, loaded: Any, policy: Any, request: EncoderRequest) -> tuple[Any, Calibrating | None]:
+        """The model with the ranges that int8 needs, and what it took to measure them."""
+        import torch
+
+        from pipeline.model.device import use_all_cores
+        from pipeline.workers.calibrate import measured, with_known
+
+        if request.calibration:
+            return with_known(loaded, request.calibration), None
+        if loaded.spec.precision != "int8":
+            return loaded, None
+        if request.sample is None:
+            raise ConfigError("precision = 'int8': this run knows no images to calibrate on; give --calibration")
+        use_all_cores()  # the other workers wait for this one, and ranges must not depend on their number
+        KEYRING.add(request.sample.credentials)
+        try:
+            return measured(loaded, policy, request.sample, self._decode_tasks.all_by_pillow().ahead)
+        finally:
+            KEYRING.clear()
+            torch.set_num_threads(self._threads)
 
     def compile_tower(self) -> str | None:
         """Compile the image tower; returns why it cannot be compiled, or None."""
@@ -140,6 +172,10 @@ class EncodeWorker:
 
     def _count(self, num_images: int, num_failed: int) -> None:
         self._done = (self._done[0] + num_images, self._done[1] + num_failed)
+
+
+def _known(loaded: Any) -> KnownCalibration | None:
+    return KnownCalibration(data=loaded.calibration.packed()) if loaded.calibration else None
 
 
 def _pack(loaded: Any) -> Any:

@@ -1,14 +1,38 @@
 """Messages between the driver and its encode workers."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import pipeline
-from pipeline.model.precision import Kernels, Measurement, Precision
+from pipeline.model.precision import Kernels, Measurement, PrecisionChoice
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.spec import EncoderSpec, ModelSource
+from pipeline.source.sample import Sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownCalibration:
+    """How activations are rounded in int8, as the bytes of its file, and where it is from."""
+
+    data: bytes = field(repr=False)
+    path: str = field(default="", compare=False)
+    is_of_store: bool = field(default=False, compare=False)
+    """Whether it is that of the store that the run continues."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrating:
+    """What it took to calibrate."""
+
+    num_images: int
+    seconds: float
+    warning: str | None
+
+    def describe(self) -> str:
+        """One line."""
+        return f"{self.num_images} images, {self.seconds:.1f} s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +44,16 @@ class EncoderRequest:
 
     source: ModelSource
     policy: PruningPolicy | None
-    precision: Precision | None
+    precision: PrecisionChoice | None
+    """None, not `auto`, if it is to be measured."""
+
     kernels: Kernels | None = None
+    calibration: KnownCalibration | None = None
+    """In int8, how activations are rounded."""
+
+    sample: Sample | None = None
+    """In int8, what to calibrate on if that is not known."""
+
     max_pixels: int
     threads: int | None = None
     batch_size: int | None = None
@@ -55,6 +87,12 @@ class WorkerReport:
     batch_size: int
     threads: int
     kernels: Kernels
+    calibration: KnownCalibration | None = None
+    """In int8, how it rounds activations."""
+
+    calibrating: Calibrating | None = None
+    """What it measured for that, if it did."""
+
     measurement: Measurement | None
     versions: dict[str, str]
 

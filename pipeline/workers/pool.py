@@ -10,6 +10,7 @@ import ray
 
 from pipeline import __version__
 from pipeline.errors import ConfigError, WorkerError
+from pipeline.model.precision import EIGHT_BITS, PrecisionChoice
 from pipeline.model.spec import DeviceChoice
 from pipeline.settings.workers import CompileChoice, WorkerSettings
 from pipeline.workers.causes import cause_of
@@ -91,6 +92,7 @@ class WorkerPool:
             WorkerError: If workers run different code from the driver, load different encoders, or keep dying.
         """
         if self._has_loaded(request):
+            self.report = replace(self.report, calibrating=None)  # that was an earlier run
             return
         for _ in range(MAX_LOAD_ATTEMPTS):
             try:
@@ -118,7 +120,13 @@ class WorkerPool:
         first = identities[present[0]]
         self.report = get(wait([first.load.remote(self._as_decided(request))])[0])
         # the others compute as the first one found fastest, so that the bytes of a part do not depend on the worker
-        self._request = replace(request, precision=self.report.spec.precision, kernels=self.report.kernels)
+        self._request = replace(
+            request,
+            precision=self.report.spec.precision,
+            kernels=self.report.kernels,
+            calibration=self.report.calibration,
+            sample=None,
+        )
         if self._decided is None and self.report.measurement:
             self._decided = self._request
         if len(self._workers) > 1:
@@ -162,7 +170,7 @@ class WorkerPool:
         loaded = replace(self._request, threads=self.report.threads)
         asked = replace(
             request,
-            precision=request.precision or loaded.precision,
+            precision=loaded.precision if _leaves_open(request.precision, loaded.precision) else request.precision,
             kernels=request.kernels or loaded.kernels,
             threads=request.threads or self._threads,
         )
@@ -250,6 +258,11 @@ class WorkerPool:
     def _start(self) -> Any:
         ahead = tasks_ahead(self._num_cpus, max(1, self._num_gpus)) if self._num_gpus else tasks_ahead(1, 1)
         return EncodeWorker.options(**self._options).remote(self._threads, self._decode_cpus, ahead, self._device)
+
+
+def _leaves_open(asked: PrecisionChoice | None, found: PrecisionChoice | None) -> bool:
+    """Whether a choice of precision can be what was found."""
+    return asked is None or (asked == "8bit" and found in EIGHT_BITS)
 
 
 def _end(workers: Sequence[Any]) -> None:

@@ -55,6 +55,7 @@ def _results(report: "EmbedReport") -> dict[str, Any]:
         "start_s": report.start_s,
         "device": report.device,
         "precision": report.precision,
+        "calibration": report.calibration,
         "summary": report.summary,
         "warnings": report.warnings,
     }
@@ -80,6 +81,8 @@ def _print_report(report: "EmbedReport", settings: "EmbedSettings") -> None:
         print(report.summary["sentence"])
         if report.precision:
             print(f"precision {report.precision}")
+        if report.calibration:
+            print(f"calibration {report.calibration}")
     else:
         print("nothing new to embed")
     if report.of_source.failed:

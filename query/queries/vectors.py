@@ -4,6 +4,7 @@ Shapes: Q queries, E embedding width.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -23,15 +24,22 @@ if TYPE_CHECKING:
 class QueryEncoder:
     """The towers of one model. Safe to use from several threads."""
 
-    def __init__(self, spec: EncoderSpec | ClaimedSpec, device: DeviceChoice = "auto", kept_texts: int = 1_024) -> None:
+    def __init__(
+        self,
+        spec: EncoderSpec | ClaimedSpec,
+        device: DeviceChoice = "auto",
+        kept_texts: int = 1_024,
+        calibration: Path | None = None,
+    ) -> None:
         """Refer to a model; nothing is loaded yet.
 
         Args:
             spec: The model.
             device: Where it runs.
             kept_texts: Of how many recent texts the vectors are kept.
+            calibration: Where the store of the model keeps its calibration, for images.
         """
-        self.spec, self._device = spec, device
+        self.spec, self._device, self._calibration = spec, device, calibration
         self._loading_text, self._loading_image = Lock(), Lock()
         self._text: TextEncoder | None = None
         self._image: Encoder | None = None
@@ -133,7 +141,7 @@ class QueryEncoder:
         from query.image import image_encoder
 
         with self._loading_image:
-            self._image = encoder = self._image or image_encoder(self.spec, self._device)
+            self._image = encoder = self._image or image_encoder(self.spec, self._device, self._calibration)
         return encoder
 
     def _text_encoder(self) -> TextEncoder:

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from indexer.build import build_index
+from indexer.settings import IndexSettings
 from pipeline.errors import ConfigError, FingerprintMismatch, InputError
 from pipeline.model.load import load_model, with_policy
 from pipeline.model.pruning.policy import named_policy
@@ -16,6 +18,8 @@ from pipeline.model.spec import ClaimedSpec, ModelSource
 from pipeline.store.parts import embeddings_of
 from pipeline.store.view import StoreView
 from query.image import encode_image, image_encoder
+from query.searcher import Searcher
+from query.text import text_encoder
 from tests.kit.adapters import write
 from tests.kit.plain_embed import embed_plainly
 
@@ -169,3 +173,19 @@ def test_what_cannot_be_loaded(view, model, monkeypatch):
     shutil.rmtree(model)
     with pytest.raises(InputError, match="cannot load model"):
         image_encoder(spec)
+
+
+def test_texts_and_images_search_a_store_in_int8(tmp_path, view, photos, tiny_model):
+    store = embed_plainly(photos, tmp_path / "int8", tiny_model, precision="int8", policy="none")
+    build_index(IndexSettings(store=store.root))
+    searcher = Searcher(store.root)
+    for key in ("photo-05.png", "more/photo-03.png", "photo-10.jpg"):
+        best = searcher.search(image=photos / key, k=3)[0]
+        assert (best.key, round(best.score, 3)) == (key, 1)
+    in_float = view.record.encoder
+    assert searcher.encoder.text_space == in_float.text_space
+    texts = ["a cat", "a dog"]
+    assert np.array_equal(
+        text_encoder(searcher.encoder, "cpu").encode_texts(texts), text_encoder(in_float, "cpu").encode_texts(texts)
+    )
+    assert searcher.search("a cat", k=12)[0].score > -1

@@ -110,7 +110,7 @@ def test_the_report_has_the_counts_and_no_device(original):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"policy": "none"}, {"keep_ratio": 0.4}, {"precision": "bf16"}, {"model": "scenes"}, {"decoder": "torchvision"}],
+    [{"policy": "none"}, {"keep_ratio": 0.4}, {"model": "scenes"}, {"decoder": "torchvision"}],
     ids=str,
 )
 def test_another_encoder_is_left_to_the_workers(original, changes):

@@ -4,79 +4,69 @@ They are measured once, on images of the collection, and kept in the store: othe
 hash is part of the encoder's fingerprint.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from pipeline.durable.atomic import write_atomically
-from pipeline.errors import InputError, first_line
-from pipeline.model.hashing import hash_tensors
+from pipeline.model.quantization.packed import MadeOf, calibration_sha256, made_of, read_packed
 from pipeline.model.quantization.products import Range
+
+ENOUGH_IMAGES = 16
+"""With fewer images that differ, a range says more about these images than about the collection."""
+
+_BLANK = 1.0
+"""An image whose pixels (0 to 255) deviate less than this is blank."""
+
+# in this order: another size also gives other weights
+_TOWER = {
+    "height": "input height",
+    "width": "input width",
+    "adapter": "adapter",
+    "image_weights_sha256": "weights",
+}
+"""What tells towers apart, in words."""
 
 _RANGE, _SMOOTH, _OUTLIERS = ".range", ".smooth", ".outliers"
 
 
-class MadeOf(BaseModel):
-    """What a calibration was measured on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    """As a user names it."""
-
-    image_weights_sha256: str
-    adapter: str | None = None
-    """SHA-256 of the adapter merged into the tower."""
-
-    height: int
-    width: int
-    policy: str
-    """Name of the policy that pruned the tower meanwhile."""
-
-    num_images: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """The range of each 8-bit input of an image tower, by the name of its layer."""
 
     ranges: Mapping[str, Range]
     made_of: MadeOf
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of the ranges alone (hex): of all that changes an embedding."""
-        return hash_tensors(_tensors(self.ranges).items())
+        return calibration_sha256(self.packed())
 
     def packed(self) -> bytes:
         """As the bytes of a file."""
-        return to_safetensors(_tensors(self.ranges), {"made_of": self.made_of.model_dump_json()})
+        return to_safetensors(_tensors(self.ranges), self.made_of.as_metadata())
 
     def write(self, path: Path) -> None:
         """Write to a file, at once and as a whole."""
         write_atomically(path, lambda temporary: temporary.write_bytes(self.packed()))
 
-    def check(self, path: Path | str, wanted: MadeOf) -> None:
-        """Refuse ranges of another tower. The policy and the number of images may differ.
-
-        Raises:
-            InputError: If they are of other weights, another adapter or another image size.
-        """
-        for name in ("image_weights_sha256", "adapter", "height", "width"):
+    def misfit(self, wanted: MadeOf) -> str | None:
+        """Why these are the ranges of another tower; None if they fit. The policy and the images may differ."""
+        for name, words in _TOWER.items():
             found, asked = getattr(self.made_of, name), getattr(wanted, name)
             if found != asked:
-                raise InputError(
-                    f"calibration {path} is of a tower with {name} {found} ({self.made_of.model}), but this one has "
-                    f"{asked} ({wanted.model}); give the calibration of this model, or leave out --calibration"
+                return (
+                    f"it is of a tower with the {words} {_short(found)} ({self.made_of.model}), but this one has "
+                    f"{_short(asked)} ({wanted.model})"
                 )
+        return None
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -85,12 +75,7 @@ def read_calibration(path: Path) -> Calibration:
     Raises:
         InputError: If it cannot be read, or is no calibration.
     """
-    try:
-        return unpack_calibration(path.read_bytes())
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise InputError(
-            f"calibration {path} cannot be read: {first_line(error)}; give the calibration.safetensors of a store"
-        ) from error
+    return unpack_calibration(read_packed(path))
 
 
 def unpack_calibration(data: bytes) -> Calibration:
@@ -100,8 +85,6 @@ def unpack_calibration(data: bytes) -> Calibration:
         SafetensorError, ValueError, KeyError: If it is none.
     """
     tensors = from_safetensors(data)
-    length = int.from_bytes(data[:8], "little")
-    made_of = json.loads(data[8 : 8 + length])["__metadata__"]["made_of"]
     names = [name.removesuffix(_RANGE) for name in tensors if name.endswith(_RANGE)]
     ranges = {}
     for name in sorted(names):
@@ -112,7 +95,27 @@ def unpack_calibration(data: bytes) -> Calibration:
             smooth_K=tensors.get(name + _SMOOTH),
             outliers_M=tensors.get(name + _OUTLIERS),
         )
-    return Calibration(ranges=ranges, made_of=MadeOf.model_validate_json(made_of))
+    return Calibration(ranges=ranges, made_of=made_of(data))
+
+
+def doubt_about(pixels_NHWC: np.ndarray) -> str | None:
+    """What makes images a bad set to calibrate on, as a warning: too few of them differ. None if they will do.
+
+    Args:
+        pixels_NHWC: The decoded images, uint8.
+    """
+    different = {pixels_HWC.tobytes() for pixels_HWC in pixels_NHWC if pixels_HWC.std() >= _BLANK}
+    if len(different) >= ENOUGH_IMAGES:
+        return None
+    return (
+        f"int8 was calibrated on {len(different)} different images (of {len(pixels_NHWC)}; blank ones do not count), "
+        f"fewer than {ENOUGH_IMAGES}, so its embeddings may be less exact; better embed into another --out with "
+        "--calibration and the calibration.safetensors of a larger store"
+    )
+
+
+def _short(value: object) -> str:
+    return "none" if value is None else str(value)[:16]
 
 
 def _tensors(ranges: Mapping[str, Range]) -> dict[str, Tensor]:

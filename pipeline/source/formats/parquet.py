@@ -5,6 +5,7 @@ Listing reads only footers, and the column of keys if there is one. Home of pyar
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
@@ -56,7 +57,11 @@ def read_footer(uri: str) -> tuple[pa.Schema, int]:
             footer = pq.ParquetFile(stream)
             return footer.schema_arrow, footer.metadata.num_rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {uri} as Parquet: {reason_of(error)}; download it again") from error
+        raise _not_parquet(uri, error) from error
+
+
+def _not_parquet(uri: str, error: Exception) -> InputError:
+    return InputError(f"cannot read {uri} as Parquet: {reason_of(error)}; download it again")
 
 
 def resolve_columns(source: Source, uri: str, schema: pa.Schema) -> Source:
@@ -143,6 +148,23 @@ def _damage_named(file: SourceFile) -> Iterator[None]:
 def cell_uri(uri: str, column: str, row: int) -> str:
     """The URI of the image in a cell of a file."""
     return f"{uri}#column={quote(column, safe='')}&row={row}"
+
+
+def read_row_groups(uri: str) -> list[range]:
+    """The rows of each row group of a file that has any.
+
+    Raises:
+        InputError: If it is not a Parquet file, or cannot be read.
+        SourceUnavailable: If its server does not respond.
+    """
+    try:
+        with open_stream(uri) as stream:
+            metadata = pq.ParquetFile(stream).metadata
+            sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _not_parquet(uri, error) from error
+    ends = list(accumulate(sizes))
+    return [range(end - size, end) for size, end in zip(sizes, ends, strict=True) if size]
 
 
 def read_cell(uri: str, column: str, row: int) -> bytes:
