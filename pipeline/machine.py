@@ -10,7 +10,10 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 CPU_QUOTA_AND_PERIOD = [Path(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period")]
-_CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")
+VNNI = ("avx_vnni", "avx512_vnni", "amx_int8")
+"""What multiplies 8-bit numbers fast."""
+
+_CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16", *VNNI)
 
 
 def prepare_for_torch() -> None:

@@ -23,6 +23,7 @@ from pipeline.model.pruning.names import UNPRUNED
 from pipeline.model.pruning.policy import PruningPolicy, named_policy
 from pipeline.model.quantization.calibration import Calibration
 from pipeline.model.quantization.coverage import Coverage, coverage_of
+from pipeline.model.quantization.fp8 import attach_fp8
 from pipeline.model.quantization.packed import MadeOf
 from pipeline.model.quantization.tower import TowerObserver, attach_int8
 from pipeline.model.spec import EncoderSpec, Preprocess
@@ -98,6 +99,8 @@ class Encoder:
                 raise ClipsieveError("int8 needs ranges of activations, but this model has none; this is a bug")
             self.coverage = coverage_of(visual, (preprocess.height, preprocess.width))
             self.detach = attach_int8(visual, policy, self.coverage, loaded.calibration.ranges, *further)
+        elif loaded.spec.precision == "fp8":
+            self.detach = attach_fp8(visual, policy, *further)
         else:
             self.detach = attach(visual, policy, *further)
         self._scaling = PixelScaling(preprocess, self.device, DTYPES[loaded.spec.precision])

@@ -17,6 +17,8 @@ from pipeline.model.towers.parts import Activation, Linear
 
 MAX_U8 = 255
 MAX_S8 = 127
+MAX_PAIR = 128
+"""Largest sum of two neighbouring weights: CPUs without VNNI add two products in 16 bits, and 255 * 128 fits."""
 
 _QUICK = 1.702
 """QuickGELU is x * sigmoid(1.702 x). oneDNN has x * sigmoid(x), so the layer computes 1.702 times its output."""
@@ -68,9 +70,9 @@ class Int8Linear:
         if input_range.outliers_M is not None:
             weight_NK = weight_NK.index_fill(1, input_range.outliers_M, 0.0)
         bias_N = None if linear.bias_N is None else linear.bias_N.detach().float()
-        scale_N = weight_NK.abs().amax(dim=1).clamp(min=1e-12) / MAX_S8
-        rounded_NK = (weight_NK / scale_N[:, None]).round().to(torch.int8)
-        self._packed = torch.ops.onednn.qlinear_prepack(rounded_NK, None)
+        scale_N = _weight_scales(weight_NK)
+        rounded_NK = (weight_NK / scale_N[:, None]).round()
+        self._packed = torch.ops.onednn.qlinear_prepack(rounded_NK.to(torch.int8), None)
         self._gain = _QUICK if activation == "quick" else 1.0
         self._scale_N = scale_N * self._gain
         self._zeros_N = torch.zeros(len(scale_N), dtype=torch.int32)
@@ -128,6 +130,14 @@ class Int8Linear:
             dtype,
             *self._post_op,
         )
+
+
+def _weight_scales(weight_NK: Tensor) -> Tensor:
+    """The scale of each output channel: the finest that overflows on no CPU. All CPUs get the same weights."""
+    even_NP, odd_NP = weight_NK[:, 0::2], weight_NK[:, 1::2]
+    pair_N = (even_NP[:, : odd_NP.shape[1]] + odd_NP).abs().amax(dim=1)  # of an odd number, the last has no neighbour
+    largest_N = torch.maximum(weight_NK.abs().amax(dim=1) / MAX_S8, pair_N / (MAX_PAIR - 1))  # rounding may add one
+    return largest_N.clamp(min=1e-12)
 
 
 def _post_op(activation: Activation | None) -> tuple[str, list[Any], str]:

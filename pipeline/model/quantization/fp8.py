@@ -1,0 +1,124 @@
+"""The linear layers of an image tower by FP8 products, for GPUs. Home of torch's scaled products.
+
+Weights have one scale per output channel and are converted once. Activations have one scale per row, found as they
+come, so nothing is calibrated and an embedding does not depend on its batch. All else is bf16.
+
+Shapes: R rows, K input channels, N output channels.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.model.pruning.attach import OnCut, attach
+from pipeline.model.pruning.policy import PruningPolicy
+from pipeline.model.towers.families import unprunable_reason, view_of
+from pipeline.model.towers.parts import Linear
+from pipeline.model.towers.tower import Tower
+
+MAX_FP8 = 448.0
+"""The largest number of `float8_e4m3fn`."""
+
+ROW_SCALES_CAPABILITY = (9, 0)
+"""The first GPUs whose products take a scale per row."""
+
+_MULTIPLE = 16
+"""Inputs and outputs of a scaled product come in multiples of this; other layers stay in bf16."""
+
+
+class Fp8Linear:
+    """A linear layer on bf16 inputs, which it rounds to FP8."""
+
+    @torch.no_grad()
+    def __init__(self, linear: Linear, scales_inside: bool) -> None:
+        """Round the weights.
+
+        Args:
+            linear: The layer.
+            scales_inside: Whether the product applies the scales itself; else they are applied to its output.
+        """
+        weight_NK = linear.weight_NK.detach().float()
+        scale_N = weight_NK.abs().amax(dim=1).clamp(min=1e-12) / MAX_FP8
+        self._weight_NK = (weight_NK / scale_N[:, None]).to(torch.float8_e4m3fn)
+        self._scale_1N = scale_N[None, :]
+        self._bias_N = None if linear.bias_N is None else linear.bias_N.detach().bfloat16()
+        self._scales_inside = scales_inside
+        self._one = torch.ones((), device=weight_NK.device)
+
+    def __call__(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
+        """The output of some output channels: bf16 [..., N]."""
+        x_RK = x.flatten(0, -2)
+        scale_R1 = x_RK.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / MAX_FP8
+        rounded_RK = (x_RK.float() / scale_R1).to(torch.float8_e4m3fn)
+        weight_KN, scale_1N = self._weight_NK[rows].t(), self._scale_1N[:, rows]
+        bias_N = None if self._bias_N is None else self._bias_N[rows]
+        product = partial(torch._scaled_mm, rounded_RK, weight_KN, out_dtype=torch.bfloat16)
+        if self._scales_inside:
+            output_RN = product(scale_a=scale_R1, scale_b=scale_1N, bias=bias_N, use_fast_accum=True)
+        else:
+            output_RN = product(scale_a=self._one, scale_b=self._one, use_fast_accum=True).float() * scale_R1 * scale_1N
+            output_RN = (output_RN if bias_N is None else output_RN + bias_N).bfloat16()
+        return output_RN.unflatten(0, x.shape[:-1])
+
+
+class _Fp8Blocks:
+    """The linear layers of a tower's blocks, until `detach`. Blocks run as the tower's view writes them out."""
+
+    def __init__(self, tower: Tower, scales_inside: bool) -> None:
+        self._joint: dict[nn.Module, Fp8Linear] = {}
+        self._modules: list[nn.Module] = []
+        tower.heads = partial(self._heads, tower)  # hides the method of the class, in this view only
+        for block in tower.blocks:
+            joint = tower.qkv(block)
+            if _suits(joint.weight_NK):
+                self._joint[block] = Fp8Linear(joint, scales_inside)
+            for module in tower.other_linears(block):
+                if _suits(module.weight):
+                    module.forward = Fp8Linear(Linear.of(module), scales_inside).__call__
+                    self._modules.append(module)
+
+    def detach(self) -> None:
+        for module in self._modules:
+            vars(module).pop("forward", None)
+
+    def _heads(self, tower: Tower, block: nn.Module, normed_BTD: Tensor, parts: str) -> list[Tensor]:
+        if block not in self._joint:
+            return type(tower).heads(tower, block, normed_BTD, parts)
+        width = len(tower.qkv(block).weight_NK) // 3
+        rows = slice("qkv".index(parts[0]) * width, ("qkv".index(parts[-1]) + 1) * width)
+        return tower.split_heads(block, self._joint[block](normed_BTD, rows), parts)
+
+
+def attach_fp8(
+    visual: nn.Module,
+    policy: PruningPolicy | None,
+    on_cut: OnCut | None = None,
+    summary_offsets_LD: Tensor | None = None,
+    counts: list[int] | None = None,
+) -> Callable[[], None]:
+    """Make an image tower compute the linear layers of its blocks in FP8, and prune its tokens by a policy.
+
+    A tower that cannot be pruned runs in bf16. The arguments are those of `attach`; weights are in bf16.
+
+    Returns:
+        `detach`, which restores the tower exactly; calling it twice is harmless.
+    """
+    if unprunable_reason(visual):
+        return attach(visual, policy, on_cut, summary_offsets_LD, counts)
+    tower = view_of(visual)
+    device = next(visual.parameters()).device
+    scales_inside = device.type != "cuda" or torch.cuda.get_device_capability(device) >= ROW_SCALES_CAPABILITY
+    blocks = _Fp8Blocks(tower, scales_inside)
+    detach = attach(visual, policy, on_cut, summary_offsets_LD, counts, tower)
+
+    def detach_all() -> None:
+        detach()
+        blocks.detach()
+
+    return detach_all
+
+
+def _suits(weight_NK: Tensor) -> bool:
+    return all(size % _MULTIPLE == 0 for size in weight_NK.shape)
