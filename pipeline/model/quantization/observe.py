@@ -3,8 +3,11 @@
 Shapes: B images, T tokens, R sampled rows, K input channels, N output channels.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +15,12 @@ from pipeline.model.quantization.products import MAX_U8, Int8Linear, Range, quan
 from pipeline.model.towers.attention import attend
 from pipeline.model.towers.parts import BlockParts, Linear, activate
 from pipeline.model.towers.tower import Tower
+
+NUM_IMAGES = 128
+"""Images to find the ranges with. Fewer miss rare large numbers; more changed nothing measurable."""
+
+MIN_IMAGES = 32
+"""With fewer different images, ranges depend on which they are."""
 
 MAX_ROWS = 1024
 """Rows that are kept of each input, to judge a range by the output it gives."""
@@ -23,11 +32,30 @@ NUM_OUTLIERS = 16
 """Channels of a GELU's output that stay in float."""
 
 _ROWS_PER_IMAGE = 8
-_ALPHAS = (0.0, 0.25, 0.5, 0.65, 0.8)
-"""How far outlier channels are smoothed into the weights: not at all, to almost all of it."""
+_SCALE_STEPS, _SMOOTH_STEPS = 64, 8
+"""Steps in a factor of two to which scales and smoothing are rounded, so that they seldom depend on how sums ran."""
 
-_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
-"""Which share of the observed range is kept; what is outside is clamped."""
+_ALPHAS = (0.0, 0.25, 0.5, 0.65, 0.8, 0.9, 1.0)
+"""How far outlier channels are smoothed into the weights: not at all, to all of it."""
+
+
+def doubt_about(batches_BHWC: Iterable[np.ndarray]) -> str | None:
+    """What is wrong with images to find ranges with, in one line; None if nothing is.
+
+    Args:
+        batches_BHWC: Their uint8 pixels.
+    """
+    images = [pixels_HWC for batch in batches_BHWC for pixels_HWC in batch]
+    different = {pixels_HWC.tobytes() for pixels_HWC in images if (pixels_HWC != pixels_HWC[:1, :1]).any()}
+    if len(different) >= MIN_IMAGES:
+        return None
+    what = f"{len(images)} image{'s'[: len(images) != 1]}"
+    if len(different) < len(images):
+        what += f", of which {len(different)} show more than one colour and differ from the others"
+    return (
+        f"int8: the ranges of activations come from {what}; embeddings of other images can be wrong with fewer "
+        f"than {MIN_IMAGES} different photos; give --calibration FILE from a larger collection"
+    )
 
 
 class Observer:
@@ -95,16 +123,15 @@ class Input:
         self._rows: list[Tensor] = []
 
     def see(self, x_BTK: Tensor) -> None:
-        """Note a batch."""
-        x_RK = x_BTK.flatten(0, 1)
-        low_K, high_K = x_RK.amin(0), x_RK.amax(0)
+        """Note a batch. The kept rows do not depend on how images are divided into batches."""
+        low_K, high_K = x_BTK.amin((0, 1)), x_BTK.amax((0, 1))
         self.low_K = low_K if self.low_K is None else torch.minimum(self.low_K, low_K)
         self.high_K = high_K if self.high_K is None else torch.maximum(self.high_K, high_K)
         num_left = self._max_rows - sum(map(len, self._rows))
-        num_rows = min(num_left, _ROWS_PER_IMAGE * len(x_BTK), len(x_RK))
-        if num_rows > 0:
-            chosen = torch.linspace(0, len(x_RK) - 1, num_rows).long()
-            self._rows.append(x_RK[chosen].clone())
+        if num_left > 0:
+            num_tokens = x_BTK.shape[1]
+            chosen = torch.linspace(0, num_tokens - 1, min(_ROWS_PER_IMAGE, num_tokens)).long()
+            self._rows.append(x_BTK[:, chosen].flatten(0, 1)[:num_left].clone())
 
     @property
     def rows_RK(self) -> Tensor:
@@ -114,7 +141,7 @@ class Input:
 
 def without_outliers(seen: Input) -> Range:
     """The range of a GELU's output: its largest channels are left out, since there is nothing to smooth them into."""
-    order_K = seen.high_K.argsort(descending=True)
+    order_K = seen.high_K.argsort(descending=True, stable=True)
     num_outliers = min(NUM_OUTLIERS, len(order_K) - 1)
     outliers_M, rest = order_K[:num_outliers].sort().values, order_K[num_outliers:]
     found = _bounded(min(0.0, seen.low_K[rest].min().item()), max(0.0, seen.high_K[rest].max().item()))
@@ -122,7 +149,10 @@ def without_outliers(seen: Input) -> Range:
 
 
 def best_range(seen: Input, linear: Linear) -> Range:
-    """The range whose rounding changes the output of a layer least, on the kept rows."""
+    """The range whose rounding changes the output of a layer least, on the kept rows.
+
+    It always spans all that was seen: the few tokens that a narrower range would clamp matter more than their number.
+    """
     rows_RK, weight_NK = seen.rows_RK, linear.weight_NK.detach()
     right_RN = nn.functional.linear(rows_RK, weight_NK, linear.bias_N)
 
@@ -131,8 +161,7 @@ def best_range(seen: Input, linear: Linear) -> Range:
         return (given_RN - right_RN).square().mean().item()
 
     smoothings = [_smoothing(seen, weight_NK, alpha) for alpha in _ALPHAS]
-    best = min((_range(seen, smooth_K, 1.0) for smooth_K in smoothings), key=error)
-    return min((_range(seen, best.smooth_K, share) for share in _SHARES), key=error)
+    return min((_range(seen, smooth_K) for smooth_K in smoothings), key=error)
 
 
 def _smoothing(seen: Input, weight_NK: Tensor, alpha: float) -> Tensor | None:
@@ -142,18 +171,20 @@ def _smoothing(seen: Input, weight_NK: Tensor, alpha: float) -> Tensor | None:
     largest_K = torch.maximum(seen.low_K.abs(), seen.high_K.abs()).clamp(min=1e-5)
     weight_K = weight_NK.abs().amax(dim=0).clamp(min=1e-5)
     smooth_K = largest_K**alpha / weight_K ** (1 - alpha)
-    return smooth_K / smooth_K.log().mean().exp()
+    steps_K = (smooth_K.log2() - smooth_K.log2().mean()) * _SMOOTH_STEPS
+    return torch.exp2(steps_K.round() / _SMOOTH_STEPS)
 
 
-def _range(seen: Input, smooth_K: Tensor | None, share: float) -> Range:
+def _range(seen: Input, smooth_K: Tensor | None) -> Range:
     divisor = 1.0 if smooth_K is None else smooth_K
-    low = share * min(0.0, (seen.low_K / divisor).min().item())
-    high = share * max(0.0, (seen.high_K / divisor).max().item())
+    low = min(0.0, (seen.low_K / divisor).min().item())
+    high = max(0.0, (seen.high_K / divisor).max().item())
     return replace(_bounded(low, high), smooth_K=smooth_K)
 
 
 def _bounded(low: float, high: float) -> Range:
-    scale = max(high - low, 1e-8) / MAX_U8
+    # rounded up, so that the range spans all
+    scale = 2 ** (math.ceil(math.log2(max(high - low, 1e-8) / MAX_U8) * _SCALE_STEPS) / _SCALE_STEPS)
     return Range(scale=scale, zero_point=round(-low / scale))
 
 
