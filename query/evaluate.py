@@ -7,6 +7,7 @@ Definitions, here and throughout this project:
 - `images_per_second`: the image tower alone on uint8 in memory, geometric mean of interleaved rounds without the
   warm-up. A speed-up is that of each round's ratio to the baseline in the same round.
 - `images_per_second_end_to_end`: from files to committed Parquet on all Ray workers, without their start-up.
+- `against_float` of a condition in 8 bits compares it with the same policy and adapter in a float type.
 - Metrics are fractions. Differences are paired, with a 95 % interval clustered by image; see `evaluation.statistics`.
 - `recovery` of an adapter: the share of the text->image R@1 + R@5 + R@10 lost to a policy that the adapter recovers.
   It is measured against the unpruned model, and against `none+control`, an adapter trained the same way without
@@ -15,7 +16,7 @@ Definitions, here and throughout this project:
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,16 @@ from pipeline.embedding import embed
 from pipeline.measure.provenance import provenance
 from pipeline.measure.timing import ROUNDS, images_per_second
 from pipeline.model.device import pick_device, use_all_cores
-from pipeline.model.encode import Encoder, sharing_weights
+from pipeline.model.encode import Encoder, sharing_weights, with_calibration
 from pipeline.model.load import load_model
+from pipeline.model.precision import EIGHT_BITS
 from pipeline.model.pruning.policy import UNPRUNED
+from pipeline.model.quantization.calibration import read_calibration
 from pipeline.model.spec import DeviceChoice
 from pipeline.monitor.progress import Tick
 from pipeline.pixels.decode import decode_batch
 from pipeline.source.entry import ImageEntry
 from pipeline.source.formats.captions import list_captioned
-from pipeline.store.records import StoreRecord
 from pipeline.workers.pool import worker_pool
 from query.evaluation.answers import RECALLS, Answered, answer
 from query.evaluation.conditions import CONTROL, RESULTS, Condition, conditions_of, embed_settings
@@ -43,7 +45,7 @@ from query.evaluation.metrics.speeds import speed_of, timed_with
 from query.evaluation.ranking.both_ways import TEXT_TO_IMAGE
 from query.evaluation.raw.folder import SweepFolder
 from query.evaluation.raw.timings import Round, write_round
-from query.evaluation.results import Estimate, Speed
+from query.evaluation.results import Estimate
 from query.evaluation.statistics.bootstrap import recovery
 from query.settings import EvaluateSettings
 
@@ -80,11 +82,13 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
         warnings = list(dict.fromkeys(text for report in reports.values() for text in report.warnings))
         if any(condition.policy and not reports[condition.name].record.encoder.policy for condition in conditions):
             # no policy was asked for, and this tower cannot be pruned
-            conditions, reports = conditions[:1], {UNPRUNED: reports[UNPRUNED]}
+            conditions = [one for one in conditions if one.asked == UNPRUNED and one.adapter is None]
+            reports = {one.name: reports[one.name] for one in conditions}
         raw = SweepFolder(out / RESULTS)
         bench_entries = entries[: settings.bench_images]
-        speeds, gmacs = _tower_speeds(bench_entries, conditions, reports[UNPRUNED].record, settings.device, raw)
-        answered = answer(reports, captions, entries, raw, on_tick)
+        in_float = _in_float(conditions, reports)
+        rounds, gmacs = _timed(bench_entries, conditions, reports, settings.device, raw)
+        answered = answer(reports, captions, entries, raw, on_tick, in_float)
     results = {
         "dataset": settings.images.absolute().name,
         "dataset_sha256": answered.data.sha256,
@@ -93,40 +97,58 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
         **answered.counts,
         "warning": next(iter(warnings), None),
         "warnings": [*warnings, *answered.warnings],
-        "conditions": [
-            _condition_results(one, reports[one.name], speeds[one.name], gmacs[one.name], answered)
-            for one in conditions
-        ],
+        "conditions": [_condition_results(one, reports[one.name], rounds, gmacs, answered) for one in conditions],
         "environment": _environment(reports[UNPRUNED]),
     }
     if settings.adapter:
         results |= {"adapter": settings.adapter, "control": settings.control}
-        results["recovery"] = [_recovery(condition, answered) for condition in conditions if condition.is_repaired]
+        results["recovery"] = [
+            _recovery(condition, answered)
+            for condition in conditions
+            if condition.is_repaired and condition.precision == conditions[0].precision
+        ]
     return results
 
 
-def _tower_speeds(
+def _in_float(conditions: Sequence[Condition], reports: Mapping[str, EmbedReport]) -> dict[str, str]:
+    """For each condition in 8 bits, the same policy and adapter in a float type, by their names."""
+    is_float = {one.name: reports[one.name].record.encoder.precision not in EIGHT_BITS for one in conditions}
+    floats = {(one.asked, one.adapter): one.name for one in reversed(conditions) if is_float[one.name]}
+    return {
+        one.name: floats[one.asked, one.adapter]
+        for one in conditions
+        if not is_float[one.name] and (one.asked, one.adapter) in floats
+    }
+
+
+def _timed(
     entries: Sequence[ImageEntry],
     conditions: Sequence[Condition],
-    record: StoreRecord,
+    reports: Mapping[str, EmbedReport],
     asked: DeviceChoice,
     raw: SweepFolder,
-) -> tuple[dict[str, Speed], dict[str, float]]:
-    """Speed and multiply-adds (1e9 per image) of the image tower of each condition, timed in interleaved rounds."""
+) -> tuple[list[Round], dict[str, float]]:
+    """Interleaved rounds of the image tower of each condition, and its multiply-adds (1e9 per image)."""
+    record = reports[UNPRUNED].record
     spec = record.encoder
     pixels = decode_batch(entries, spec.preprocess, record.max_pixels).pixels
     use_all_cores()
-    device, loaded = pick_device(asked), {}
-    for adapter in {condition.adapter for condition in conditions}:
-        source = spec.source.model_copy(update={"adapter": adapter})
-        loaded[adapter] = load_model(source, spec.precision, device, kernels=record.kernels)
-    encoders = {one.name: Encoder(sharing_weights(loaded[one.adapter]), one.policy) for one in conditions}
+    device, loaded, encoders = pick_device(asked), {}, {}
+    for one in conditions:
+        own = reports[one.name].record
+        key = one.adapter, own.encoder.precision
+        if key not in loaded:
+            source = spec.source.model_copy(update={"adapter": one.adapter})
+            loaded[key] = load_model(source, own.encoder.precision, device, kernels=own.kernels)
+        tower = sharing_weights(loaded[key])
+        if own.encoder.calibration:
+            tower = with_calibration(tower, read_calibration(reports[one.name].view.root / "calibration.safetensors"))
+        encoders[one.name] = Encoder(tower, one.policy)
     rates = images_per_second({name: (encoder, pixels) for name, encoder in encoders.items()}, record.batch_size)
     rounds = [_round(number, rates, len(pixels)) for number in range(ROUNDS)]
     for timed_round in rounds:
         write_round(raw.timings, timed_round)
-    gmacs, timed = {name: encoder.gmacs for name, encoder in encoders.items()}, timed_with(rounds, UNPRUNED)
-    return {name: speed_of(timed[name], gmacs[name], gmacs[UNPRUNED]) for name in encoders}, gmacs
+    return rounds, {name: encoder.gmacs for name, encoder in encoders.items()}
 
 
 def _round(number: int, rates: dict[str, list[float]], num_images: int) -> Round:
@@ -140,24 +162,34 @@ def _round(number: int, rates: dict[str, list[float]], num_images: int) -> Round
 
 
 def _condition_results(
-    condition: Condition, report: EmbedReport, speed: Speed, gmacs: float, answered: Answered
+    condition: Condition, report: EmbedReport, rounds: Sequence[Round], gmacs: Mapping[str, float], answered: Answered
 ) -> dict[str, Any]:
     name, found = condition.name, answered.measured.on[condition.name]
+    speed = speed_of(timed_with(rounds, UNPRUNED)[name], gmacs[name], gmacs[UNPRUNED])
     is_baseline = name == UNPRUNED
     recalls = [metric for metric in found.metrics if metric.partition("_recall@")[2].isdecimal()]
     results = {
         "name": name,
         "policy": condition.policy.model_dump() if condition.policy else {"name": UNPRUNED},
         "adapter": report.record.encoder.adapter,
+        "precision": report.record.encoder.precision,
         "fingerprint": report.record.fingerprint,
         "metrics": {metric: found.metrics[metric].value for metric in recalls},
         "estimates": {metric: _plain(estimate) for metric, estimate in found.metrics.items()},
         "images_per_second": speed.images_per_second.value,
         # None for a store that was already finished
         "images_per_second_end_to_end": report.images_per_second_end_to_end,
-        "gmacs": gmacs,
+        "gmacs": gmacs[name],
         "cosine_to_unpruned": 1.0 if is_baseline else found.fidelity["cosine_mean"],
     }
+    if against := found.against_float:
+        over_float = timed_with(rounds, against.key)[name].speedup
+        results["against_float"] = {
+            "condition": against.key,
+            "deltas": {metric: _plain(delta) for metric, delta in against.differences.items()},
+            "fidelity": against.fidelity,
+            "speedup": {"measured": over_float.value, "ci95": _ends(over_float)},
+        }
     if is_baseline:
         return results
     if name in answered.recall_of_bare_texts:

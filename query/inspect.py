@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.model.device import pick_device, use_all_cores
-from pipeline.model.encode import Encoder, sharing_weights
+from pipeline.model.device import pick_device, precision_on, use_all_cores
+from pipeline.model.encode import Encoder, calibrated, sharing_weights
 from pipeline.model.load import LoadedModel, load_model
 from pipeline.model.pruning.cost import block_costs
 from pipeline.model.pruning.policy import UNPRUNED, PruningPolicy
@@ -28,19 +28,23 @@ def inspect(settings: InspectSettings) -> tuple[dict[str, Any], Callable[[], Non
 
     Raises:
         InputError: If the model cannot be loaded, its tower cannot be pruned, or the image cannot be decoded.
-        ConfigError: If the device is not available, or the policy does not fit the tower.
+        ConfigError: If the device is not available or does not compute the precision, or the policy does not fit.
     """
     policy = settings.pruning_policy()
     source = settings.model_source() if settings.image else settings.any_weights()
     use_all_cores()
     device = pick_device(settings.device)
-    loaded = load_model(source, settings.precision, device)
+    precision = precision_on(device, settings.precision)
+    # without a photo, nothing depends on the precision
+    loaded = load_model(source, precision if settings.image else "fp32", device)
+    pixels = _pixels(settings, loaded) if settings.image else None
+    if loaded.spec.precision == "int8":
+        loaded = calibrated(loaded, policy, [pixels[None]])
     tower = view_of(loaded.clip.visual)
     unpruned, encoder = Encoder(sharing_weights(loaded), None), Encoder(sharing_weights(loaded), policy)
     preprocess = loaded.spec.preprocess
     write = None
-    if settings.image:
-        pixels = _pixels(settings, loaded)
+    if pixels is not None:
         write = partial(write_overlay, settings.picture, pixels, tower.grid, _kept(loaded, policy, pixels))
     costs = zip(block_costs(tower, policy), block_costs(tower, None), strict=True)
     found = {

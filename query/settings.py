@@ -1,9 +1,12 @@
-"""Settings of the verbs that measure, and of `demo` and `completion`. Those of `search` are in `search_settings`."""
+"""Settings of the verbs that measure, and of `demo` and `completion`.
+
+Those of `search` are in `search_settings`, and those of `sweep` in `evaluation.settings`.
+"""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
 from pipeline.model.precision import PrecisionChoice
@@ -19,11 +22,32 @@ BENCH_GPU_STEPS = (
 )
 """The steps of `bench gpu`, in the order in which they run."""
 
-SWEEP_EXPORTS = ("clip_benchmark", "mteb", "trec", "ranks")
-"""The formats that `sweep` can also write its results in."""
+
+class PrecisionsSettings(Settings):
+    """Number formats to compare: shared by the verbs that measure several."""
+
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"how good": ("precision",)}
+
+    precision: str = Field(default="auto", validation_alias=AliasChoices("precision", "precisions"))
+    """Number formats to compare, separated by commas: auto, fp32, bf16, fp16, int8, fp8, 8bit. The first is that of the
+    baseline. auto measures which of fp32, bf16 and fp16 is fastest; 8bit is int8 on a CPU and fp8 on a GPU."""
+
+    @field_validator("precision")
+    @classmethod
+    def _check_precisions(cls, value: str) -> str:
+        names, known = names_in(value), get_args(PrecisionChoice)
+        if not names or not set(names) <= set(known):
+            raise ValueError(f"expected precisions among {', '.join(known)}, separated by commas")
+        if len(set(names)) < len(names):
+            raise ValueError("a precision is named twice; name each once")
+        return value
+
+    def precisions(self) -> list[PrecisionChoice]:
+        """The number formats, that of the baseline first."""
+        return names_in(self.precision)
 
 
-class EvaluateSettings(WorkerSettings, PoliciesSettings, OutputSettings):
+class EvaluateSettings(PrecisionsSettings, WorkerSettings, PoliciesSettings, OutputSettings):
     """Measure recall and speed of the pruned model against the unpruned one, on your own images and captions."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -53,78 +77,6 @@ class EvaluateSettings(WorkerSettings, PoliciesSettings, OutputSettings):
     """Number of images to time the image tower alone on."""
 
 
-class SweepSettings(OutputSettings):
-    """Measure recall and speed of many conditions, with intervals and against rivals, and write a report."""
-
-    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("grid", "out", "report_only", "again", "keys"),
-        "how good": ("gate", "baseline", "strict"),
-        "watching": ("export", "photos"),
-    }
-    OUTPUTS: ClassVar[dict[str, str]] = {"out": "folder"}
-
-    grid: CliPositionalArg[Path | None] = None
-    """YAML file of conditions and data sets; see configs/bench/grids/ and --keys."""
-
-    out: Path | None = None
-    """Folder for everything that is measured, and for the report. What it already holds is not measured again."""
-
-    report_only: bool = False
-    """Measure nothing: report what --out holds. GRID may be left out; only its gates count then."""
-
-    again: bool = False
-    """Measure everything again, also what --out already holds."""
-
-    keys: bool = False
-    """Print every key of a grid with its type, default and help, and measure nothing."""
-
-    gate: bool = False
-    """Check the results against `require` of the grid: OK, FAIL or DRIFT, row by row. FAIL ends with exit code 6."""
-
-    baseline: Path | None = None
-    """Folder of an earlier sweep of the same data: losses are against it, not the unpruned model. Includes --gate."""
-
-    strict: bool = False
-    """Let DRIFT end with exit code 6, too. Includes --gate."""
-
-    export: str | None = None
-    """Formats to write the results in as well, separated by commas: clip_benchmark, mteb, trec, ranks."""
-
-    photos: bool = True
-    """Show example queries and photographs in the report; not for data that must not be passed on."""
-
-    @field_validator("export")
-    @classmethod
-    def _check_export(cls, value: str | None) -> str | None:
-        for name in _names_in(value):
-            if name not in SWEEP_EXPORTS:
-                raise ValueError(f"expected formats among {', '.join(SWEEP_EXPORTS)}")
-        return value
-
-    @model_validator(mode="after")
-    def _check_work(self) -> "SweepSettings":
-        if self.keys:
-            return self
-        if self.report_only and self.again:
-            raise ValueError("--report-only measures nothing and --again measures all; give only one")
-        if self.grid is None and not self.report_only:
-            raise ValueError("GRID is missing; give a YAML file, and see --keys and configs/bench/grids/")
-        if self.out is None:
-            raise ValueError("out is missing; give --out, a folder for the results")
-        if self.baseline and self.baseline.resolve() == self.out.resolve():
-            raise ValueError("--baseline is --out, and nothing differs from itself; give another folder to one of them")
-        return self
-
-    @property
-    def gates(self) -> bool:
-        """Whether the results are checked against the grid's gates."""
-        return self.gate or self.strict or self.baseline is not None
-
-    def formats(self) -> list[str]:
-        """The formats to export to."""
-        return _names_in(self.export)
-
-
 class InspectSettings(PolicySettings, OutputSettings):
     """Show what a policy does to a model: tokens and multiply-adds of every block, and the patches it keeps."""
 
@@ -142,8 +94,8 @@ class InspectSettings(PolicySettings, OutputSettings):
     """Picture to write the kept patches to, if --image is given: .png, .jpg or .webp."""
 
     precision: PrecisionChoice = "fp32"
-    """Number format of weights and activations. The table does not depend on it; the kept patches may. auto
-    measures which is fastest on the device."""
+    """Number format of weights and activations. The table does not depend on it; the kept patches may. auto measures
+    which is fastest on the device; int8 is calibrated on the photo."""
 
     device: DeviceChoice = "auto"
     """Where to run. auto uses a GPU if there is one."""
@@ -155,16 +107,12 @@ class InspectSettings(PolicySettings, OutputSettings):
         return name != "picture" or self.image is not None
 
 
-class BenchModelSettings(PoliciesSettings, OutputSettings):
+class BenchModelSettings(PrecisionsSettings, PoliciesSettings, OutputSettings):
     """Time the image tower under policies, side by side with the unpruned tower and open_clip's own call."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "how good": ("precision",),
         "how fast": ("device", "compile_tower", "batch_size", "rounds", "batches"),
     }
-
-    precision: PrecisionChoice = "auto"
-    """Number format of weights and activations. auto measures the fastest; 8bit is int8 on a CPU and fp8 on a GPU."""
 
     device: DeviceChoice = "auto"
     """Where to run. auto uses a GPU if there is one."""
@@ -215,7 +163,7 @@ class BenchGpuSettings(OutputSettings):
     @field_validator("only")
     @classmethod
     def _check_steps(cls, value: str | None) -> str | None:
-        for name in _names_in(value):
+        for name in names_in(value):
             if name not in BENCH_GPU_STEPS:
                 raise ValueError(f"expected steps among {', '.join(BENCH_GPU_STEPS)}")
         return value
@@ -228,7 +176,7 @@ class BenchGpuSettings(OutputSettings):
 
     def steps(self) -> list[str]:
         """The steps to run."""
-        return _names_in(self.only) or list(BENCH_GPU_STEPS)
+        return names_in(self.only) or list(BENCH_GPU_STEPS)
 
 
 class DemoSettings(OutputSettings):
@@ -295,6 +243,6 @@ class CompletionSettings(Settings):
     """Shell to print the script for: bash, zsh or fish."""
 
 
-def _names_in(text: str | None) -> list[str]:
+def names_in(text: str | None) -> list[str]:
     """The names in a list that is separated by commas."""
     return [name for part in (text or "").split(",") if (name := part.strip())]

@@ -80,7 +80,7 @@ LEVELS = {
         ["write"],
     ],
     "query.evaluation": [
-        ["conditions", "record"],
+        ["conditions", "record", "settings"],
         ["results", "grid", "ranking"],
         ["data"],
         ["raw", "statistics"],
@@ -91,7 +91,7 @@ LEVELS = {
     ],
     "query.evaluation.running": [
         ["kept", "environment"],
-        ["galleries", "towers"],
+        ["calibrations", "galleries", "towers"],
         ["vectors", "texts"],
         ["ranked", "timed", "pictures", "prepare"],
         ["indexes", "mixed"],

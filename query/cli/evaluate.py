@@ -9,7 +9,8 @@ SUMMARY = "measure recall and speed, pruned against unpruned"
 EXAMPLES = (
     "  clipsieve evaluate --images photos --captions photos/captions.tsv\n"
     "  clipsieve evaluate --images photos --captions captions.tsv --keep-ratio 0.5 --json-file results.json \\\n"
-    "      --model ViT-B-16-quickgelu --pretrained openai"
+    "      --model ViT-B-16-quickgelu --pretrained openai\n"
+    "  clipsieve evaluate --images photos --captions captions.tsv --policies balanced,fast --precisions fp32,int8"
 )
 SETTINGS = "query.settings:EvaluateSettings"
 
@@ -59,6 +60,17 @@ def print_results(results: dict[str, Any]) -> None:
             found.add_row("  95 %", *intervals, _interval(speedup), style="dim")
             losses = [f"{100 * loss:.1f}" if loss is not None else "" for loss in _of_all(condition, "detectable")]
             found.add_row("  could show a loss of", *losses, style="dim")
+        if "against_float" in condition:
+            against = condition["against_float"]
+            found.add_row(
+                f"  against {against['condition']}",
+                *[f"{100 * against['deltas'][metric]['value']:+.1f}" for metric in condition["metrics"]],
+                f"{against['speedup']['measured']:.2f}x",
+                "",
+                "",
+                f"{against['fidelity']['cosine_mean']:.4f}",
+                style="bold",
+            )
         if "metrics_of_bare_texts" in condition:
             values = condition["metrics_of_bare_texts"].values()
             found.add_row("  unadapted texts", *[f"{100 * value:.1f}" for value in values])

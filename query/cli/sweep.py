@@ -1,5 +1,6 @@
 """`clipsieve sweep`."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -7,7 +8,7 @@ if TYPE_CHECKING:
 
     from query.evaluation.record import DataRecord
     from query.evaluation.results import Estimate, FrontResults, Gates, Results
-    from query.settings import SweepSettings
+    from query.evaluation.settings import SweepSettings
 
 SUMMARY = "measure recall against speed for many conditions, with intervals and rivals"
 EXAMPLES = (
@@ -17,7 +18,7 @@ EXAMPLES = (
     "  clipsieve sweep grid.yaml --out new --baseline old --strict\n"
     "  clipsieve sweep --keys"
 )
-SETTINGS = "query.settings:SweepSettings"
+SETTINGS = "query.evaluation.settings:SweepSettings"
 
 _TASKS = {"image_retrieval_recall": "t2i R", "text_retrieval_recall": "i2t R"}
 
@@ -63,8 +64,26 @@ def print_results(results: "Results") -> None:
             if key is not None:
                 fastest = f"{results.of(key).condition.name!r} is the fastest that loses at most {points} points"
                 console().print(f"{front.data}: {fastest} of {front.metric}{_surely(results, front, points, key)}")
+    for text in _against_float(results):
+        console().print(text)
     if results.gates:
         console().print(_gates_table(results.gates))
+
+
+def _against_float(results: "Results") -> Iterator[str]:
+    """A line for each condition in 8 bits and data set: what it changes against the same in float."""
+    for row in results.conditions:
+        for data, on in row.on.items():
+            if on.against_float:
+                name, speed = results.of(on.against_float.key).condition.name, row.speedup_over_float
+                faster = f" {_interval(speed, '.2f')} times as fast," if speed else ""
+                sums = [
+                    f"{_short(metric)} {_interval(change, '+.1f', 100)}"
+                    for metric, change in on.against_float.differences.items()
+                    if "+" in metric
+                ]
+                cosine = f"cosine {on.against_float.fidelity['cosine_mean']:.4f}"
+                yield f"{data}: {row.condition.name!r} against {name!r}:{faster} {', '.join([*sums, cosine])}"
 
 
 def _surely(results: "Results", front: "FrontResults", points: str, key: str) -> str:

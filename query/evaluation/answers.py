@@ -59,6 +59,7 @@ def answer(
     entries: Sequence[ImageEntry],
     folder: SweepFolder,
     on_tick: Callable[[str, Tick], None],
+    in_float: Mapping[str, str],
 ) -> Answered:
     """Search images by caption, and captions by image, under one condition after the other.
 
@@ -68,6 +69,7 @@ def answer(
         entries: The images of this run. A kept store may hold others, which are left out and counted.
         folder: Where raw files go.
         on_tick: Called with the progress of embedding the captions.
+        in_float: For conditions in 8 bits, the same condition in a float type, with which they are compared, too.
 
     Raises:
         InputError: If no image with captions could be embedded.
@@ -81,7 +83,10 @@ def answer(
     texts = {space: _encode_texts(encoder, data.titles, on_tick) for space, encoder in text_encoders.items()}
     bare = encoders[UNPRUNED].text_space
     num_cut, warnings = text_encoders[bare].tokenize.count_cut(data.titles, "caption", "captions")
-    measured, of_bare = Measured(read_data(folder.data(DATA)), KS, RECALLS), {}
+    measured, of_bare = (
+        Measured(read_data(folder.data(DATA)), KS, RECALLS, frozenset([*in_float, *in_float.values()])),
+        {},
+    )
     baseline_NE = _vectors(reports[UNPRUNED], data)
     shared = {"alike_N": near_duplicate_groups(baseline_NE, DUPLICATE_COSINE), "epsilon": _EPSILON}
     for name, report in reports.items():
@@ -92,6 +97,8 @@ def answer(
         measured.add(name, by_task, cosines_N)
         if space != bare:
             of_bare[name] = measured.recall(both_ways(texts[bare], images_NE, data.pairs_P2, data.num_own, **shared))
+    for name, other in in_float.items():
+        measured.compare(name, other, np.einsum("ne,ne->n", *(_vectors(reports[one], data) for one in (name, other))))
     counts = {
         "num_images": len(data.entries),
         "num_captions": len(data.titles),

@@ -2,9 +2,10 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.model.precision import PrecisionChoice
 from pipeline.model.pruning.names import ADAPTED, CONTROL, UNPRUNED
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.settings.embed import EmbedSettings
@@ -18,12 +19,13 @@ _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.()+-]{0,99}")
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One way to embed the images: its name in the results, its `--policy` value, the policy and the adapter."""
+    """One way to embed the images: its name in the results, its `--policy` value, the policy, adapter and precision."""
 
     name: str
     asked: str | None
     policy: PruningPolicy | None
     adapter: str | None = None
+    precision: PrecisionChoice = "auto"
 
     @property
     def folder(self) -> str:
@@ -40,10 +42,23 @@ class Condition:
 
 
 def conditions_of(settings: EvaluateSettings) -> list[Condition]:
-    """The unpruned model, then each policy, each followed by its adapted version if an adapter is given."""
-    conditions = [Condition(UNPRUNED, UNPRUNED, None)]
+    """The unpruned model, then each policy, each followed by its adapted version if an adapter is given.
+
+    Then the same in the other precisions, whose names end in `+int8` and the like. The control is only in the first.
+    """
+    first, *others = settings.precisions()
+    unpruned, *more = _without_precision(settings)
     if settings.control:
-        conditions.append(Condition(CONTROL, UNPRUNED, None, settings.control))
+        more.insert(0, Condition(CONTROL, UNPRUNED, None, settings.control))
+    conditions = [replace(condition, precision=first) for condition in (unpruned, *more)]
+    for precision in others:
+        for condition in _without_precision(settings):
+            conditions.append(replace(condition, name=f"{condition.name}+{precision}", precision=precision))
+    return conditions
+
+
+def _without_precision(settings: EvaluateSettings) -> list[Condition]:
+    conditions = [Condition(UNPRUNED, UNPRUNED, None)]
     if settings.adapter and settings.asks_unpruned:
         conditions.append(Condition(f"{UNPRUNED}{ADAPTED}", UNPRUNED, None, settings.adapter))
     for asked, policy in settings.pruning_policies().items():
@@ -61,7 +76,7 @@ def embed_settings(settings: EvaluateSettings, condition: Condition, out: Path) 
     own = {"out", "captions", "policy", "source", "input_format", "on_change"}
     fields = set(EmbedSettings.model_fields) - own - set(OutputSettings.model_fields)
     shared = settings.model_dump(include=fields)
-    shared |= {"policy": condition.asked, "adapter": condition.adapter}
+    shared |= {"policy": condition.asked, "adapter": condition.adapter, "precision": condition.precision}
     if condition.policy is None:
         shared |= {"keep_ratio": None, "gmac_ratio": None}
     return EmbedSettings(

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.model.precision import EIGHT_BITS
 from query.queries.options import DUPLICATE_COSINE
 
 WITH_DISTRACTORS = "+distractors"
@@ -16,6 +17,9 @@ SCHEMA_VERSION = 1
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+_OF_A_TOWER = frozenset({"model", "pretrained", "adapter", "adapter_sha256", "image_size", "index"})
 
 
 class IndexRecord(_Record):
@@ -55,9 +59,23 @@ class ConditionRecord(_Record):
     tokens_kept: int
     index: IndexRecord | None = None
 
+    @property
+    def has_8_bits(self) -> bool:
+        """Whether it computes in 8 bits."""
+        return self.precision in EIGHT_BITS
+
+    def differs_in_precision_from(self, other: "ConditionRecord") -> bool:
+        """Whether nothing but the precision differs; names do not count."""
+        mine, others = ({**one.model_dump(include=_OF_A_TOWER), "policy": _unnamed(one)} for one in (self, other))
+        return mine == others and self.precision != other.precision
+
     def shares_space_with(self, other: "ConditionRecord") -> bool:
         """Whether cosines between image vectors of both mean something: another model has a space of its own."""
         return (self.model, self.pretrained) == (other.model, other.pretrained)
+
+
+def _unnamed(condition: ConditionRecord) -> dict[str, Any] | None:
+    return None if condition.policy is None else {**condition.policy, "name": None}
 
 
 class DataRecord(_Record):
@@ -105,6 +123,17 @@ class SweepRecord(_Record):
     def condition(self, key: str) -> ConditionRecord:
         """The condition with a key."""
         return next(condition for condition in self.conditions if condition.key == key)
+
+    def in_float(self, condition: ConditionRecord) -> ConditionRecord | None:
+        """The same condition in a float type, for one in 8 bits: in that of the baseline, if there are several.
+
+        Returns:
+            None if the condition is none in 8 bits, is searched through an index, or is not measured in a float type.
+        """
+        if not condition.has_8_bits or condition.role == "index":
+            return None
+        found = [one for one in self.conditions if not one.has_8_bits and one.differs_in_precision_from(condition)]
+        return next((one for one in found if one.precision == self.baseline.precision), next(iter(found), None))
 
 
 def changes_of(earlier: dict[str, Any], environment: dict[str, Any]) -> str:

@@ -21,6 +21,18 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgainstFloat:
+    """A condition in 8 bits against the same one in a float type, on the same queries and images."""
+
+    key: str
+    """Of the one in a float type."""
+    differences: dict[str, Estimate]
+    """Metric by metric. `image_retrieval_recall@1+5+10` is the sum of recall over the ks."""
+    fidelity: dict[str, float]
+    """Agreement with it, without labels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OnData:
     """One condition on one data set."""
 
@@ -32,6 +44,8 @@ class OnData:
     """Metric by metric, against the baseline on the same queries; empty for the baseline."""
     fidelity: dict[str, float]
     """Agreement with the baseline, without labels: `overlap@10`, `rank_biased_overlap`, `cosine_p5`, ..."""
+    against_float: AgainstFloat | None = None
+    """None if it is not in 8 bits, or not measured in a float type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +68,8 @@ class ConditionResults:
     speed: Speed | None = None
     query_ms: Estimate | None = None
     """Of an index condition: the time of one query on one thread."""
+    speedup_over_float: Estimate | None = None
+    """Of a condition in 8 bits: over the same one in a float type, in the same rounds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from query.evaluation.record import SweepRecord
 from query.evaluation.report.write import write_report
 from query.evaluation.results import Results
 from query.evaluation.running.run import run
-from query.settings import SweepSettings
+from query.evaluation.settings import SweepSettings
 
 
 def sweep(

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 
 from pipeline.measure.timing import (
@@ -98,6 +99,42 @@ def test_bench_model(tiny_model, tmp_path, capsys):
     assert none["measured"] == none["theoretical"] == 1.0
     assert all(condition["theoretical"] > 1.1 for condition in results["conditions"][2:])
     assert "balanced" in capsys.readouterr().out
+
+
+def test_bench_model_times_every_policy_in_every_precision(tiny_model, tmp_path, capsys):
+    path = tmp_path / "results.json"
+    argv = ["bench", "model", "--model", tiny_model, "--policies", "none,balanced", "--precisions", "fp32,int8"]
+    argv += ["--rounds", "2", "--batches", "1", "--batch-size", "2", "--device", "cpu", "--json-file", str(path)]
+    assert main(argv) == 0
+    found = json.loads(path.read_text())["conditions"]
+    rows = [(condition["name"], condition["precision"]) for condition in found if condition["name"] != "open_clip"]
+    assert rows == [("none", "fp32"), ("balanced", "fp32"), ("none", "int8"), ("balanced", "int8")]
+    calls = [condition["precision"] for condition in found if condition["name"] == "open_clip"]
+    assert calls[0] == "fp32"
+    assert "int8" not in calls
+    assert all((condition["over_float"] is None) == (condition["precision"] != "int8") for condition in found)
+    fastest = max(found[: len(calls)], key=lambda one: one["images_per_second"])
+    assert fastest["over_open_clip"] == 1.0
+    assert found[len(calls)]["measured"] == 1.0
+    assert "over float" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("precisions", "message"),
+    [
+        ("fp32,int4", "precision = 'fp32,int4': expected precisions among auto, fp32"),
+        ("int8,fp32,int8", "precision = 'int8,fp32,int8': a precision is named twice"),
+    ],
+)
+def test_a_list_of_precisions_names_what_it_can_hold(precisions, message, capsys):
+    assert main(["bench", "model", "--precisions", precisions]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_int8_is_not_compiled(tiny_model, capsys):
+    argv = ["bench", "model", "--model", tiny_model, "--precision", "int8", "--device", "cpu", "--compile"]
+    assert main(argv) == 2
+    assert "leave out --compile, or int8" in capsys.readouterr().err
 
 
 def test_a_missing_gpu_is_an_error(capsys, monkeypatch):

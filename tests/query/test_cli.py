@@ -85,6 +85,25 @@ def test_evaluate_writes_the_documented_json(store, tiny_model, tmp_path, ray_se
     assert unpruned["fingerprint"].split("-")[0] == pruned["fingerprint"].split("-")[0]
 
 
+def test_evaluate_compares_int8_with_the_same_in_float(store, tiny_model, tmp_path, ray_session, capsys):
+    folder = store.parent
+    argv = ["evaluate", "--images", str(folder / "photos"), "--captions", str(folder / "captions.tsv")]
+    argv += ["--model", tiny_model, "--policies", "balanced", "--precisions", "fp32,int8", "--device", "cpu"]
+    assert main([*argv, "--bench-images", "8", "--json-file", str(tmp_path / "r.json")]) == 0
+    none, balanced, none8, balanced8 = json.loads((tmp_path / "r.json").read_text())["conditions"]
+    assert [one["name"] for one in (none8, balanced8)] == ["none+int8", "balanced+int8"]
+    assert [one["precision"] for one in (none, balanced, none8, balanced8)] == ["fp32", "fp32", "int8", "int8"]
+    assert len({one["fingerprint"] for one in (none, balanced, none8, balanced8)}) == 4
+    against = balanced8["against_float"]
+    assert against["condition"] == "balanced"
+    assert none8["against_float"]["fidelity"]["cosine_mean"] == pytest.approx(none8["cosine_to_unpruned"])
+    assert 0.9 < none8["cosine_to_unpruned"] < 1
+    for metric, value in balanced8["metrics"].items():
+        assert against["deltas"][metric]["value"] == pytest.approx(value - balanced["metrics"][metric])
+    assert against["speedup"]["measured"] > 0
+    assert "against balanced" in capsys.readouterr().out
+
+
 def test_an_evaluation_into_the_same_folder_ranks_the_images_that_are_there_now(
     photos, tiny_model, make_image, tmp_path, ray_session, capsys
 ):

@@ -34,6 +34,29 @@ def test_the_folders_of_plain_names_do_not_change(conditions, tmp_path):
     assert [embed_settings(settings, condition, tmp_path).out for condition in found] == [tmp_path / n for n in names]
 
 
+def test_each_precision_has_every_condition_but_the_control(conditions, tmp_path):
+    settings, found = conditions("mine", adapter="scenes", control="scenes", precision="fp32, int8")
+    names = ["none", "none+control", "mine", "mine+adapter", "none+int8", "mine+int8", "mine+adapter+int8"]
+    assert [condition.name for condition in found] == names
+    made = [embed_settings(settings, condition, tmp_path) for condition in found]
+    assert [one.precision for one in made] == ["fp32"] * 4 + ["int8"] * 3
+    assert [one.out.name for one in made] == names
+    assert made[-1].adapter == "scenes"
+
+
+def test_one_precision_leaves_names_as_they_are(conditions, tmp_path):
+    settings, found = conditions("mine", precision="int8")
+    assert [condition.name for condition in found] == ["none", "mine"]
+    assert {embed_settings(settings, condition, tmp_path).precision for condition in found} == {"int8"}
+
+
+@pytest.mark.parametrize("precision", ["fp32,int4", "", ",", "int8,fp32,int8"])
+def test_a_list_of_precisions_that_is_wrong(tmp_path, precision):
+    argv = ["--images", "x", "--captions", "y", "--precisions", precision]
+    with pytest.raises(ConfigError, match=r"precision = .*: (expected precisions among auto|a precision is named)"):
+        load_settings(EvaluateSettings, "evaluate", argv, "")
+
+
 @pytest.mark.parametrize(
     "name", ["../../evil", "/evil", "..", ".", "~", "a/b", "two words", ".hidden", "ünï", "x" * 99]
 )

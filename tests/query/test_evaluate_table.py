@@ -36,6 +36,21 @@ def test_a_difference_has_its_interval_and_the_loss_that_could_be_shown(printed)
     assert line.count("3.1") == 6
 
 
+def test_8_bits_are_shown_against_the_same_in_float(printed):
+    deltas = {name: {"value": -0.004} for name in RECALLS} | {"image_retrieval_recall@1+5+10": {"value": -0.012}}
+    against = {"condition": "fast", "deltas": deltas, "fidelity": {"cosine_mean": 0.9954}}
+    eight = condition("fast+int8", 0.47, against_float={**against, "speedup": {"measured": 2.13, "ci95": [2.0, 2.2]}})
+    text = printed(
+        {"value": 0.0, "ci95": [-0.2, 0.2]},
+        {"measured": 1.5, "ci95": None, "theoretical": 1.7},
+        conditions=[condition("none", 0.5), eight],
+    )
+    [line] = [line for line in text.splitlines() if "against fast" in line]
+    assert line.count("-0.4") == 6
+    assert "2.13x" in line
+    assert "0.9954" in line
+
+
 def test_what_is_not_known_is_left_empty(printed):
     delta = {"value": 0.0, "ci95": [-0.2, 0.2]}
     shares = {"of_none": {"value": 0.4, "ci95": None}, "of_none+control": {"value": None, "ci95": None}}

@@ -40,6 +40,18 @@ def test_the_picture_of_kept_patches(tiny_model, photos, tmp_path, capsys):
         assert image.size == (14 + 2 * (336 + 14), 14 + 336 + 26 + 14)
 
 
+def test_int8_is_calibrated_on_the_photo(tiny_model, photos, tmp_path, capsys):
+    picture = tmp_path / "kept.png"
+    argv = ["inspect", "--model", tiny_model, "--precision", "int8", "--device", "cpu", "--json"]
+    assert main(argv) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert main([*argv, "--image", str(photos / "photo-01.png"), "--picture", str(picture)]) == 0
+    assert json.loads(capsys.readouterr().out) == table
+    assert picture.exists()
+    assert main([*argv, "--precision", "fp8"]) == 2
+    assert "fp8 is for GPUs" in capsys.readouterr().err
+
+
 def test_dropped_patches_are_faded(tmp_path):
     pixels = np.zeros((32, 32, 3), np.uint8)
     write_overlay(tmp_path / "kept.png", pixels, (2, 2), [(1, np.array([0, 3]))])

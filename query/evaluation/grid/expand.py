@@ -50,6 +50,7 @@ def expand(grid: Grid) -> list[Condition]:
         if all(condition.settings != other.settings for other in conditions):
             _refuse_repeated(grid, conditions, condition)
             conditions.append(condition)
+    _refuse_unused_calibration(grid, conditions)
     check_names(grid, conditions)
     return conditions
 
@@ -187,12 +188,13 @@ def _short(location: str) -> str:
 
 
 def _check_paths(grid: Grid) -> None:
-    """Refuse paths of data sets that lead nowhere: before hours of work."""
-    for number, data in enumerate(grid.keys.data):
-        for key, value in data:
+    """Refuse paths that lead nowhere: before hours of work."""
+    sources = [(("data", number), data) for number, data in enumerate(grid.keys.data)]
+    for at, keys in [*sources, (("calibration",), grid.keys.calibration)]:
+        for key, value in keys:
             values = enumerate(value) if isinstance(value, tuple) else [(None, value)]
             for place, path in values:
-                loc: Loc = ("data", number, key) if place is None else ("data", number, key, place)
+                loc: Loc = (*at, key) if place is None else (*at, key, place)
                 if isinstance(path, Path) and not path.exists():
                     raise grid.error(loc, "there is nothing at this path; correct it", str(path))
 
@@ -207,6 +209,11 @@ def _check_series(grid: Grid) -> None:
         if name in names:
             raise grid.error(loc, f"line {names[name]} has a series of this name; rename one", series.name)
         names[name] = grid.line_of(loc)
+
+
+def _refuse_unused_calibration(grid: Grid, conditions: list[Condition]) -> None:
+    if grid.keys.calibration.model_fields_set and not {"int8", "8bit"} & {one.precision for one in conditions}:
+        raise grid.error(("calibration",), "no condition is in int8; add int8 to `precisions`, or remove this key")
 
 
 def _refuse_repeated(grid: Grid, conditions: list[Condition], condition: Condition) -> None:

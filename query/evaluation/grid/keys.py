@@ -169,6 +169,26 @@ class RivalKeys(Keys):
     """Shares of the tokens that bipartite merging removes at each block."""
 
 
+class CalibrationKeys(Keys):
+    """How int8 rounds: ranges of activations, measured on images. Best are photos like yours that answer no query."""
+
+    images: Path | None = None
+    """Folder of images. By default, those of the first data set."""
+    num_images: int = Field(default=256, ge=1)
+    """A random sample of so many of them; all, if there are fewer."""
+    seed: int = 1
+    """Seed of the sample."""
+    file: Path | None = None
+    """Calibration that was measured earlier, such as calibration.safetensors of a store. It fits one model, adapter and
+    image size."""
+
+    @model_validator(mode="after")
+    def _check_source(self) -> "CalibrationKeys":
+        if self.file and (taken := sorted(self.model_fields_set - {"file"})):
+            raise ValueError(f"with a file nothing is measured, so {' and '.join(taken)} would do nothing; remove it")
+        return self
+
+
 class IndexKeys(Keys):
     """An index over the gallery, searched at several operating points."""
 
@@ -228,6 +248,8 @@ class GridKeys(Keys):
     precision: PrecisionChoice = "auto"
     """Number format of all conditions that name none. auto measures once, on the first model, which is fastest.
     8bit is int8 on a CPU and fp8 on a GPU, and never taken by auto."""
+    calibration: CalibrationKeys = CalibrationKeys()
+    """What conditions in int8 are calibrated on."""
     device: DeviceChoice = "auto"
     """Where to run. auto uses a GPU if there is one."""
     batch_size: int | None = Field(default=None, ge=1)

@@ -1,7 +1,7 @@
 """A data set with what its conditions were measured at. Only one condition's answers are in memory at a time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from query.evaluation.metrics.right import Right, right_images, right_texts
 from query.evaluation.ranking.answers import Answers
 from query.evaluation.ranking.both_ways import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from query.evaluation.raw.data import DataTables
-from query.evaluation.results import OnData
+from query.evaluation.results import AgainstFloat, Estimate, OnData
 
 
 def tasks_of(tables: DataTables) -> dict[str, Task]:
@@ -53,6 +53,8 @@ class Measured:
     ks: Sequence[int]
     kept_metrics: frozenset[str]
     """Metrics whose values per query are kept, for fronts and decompositions."""
+    kept_conditions: frozenset[str] = frozenset()
+    """Keys of those that `compare` needs."""
     on: dict[str, OnData] = field(default_factory=dict)
     """By key of the condition."""
     values: dict[str, dict[str, PerQuery]] = field(default_factory=dict)
@@ -62,6 +64,7 @@ class Measured:
         self.tasks = tasks_of(self.tables)
         self._baseline: dict[str, dict[str, PerQuery]] = {}
         self._baseline_ids: np.ndarray | None = None
+        self._kept: dict[str, tuple[dict[str, dict[str, PerQuery]], np.ndarray]] = {}
 
     def add(self, key: str, by_task: Mapping[str, Answers], cosines_N: np.ndarray | None) -> None:
         """Add a condition.
@@ -79,6 +82,8 @@ class Measured:
         is_baseline = self._baseline_ids is None
         if is_baseline:
             self._baseline, self._baseline_ids = metrics, ids_QK
+        if key in self.kept_conditions:
+            self._kept[key] = metrics, ids_QK
         estimates, differences = {}, {}
         for task, found in metrics.items():
             estimates |= self.tasks[task].estimates(found)
@@ -89,6 +94,28 @@ class Measured:
         agreement = {} if is_baseline else fidelity(ids_QK, self._baseline_ids, cosines_N)
         self.on[key] = OnData(data=self.tables.name, metrics=estimates, differences=differences, fidelity=agreement)
 
+    def compare(self, key: str, other: str, cosines_N: np.ndarray | None) -> None:
+        """Add how a condition in 8 bits compares with the same one in a float type. Both were added before.
+
+        Args:
+            key: Of the one in 8 bits.
+            other: Key of the one in a float type.
+            cosines_N: Cosine of each image vector of the first to that of the second, if it is known.
+        """
+        (mine, ids_QK), (others, other_ids_QK) = self._kept[key], self._kept[other]
+        differences = {}
+        for task, found in mine.items():
+            differences |= self.tasks[task].differences(found, others[task])
+            names = [f"{task}_recall@{k}" for k in self.ks]
+            if names[0] in found:
+                means = [
+                    PerQuery(np.mean([of[task][name].values_Q for name in names], axis=0)) for of in (mine, others)
+                ]
+                mean = self.tasks[task].differences({"": means[0]}, {"": means[1]})[""]
+                differences[f"{task}_recall@{'+'.join(map(str, self.ks))}"] = _times(mean, len(names))
+        against = AgainstFloat(key=other, differences=differences, fidelity=fidelity(ids_QK, other_ids_QK, cosines_N))
+        self.on[key] = replace(self.on[key], against_float=against)
+
     def recall(self, by_task: Mapping[str, Answers]) -> dict[str, float]:
         """The strict recall of some answers, by the metrics' names, without intervals."""
         found = {}
@@ -96,3 +123,9 @@ class Measured:
             found |= per_query(self.tables, task, self.tasks[task].right, answers, self.ks)
         names = [f"{task}_recall@{k}" for task in by_task for k in self.ks]
         return {name: float(found[name].values_Q.mean()) for name in names}
+
+
+def _times(estimate: Estimate, factor: int) -> Estimate:
+    value, low, high = (factor * number for number in (estimate.value, estimate.low, estimate.high))
+    detectable = None if estimate.detectable is None else factor * estimate.detectable
+    return replace(estimate, value=value, low=low, high=high, detectable=detectable)

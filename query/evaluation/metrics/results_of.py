@@ -1,6 +1,7 @@
 """The second pass: everything that is computed of a sweep, from its raw files alone."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pipeline.errors import ConfigError, StoreError
 from query.evaluation.grid.keys import GridKeys
@@ -17,7 +18,7 @@ from query.evaluation.raw.ranks import read_ranks
 from query.evaluation.raw.record import read_record
 from query.evaluation.raw.timings import Round, read_rounds
 from query.evaluation.record import WITH_DISTRACTORS, ConditionRecord, DataRecord, SweepRecord
-from query.evaluation.results import ConditionResults, OnData, Results, Speed
+from query.evaluation.results import ConditionResults, Estimate, OnData, Results, Speed
 
 
 def results_of(folder: SweepFolder) -> Results:
@@ -38,7 +39,8 @@ def results_of(folder: SweepFolder) -> Results:
     _refuse_missing(folder, record, keys)
     decomposed = decomposed_metric(keys.metric, keys.ks)
     rounds = [timed for timed in read_rounds(folder.timings) if timed.environment_key == record.environment_key]
-    timed = timed_with([one for one in rounds if one.kind == "tower"], record.baseline.key)
+    of_towers = [one for one in rounds if one.kind == "tower"]
+    timed = timed_with(of_towers, record.baseline.key)
     speeds = {
         one.key: speed_of(timed[one.key], one.gmacs, record.baseline.gmacs)
         for one in record.conditions
@@ -62,7 +64,13 @@ def results_of(folder: SweepFolder) -> Results:
     return Results(
         record=record,
         mixed=mixed,
-        conditions=[_condition_results(one, on[one.key], speeds.get(one.key), rounds) for one in record.conditions],
+        conditions=[
+            replace(
+                _condition_results(one, on[one.key], speeds.get(one.key), rounds),
+                speedup_over_float=_over_float(record, one, of_towers),
+            )
+            for one in record.conditions
+        ],
         fronts=fronts,
         decompositions=steps,
     )
@@ -73,14 +81,27 @@ def _measure(
 ) -> Measured:
     tables = read_data(folder.data(data.name), data.sha256)
     _refuse_large_ks(keys.ks, tables)
-    measured = Measured(tables, keys.ks, kept)
+    pairs = {one.key: other for one in record.conditions if (other := record.in_float(one))}
+    compared = frozenset([*pairs, *(other.key for other in pairs.values())])
+    measured = Measured(tables, keys.ks, kept, compared)
     for one in record.conditions:
         ranks, images = folder.ranks(one.key, data.name), folder.images(one.key, data.name)
         if ranks.exists():
             by_task = read_ranks(ranks, head_of(record, one, data, "ranks"))
             cosines_N = read_cosines(images, head_of(record, one, data, "images")) if images.exists() else None
             measured.add(one.key, by_task, cosines_N)
+    for key, other in pairs.items():
+        if {key, other.key} <= measured.on.keys():
+            head = head_of(record, record.condition(key), data, "images", other)
+            measured.compare(key, other.key, read_cosines(folder.to_float(key, data.name), head))
     return measured
+
+
+def _over_float(record: SweepRecord, one: ConditionRecord, of_towers: Sequence[Round]) -> Estimate | None:
+    """The speed-up of a condition in 8 bits over the same one in a float type; None if they share no round."""
+    other = record.in_float(one)
+    found = timed_with(of_towers, other.key).get(one.key) if other else None
+    return found.speedup if found else None
 
 
 def _condition_results(
@@ -102,6 +123,8 @@ def _refuse_missing(folder: SweepFolder, record: SweepRecord, keys: GridKeys) ->
             paths = [folder.ranks(one.key, data.name)]
             if one.key != record.baseline.key and one.shares_space_with(record.baseline):
                 paths.append(folder.images(one.key, data.name))
+            if record.in_float(one) and not data.name.endswith(WITH_DISTRACTORS):
+                paths.append(folder.to_float(one.key, data.name))
             missing += [(path, one.name, f"data set {data.name!r}") for path in paths if not path.exists()]
     for one in record.conditions:
         paths = [folder.ranks(one.key, data.name) for data in record.data]

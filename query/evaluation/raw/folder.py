@@ -35,6 +35,19 @@ class SweepFolder:
         """What is known of each image of a condition: its cosine to the baseline."""
         return self.root / "raw" / data / f"{key}.images.parquet"
 
+    def to_float(self, key: str, data: str) -> Path:
+        """What is known of each image of a condition in 8 bits: its cosine to the same condition in float."""
+        return self.root / "raw" / data / f"{key}.float.parquet"
+
+    @property
+    def calibrations(self) -> Path:
+        """Folder of calibrations, and of what is known of the images that they were measured on."""
+        return self.root / "calibrations"
+
+    def calibration(self, fingerprint: str) -> Path:
+        """The calibration of an encoder, by its fingerprint without one. `embed --calibration` reads it, too."""
+        return self.calibrations / f"{fingerprint}.safetensors"
+
     @property
     def timings(self) -> Path:
         """Folder of timed rounds, one file each."""

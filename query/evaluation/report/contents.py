@@ -18,6 +18,7 @@ from query.evaluation.report.tables.conditions import (
     settings_table,
     variants_table,
 )
+from query.evaluation.report.tables.eight_bits import eight_bits_table
 from query.evaluation.report.tables.losses import Losses, gates_table, losses_of, mixed_table, steps_table
 from query.evaluation.report.tables.origin import data_table, environment_table
 from query.evaluation.report.tables.table import Cell, Table
@@ -33,6 +34,8 @@ class OfData:
     name: str
     plot: Drawing | None
     conditions: Table
+    eight_bits: Table | None
+    """None if no condition in 8 bits is measured in float, too."""
     metrics: list[Table]
     variants: Table | None
     fidelity: Table | None
@@ -141,6 +144,7 @@ def _of_data(results: Results) -> list[OfData]:
             name=name,
             plot=scatter_of(results, fronts[name], number) if name in fronts else None,
             conditions=conditions_table(results, name, _metric_on(results, name, metric), fronts.get(name)),
+            eight_bits=eight_bits_table(results, name, _metric_on(results, name, metric)),
             metrics=metric_tables(results, name),
             variants=variants_table(results, name, _metric_on(results, name, metric)),
             fidelity=fidelity_table(results, name),

@@ -81,6 +81,15 @@ _OF_LOSSES = """
 Step: What one change alone costs or brings back. Steps use the same resampling, so they add up. Each operating
 point of an index is a step from exact search over the same vectors.
 """
+_OF_8_BITS = """
+int8, fp8: The linear layers of the image tower multiply numbers of 8 bits, integers on a CPU and floats on a GPU. The
+rest of the tower and the text tower stay in float.
+
+Calibration: The range that int8 rounds each layer's input in, measured on a sample of images before anything else.
+
+The same in float: The condition that differs by the number format alone. Speed-ups over it are of the same timed
+rounds, differences of the same queries, cosines of the same images.
+"""
 _OF_MIXED = """
 Fair share: The share of the first k that the images of one condition would get if all images were embedded by the
 unpruned model.
@@ -98,6 +107,7 @@ def definitions(results: Results) -> list[tuple[str, str]]:
         (_OF_CLASSES, any(one.kind == "classes" for one in data)),
         (_OF_DISTRACTORS, any(one.counts.get("num_distractors") for one in data)),
         (_OF_LOSSES, bool(results.decompositions)),
+        (_OF_8_BITS, any(one.condition.has_8_bits for one in results.conditions)),
         (_OF_MIXED, bool(results.mixed)),
         (_OF_GATES, results.gates is not None),
     ]

@@ -69,7 +69,7 @@ def _losses_and_examples(contents: Contents) -> Iterator[str]:
 def _of_data(one: OfData, plot: str | None) -> Iterator[str]:
     if plot:
         yield from (f"![{_escaped(one.conditions.caption)}]({plot})", "")
-    for table in (one.conditions, one.variants, one.fidelity, *one.metrics):
+    for table in (one.conditions, one.eight_bits, one.variants, one.fidelity, *one.metrics):
         if table:
             yield from _table(table)
 

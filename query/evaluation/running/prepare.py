@@ -19,6 +19,7 @@ from query.evaluation.ranking.both_ways import IMAGE_TO_TEXT
 from query.evaluation.raw.folder import SweepFolder
 from query.evaluation.raw.record import read_record
 from query.evaluation.record import SCHEMA_VERSION, SweepRecord, changes_of
+from query.evaluation.running.calibrations import Calibrations
 from query.evaluation.running.environment import environment_of, key_of
 from query.evaluation.running.galleries import Gallery, galleries_of
 from query.evaluation.running.kept.images import Image, look_at
@@ -54,7 +55,8 @@ def prepare(
         on_note(f"everything is measured anew, because the environment changed: {changes}")
     data = [_opened(grid, number, folder) for number in range(len(grid.keys.data))]
     models = Models(device, batch_size, *_known_precision(work, earlier, conditions[0], again))
-    towers, left_out = load_towers(conditions, grid, models, on_tick)
+    calibrations = Calibrations(grid.keys.calibration, data[0], work, again)
+    towers, left_out = load_towers(conditions, grid, models, on_tick, calibrations.calibrated)
     galleries, failures = _galleries(grid, work, data, towers)
     _refuse_large_ks(grid, galleries)
     _refuse_metric_of_other_data(grid, galleries)

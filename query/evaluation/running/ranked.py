@@ -5,13 +5,14 @@ Shapes: N images, O own images, Q queries, P pairs, E embedding width.
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from pipeline.monitor.progress import Tick
 from query.evaluation.ranking.alike import near_duplicate_groups
 from query.evaluation.ranking.both_ways import both_ways
-from query.evaluation.raw.head import holds
+from query.evaluation.raw.head import RawHead, holds
 from query.evaluation.raw.heads import head_of
 from query.evaluation.raw.images import write_cosines
 from query.evaluation.raw.ranks import write_ranks
@@ -56,17 +57,24 @@ def near_duplicates(work: Work, record: SweepRecord, gallery: Gallery) -> np.nda
     return near_duplicate_groups(gallery.vectors(work.folder, record.baseline.key), record.duplicate_cosine)
 
 
-def _paths(work: Work, record: SweepRecord, tower: Tower, gallery: Gallery) -> list[tuple]:
+def _paths(work: Work, record: SweepRecord, tower: Tower, gallery: Gallery) -> list[tuple[Path, RawHead, str]]:
+    """The files of a condition with their heads: its ranks, then its cosines; and the key that each is against."""
     condition, name = record.condition(tower.key), gallery.data.name
     data = next(found for found in record.data if found.name == name)
-    paths = [(work.folder.ranks(condition.key, name), head_of(record, condition, data, "ranks"))]
-    if condition.shares_space_with(record.baseline):
-        paths.append((work.folder.images(condition.key, name), head_of(record, condition, data, "images")))
+    baseline, in_float = record.baseline, record.in_float(condition)
+    paths = [(work.folder.ranks(condition.key, name), head_of(record, condition, data, "ranks"), baseline.key)]
+    if condition.shares_space_with(baseline):
+        paths.append(
+            (work.folder.images(condition.key, name), head_of(record, condition, data, "images"), baseline.key)
+        )
+    if in_float and in_float.key in gallery.keys:
+        head = head_of(record, condition, data, "images", in_float)
+        paths.append((work.folder.to_float(condition.key, name), head, in_float.key))
     return paths
 
 
 def _is_ranked(work: Work, record: SweepRecord, tower: Tower, gallery: Gallery) -> bool:
-    return all(holds(path, head) for path, head in _paths(work, record, tower, gallery))
+    return all(holds(path, head) for path, head, _ in _paths(work, record, tower, gallery))
 
 
 def _rank(work: Work, record: SweepRecord, tower: Tower, gallery: Gallery, alike_N: np.ndarray) -> None:
@@ -75,8 +83,7 @@ def _rank(work: Work, record: SweepRecord, tower: Tower, gallery: Gallery, alike
     texts_QE = query_vectors(work, tower.encoder.text_space, data)
     epsilon = record.grid["epsilon"]
     by_task = both_ways(texts_QE, images_NE, data.pairs_P2, data.num_own, alike_N=alike_N, epsilon=epsilon, k=NUM_HITS)
-    path, head = ranks
+    path, head, _ = ranks
     write_ranks(path, by_task, head)
-    for path, head in cosines:
-        baseline_NE = gallery.vectors(work.folder, record.baseline.key)
-        write_cosines(path, np.einsum("ne,ne->n", images_NE, baseline_NE), head)
+    for path, head, key in cosines:
+        write_cosines(path, np.einsum("ne,ne->n", images_NE, gallery.vectors(work.folder, key)), head)

@@ -64,7 +64,8 @@ def run(
     embed_images(work, towers, galleries, found.batch_size)
     embed_texts(work, towers, galleries)
     rank(work, record, towers, galleries)
-    time_towers(work, towers, timed_on, grid.keys.bench_images, grid.keys.rounds, found.batch_size)
+    pairs = [(one.key, other.key) for one in record.conditions if (other := record.in_float(one))]
+    time_towers(work, towers, timed_on, grid.keys.bench_images, grid.keys.rounds, found.batch_size, pairs)
     rank_mixed(work, grid, record, towers, galleries)
     record = measure_indexes(work, grid, record, towers, galleries)
     draw_kept_patches(work, towers, timed_on)
@@ -88,6 +89,7 @@ def forget_all(found: Prepared) -> None:
         for key in gallery.keys:
             folder.ranks(key, name).unlink(missing_ok=True)
             folder.images(key, name).unlink(missing_ok=True)
+            folder.to_float(key, name).unlink(missing_ok=True)
     for path in (folder.mixed, folder.indexes):
         shutil.rmtree(path, ignore_errors=True)
     forget_rounds(work)

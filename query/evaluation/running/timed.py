@@ -21,7 +21,15 @@ KIND = "timed rounds"
 _IMAGES = "images"
 
 
-def time_towers(work: Work, towers: Sequence[Tower], part: Part, num_images: int, rounds: int, batch_size: int) -> None:
+def time_towers(
+    work: Work,
+    towers: Sequence[Tower],
+    part: Part,
+    num_images: int,
+    rounds: int,
+    batch_size: int,
+    pairs: Sequence[tuple[str, str]] = (),
+) -> None:
     """Time every tower in so many rounds; a round runs all of them, every other one in reverse order.
 
     Rounds of earlier runs count. Conditions that came later are timed in rounds of their own, together with the
@@ -34,13 +42,14 @@ def time_towers(work: Work, towers: Sequence[Tower], part: Part, num_images: int
         num_images: How many of them; all, if there are fewer.
         rounds: Rounds that each condition takes part in.
         batch_size: Images per forward pass.
+        pairs: Keys of conditions whose speeds are compared with each other, too.
     """
     num_images = min(num_images, len(part.entries))
     _remove_other_rounds(work, towers, {"num_images": num_images, "images_sha256": part.images_sha256})
     work.tally.kept[KIND] += len(_rounds(work))
     by_key = {tower.key: tower for tower in towers}
     pixels: dict[Preprocess, np.ndarray] = {}
-    while (found := next_block(_rounds(work), list(by_key), rounds)) is not None:
+    while (found := next_block(_rounds(work), list(by_key), rounds, pairs)) is not None:
         block, numbers, keys = found
         calls = {}
         for tower in (by_key[key] for key in keys):
@@ -51,13 +60,16 @@ def time_towers(work: Work, towers: Sequence[Tower], part: Part, num_images: int
         _time_block(work, block, numbers, calls, num_images)
 
 
-def next_block(found: Sequence[Round], keys: Sequence[str], rounds: int) -> tuple[int, list[int], list[str]] | None:
+def next_block(
+    found: Sequence[Round], keys: Sequence[str], rounds: int, pairs: Sequence[tuple[str, str]] = ()
+) -> tuple[int, list[int], list[str]] | None:
     """What to time next. A block that was cut short comes first; what no block has yet makes a new one.
 
     Args:
         found: The rounds there are.
         keys: The conditions, the baseline first.
         rounds: Rounds that each of them needs.
+        pairs: Those that need a round together: if one is timed, so is the other.
 
     Returns:
         A block, the numbers of its rounds that are missing, and its conditions; None if nothing is missing.
@@ -73,6 +85,7 @@ def next_block(found: Sequence[Round], keys: Sequence[str], rounds: int) -> tupl
         if missing and own & lacking and own <= set(keys):
             return block, missing, [key for key in keys if key in own]
     num_missing = rounds - min(counts[key] for key in lacking)
+    lacking |= {key for pair in pairs if lacking & set(pair) for key in pair}
     new = [key for key in keys if key in lacking or key == keys[0]]
     return max((timed.block for timed in found), default=-1) + 1, list(range(num_missing)), new
 

@@ -1,7 +1,7 @@
 """The towers of a sweep: each model is loaded once, and weights that are equal are in memory once."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,8 @@ from torch import nn
 from pipeline.errors import ClipsieveError, ConfigError, InputError
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import LoadedModel, load_model
-from pipeline.model.precision import Candidate, Kernels, Precision, PrecisionChoice
+from pipeline.model.precision import Candidate, Kernels, PrecisionChoice
+from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.spec import ModelSource
 from pipeline.model.towers.families import unprunable_reason
 from pipeline.monitor.progress import Tick
@@ -69,7 +70,7 @@ class Models:
     auto: Candidate | None = None
     """What `auto` stands for; measured on the first model that asks, if None."""
     bf16_kernels: Kernels | None = None
-    _loaded: dict[tuple[ModelSource, Precision], LoadedModel] = field(default_factory=dict)
+    _loaded: dict[tuple[ModelSource, PrecisionChoice], LoadedModel] = field(default_factory=dict)
     _by_name: dict[tuple[str, torch.Size, torch.dtype], list[torch.Tensor]] = field(default_factory=dict)
 
     def load(self, source: ModelSource, asked: PrecisionChoice) -> LoadedModel:
@@ -84,7 +85,8 @@ class Models:
         if loaded.spec.precision == "bf16":
             self.bf16_kernels = loaded.kernels
         self._share_equal_weights(loaded.clip)
-        self._loaded[source, loaded.spec.precision] = loaded
+        for name in (loaded.spec.precision, precision):  # 8bit stands for one of them
+            loaded = self._loaded.setdefault((source, name), loaded)
         return loaded
 
     def choices(self) -> dict[str, Any]:
@@ -94,6 +96,7 @@ class Models:
 
     def warnings(self) -> list[str]:
         """A warning if the weights of all models fill much of the memory, which disturbs timings."""
+        num_models = len({id(loaded) for loaded in self._loaded.values()})
         tensors = [tensor for same in self._by_name.values() for tensor in same]
         used = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
         if self.device.type == "cuda":
@@ -103,7 +106,7 @@ class Models:
         if used <= _MAX_SHARE_OF_MEMORY * room:
             return []
         return [
-            f"the {len(self._loaded)} models of this sweep take {used / 2**30:.1f} of {room / 2**30:.1f} GiB of memory "
+            f"the {num_models} models of this sweep take {used / 2**30:.1f} of {room / 2**30:.1f} GiB of memory "
             "together, which may disturb timings; sweep fewer models, adapters or image sizes at once"
         ]
 
@@ -119,11 +122,22 @@ class Models:
 
 
 def load_towers(
-    conditions: Sequence[Condition], grid: Grid, models: Models, on_tick: OnTick
+    conditions: Sequence[Condition],
+    grid: Grid,
+    models: Models,
+    on_tick: OnTick,
+    calibrated: Callable[[LoadedModel, PruningPolicy | None], LoadedModel] = lambda loaded, policy: loaded,
 ) -> tuple[list[Tower], list[str]]:
     """Load every model and attach every policy: from then on, all fingerprints are known.
 
     Rivals that do not fit the model are left out, and so is what turns out to be the encoder of another condition.
+
+    Args:
+        conditions: The conditions, the baseline first.
+        grid: The grid, for messages.
+        models: Loads the models.
+        on_tick: Called with the progress.
+        calibrated: Gives a model in int8 its calibration for a policy; see `Calibrations.calibrated`.
 
     Returns:
         The towers in the order of their conditions, and a warning for each condition that is left out.
@@ -131,7 +145,7 @@ def load_towers(
     Raises:
         ConfigError: If a policy does not fit its tower, or two conditions of series are the same encoder. The message
             names the lines of the grid.
-        InputError: If a model or an adapter cannot be loaded.
+        InputError: If a model or an adapter cannot be loaded, or a calibration is not of its model.
     """
     try:
         baseline = models.load(conditions[0].source, conditions[0].precision)
@@ -143,7 +157,7 @@ def load_towers(
     found: list[Tower] = []
     for number, condition in enumerate(conditions):
         try:
-            loaded = models.load(condition.source, condition.precision)
+            loaded = calibrated(models.load(condition.source, condition.precision), condition.policy)
             encoder = Encoder(sharing_weights(loaded), condition.policy)
             found.append(Tower(condition.key, condition, loaded, encoder))
         except (ConfigError, InputError) as error:

@@ -3,7 +3,7 @@
 import pytest
 
 from query.cli.main import main
-from query.settings import SweepSettings
+from query.evaluation.settings import SweepSettings
 
 
 def test_an_earlier_plan_is_printed_in_the_new_spelling(tmp_path, capsys):

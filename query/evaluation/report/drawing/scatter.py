@@ -46,13 +46,21 @@ def points_of(results: Results, front: FrontResults) -> list[Point]:
 
 
 def styles_of(results: Results) -> dict[str, Style]:
-    """The style of each series, by its name."""
+    """The style of each series, by its name in the legend."""
     kinds: dict[bool, list[str]] = {False: [], True: []}
     for found in [one for one in results.conditions[1:] if one.speed]:
         series = kinds[found.condition.role == "rival"]
-        if found.condition.series not in kinds[False] + kinds[True]:
-            series.append(found.condition.series)
+        if (name := series_of(results, found)) not in kinds[False] + kinds[True]:
+            series.append(name)
     return {name: style_of(number, kind) for kind, names in kinds.items() for number, name in enumerate(names)}
+
+
+def series_of(results: Results, found: ConditionResults) -> str:
+    """What the legend calls the series of a condition. 8 bits are apart, unless the baseline has them, too."""
+    condition, baseline = found.condition, results.record.baseline
+    is_apart = condition.has_8_bits and condition.precision != baseline.precision
+    is_named = condition.precision in condition.series.lower()
+    return f"{condition.series}, {condition.precision}" if is_apart and not is_named else condition.series
 
 
 def draw_scatter(results: Results, front: FrontResults, *, is_narrow: bool) -> "Figure":
@@ -75,7 +83,7 @@ def draw_scatter(results: Results, front: FrontResults, *, is_narrow: bool) -> "
     seen: set[str] = set()
     for number, point in enumerate(points):
         if point in shown:
-            _draw_point(axes, number, point, styles, scale, seen)
+            _draw_point(axes, number, point, series_of(results, point.results), styles, scale, seen)
     figure.legend(
         loc="outside lower left" if is_narrow else "outside right upper", ncols=2 if is_narrow else 1, frameon=False,
         fontsize=8.5, labelcolor=LIGHT["ink"], handletextpad=0.7, columnspacing=1.2,
@@ -151,11 +159,17 @@ def _draw_front(axes: "Axes", points: Sequence[Point], front: FrontResults, scal
 
 
 def _draw_point(
-    axes: "Axes", number: int, point: Point, styles: dict[str, Style], scale: RecallScale, seen: set[str]
+    axes: "Axes",
+    number: int,
+    point: Point,
+    series: str,
+    styles: dict[str, Style],
+    scale: RecallScale,
+    seen: set[str],
 ) -> None:
     condition = point.results.condition
     is_baseline = condition.role == "baseline"
-    style = Style(LIGHT["ink"], "*", True) if is_baseline else styles[condition.series]
+    style = Style(LIGHT["ink"], "*", True) if is_baseline else styles[series]
     x, y = point.rate.value, scale.place(point.recall.value)
     left, right = words.within(point.rate)
     low, high = scale.interval(point.recall)
@@ -163,7 +177,7 @@ def _draw_point(
         x, y, fmt="none", ecolor=style.colour, elinewidth=0.9 if style.is_filled else 0.6, zorder=3,
         xerr=[[max(x - left, 0)], [max(right - x, 0)]], yerr=[[max(y - low, 0)], [max(high - y, 0)]],
     )  # fmt: skip
-    label = BASELINE if is_baseline else condition.series
+    label = BASELINE if is_baseline else series
     axes.plot(
         x, y, linestyle="none", marker=style.marker, markersize=12 if is_baseline else 7 if style.is_filled else 5.5,
         markerfacecolor=style.colour if style.is_filled else LIGHT["paper"], markeredgecolor=style.colour,

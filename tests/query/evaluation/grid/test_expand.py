@@ -302,7 +302,7 @@ def test_grids_that_ship(path, tmp_path, monkeypatch):
     monkeypatch.setenv("CLIPSIEVE_SHARED", str(tmp_path))
     monkeypatch.setenv("CLIPSIEVE_ADAPTER", str(tmp_path))
     conditions = expand(read_grid(path))
-    assert len(conditions) >= {"flickr8k.yaml": 30, "matrix.yaml": 100}.get(path.name, 20)
+    assert len(conditions) >= {"flickr8k.yaml": 30, "int8.yaml": 16, "matrix.yaml": 100}.get(path.name, 20)
     policies = [condition.policy for condition in conditions if condition.policy]
     assert sum(policy.score == "random" for policy in policies) >= 2
     assert sum(policy.score == "grid" for policy in policies) >= 2

@@ -40,6 +40,13 @@ def test_what_is_missing_is_timed_next(found, keys, expected):
     assert next_block(found, list(keys), 3) == expected
 
 
+def test_what_is_compared_has_rounds_together():
+    found = rounds(0, "na", 0, 1, 2)
+    assert next_block(found, list("nabc"), 3, [("b", "a")]) == (1, [0, 1, 2], ["n", "a", "b", "c"])
+    assert next_block(found, list("nab"), 3, [("a", "b")]) == (1, [0, 1, 2], ["n", "a", "b"])
+    assert next_block(found, list("na"), 3, [("a", "n")]) is None
+
+
 def test_more_rounds_go_on_with_each_block():
     found = rounds(0, "na", 0, 1) + rounds(1, "nb", 0, 1)
     blocks = []
