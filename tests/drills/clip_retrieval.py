@@ -12,7 +12,7 @@ with random weights. Both tools embed the same files: the photos of `--images`, 
 
 The peer runs its own command line with its own defaults (float32, 256 images per batch) on images only, with two
 preprocessing workers (`--workers`). Only model loading is replaced, because the original downloads weights from a model
-hub. Each run is checked to have embedded every image.
+hub. Each run is checked to have embedded every image. A short run needs smaller batches (`--peer-batch-size`).
 
 The comparison uses steady rates:
 
@@ -21,8 +21,9 @@ The comparison uses steady rates:
 - the peer: from the end of its first batch to the end of its last, by its own timestamps. This excludes its first
   decoding and the start of its logger. For a run with a single batch, from the start of reading that batch.
 
-clipsieve runs in the precision that `--precision auto` finds fastest; each run's is recorded. Its float32 rate is
-measured in the first round only, to show the effect of that precision; it is not compared.
+clipsieve runs every policy of `--policies` in every precision of `--precision`; `auto` is what it finds fastest, and is
+recorded. Its float32 rate is measured in the first round only, to show the effect of the precision; it is not compared.
+In int8 it calibrates before it hands out the first shard, so that counts as start, like loading, and is recorded too.
 
 `whole` is the peer's rate from the start of reading, measured like clipsieve's, and the ratio to it. `start` is the
 remaining time: the seconds of the command minus images / rate. Give the peer several batches: it decodes up to four
@@ -42,13 +43,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 PEER = "clip-retrieval"
 FLOAT32 = "clipsieve none, fp32"
 PEER_VERSION = "2.45.0"
-POLICIES = ("none", "balanced", "fast")
 PEER_PACKAGES = (PEER, "all_clip", "open_clip_torch", "torch", "torchvision", "numpy", "pillow", "setuptools")
 OUR_PACKAGES = ("torch", "open_clip_torch", "ray", "pyarrow", "pillow", "numpy")
 PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
@@ -100,7 +102,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--num-ti", type=int, default=3000, help="images for the reference model")
     parser.add_argument("--num-b", type=int, default=500, help="images for ViT-B-16")
+    parser.add_argument("--policies", default="none,balanced,fast", help="policies of clipsieve")
+    parser.add_argument("--precision", default="auto", help="its precisions, such as auto,int8")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peer-batch-size", type=int, default=256, help="images per batch of the peer")
     parser.add_argument("--workers", type=int, default=2, help="preprocessing workers of the peer")
     parser.add_argument(
         "--work", type=Path, help="folder to keep links, logs and vectors in (default: a temporary folder)"
@@ -146,11 +151,12 @@ def compare(tower: Tower, arguments: argparse.Namespace, peer_python: Path) -> d
         work = (arguments.work.absolute() if arguments.work else Path(temporary)) / tower.name
         images = link_images(arguments.images, work / "images", tower.num_images)
         calls: dict[str, Callable[[Path], dict]] = {
-            PEER: lambda out: run_peer(tower, images, out, peer_python, arguments.workers)
+            PEER: lambda out: run_peer(tower, images, out, peer_python, arguments)
         }
-        for policy in POLICIES:
-            calls[f"clipsieve {policy}"] = lambda out, policy=policy: run_clipsieve(tower, images, out, policy)
-        calls[FLOAT32] = lambda out: run_clipsieve(tower, images, out, "none", "fp32")
+        for precision, policy in product(arguments.precision.split(","), arguments.policies.split(",")):
+            name = f"clipsieve {policy}" + (f", {precision}" if precision != "auto" else "")
+            calls[name] = partial(run_clipsieve, tower, images, policy=policy, precision=precision)
+        calls[FLOAT32] = partial(run_clipsieve, tower, images, policy="none", precision="fp32")
         rounds: dict[str, list[dict]] = {name: [] for name in calls}
         for number in range(arguments.rounds):
             names = [name for name in calls if name != FLOAT32 or number == 0]
@@ -206,7 +212,7 @@ def link_images(source: Path, folder: Path, num_images: int) -> Path:
     return folder
 
 
-def run_clipsieve(tower: Tower, images: Path, out: Path, policy: str, precision: str = "auto") -> dict:
+def run_clipsieve(tower: Tower, images: Path, out: Path, policy: str, precision: str) -> dict:
     """Embed with clipsieve, in its own process."""
     clipsieve = Path(sys.executable).with_name("clipsieve")
     command = [clipsieve, "embed", images, "--out", out / "store", *tower.clipsieve_arguments, "--policy", policy]
@@ -214,6 +220,7 @@ def run_clipsieve(tower: Tower, images: Path, out: Path, policy: str, precision:
     text, wall_s = run(command, out / "log.txt", dict(os.environ))
     done = re.search(r"^(\d+) of (\d+) images embedded", text, re.MULTILINE)
     rate = re.search(r"([\d.]+) images/s end to end on (\w+), after ([\d.]+) s to start", text)
+    calibration = re.search(r"^calibration \d+ images, ([\d.]+) s", text, re.MULTILINE)
     if not done or not rate:
         raise SystemExit(f"clipsieve printed no rate:\n{text}")
     check_count("clipsieve", int(done[1]), tower.num_images)
@@ -225,13 +232,14 @@ def run_clipsieve(tower: Tower, images: Path, out: Path, policy: str, precision:
         "wall_s": wall_s,
         "num_vectors": int(done[1]),
         "device": rate[2],
-        "precision": last_run["precision"],
+        "precision": last_run["precision"] or precision,
+        "calibration_s": float(calibration[1]) if calibration else 0.0,
         "share_of_ideal": last_run["share_of_ideal"],
         "alone": last_run["images_per_second"],
     }
 
 
-def run_peer(tower: Tower, images: Path, out: Path, python: Path, workers: int) -> dict:
+def run_peer(tower: Tower, images: Path, out: Path, python: Path, arguments: argparse.Namespace) -> dict:
     """Embed with the peer, in its own process."""
     job = {
         "model": tower.name,
@@ -243,7 +251,8 @@ def run_peer(tower: Tower, images: Path, out: Path, python: Path, workers: int) 
             "input_format": "files",
             "enable_text": False,
             "clip_model": f"open_clip:{tower.name}/given",
-            "num_prepro_workers": workers,
+            "num_prepro_workers": arguments.workers,
+            "batch_size": arguments.peer_batch_size,
         },
     }
     # -P, because this file has the same name as the peer's package
