@@ -26,27 +26,10 @@ from pipeline.model.quantization.coverage import Coverage, coverage_of
 from pipeline.model.quantization.fp8 import attach_fp8
 from pipeline.model.quantization.packed import MadeOf
 from pipeline.model.quantization.tower import TowerObserver, attach_int8
-from pipeline.model.spec import EncoderSpec, Preprocess
+from pipeline.model.spec import EncoderSpec
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.towers.families import unprunable_reason, view_of
-
-
-class PixelScaling:
-    """Convert uint8 pixels to a tower's input: (pixels / 255 - mean) / std per channel."""
-
-    def __init__(self, preprocess: Preprocess, device: torch.device, dtype: torch.dtype) -> None:
-        # one value per element of a pixel row: torch's CPU kernels are several times slower along three channels
-        scale = torch.tensor([1 / (255 * std) for std in preprocess.std], device=device)
-        shift = [-mean / std for mean, std in zip(preprocess.mean, preprocess.std, strict=True)]
-        self._scale = scale.repeat(preprocess.width)
-        self._shift = torch.tensor(shift, device=device).repeat(preprocess.width)
-        self._dtype = dtype
-
-    def __call__(self, pixels_BHWC: Tensor) -> Tensor:
-        """Scale pixels on the device to [B, C, H, W]."""
-        # [B, H, W, C] viewed as [B, C, H, W] is channels-last, the fastest layout for the patch embedding
-        rows = torch.addcmul(self._shift, pixels_BHWC.flatten(2).float(), self._scale).to(self._dtype)
-        return rows.view(pixels_BHWC.shape).permute(0, 3, 1, 2)
+from pipeline.model.transform import PixelScaling, as_channels
 
 
 class Encoder:
@@ -98,12 +81,14 @@ class Encoder:
             if loaded.calibration is None:
                 raise ClipsieveError("int8 needs ranges of activations, but this model has none; this is a bug")
             self.coverage = coverage_of(visual, (preprocess.height, preprocess.width))
-            self.detach = attach_int8(visual, policy, self.coverage, loaded.calibration.ranges, *further)
+            self.detach = attach_int8(visual, policy, self.coverage, loaded.calibration.ranges, preprocess, *further)
         elif loaded.spec.precision == "fp8":
             self.detach = attach_fp8(visual, policy, *further)
         else:
             self.detach = attach(visual, policy, *further)
-        self._scaling = PixelScaling(preprocess, self.device, DTYPES[loaded.spec.precision])
+        reads_pixels = self.coverage is not None and self.coverage.reads_pixels
+        scaling = PixelScaling(preprocess, self.device, DTYPES[loaded.spec.precision])
+        self._scaling: Callable[[Tensor], Tensor] = as_channels if reads_pixels else scaling
         self.copying = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._compiled_size = 0

@@ -16,11 +16,12 @@ from torch.func import functional_call
 from pipeline.model.adapter.config import FusionConfig
 from pipeline.model.adapter.fusion import Fusion
 from pipeline.model.device import DTYPES
-from pipeline.model.encode import PixelScaling, sharing_weights
+from pipeline.model.encode import sharing_weights
 from pipeline.model.load import LoadedModel
 from pipeline.model.pruning.attach import attach
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.towers.families import view_of
+from pipeline.model.transform import PixelScaling
 
 Weights = dict[str, Tensor]
 """Replacements for a module's own weights, by their names in `_Calls`."""

@@ -43,10 +43,11 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pipeline.measure.provenance import provenance
-from pipeline.model.encode import PixelScaling, calibrated, fastest_encoder
+from pipeline.model.encode import calibrated, fastest_encoder
 from pipeline.model.load import load_model
 from pipeline.model.pruning.policy import PruningPolicy, named_policy
 from pipeline.model.spec import LOCAL_DIR, ModelSource
+from pipeline.model.transform import PixelScaling
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("CLIPSIEVE_SHARED", ROOT.parent / "shared")).absolute()

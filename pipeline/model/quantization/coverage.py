@@ -7,6 +7,7 @@ from torch import nn
 
 from pipeline.errors import InputError
 from pipeline.model.pruning.cost import layer_macs, without_data
+from pipeline.model.quantization.stem import stem_of
 from pipeline.model.towers.families import blocks_of
 from pipeline.model.towers.tower import Tower
 
@@ -31,6 +32,9 @@ class Coverage:
     """Linear layers of the blocks, or of the whole tower if it has no blocks of a known kind."""
 
     has_blocks: bool
+    reads_pixels: bool
+    """Whether the patch embedding can be computed in 8 bits, from uint8 pixels."""
+
     in_float: tuple[str, ...]
     """The layers in float, in words. Attention itself, norms and activations are in float everywhere."""
 
@@ -40,6 +44,7 @@ class Coverage:
     def __str__(self) -> str:
         """One sentence."""
         of_blocks = " of the blocks" if self.has_blocks else ""
+        of_blocks += " and the patch embedding" if self.reads_pixels else ""
         in_float = f"; {_joined(self.in_float)} in float" if self.in_float else ""
         return f"{self.num_int8} of {self.num_linear} linear layers{of_blocks} in 8 bits{in_float}"
 
@@ -90,8 +95,11 @@ def _of_blocks(module: nn.Module, tower: Tower, total_macs: int) -> Coverage:
     parts_of_tower = {layer for part in (*tower.blocks, tower.stem, tower.pool) if part for layer in part.modules()}
     others = [layer for layer in module.modules() if isinstance(layer, nn.Linear) and layer not in parts_of_tower]
     has_projection = bool(others) or getattr(module, "proj", None) is not None
+    stem = stem_of(tower.stem)
+    num_macs = (tower.num_prefix + tower.num_patches) * num_weights
+    num_macs += tower.num_patches * stem.weight.numel() if stem else 0
     in_float = [
-        "the patch embedding",
+        *([] if stem else ["the patch embedding"]),
         *(["the attention pool"] if tower.pool is not None else []),
         *(["the projection"] if has_projection else []),
     ]
@@ -100,8 +108,9 @@ def _of_blocks(module: nn.Module, tower: Tower, total_macs: int) -> Coverage:
         num_int8=num_int8,
         num_linear=num_int8,
         has_blocks=True,
+        reads_pixels=stem is not None,
         in_float=tuple(in_float),
-        float_share=1 - (tower.num_prefix + tower.num_patches) * num_weights / total_macs,
+        float_share=1 - num_macs / total_macs,
     )
 
 
@@ -119,6 +128,7 @@ def _of_modules(module: nn.Module, image_size: tuple[int, int], total_macs: int)
         num_int8=len(wide),
         num_linear=len(linears),
         has_blocks=False,
+        reads_pixels=False,
         in_float=tuple(in_float),
         float_share=1 - sum(rows[layer] * layer.weight.numel() for layer in wide) / total_macs,
     )

@@ -5,6 +5,9 @@ Only its weights are rounded. They take over the scaling of the pixels, so no im
 Shapes: B images, C channels, D width, K = patch height x patch width x C.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +34,11 @@ class Int8Stem:
         linear = Linear(weight_NK=weight_DCHW.permute(0, 2, 3, 1).flatten(1), bias_N=bias_D)
         self._product = Int8Linear(linear, Range(scale=1.0, zero_point=_MIDDLE))
 
+    def attach(self) -> Callable[[], None]:
+        """Compute the convolution so; returns what undoes it."""
+        self._conv.forward = self.__call__  # hides the method of the class
+        return partial(vars(self._conv).pop, "forward", None)
+
     def __call__(self, x_BCHW: Tensor) -> Tensor:
         """A replacement for the `forward` of the convolution: uint8 pixels to [B, D, rows, columns] in float32."""
         return self._product(patchify.windows(self._conv, x_BCHW)).permute(0, 3, 1, 2)
@@ -39,4 +47,4 @@ class Int8Stem:
 def stem_of(module: nn.Module) -> nn.Conv2d | None:
     """The convolution that cuts images into patches; None if the first layers are something else."""
     found = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
-    return found[0] if len(found) == 1 and patchify.is_product(found[0]) else None
+    return found[0] if len(found) == 1 and patchify.is_product(found[0]) and found[0].in_channels == 3 else None

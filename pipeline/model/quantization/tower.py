@@ -16,6 +16,8 @@ from pipeline.model.quantization.coverage import Coverage
 from pipeline.model.quantization.layers import Int8Layers, LayerObserver
 from pipeline.model.quantization.observe import Observer
 from pipeline.model.quantization.products import Range
+from pipeline.model.quantization.stem import Int8Stem, stem_of
+from pipeline.model.spec import Preprocess
 from pipeline.model.towers.families import blocks_of, unprunable_reason
 from pipeline.model.towers.parts import BlockRunner
 
@@ -25,6 +27,7 @@ def attach_int8(
     policy: PruningPolicy | None,
     coverage: Coverage,
     ranges: Mapping[str, Range],
+    preprocess: Preprocess | None = None,
     on_cut: OnCut | None = None,
     summary_offsets_LD: Tensor | None = None,
     counts: list[int] | None = None,
@@ -36,6 +39,7 @@ def attach_int8(
         policy: What to prune; None prunes nothing.
         coverage: That of the tower.
         ranges: How the inputs of its layers are rounded, by name.
+        preprocess: If given, a tower that can (`Coverage.reads_pixels`) takes uint8 pixels from then on.
         on_cut: See `attach`, as the two arguments after it.
         summary_offsets_LD: Added to summary tokens.
         counts: Patches per block.
@@ -46,7 +50,10 @@ def attach_int8(
     tower = blocks_of(visual)
     layers = Int8Layers(visual, tower, coverage, ranges)
     runner = Int8Tower(tower, ranges) if tower else None
-    return _both(_attach(visual, policy, runner, on_cut, summary_offsets_LD, counts), layers.detach)
+    detach = _both(_attach(visual, policy, runner, on_cut, summary_offsets_LD, counts), layers.detach)
+    if not (preprocess and tower and coverage.reads_pixels):
+        return detach
+    return _both(detach, Int8Stem(stem_of(tower.stem), preprocess).attach())
 
 
 class TowerObserver:
