@@ -28,16 +28,16 @@ from pipeline.embedding import embed
 from pipeline.measure.provenance import provenance
 from pipeline.measure.timing import ROUNDS, images_per_second
 from pipeline.model.device import pick_device, use_all_cores
-from pipeline.model.encode import Encoder, sharing_weights, with_calibration
+from pipeline.model.encode import Encoder, sharing_weights, with_packed
 from pipeline.model.load import load_model
 from pipeline.model.precision import EIGHT_BITS
 from pipeline.model.pruning.policy import UNPRUNED
-from pipeline.model.quantization.calibration import read_calibration
 from pipeline.model.spec import DeviceChoice
 from pipeline.monitor.progress import Tick
 from pipeline.pixels.decode import decode_batch
 from pipeline.source.entry import ImageEntry
 from pipeline.source.formats.captions import list_captioned
+from pipeline.store.calibration import read_stored_calibration
 from pipeline.workers.pool import worker_pool
 from query.evaluation.answers import RECALLS, Answered, answer
 from query.evaluation.conditions import CONTROL, RESULTS, Condition, conditions_of, embed_settings
@@ -142,7 +142,8 @@ def _timed(
             loaded[key] = load_model(source, own.encoder.precision, device, kernels=own.kernels)
         tower = sharing_weights(loaded[key])
         if own.encoder.calibration:
-            tower = with_calibration(tower, read_calibration(reports[one.name].view.root / "calibration.safetensors"))
+            path = reports[one.name].view.store.calibration_path
+            tower = with_packed(tower, read_stored_calibration(path, own.encoder))
         encoders[one.name] = Encoder(tower, one.policy)
     rates = images_per_second({name: (encoder, pixels) for name, encoder in encoders.items()}, record.batch_size)
     rounds = [_round(number, rates, len(pixels)) for number in range(ROUNDS)]

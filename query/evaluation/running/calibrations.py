@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.model.encode import calibrated, made_of, with_calibration
 from pipeline.model.load import LoadedModel, with_policy
 from pipeline.model.pruning.policy import PruningPolicy
-from pipeline.model.quantization.calibration import Calibration, read_calibration
+from pipeline.model.quantization.calibration import ENOUGH_IMAGES, Calibration, read_calibration
 from pipeline.model.spec import Preprocess
 from pipeline.pixels.decode import decode_batch
 from pipeline.source.entry import ImageEntry
@@ -52,12 +52,26 @@ class Calibrations:
             return loaded
         if self.keys.file:
             calibration = read_calibration(self.keys.file)
-            calibration.check(self.keys.file, made_of(loaded.spec, policy, 0))
+            if misfit := calibration.misfit(made_of(loaded.spec, policy, 0)):
+                raise InputError(
+                    f"calibration {self.keys.file}: {misfit}; give the calibration of this model, or `images` to "
+                    "calibrate on"
+                )
             return with_calibration(loaded, calibration)
         name = with_policy(loaded.spec, policy).fingerprint
         if name not in self._found:
             self._found[name] = self._kept(loaded, name) or self._measured(loaded, policy, name)
         return with_calibration(loaded, self._found[name])
+
+    def warnings(self) -> list[str]:
+        """A warning if the sample is too small. Call it when all models have their calibrations."""
+        num_different = len({image.sha256 for _, image in self._sample or ()})
+        if self._sample is None or num_different >= ENOUGH_IMAGES:
+            return []
+        return [
+            f"int8 is calibrated on {num_different} different images, fewer than {ENOUGH_IMAGES}, so its embeddings "
+            "may be less exact; name a folder of more by the key `calibration`"
+        ]
 
     def _kept(self, loaded: LoadedModel, name: str) -> Calibration | None:
         """That of an earlier run, if it was measured on the same images in the same environment."""

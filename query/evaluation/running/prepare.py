@@ -69,7 +69,13 @@ def prepare(
         environment_key=work.environment_key,
         data=[gallery.record(galleries[0].data.name) for gallery in galleries],
         conditions=[tower.record() for tower in towers],
-        warnings=[*left_out, *models.warnings(), *failures, *_cut_texts(towers[0], galleries)],
+        warnings=[
+            *left_out,
+            *models.warnings(),
+            *calibrations.warnings(),
+            *failures,
+            *_cut_texts(towers[0], galleries),
+        ],
     )
     return Prepared(work, record, towers, galleries, batch_size)
 

@@ -42,6 +42,7 @@ def test_a_second_run_reads_the_calibrations_and_measures_nothing(sweep):
     assert len([name for name in before if name.endswith(".safetensors")]) == 2
     assert sweep.run() == first
     assert sweep.times(*RAW) == before
+    assert first.warnings[0].startswith("int8 is calibrated on 12 different images, fewer than 16, so ")
     found = fingerprints(first)
     assert len(set(found.values())) == 4
     assert len({text for text, _ in (one.split("-") for one in found.values())}) == 1
