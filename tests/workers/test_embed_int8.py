@@ -14,6 +14,7 @@ from pipeline.settings.embed import EmbedSettings
 from pipeline.settings.store import VerifySettings
 from pipeline.store.layout import Store
 from pipeline.verify import verify
+from pipeline.workers.pool import WorkerPool
 from query.cli.main import main
 from tests.kit.reports import jpeg, write_tar
 
@@ -33,12 +34,27 @@ def doubts(report):
 
 
 @pytest.fixture(scope="module")
+def of_two_workers(tmp_path_factory, photos, tiny_model, ray_session):
+    """The report of a run of as many workers as there are cores, at most two. Before `pool`, which takes a core."""
+    out = tmp_path_factory.mktemp("two") / "store"
+    workers = min(2, num_cores())
+    return embed(EmbedSettings(source=photos, out=out, model=tiny_model, batch_size=4, workers=workers, **INT8))
+
+
+@pytest.fixture(scope="module")
+def pool(of_two_workers):
+    """One worker for all tests here."""
+    pool = WorkerPool(1)
+    yield pool
+    pool.stop()
+
+
+@pytest.fixture(scope="module")
 def first(tmp_path_factory, photos, tiny_model, pool):
     """The report of an uninterrupted run, and its source. Read-only."""
-    root = tmp_path_factory.mktemp("int8")
-    source = shutil.copytree(photos, root / "photos")
-    settings = EmbedSettings(source=source, out=root / "store", model=tiny_model, batch_size=4, **INT8)
-    return embed(settings, pool=pool), source
+    out = tmp_path_factory.mktemp("int8") / "store"
+    settings = EmbedSettings(source=photos, out=out, model=tiny_model, batch_size=4, **INT8)
+    return embed(settings, pool=pool), photos
 
 
 @pytest.fixture
@@ -59,12 +75,8 @@ def test_the_run_says_what_it_calibrated_on(first):
     assert "calibration" not in json.loads(report.store.summary_path.read_text())["last_run"]
 
 
-def test_workers_in_any_number_write_the_same_bytes(first, tmp_path, tiny_model):
-    report, source = first
-    settings = EmbedSettings(
-        source=source, out=tmp_path / "two", model=tiny_model, batch_size=4, workers=min(2, num_cores()), **INT8
-    )
-    assert bytes_of(embed(settings)) == bytes_of(report)
+def test_workers_in_any_number_write_the_same_bytes(first, of_two_workers):
+    assert bytes_of(of_two_workers) == bytes_of(first[0])
 
 
 def test_a_run_from_scratch_writes_the_same_bytes_whatever_a_killed_one_left(first, run, tmp_path):
