@@ -17,7 +17,7 @@ from pipeline.model.towers.parts import BlockParts, Linear, activate
 from pipeline.model.towers.tower import Tower
 
 NUM_IMAGES = 128
-"""Images to find the ranges with. Fewer miss rare large numbers; more changed nothing measurable."""
+"""Images to find the ranges with. With 32 the cosine to float varies by 0.002 with the choice; 256 gain nothing."""
 
 MIN_IMAGES = 32
 """With fewer different images, ranges depend on which they are."""

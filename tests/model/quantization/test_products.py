@@ -33,7 +33,7 @@ def relative_error(given, right):
 
 
 def test_rounding_by_hand():
-    x = torch.tensor([-2.0, -0.5, -0.24, 0.0, 0.26, 0.5, 100.0, -100.0])
+    x = torch.tensor([-2.0, -0.5, -0.24, 0.0, 0.26, 0.5, 200.0, -200.0])
     assert quantize(x, Range(scale=0.5, zero_point=10)).tolist() == [6, 9, 10, 10, 11, 11, 255, 0]
 
 
@@ -44,13 +44,13 @@ def test_smoothing_divides_each_channel_by_hand():
 
 @pytest.mark.parametrize("smooth_K", [None, torch.tensor([2.0, 0.5])])
 def test_a_product_of_numbers_that_need_no_rounding_is_exact(smooth_K):
-    weight_NK = torch.tensor([[127.0, -64.0], [0.25, 127 / 4]])
+    weight_NK = torch.tensor([[127.0, -64.0], [0.25, -127 / 4]])
     bias_N = torch.tensor([0.5, -0.25])
     if smooth_K is not None:
         weight_NK = weight_NK / smooth_K
     product = Int8Linear(Linear(weight_NK=weight_NK, bias_N=bias_N), Range(scale=1.0, zero_point=3, smooth_K=smooth_K))
-    # (9 - 3, 1 - 3) = (6, -2) are the inputs; row 1 is 1/4 x (1, 127)
-    assert product(torch.tensor([[9, 1]], dtype=torch.uint8)).tolist() == [[6 * 127 + 2 * 64 + 0.5, 1.5 - 63.5 - 0.25]]
+    # (9 - 3, 1 - 3) = (6, -2) are the inputs; row 1 is 1/4 x (1, -127)
+    assert product(torch.tensor([[9, 1]], dtype=torch.uint8)).tolist() == [[6 * 127 + 2 * 64 + 0.5, 1.5 + 63.5 - 0.25]]
 
 
 def test_a_product_adds_to_a_residual(linear, x_RK):
