@@ -90,7 +90,7 @@ def _try_model(settings: DoctorSettings, device: "torch.device") -> tuple[str, d
             preprocessing[decoder] = describe(parity_cosines(loaded, entries))
         if settings.precision == "auto":
             use_all_cores(1)  # as each of several workers does
-            speeds = _speeds(measure(loaded.clip.visual, device, default_batch_size(device)))
+            speeds = _speeds(measure(loaded.clip.visual, device, default_batch_size(device), eight_bits=True))
     except ClipsieveError as error:
         return f"failed: {error}", preprocessing, speeds
     described = f"ok, {loaded.spec.embedding_dim} dimensions, weights {loaded.spec.weights_sha256[:16]}"
@@ -99,7 +99,12 @@ def _try_model(settings: DoctorSettings, device: "torch.device") -> tuple[str, d
 
 def _speeds(found: "Measurement") -> dict[str, str]:
     speeds = {name: f"{speed:.2f} x fp32" for name, speed in found.speeds.items()}
-    return {"auto": str(found.chosen), **speeds} | ({"disturbed": "by other load"} if found.is_disturbed else {})
+    disturbed = {"disturbed": "by other load"} if found.is_disturbed else {}
+    gain = found.gain_of_8_bits()
+    if gain is None:
+        return {"auto": str(found.chosen), **speeds} | disturbed
+    note = f"{gain:.2f} x the fastest float type; they cost recall, so auto never takes them; give --precision 8bit"
+    return {"auto": str(found.chosen), **speeds, "8 bits": note} | disturbed
 
 
 def _faiss() -> dict[str, str | int]:

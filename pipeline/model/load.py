@@ -26,8 +26,8 @@ from pipeline.model.adapter.files import Adapter, read_adapter
 from pipeline.model.device import default_batch_size, precision_on
 from pipeline.model.hashing import hash_tensors
 from pipeline.model.no_init import NoInit
-from pipeline.model.precision import Candidate, Kernels, Measurement, Precision, PrecisionChoice
-from pipeline.model.probe import measure
+from pipeline.model.precision import EIGHT_BITS, Candidate, Kernels, Measurement, Precision, PrecisionChoice
+from pipeline.model.probe import measure, slow_8_bits
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.quantization.calibration import Calibration
 from pipeline.model.spec import EMBEDDED, LOCAL_DIR, EncoderSpec, ModelSource, Preprocess
@@ -62,8 +62,14 @@ class LoadedModel:
 
     @property
     def kernels(self) -> Kernels:
-        """How a CPU computes the image tower in bf16."""
+        """How a CPU computes the image tower in bf16, and attention beside int8."""
         return onednn.kernels_of(self.clip.visual)
+
+    @property
+    def warning(self) -> str | None:
+        """One line if 8 bits were chosen and gain nothing on this device."""
+        is_8_bits = self.measurement and self.measurement.chosen.precision in EIGHT_BITS
+        return slow_8_bits(self.measurement) if is_8_bits else None
 
 
 def load_model(
@@ -130,9 +136,9 @@ def _choose(
     batch_size: int | None,
 ) -> tuple[Candidate, Measurement | None]:
     """Choose the precision and, for bf16 on a CPU, the kernels. Measures only if a choice is left."""
-    if asked != "auto" and (asked != "bf16" or device.type != "cpu" or kernels):
+    if asked != "auto" and (asked not in ("bf16", "int8") or device.type != "cpu" or kernels):
         return Candidate(precision=asked, kernels=kernels or "torch"), None
-    measured = measure(visual.eval().to(device), device, batch_size or default_batch_size(device))
+    measured = measure(visual.eval().to(device), device, batch_size or default_batch_size(device), asked == "int8")
     chosen = measured.chosen
     if asked != "auto":
         chosen = Candidate(precision=asked, kernels=measured.kernels_in(asked))

@@ -49,6 +49,12 @@ class Measurement(BaseModel):
         ours, torchs = (str(Candidate(precision=precision, kernels=kernels)) for kernels in ("onednn", "torch"))
         return "onednn" if self.speeds.get(ours, 0) > MIN_GAIN * self.speeds.get(torchs, 0) else "torch"
 
+    def gain_of_8_bits(self) -> float | None:
+        """How many times faster 8 bits are than the fastest float type; None if they were not measured."""
+        eight = [speed for name, speed in self.speeds.items() if name.startswith(EIGHT_BITS)]
+        others = [speed for name, speed in self.speeds.items() if not name.startswith(EIGHT_BITS)]
+        return max(eight) / max(others) if eight else None
+
     def for_training(self) -> Precision:
         """The faster precision to train in. Gradients underflow in fp16, and oneDNN's kernels here compute none."""
         return "bf16" if self.speeds.get("bf16", 1.0) > MIN_GAIN else "fp32"

@@ -17,9 +17,12 @@ from torch import Tensor, nn
 
 from pipeline import __version__
 from pipeline.durable.measured import read_measured, remember
-from pipeline.machine import cpu_features, cpu_name
-from pipeline.model.device import DTYPES, device_name
-from pipeline.model.precision import MIN_GAIN, Candidate, Measurement
+from pipeline.machine import VNNI, cpu_features, cpu_name
+from pipeline.model.device import DTYPES, device_name, has_fp8
+from pipeline.model.precision import EIGHT_BITS, MIN_GAIN, Candidate, Measurement
+from pipeline.model.quantization.blocks import Int8Tower
+from pipeline.model.quantization.fp8 import Fp8Blocks
+from pipeline.model.quantization.observe import Observer
 from pipeline.model.towers import onednn
 from pipeline.model.towers.families import unprunable_reason, view_of
 from pipeline.model.towers.kernels import is_written_out, replacements
@@ -42,19 +45,23 @@ _SAMPLE_TOKENS = 256
 _FILE = "precision.json"
 
 
-def measure(visual: nn.Module, device: torch.device, batch_size: int) -> Measurement:
+def measure(visual: nn.Module, device: torch.device, batch_size: int, eight_bits: bool = False) -> Measurement:
     """The fastest way to compute an image tower, from the cache or measured.
 
     Args:
         visual: The tower in eval mode, in float32 on the device.
         device: Where it runs.
         batch_size: Images per forward pass.
+        eight_bits: Measure 8 bits as well. They are never the fastest of the result: they have to be asked for.
     """
     candidates = candidates_of(device)
-    if len(candidates) == 1 or unprunable_reason(visual):  # of other towers, no block can be computed on its own
+    # of other towers, no block can be computed on its own
+    if (len(candidates) == 1 and not eight_bits) or unprunable_reason(visual):
         return Measurement(chosen=candidates[0 if device.type == "cpu" else 1], speeds={})
     tower = view_of(visual)
     key = _key(tower, device, batch_size)
+    if eight_bits:
+        candidates, key = [*candidates, *_eight_bits(tower, device)], f"{key}; with 8 bits"
     found = read_measured(_FILE, Measurement).get(key)
     if found is None:
         found = _measure(tower, device, candidates, batch_size)
@@ -77,6 +84,28 @@ def candidates_of(device: torch.device) -> list[Candidate]:
     if features["avx512_fp16"] or features["amx_fp16"]:
         found.append(Candidate(precision="fp16"))
     return found
+
+
+def slow_8_bits(found: Measurement) -> str | None:
+    """One line if 8 bits are hardly faster than float here, and why; None if they are, or were not measured."""
+    gain = found.gain_of_8_bits()
+    if gain is None or gain >= MIN_GAIN:
+        return None
+    listed = [name for name, has in cpu_features().items() if name in VNNI and has]
+    has = f"this CPU lists {' and '.join(listed)}" if listed else "this CPU lists neither AVX512-VNNI nor AVX-VNNI"
+    return (
+        f"8 bits were measured at {gain:.2f} times the speed of the fastest float type, and they cost recall ({has}); "
+        "give --precision auto"
+    )
+
+
+def _eight_bits(tower: Tower, device: torch.device) -> list[Candidate]:
+    if device.type == "cuda":
+        return [Candidate(precision="fp8")] if has_fp8(device) else []
+    if not torch.backends.mkldnn.is_available() or tower.parts(tower.blocks[0]) is None:
+        return []
+    ours = [Candidate(precision="int8", kernels="onednn")] if onednn.computes_bf16() else []
+    return [Candidate(precision="int8"), *ours]
 
 
 def _measure(tower: Tower, device: torch.device, candidates: Sequence[Candidate], batch_size: int) -> Measurement:
@@ -105,7 +134,7 @@ def _result(seconds: Mapping[Candidate, Sequence[float]]) -> Measurement:
     """
     is_disturbed = _spread(seconds) > MAX_SPREAD
     chosen, *others = seconds
-    for candidate in others:
+    for candidate in (other for other in others if other.precision not in EIGHT_BITS):
         gains = [slow / own for slow, own in zip(seconds[chosen], seconds[candidate], strict=True)]
         if (sorted(gains)[len(gains) // 4] if is_disturbed else statistics.median(gains)) > MIN_GAIN:
             chosen = candidate
@@ -122,13 +151,28 @@ def _call(tower: Tower, candidate: Candidate, device: torch.device) -> Callable[
     block, dtype = copy.deepcopy(tower.blocks[0]), DTYPES[candidate.precision]
     if isinstance(tower.module, TimmModel):
         block.to(dtype)  # as open_clip converts towers of timm, norms included
-    elif candidate.precision != "fp32":
+    elif dtype != torch.float32:
         convert_weights_to_lp(block, dtype)
     tower = copy.copy(tower)
     tower.kernels = candidate.kernels
+    if candidate.precision in EIGHT_BITS:
+        tower.blocks = [block]
+        return _call_in_8_bits(tower, candidate)
     for module, forward in replacements(tower, block, device, dtype):
         module.forward = forward
     return partial(tower.run_block, block) if is_written_out(tower, device, dtype) else block
+
+
+@torch.no_grad()
+def _call_in_8_bits(tower: Tower, candidate: Candidate) -> Callable[[Tensor], object]:
+    """Compute the only block of a view in 8 bits, with ranges of random tokens: speed does not depend on them."""
+    [block] = tower.blocks
+    if candidate.precision == "fp8":
+        Fp8Blocks(tower)
+        return partial(tower.run_block, block)
+    observer = Observer(tower)
+    observer.run_block(block, torch.randn(1, _MIN_TOKENS, tower.width))
+    return partial(Int8Tower(tower, observer.ranges()).run_block, block)
 
 
 def _interleaved(

@@ -98,7 +98,7 @@ class EncodeWorker:
         coverage = self._encoder.coverage
         return WorkerReport(
             spec=self._encoder.spec,
-            warning="; ".join(filter(None, [warning, coverage and coverage.warning])) or None,
+            warning="; ".join(filter(None, [warning, loaded.warning, coverage and coverage.warning])) or None,
             device=device_name(device),
             batch_size=batch_size,
             threads=self._threads,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.model.device import has_fp8
 from pipeline.model.encode import Encoder, fastest_encoder, sharing_weights
 from pipeline.model.load import load_model
 from pipeline.model.pruning.attach import attach
@@ -115,3 +116,17 @@ def test_a_batch_that_does_not_fit_is_halved(on_gpu, pixels):
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert encoder.num_halvings > 0
     assert cosines(found, np.concatenate([expected] * 40)).min() > 0.9999
+
+
+@pytest.mark.parametrize("policy", ["none", "balanced", "fast"])
+def test_fp8_is_near_bf16_and_is_compiled(pixels, policy):
+    if not has_fp8(torch.device("cuda")):
+        pytest.skip("this GPU does not multiply FP8 numbers")
+    bf16, fp8 = (load_model(ModelSource(model="scenes"), precision, "cuda") for precision in ("bf16", "8bit"))
+    assert fp8.spec.precision == "fp8"
+    encoder = fastest_encoder(fp8, named_policy(policy))
+    found = encoder.encode(pixels)
+    assert cosines(found, fastest_encoder(bf16, named_policy(policy)).encode(pixels)).mean() > 0.97
+    assert cosines(encoder.encode(pixels[:5]), found[:5]).min() > 0.9999  # scales are per row, not per batch
+    assert encoder.compile(16) is None
+    assert cosines(encoder.encode(pixels[:16]), found[:16]).mean() > 0.99

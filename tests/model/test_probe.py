@@ -8,7 +8,7 @@ import torch
 from pipeline.model import probe
 from pipeline.model.encode import sharing_weights
 from pipeline.model.load import load_model
-from pipeline.model.precision import Candidate, Measurement
+from pipeline.model.precision import EIGHT_BITS, Candidate, Measurement
 from pipeline.model.spec import ModelSource
 from pipeline.model.towers import kernels, onednn
 from tests.kit.families import FAMILIES
@@ -172,3 +172,35 @@ def test_this_machine_is_measured(visual):
     found = probe.measure(visual, CPU, 8)
     assert set(found.speeds) == ({str(candidate) for candidate in probe.candidates_of(CPU)} if found.speeds else set())
     assert found.chosen in probe.candidates_of(CPU)
+
+
+@pytest.mark.usefixtures("cache")
+def test_8_bits_are_measured_if_asked_for_and_never_chosen_by_auto(visual):
+    found = probe.measure(visual, CPU, 8, eight_bits=True)
+    assert found.gain_of_8_bits() > 0
+    assert "int8" in found.speeds
+    assert found.chosen.precision not in EIGHT_BITS
+    assert probe.measure(visual, CPU, 8).gain_of_8_bits() is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"), [({}, "neither AVX512-VNNI nor AVX-VNNI"), ({"avx_vnni": True}, "avx_vnni")]
+)
+def test_8_bits_that_are_hardly_faster_are_doubted(monkeypatch, flags, said):
+    monkeypatch.setattr(probe, "cpu_features", lambda: FEATURES | flags)
+    slow, fast = (
+        Measurement(chosen=FP32, speeds={"fp32": 1.0, "bf16": 2.0, "int8": speed, "int8 by onednn": 1.0})
+        for speed in (2.05, 2.2)
+    )
+    assert "8 bits were measured at 1.02 times the speed of the fastest float type" in probe.slow_8_bits(slow)
+    assert said in probe.slow_8_bits(slow)
+    assert probe.slow_8_bits(fast) is None
+
+
+@pytest.mark.parametrize(("speed", "expected"), [(0.3, "onednn"), (3.0, "torch")])
+def test_attention_beside_int8_is_computed_by_the_faster_kernels(cache, counted, tiny_model, speed, expected):
+    _, seconds = counted
+    seconds |= {Candidate(precision="int8"): [0.5] * 5, Candidate(precision="int8", kernels="onednn"): [speed] * 5}
+    loaded = load_model(ModelSource(model=tiny_model), "int8", "cpu")
+    assert loaded.kernels == expected
+    assert loaded.measurement.chosen == Candidate(precision="int8", kernels=expected)

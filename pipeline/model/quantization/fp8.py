@@ -63,10 +63,14 @@ class Fp8Linear:
         return output_RN.unflatten(0, x.shape[:-1])
 
 
-class _Fp8Blocks:
+class Fp8Blocks:
     """The linear layers of a tower's blocks, until `detach`. Blocks run as the tower's view writes them out."""
 
-    def __init__(self, tower: Tower, scales_inside: bool) -> None:
+    @torch.no_grad()
+    def __init__(self, tower: Tower) -> None:
+        """Round the weights of all blocks of the view, which are in bf16."""
+        device = tower.qkv(tower.blocks[0]).weight_NK.device
+        scales_inside = device.type != "cuda" or torch.cuda.get_device_capability(device) >= ROW_SCALES_CAPABILITY
         self._joint: dict[nn.Module, Fp8Linear] = {}
         self._modules: list[nn.Module] = []
         tower.heads = partial(self._heads, tower)  # hides the method of the class, in this view only
@@ -80,6 +84,7 @@ class _Fp8Blocks:
                     self._modules.append(module)
 
     def detach(self) -> None:
+        """Have the layers computed in bf16 again; calling it twice is harmless."""
         for module in self._modules:
             vars(module).pop("forward", None)
 
@@ -108,9 +113,7 @@ def attach_fp8(
     if unprunable_reason(visual):
         return attach(visual, policy, on_cut, summary_offsets_LD, counts)
     tower = view_of(visual)
-    device = next(visual.parameters()).device
-    scales_inside = device.type != "cuda" or torch.cuda.get_device_capability(device) >= ROW_SCALES_CAPABILITY
-    blocks = _Fp8Blocks(tower, scales_inside)
+    blocks = Fp8Blocks(tower)
     detach = attach(visual, policy, on_cut, summary_offsets_LD, counts, tower)
 
     def detach_all() -> None:

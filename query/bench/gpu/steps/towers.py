@@ -7,16 +7,17 @@ conditions of its task; `measured` is the speed-up over `none` in the same mode.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from pipeline.measure.timing import interleaved_seconds, median_rates, median_speedup, open_clip_call, peak_bytes
+from pipeline.model.device import has_fp8
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.pruning.policy import UNPRUNED, named_policy
-from query.bench.gpu.setup import Row, Setup, Task
+from query.bench.gpu.setup import NotAvailable, Row, Setup, Task
 from query.bench.gpu.steps.models import random_model
 
 POLICIES = (UNPRUNED, "balanced", "lean", "lossless", "fast")
@@ -58,6 +59,7 @@ def tasks(setup: Setup) -> Iterator[Task]:
         tower = _Tower(setup, model)
         conditions = [(name, "eager") for name in (OPEN_CLIP, *POLICIES)]
         yield Task(f"{model.title}", 30, lambda t=tower, c=conditions: t.measure(c, {OPEN_CLIP, *POLICIES}))
+        yield Task(f"{model.title}, fp8", 2 * model.compile_s, lambda t=tower: t.measure_fp8())
         tower.release()
     for model in MODELS[: setup.scaled(len(MODELS), 1)]:
         tower = _Tower(setup, model)
@@ -107,6 +109,15 @@ class _Tower:
             rows.append(row)
         return rows
 
+    def measure_fp8(self) -> list[Row]:
+        """Time FP8 beside bf16, eager and compiled, unpruned and under `fast`."""
+        if self._setup.device != "cuda":
+            raise NotAvailable("this run is on the CPU")
+        if not has_fp8(torch.device("cuda")):
+            raise NotAvailable("this GPU does not multiply FP8 numbers")
+        names, modes = (UNPRUNED, "fast"), ("eager", "eager, fp8", "compiled", "compiled, fp8")
+        return self.measure([(name, mode) for name in names for mode in modes], set(names))
+
     def release(self) -> None:
         """Free the memory of the model."""
         self._loaded = None
@@ -146,9 +157,11 @@ class _Tower:
         if name == OPEN_CLIP:
             call = open_clip_call(loaded, pixels, is_compiled=mode == "compiled" and not self._setup.is_quick)
         else:
+            if mode.endswith("fp8"):
+                loaded = replace(loaded, spec=loaded.spec.model_copy(update={"precision": "fp8"}))
             encoder = Encoder(loaded, named_policy(name))
             self._gmacs[name] = encoder.gmacs
-            if mode == "compiled":
+            if mode.startswith("compiled"):
                 reason = encoder.compile(self._batch_size, "eager" if self._setup.is_quick else "inductor")
                 if reason:
                     raise RuntimeError(reason)
@@ -160,6 +173,6 @@ class _Tower:
 
         for _ in range(self._setup.scaled(4, 1)):  # compile, choose algorithms
             call()
-        if mode == "compiled":
+        if mode.startswith("compiled"):
             self._compile_s[name, mode] = time.perf_counter() - started
         return call
