@@ -163,6 +163,7 @@ def encoder_request(
         precision=None if precision == "auto" else precision,
         calibration=calibration,
         sample=choose_sample(listing) if measures else None,
+        min_cosine=settings.min_cosine,
         kernels=existing.kernels if existing else None,
         max_pixels=existing.max_pixels if existing else settings.pixel_limit,
         # the order of summation, and so the last bits, depends on the number of threads

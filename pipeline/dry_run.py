@@ -162,7 +162,7 @@ def _calibrated(
     def decode(batches: Iterable[Sequence[ImageEntry]]) -> Iterator[DecodedBatch]:
         return (decode_batch(batch, preprocess, settings.pixel_limit) for batch in batches)
 
-    return measured(loaded, policy, Sample(source=source, entries=tuple(probed)), decode)
+    return measured(loaded, policy, Sample(source=source, entries=tuple(probed)), decode, settings.min_cosine)
 
 
 def _run_section(probe: _Probe, num_images: int, cpus: int, gpus: int) -> dict[str, str]:

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.errors import InputError
+from pipeline.model.calibrate import with_calibration
 from pipeline.model.device import device_name, pick_device, use_all_cores
-from pipeline.model.encode import Encoder, fastest_encoder, with_calibration
+from pipeline.model.encode import Encoder, fastest_encoder
 from pipeline.model.load import load_model, with_policy
 from pipeline.model.quantization.calibration import unpack_calibration
 from pipeline.model.spec import DeviceChoice

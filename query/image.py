@@ -39,8 +39,9 @@ def image_encoder(
         InputError: If the model cannot be loaded.
         StoreError: If the calibration is missing or was changed.
     """
+    from pipeline.model.calibrate import with_calibration
     from pipeline.model.device import pick_device  # torch and open_clip take seconds
-    from pipeline.model.encode import Encoder, fastest_encoder, with_calibration
+    from pipeline.model.encode import Encoder, fastest_encoder
     from pipeline.model.load import load_model, with_policy
     from pipeline.model.quantization.calibration import unpack_calibration
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.model.calibrate import calibrated
 from pipeline.model.device import pick_device, precision_on, use_all_cores
-from pipeline.model.encode import Encoder, calibrated, sharing_weights
+from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import LoadedModel, load_model
 from pipeline.model.pruning.cost import block_costs
 from pipeline.model.pruning.policy import UNPRUNED, PruningPolicy

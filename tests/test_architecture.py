@@ -51,11 +51,12 @@ LEVELS = {
         ["precision"],
         ["towers"],
         ["pruning"],
-        ["spec", "hashing", "losses", "no_init", "tokenizer"],
+        ["spec", "hashing", "no_init", "tokenizer"],
         ["adapter", "device", "quantization", "text_tower"],
         ["probe"],
         ["load", "transform"],
         ["encode", "export"],
+        ["calibrate"],
     ],
     "query.service": [
         ["settings", "problems", "metrics"],

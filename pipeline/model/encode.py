@@ -6,7 +6,7 @@ frozen: frozen parameters keep torch's matmul off its folded path), `torch.infer
 
 import copy
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,13 +19,10 @@ from pipeline.model.device import DTYPES, device_name
 from pipeline.model.load import LoadedModel, with_policy
 from pipeline.model.pruning.attach import OnCut, attach
 from pipeline.model.pruning.cost import gmacs_per_image, patches_per_block
-from pipeline.model.pruning.names import UNPRUNED
 from pipeline.model.pruning.policy import PruningPolicy, named_policy
-from pipeline.model.quantization.calibration import Calibration
 from pipeline.model.quantization.coverage import Coverage, coverage_of
 from pipeline.model.quantization.fp8 import attach_fp8
-from pipeline.model.quantization.packed import MadeOf
-from pipeline.model.quantization.tower import TowerObserver, attach_int8
+from pipeline.model.quantization.tower import attach_int8
 from pipeline.model.spec import EncoderSpec
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.towers.families import unprunable_reason, view_of
@@ -80,7 +77,8 @@ class Encoder:
         if loaded.spec.precision == "int8":
             if loaded.calibration is None:
                 raise ClipsieveError("int8 needs ranges of activations, but this model has none; this is a bug")
-            self.coverage = coverage_of(visual, (preprocess.height, preprocess.width))
+            in_float = loaded.calibration.made_of.num_float_blocks
+            self.coverage = coverage_of(visual, (preprocess.height, preprocess.width), in_float)
             self.detach = attach_int8(visual, policy, self.coverage, loaded.calibration.ranges, preprocess, *further)
         elif loaded.spec.precision == "fp8":
             self.detach = attach_fp8(visual, policy, *further)
@@ -213,47 +211,6 @@ def sharing_weights(loaded: LoadedModel, is_frozen: bool = False) -> LoadedModel
         frozen = {id(p): torch.nn.Parameter(p.detach(), requires_grad=False) for p in loaded.clip.parameters()}
         shared |= frozen
     return replace(loaded, clip=copy.deepcopy(loaded.clip, shared))
-
-
-def calibrated(loaded: LoadedModel, policy: PruningPolicy | None, batches_BHWC: Iterable[np.ndarray]) -> LoadedModel:
-    """A model in int8 with the ranges of its activations, measured on images in float32.
-
-    Args:
-        loaded: The model in int8.
-        policy: Prunes the tower meanwhile. Ranges found with one policy can be used with another.
-        batches_BHWC: uint8 pixels at the tower's input size.
-    """
-    preprocess, num_images = loaded.spec.preprocess, 0
-    visual, scaling = sharing_weights(loaded).clip.visual, PixelScaling(preprocess, loaded.device, torch.float32)
-    coverage = coverage_of(visual, (preprocess.height, preprocess.width))
-    observer = TowerObserver(visual, policy, coverage, loaded.summary_offsets_LD)
-    with torch.no_grad():
-        for pixels_BHWC in batches_BHWC:
-            visual(scaling(torch.from_numpy(pixels_BHWC)))
-            num_images += len(pixels_BHWC)
-        calibration = Calibration(ranges=observer.ranges(), made_of=made_of(loaded.spec, policy, num_images))
-    observer.detach()
-    return with_calibration(loaded, calibration)
-
-
-def with_calibration(loaded: LoadedModel, calibration: Calibration) -> LoadedModel:
-    """A model in int8 with ranges that were measured earlier."""
-    return replace(
-        loaded, calibration=calibration, spec=loaded.spec.model_copy(update={"calibration": calibration.sha256})
-    )
-
-
-def made_of(spec: EncoderSpec, policy: PruningPolicy | None, num_images: int) -> MadeOf:
-    """What a calibration of this encoder is measured on."""
-    return MadeOf(
-        model=spec.source.model,
-        image_weights_sha256=spec.image_weights_sha256,
-        adapter=spec.adapter,
-        height=spec.preprocess.height,
-        width=spec.preprocess.width,
-        policy=policy.name if policy else UNPRUNED,
-        num_images=num_images,
-    )
 
 
 def fastest_encoder(loaded: LoadedModel, policy: PruningPolicy | None) -> Encoder:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
+from pipeline.model.precision import MIN_COSINE
 from pipeline.settings.load import OutputSettings
 from pipeline.settings.model import PolicySettings
 from pipeline.settings.workers import CompileChoice, WorkerSettings
@@ -71,7 +72,7 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("source", "out", "captions"),
-        "how good": ("calibration",),
+        "how good": ("calibration", "min_cosine"),
         "how fast": ("shard_size", "min_workers", "compile_tower"),
         "safety": (
             "image_timeout",
@@ -100,6 +101,10 @@ class EmbedSettings(SourceSettings, PolicySettings, OutputSettings):
     calibration: Path | None = None
     """The calibration.safetensors of another store, for --precision int8. By default, the first run measures it on 256
     images of the source; the store keeps it."""
+
+    min_cosine: float = Field(default=MIN_COSINE, ge=0, lt=1)
+    """Least mean cosine of embeddings in int8 to those in float, on these images. As many of the first blocks as it
+    takes stay in float; 0 leaves none."""
 
     shard_size: int | None = Field(default=None, ge=1)
     """Images per shard. By default, 10,000, or fewer if workers would idle. A tar is always one shard."""

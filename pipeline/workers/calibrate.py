@@ -10,8 +10,9 @@ from itertools import islice
 import numpy as np
 
 from pipeline.errors import ConfigError, FingerprintMismatch, InputError
-from pipeline.model.encode import calibrated, made_of, with_calibration
+from pipeline.model.calibrate import calibrated, made_of, with_calibration
 from pipeline.model.load import LoadedModel
+from pipeline.model.precision import MIN_COSINE
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.quantization.calibration import doubt_about, unpack_calibration
 from pipeline.pixels.batch import DecodedBatch
@@ -52,7 +53,7 @@ def with_known(loaded: LoadedModel, known: KnownCalibration) -> LoadedModel:
 
 
 def measured(
-    loaded: LoadedModel, policy: PruningPolicy | None, sample: Sample, decode: Decode
+    loaded: LoadedModel, policy: PruningPolicy | None, sample: Sample, decode: Decode, min_cosine: float = MIN_COSINE
 ) -> tuple[LoadedModel, Calibrating]:
     """The model in int8 with ranges measured on a sample, and what that took. Images that fail do not count.
 
@@ -61,6 +62,7 @@ def measured(
         policy: Prunes the tower meanwhile.
         sample: What to measure on.
         decode: Maps batches of entries to decoded batches, in order.
+        min_cosine: See `calibrated`.
 
     Raises:
         InputError: If no image of the sample can be decoded.
@@ -69,9 +71,16 @@ def measured(
     started = time.perf_counter()
     pixels_NHWC = _pixels_of(sample, decode)
     starts = range(0, len(pixels_NHWC), BATCH_SIZE)
-    loaded = calibrated(loaded, policy, (pixels_NHWC[start : start + BATCH_SIZE] for start in starts))
+    loaded = calibrated(loaded, policy, (pixels_NHWC[start : start + BATCH_SIZE] for start in starts), min_cosine)
     doubt = doubt_about(pixels_NHWC)
-    return loaded, Calibrating(num_images=len(pixels_NHWC), seconds=time.perf_counter() - started, warning=doubt)
+    made = loaded.calibration.made_of
+    return loaded, Calibrating(
+        num_images=len(pixels_NHWC),
+        seconds=time.perf_counter() - started,
+        cosine=made.cosine,
+        num_float_blocks=made.num_float_blocks,
+        warning=doubt,
+    )
 
 
 def _pixels_of(sample: Sample, decode: Decode) -> np.ndarray:

@@ -126,7 +126,9 @@ class EncodeWorker:
         use_all_cores()  # the other workers wait for this one, and ranges must not depend on their number
         KEYRING.add(request.sample.credentials)
         try:
-            return measured(loaded, policy, request.sample, self._decode_tasks.all_by_pillow().ahead)
+            return measured(
+                loaded, policy, request.sample, self._decode_tasks.all_by_pillow().ahead, request.min_cosine
+            )
         finally:
             KEYRING.clear()
             torch.set_num_threads(self._threads)

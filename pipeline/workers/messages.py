@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pipeline
-from pipeline.model.precision import Kernels, Measurement, PrecisionChoice
+from pipeline.model.precision import MIN_COSINE, Kernels, Measurement, PrecisionChoice
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.spec import EncoderSpec, ModelSource
 from pipeline.source.sample import Sample
@@ -28,11 +28,18 @@ class Calibrating:
 
     num_images: int
     seconds: float
+    cosine: float
+    """Mean cosine of their embeddings in int8 to those in float."""
+
+    num_float_blocks: int
+    """Blocks that stay in float."""
+
     warning: str | None
 
     def describe(self) -> str:
         """One line."""
-        return f"{self.num_images} images, {self.seconds:.1f} s"
+        in_float = f" with the first {self.num_float_blocks} blocks in float" if self.num_float_blocks else ""
+        return f"{self.num_images} images, {self.seconds:.1f} s, cosine to float {self.cosine:.3f}{in_float}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +60,9 @@ class EncoderRequest:
 
     sample: Sample | None = None
     """In int8, what to calibrate on if that is not known."""
+
+    min_cosine: float = MIN_COSINE
+    """Least mean cosine of int8 to float when it is calibrated."""
 
     max_pixels: int
     threads: int | None = None

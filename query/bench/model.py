@@ -22,8 +22,9 @@ from pipeline.measure.timing import (
     peak_bytes,
     tower_call,
 )
+from pipeline.model.calibrate import calibrated
 from pipeline.model.device import default_batch_size, device_name, pick_device, use_all_cores
-from pipeline.model.encode import Encoder, calibrated, compile_tower, sharing_weights
+from pipeline.model.encode import Encoder, compile_tower, sharing_weights
 from pipeline.model.load import LoadedModel, load_model
 from pipeline.model.precision import Precision, PrecisionChoice
 from pipeline.model.pruning.names import OPEN_CLIP, UNPRUNED
@@ -134,7 +135,8 @@ def _tower(settings: BenchModelSettings, loaded: LoadedModel, policy: PruningPol
     if loaded.spec.precision == "int8":
         if settings.compile_tower:
             raise ConfigError("compile = True: torch cannot compile 8-bit products; leave out --compile, or int8")
-        loaded = calibrated(loaded, policy, [_noise(_NUM_NOISE, *pixels.shape[1:3])])
+        # noise says nothing about how close 8 bits are, so all blocks run in them
+        loaded = calibrated(loaded, policy, [_noise(_NUM_NOISE, *pixels.shape[1:3])], min_cosine=0)
     tower = sharing_weights(loaded)
     encoder = Encoder(tower, policy)
     if settings.compile_tower:

@@ -43,7 +43,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pipeline.measure.provenance import provenance
-from pipeline.model.encode import calibrated, fastest_encoder
+from pipeline.model.calibrate import calibrated
+from pipeline.model.encode import fastest_encoder
 from pipeline.model.load import load_model
 from pipeline.model.pruning.policy import PruningPolicy, named_policy
 from pipeline.model.spec import LOCAL_DIR, ModelSource

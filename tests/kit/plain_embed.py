@@ -4,7 +4,8 @@ from importlib.metadata import version
 
 import torch
 
-from pipeline.model.encode import Encoder, with_calibration
+from pipeline.model.calibrate import with_calibration
+from pipeline.model.encode import Encoder
 from pipeline.model.load import load_model
 from pipeline.model.pruning.policy import named_policy
 from pipeline.model.quantization.calibration import read_calibration

@@ -36,12 +36,13 @@ class Int8Tower:
 
         Args:
             tower: The tower, with weights in float32 on a CPU.
-            ranges: By `<number of the block>.<site>`, how the inputs of its linear layers are rounded.
+            ranges: By `<number of the block>.<site>`, how the inputs of its linear layers are rounded. Blocks without
+                stay in float.
         """
         self._tower = tower
         self._blocks: dict[nn.Module, Int8Block] = {}
         for number, block in enumerate(tower.blocks):
-            parts = tower.parts(block)
+            parts = tower.parts(block) if f"{number}.qkv" in ranges else None
             if parts:
                 own = {site: ranges[f"{number}.{site}"] for site in SITES}
                 make = partial(Int8Block, tower, block, parts, own)

@@ -59,20 +59,25 @@ class Coverage:
         )
 
 
-def coverage_of(visual: nn.Module, image_size: tuple[int, int]) -> Coverage:
+def coverage_of(visual: nn.Module, image_size: tuple[int, int], num_float_blocks: int = 0) -> Coverage:
     """Find the layers that 8-bit products can compute. Computes nothing: looks at shapes only.
 
     Args:
         visual: The image tower, with no policy attached.
         image_size: Height and width of its input in pixels.
+        num_float_blocks: The first blocks of the tower, which stay in float.
 
     Raises:
         InputError: If there is none.
     """
     module = without_data(visual).eval()
     tower, total_macs = blocks_of(module), layer_macs(module, image_size)
-    found = _of_blocks(module, tower, total_macs) if tower else _of_modules(module, image_size, total_macs)
-    if not found.num_int8:
+    found = (
+        _of_blocks(module, tower, total_macs, num_float_blocks)
+        if tower
+        else _of_modules(module, image_size, total_macs)
+    )
+    if not found.num_linear or not (found.num_int8 or num_float_blocks):
         kind = type(getattr(module, "trunk", module)).__name__
         raise InputError(
             f"precision int8: the image tower, a {kind}, has no linear layer that 8-bit products can compute; "
@@ -81,13 +86,16 @@ def coverage_of(visual: nn.Module, image_size: tuple[int, int]) -> Coverage:
     return found
 
 
-def _of_blocks(module: nn.Module, tower: Tower, total_macs: int) -> Coverage:
+def _of_blocks(module: nn.Module, tower: Tower, total_macs: int, num_float_blocks: int) -> Coverage:
     names = {layer: name for name, layer in module.named_modules()}
-    singles, num_weights, num_int8 = [], 0, 0
-    for block in tower.blocks:
+    singles, num_weights, num_int8, num_linear = [], 0, 0, 0
+    for number, block in enumerate(tower.blocks):
         parts = tower.parts(block)
         others = [] if parts else tower.other_linears(block)
         linears = [parts.qkv, parts.proj, parts.fc1, parts.fc2] if parts else [tower.qkv(block)]
+        num_linear += len(linears) + len(others)
+        if number < num_float_blocks:
+            continue
         num_weights += sum(linear.weight_NK.numel() for linear in linears)
         num_weights += sum(layer.weight.numel() for layer in others)
         num_int8 += len(linears) + len(others)
@@ -100,13 +108,14 @@ def _of_blocks(module: nn.Module, tower: Tower, total_macs: int) -> Coverage:
     num_macs += tower.num_patches * stem.weight.numel() if stem else 0
     in_float = [
         *([] if stem else ["the patch embedding"]),
+        *([f"the first {num_float_blocks} of {len(tower.blocks)} blocks"] if num_float_blocks else []),
         *(["the attention pool"] if tower.pool is not None else []),
         *(["the projection"] if has_projection else []),
     ]
     return Coverage(
         singles=tuple(singles),
         num_int8=num_int8,
-        num_linear=num_int8,
+        num_linear=num_linear,
         has_blocks=True,
         reads_pixels=stem is not None,
         in_float=tuple(in_float),

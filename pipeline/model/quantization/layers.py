@@ -75,7 +75,7 @@ class Int8Layers:
             coverage: That of `visual`.
             ranges: By the name of the layer, how its inputs are rounded.
         """
-        self._ranges = {block: ranges[name] for block, name in joint_projections(tower).items()}
+        self._ranges = {block: ranges[name] for block, name in joint_projections(tower).items() if name in ranges}
         self._joint: dict[tuple[nn.Module, str], _Layer] = {}
         self._modules = [visual.get_submodule(name) for name in coverage.singles]
         if tower:

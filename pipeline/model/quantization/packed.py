@@ -34,6 +34,11 @@ class MadeOf(BaseModel):
     """Name of the policy that pruned the tower meanwhile."""
 
     num_images: int
+    cosine: float | None = None
+    """Mean cosine of embeddings in int8 to those in float, on some of the images."""
+
+    num_float_blocks: int = 0
+    """The first blocks of the tower, which stay in float because the cosine was too low otherwise."""
 
     def as_metadata(self) -> dict[str, str]:
         """The metadata of the file."""

@@ -78,6 +78,16 @@ class TowerObserver:
         return (self._blocks.ranges() if self._blocks else {}) | self._layers.ranges()
 
 
+def without_blocks(ranges: Mapping[str, Range], coverage: Coverage, num_blocks: int) -> dict[str, Range]:
+    """The ranges with which the first blocks stay in float. `coverage` is that of the tower with these in float."""
+
+    def is_kept(name: str) -> bool:
+        number = name.partition(".")[0]
+        return int(number) >= num_blocks if number.isdigit() else name in coverage.singles
+
+    return {name: found for name, found in ranges.items() if is_kept(name)}
+
+
 def _attach(
     visual: nn.Module,
     policy: PruningPolicy | None,

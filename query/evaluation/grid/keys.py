@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.model.precision import PrecisionChoice
+from pipeline.model.precision import MIN_COSINE, PrecisionChoice
 from pipeline.model.pruning.policy import Depth, Ratio, Score
 from pipeline.model.spec import EMBEDDED, DeviceChoice
 from pipeline.settings.paths import local_setting
@@ -178,6 +178,8 @@ class CalibrationKeys(Keys):
     """A random sample of so many of them; all, if there are fewer."""
     seed: int = 1
     """Seed of the sample."""
+    min_cosine: float = Field(default=MIN_COSINE, ge=0, lt=1)
+    """Least mean cosine of int8 to float on them. As many of the first blocks as it takes stay in float."""
     file: Path | None = None
     """Calibration that was measured earlier, such as calibration.safetensors of a store. It fits one model, adapter and
     image size."""

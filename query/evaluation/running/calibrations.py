@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.model.encode import calibrated, made_of, with_calibration
+from pipeline.model.calibrate import calibrated, made_of, with_calibration
 from pipeline.model.load import LoadedModel, with_policy
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.quantization.calibration import ENOUGH_IMAGES, Calibration, read_calibration
@@ -84,7 +84,7 @@ class Calibrations:
         return None
 
     def _measured(self, loaded: LoadedModel, policy: PruningPolicy | None, name: str) -> Calibration:
-        found = calibrated(loaded, policy, self._batches(loaded.spec.preprocess)).calibration
+        found = calibrated(loaded, policy, self._batches(loaded.spec.preprocess), self.keys.min_cosine).calibration
         self.work.folder.calibrations.mkdir(parents=True, exist_ok=True)
         found.write(self.work.folder.calibration(name))
         note_made_of(self.work.folder.calibrations, name, self._made_of(loaded))
@@ -93,7 +93,8 @@ class Calibrations:
 
     def _made_of(self, loaded: LoadedModel) -> dict[str, object]:
         images = [image for _, image in self._sampled(loaded.spec.preprocess)]
-        return {"images_sha256": hash_of(images), "environment_key": self.work.environment_key}
+        made_of = {"images_sha256": hash_of(images), "environment_key": self.work.environment_key}
+        return made_of | {"min_cosine": self.keys.min_cosine}
 
     def _batches(self, preprocess: Preprocess) -> Iterator[np.ndarray]:
         if preprocess not in self._pixels:

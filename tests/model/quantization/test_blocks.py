@@ -9,7 +9,8 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.model.adapter.files import read_adapter
-from pipeline.model.encode import Encoder, calibrated, fastest_encoder, sharing_weights
+from pipeline.model.calibrate import calibrated
+from pipeline.model.encode import Encoder, fastest_encoder, sharing_weights
 from pipeline.model.load import load_model
 from pipeline.model.pruning.policy import PruningPolicy, named_policy
 from pipeline.model.spec import ModelSource

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.model.encode import Encoder, calibrated, sharing_weights
+from pipeline.model.calibrate import calibrated
+from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import load_model
 from pipeline.model.pruning.policy import named_policy
 from pipeline.model.quantization.observe import NUM_OUTLIERS, Input, best_range, doubt_about, without_outliers

@@ -5,7 +5,8 @@ import torch
 from open_clip.timm_model import TimmModel
 from torch import nn
 
-from pipeline.model.encode import Encoder, calibrated, sharing_weights
+from pipeline.model.calibrate import calibrated
+from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import load_model
 from pipeline.model.quantization.stem import Int8Stem, stem_of
 from pipeline.model.spec import ModelSource, Preprocess
