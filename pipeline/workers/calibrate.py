@@ -23,6 +23,8 @@ from pipeline.workers.messages import Calibrating, KnownCalibration
 BATCH_SIZE = 32
 """Not the run's own, so that ranges do not depend on it."""
 
+_ADVICE = "better embed into another --out with --calibration and the calibration.safetensors of a larger store"
+
 Decode = Callable[[Iterable[Sequence[ImageEntry]]], Iterator[DecodedBatch]]
 
 
@@ -72,7 +74,7 @@ def measured(
     pixels_NHWC = _pixels_of(sample, decode)
     starts = range(0, len(pixels_NHWC), BATCH_SIZE)
     loaded = calibrated(loaded, policy, (pixels_NHWC[start : start + BATCH_SIZE] for start in starts), min_cosine)
-    doubt = doubt_about(pixels_NHWC)
+    doubt = doubt_about(pixels_NHWC, _ADVICE)
     made = loaded.calibration.made_of
     return loaded, Calibrating(
         num_images=len(pixels_NHWC),

@@ -69,7 +69,7 @@ def test_the_run_says_what_it_calibrated_on(first):
     report, _ = first
     assert report.calibration.startswith("12 images, ")
     [warning] = doubts(report)
-    assert "12 different images (of 12; blank ones do not count), fewer than 16" in warning
+    assert "12 different images (of 12; blank ones do not count), fewer than 32" in warning
     assert report.record.encoder.precision == "int8"
     assert report.record.encoder.calibration
     assert "calibration" not in json.loads(report.store.summary_path.read_text())["last_run"]

@@ -19,11 +19,11 @@ from pipeline.durable.atomic import write_atomically
 from pipeline.model.quantization.packed import MadeOf, calibration_sha256, made_of, read_packed
 from pipeline.model.quantization.products import Range
 
-ENOUGH_IMAGES = 16
+ENOUGH_IMAGES = 32
 """With fewer images that differ, a range says more about these images than about the collection."""
 
 _BLANK = 1.0
-"""An image whose pixels (0 to 255) deviate less than this is blank."""
+"""An image whose pixels (0 to 255) deviate less than this in every channel is blank."""
 
 # in this order: another size also gives other weights
 _TOWER = {
@@ -98,19 +98,19 @@ def unpack_calibration(data: bytes) -> Calibration:
     return Calibration(ranges=ranges, made_of=made_of(data))
 
 
-def doubt_about(pixels_NHWC: np.ndarray) -> str | None:
+def doubt_about(pixels_NHWC: np.ndarray, advice: str) -> str | None:
     """What makes images a bad set to calibrate on, as a warning: too few of them differ. None if they will do.
 
     Args:
         pixels_NHWC: The decoded images, uint8.
+        advice: What to do about it.
     """
-    different = {pixels_HWC.tobytes() for pixels_HWC in pixels_NHWC if pixels_HWC.std() >= _BLANK}
+    different = {pixels_HWC.tobytes() for pixels_HWC in pixels_NHWC if pixels_HWC.std(axis=(0, 1)).max() >= _BLANK}
     if len(different) >= ENOUGH_IMAGES:
         return None
     return (
         f"int8 was calibrated on {len(different)} different images (of {len(pixels_NHWC)}; blank ones do not count), "
-        f"fewer than {ENOUGH_IMAGES}, so its embeddings may be less exact; better embed into another --out with "
-        "--calibration and the calibration.safetensors of a larger store"
+        f"fewer than {ENOUGH_IMAGES}, so its embeddings may be less exact; {advice}"
     )
 
 

@@ -4,10 +4,8 @@ Shapes: B images, T tokens, R sampled rows, K input channels, N output channels.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,12 +13,6 @@ from pipeline.model.quantization.products import MAX_U8, Int8Linear, Range, quan
 from pipeline.model.towers.attention import attend
 from pipeline.model.towers.parts import BlockParts, Linear, activate
 from pipeline.model.towers.tower import Tower
-
-NUM_IMAGES = 128
-"""Images to find the ranges with. With 32 the cosine to float varies by 0.002 with the choice; 256 gain nothing."""
-
-MIN_IMAGES = 32
-"""With fewer different images, ranges depend on which they are."""
 
 MAX_ROWS = 1024
 """Rows that are kept of each input, to judge a range by the output it gives."""
@@ -37,25 +29,6 @@ _SCALE_STEPS, _SMOOTH_STEPS = 64, 8
 
 _ALPHAS = (0.0, 0.25, 0.5, 0.65, 0.8, 0.9, 1.0)
 """How far outlier channels are smoothed into the weights: not at all, to all of it."""
-
-
-def doubt_about(batches_BHWC: Iterable[np.ndarray]) -> str | None:
-    """What is wrong with images to find ranges with, in one line; None if nothing is.
-
-    Args:
-        batches_BHWC: Their uint8 pixels.
-    """
-    images = [pixels_HWC for batch in batches_BHWC for pixels_HWC in batch]
-    different = {pixels_HWC.tobytes() for pixels_HWC in images if (pixels_HWC != pixels_HWC[:1, :1]).any()}
-    if len(different) >= MIN_IMAGES:
-        return None
-    what = f"{len(images)} image{'s'[: len(images) != 1]}"
-    if len(different) < len(images):
-        what += f", of which {len(different)} show more than one colour and differ from the others"
-    return (
-        f"int8: the ranges of activations come from {what}; embeddings of other images can be wrong with fewer "
-        f"than {MIN_IMAGES} different photos; give --calibration FILE from a larger collection"
-    )
 
 
 class Observer:

@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.model.calibrate import calibrated, made_of, with_calibration
 from pipeline.model.load import LoadedModel, with_policy
 from pipeline.model.pruning.policy import PruningPolicy
-from pipeline.model.quantization.calibration import ENOUGH_IMAGES, Calibration, read_calibration
+from pipeline.model.quantization.calibration import Calibration, doubt_about, read_calibration
 from pipeline.model.spec import Preprocess
 from pipeline.pixels.decode import decode_batch
 from pipeline.source.entry import ImageEntry
@@ -26,6 +26,7 @@ from query.evaluation.running.kept.work import Work, is_made_of, note_made_of
 
 KIND = "calibrations"
 _BATCH = 32
+_ADVICE = "name a folder of more by the key `calibration`"
 
 
 @dataclass(slots=True)
@@ -39,6 +40,8 @@ class Calibrations:
     again: bool = False
     """Whether those that are kept are measured again."""
     _sample: list[tuple[ImageEntry, Image]] | None = None
+    _first: Preprocess | None = None
+    """What the sample was first decoded for."""
     _pixels: dict[Preprocess, np.ndarray] = field(default_factory=dict)
     _found: dict[str, Calibration] = field(default_factory=dict)
 
@@ -64,14 +67,11 @@ class Calibrations:
         return with_calibration(loaded, self._found[name])
 
     def warnings(self) -> list[str]:
-        """A warning if the sample is too small. Call it when all models have their calibrations."""
-        num_different = len({image.sha256 for _, image in self._sample or ()})
-        if self._sample is None or num_different >= ENOUGH_IMAGES:
+        """A warning if too few images of the sample differ. Call it when all models have their calibrations."""
+        if self._first is None:
             return []
-        return [
-            f"int8 is calibrated on {num_different} different images, fewer than {ENOUGH_IMAGES}, so its embeddings "
-            "may be less exact; name a folder of more by the key `calibration`"
-        ]
+        doubt = doubt_about(self._decoded(self._first), _ADVICE)
+        return [doubt] if doubt else []
 
     def _kept(self, loaded: LoadedModel, name: str) -> Calibration | None:
         """That of an earlier run, if it was measured on the same images in the same environment."""
@@ -96,11 +96,14 @@ class Calibrations:
         made_of = {"images_sha256": hash_of(images), "environment_key": self.work.environment_key}
         return made_of | {"min_cosine": self.keys.min_cosine}
 
-    def _batches(self, preprocess: Preprocess) -> Iterator[np.ndarray]:
+    def _decoded(self, preprocess: Preprocess) -> np.ndarray:
         if preprocess not in self._pixels:
             batch = decode_batch([entry for entry, _ in self._sampled(preprocess)], preprocess)
             self._pixels[preprocess] = batch.pixels[batch.is_ok_B]
-        pixels_NHWC = self._pixels[preprocess]
+        return self._pixels[preprocess]
+
+    def _batches(self, preprocess: Preprocess) -> Iterator[np.ndarray]:
+        pixels_NHWC = self._decoded(preprocess)
         for start in range(0, len(pixels_NHWC), _BATCH):
             yield pixels_NHWC[start : start + _BATCH]
 
@@ -114,6 +117,7 @@ class Calibrations:
             path = self.work.folder.calibrations / "images.parquet"
             images = look_at(entries, preprocess, path, self.work.on_tick)
             both = zip(entries, images, strict=True)
+            self._first = preprocess
             self._sample = [(entry, image) for entry, image in both if image.error is None]
             if not self._sample:
                 where = self.keys.images or f"the data set {self.data.name!r}"

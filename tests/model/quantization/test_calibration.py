@@ -109,15 +109,29 @@ def images(count, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
 
 
-def test_sets_of_images_to_doubt():
-    assert doubt_about(images(16)) is None
-    blank = np.full((100, 8, 8, 3), 255, np.uint8)
-    same = np.repeat(images(1), 100, axis=0)
-    for bad, what in {
-        "few": (images(3), "3 different images (of 3;"),
-        "blank": (blank, "0 different images (of 100;"),
-        "same": (same, "1 different images (of 100;"),
-        "mixed": (np.concatenate([blank, same, images(8)]), "8 different images (of 208;"),
-    }.values():
-        assert what in doubt_about(bad)
-        assert "fewer than 16" in doubt_about(bad)
+def test_enough_images_that_differ_raise_no_doubt():
+    blank = np.zeros((100, 8, 8, 3), np.uint8)
+    assert doubt_about(np.concatenate([images(32), blank]), "add more") is None
+
+
+SAME = np.repeat(images(1), 100, axis=0)
+ONE_COLOUR_EACH = images(100)[:, :1, :1].repeat(8, axis=1).repeat(8, axis=2)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (images(0), "on 0 different images (of 0;"),
+        (images(31), "on 31 different images (of 31;"),
+        (SAME, "on 1 different images (of 100;"),
+        (ONE_COLOUR_EACH, "on 0 different images (of 100;"),
+        (np.concatenate([ONE_COLOUR_EACH, SAME, images(8)]), "on 8 different images (of 208;"),
+    ],
+    ids=["none", "few", "same", "blank", "mixed"],
+)
+def test_images_to_doubt_give_a_warning_in_one_line(pixels, words):
+    doubt = doubt_about(pixels, "add more")
+    assert words in doubt
+    assert "fewer than 32" in doubt
+    assert doubt.endswith("; add more")
+    assert "\n" not in doubt

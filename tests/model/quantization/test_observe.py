@@ -1,4 +1,4 @@
-"""Ranges found from images: they span what was seen, and bad images give finite ones and a word of doubt."""
+"""Ranges found from images: they span what was seen, and bad images give finite ones."""
 
 import math
 
@@ -10,7 +10,7 @@ from pipeline.model.calibrate import calibrated
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import load_model
 from pipeline.model.pruning.policy import named_policy
-from pipeline.model.quantization.observe import NUM_OUTLIERS, Input, best_range, doubt_about, without_outliers
+from pipeline.model.quantization.observe import NUM_OUTLIERS, Input, best_range, without_outliers
 from pipeline.model.spec import ModelSource
 from pipeline.model.towers.parts import Linear
 
@@ -122,24 +122,3 @@ def test_bad_images_give_finite_embeddings(model, pixels, bad):
     assert all(math.isfinite(each.scale) and each.scale > 0 for each in found.calibration.ranges.values())
     assert all(0 <= each.zero_point <= 255 for each in found.calibration.ranges.values())
     assert np.isfinite(Encoder(sharing_weights(found), None).encode(pixels)).all()
-
-
-def test_good_images_raise_no_doubt(pixels):
-    assert doubt_about([pixels[:20], pixels[20:]]) is None
-
-
-@pytest.mark.parametrize(
-    ("images", "words"),
-    [
-        (lambda pixels: [pixels[:1]], "come from 1 image; "),
-        (lambda pixels: [pixels[:31]], "come from 31 images; "),
-        (lambda pixels: [np.repeat(pixels[:1], 50, axis=0)], "come from 50 images, of which 1 show"),
-        (lambda pixels: [np.full((64, 32, 32, 3), (9, 80, 200), np.uint8)], "come from 64 images, of which 0 show"),
-        (lambda pixels: [], "come from 0 images; "),
-    ],
-)
-def test_bad_images_raise_a_doubt_in_one_line(pixels, images, words):
-    doubt = doubt_about(images(pixels))
-    assert words in doubt
-    assert "fewer than 32 different" in doubt
-    assert "\n" not in doubt

@@ -42,7 +42,7 @@ def test_a_second_run_reads_the_calibrations_and_measures_nothing(sweep):
     assert len([name for name in before if name.endswith(".safetensors")]) == 2
     assert sweep.run() == first
     assert sweep.times(*RAW) == before
-    assert first.warnings[0].startswith("int8 is calibrated on 12 different images, fewer than 16, so ")
+    assert first.warnings[0].startswith("int8 was calibrated on 12 different images (of 12; ")
     found = fingerprints(first)
     assert len(set(found.values())) == 4
     assert len({text for text, _ in (one.split("-") for one in found.values())}) == 1
@@ -66,15 +66,18 @@ def test_other_images_of_the_calibration_change_int8_alone(sweep, make_image):
     for number in range(8):
         make_image(40, 40, 100 + number).save(folder / f"{number}.png")
     (folder / "broken.png").write_bytes(b"no image")
+    make_image(1, 1).resize((40, 40)).save(folder / "blank.png")
     sweep.write_grid(policies="[balanced]", more=f'{INT8}\ncalibration: {{images: "{folder}"}}')
     before = sweep.times("vectors")
-    second = fingerprints(sweep.run())
+    record = sweep.run()
+    assert record.warnings[0].startswith("int8 was calibrated on 8 different images (of 9; blank ones do not count)")
+    second = fingerprints(record)
     assert {name for name in first if first[name] != second[name]} == {"none, int8", "balanced, int8"}
     changed = {name for name, time in sweep.times("vectors").items() if before.get(name) != time}
     assert changed
     assert all("int8" in name for name in changed)
     kept = [read_calibration(path) for path in sweep.out.calibrations.glob("*.safetensors")]
-    assert [one.made_of.num_images for one in kept] == [8, 8]
+    assert [one.made_of.num_images for one in kept] == [9, 9]
     sweep.write_grid(policies="[balanced]", more=f'{INT8}\ncalibration: {{images: "{folder}", num_images: 4, seed: 2}}')
     assert fingerprints(sweep.run())["none, int8"] not in (first["none, int8"], second["none, int8"])
 
