@@ -6,12 +6,13 @@ come, so nothing is calibrated and an embedding does not depend on its batch. Al
 Shapes: R rows, K input channels, N output channels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import InputError
 from pipeline.model.pruning.attach import OnCut, attach
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.towers.families import unprunable_reason, view_of
@@ -105,13 +106,15 @@ def attach_fp8(
 ) -> Callable[[], None]:
     """Make an image tower compute the linear layers of its blocks in FP8, and prune its tokens by a policy.
 
-    A tower that cannot be pruned runs in bf16. The arguments are those of `attach`; weights are in bf16.
+    The arguments are those of `attach`; weights are in bf16.
 
     Returns:
         `detach`, which restores the tower exactly; calling it twice is harmless.
+
+    Raises:
+        InputError: If FP8 products compute no layer of it; see `refuse_without_fp8`.
     """
-    if unprunable_reason(visual):
-        return attach(visual, policy, on_cut, summary_offsets_LD, counts)
+    refuse_without_fp8(visual)
     tower = view_of(visual)
     blocks = Fp8Blocks(tower)
     detach = attach(visual, policy, on_cut, summary_offsets_LD, counts, tower)
@@ -121,6 +124,25 @@ def attach_fp8(
         blocks.detach()
 
     return detach_all
+
+
+def refuse_without_fp8(visual: nn.Module) -> None:
+    """Refuse an image tower that would run in bf16 as a whole: one that cannot be pruned, or whose layers do not suit.
+
+    Raises:
+        InputError: If it is such a tower.
+    """
+    reason = unprunable_reason(visual)
+    if not reason and not any(map(_suits, _weights_of(view_of(visual)))):
+        reason = f"none of its layers has inputs and outputs in multiples of {_MULTIPLE}"
+    if reason:
+        raise InputError(f"precision fp8: the blocks of this image tower cannot be computed in FP8: {reason}; use bf16")
+
+
+def _weights_of(tower: Tower) -> Iterator[Tensor]:
+    for block in tower.blocks:
+        yield tower.qkv(block).weight_NK
+        yield from (module.weight for module in tower.other_linears(block))
 
 
 def _suits(weight_NK: Tensor) -> bool:

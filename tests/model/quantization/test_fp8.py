@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from open_clip.transformer import VisionTransformer
 
+from pipeline.errors import InputError
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import load_model
 from pipeline.model.pruning.policy import named_policy
@@ -56,6 +58,22 @@ def test_every_family_is_computed_and_restored(make):
     detach()
     detach()
     torch.testing.assert_close(_features(tower(images)), _features(before), rtol=0, atol=0)
+
+
+def test_a_tower_that_cannot_be_pruned_is_refused(resnet_model):
+    bf16 = load_model(ModelSource(model=resnet_model), "bf16", "cpu", kernels="torch")
+    fp8 = replace(bf16, spec=bf16.spec.model_copy(update={"precision": "fp8"}))
+    with pytest.raises(InputError) as raised:
+        Encoder(fp8, None)
+    assert str(raised.value) == (
+        "precision fp8: the blocks of this image tower cannot be computed in FP8: ModifiedResNet is not a Vision "
+        "Transformer; use bf16"
+    )
+
+
+def test_a_tower_whose_layers_do_not_suit_is_refused():
+    with pytest.raises(InputError, match="none of its layers has inputs and outputs in multiples of 16; use bf16"):
+        attach_fp8(VisionTransformer(32, 8, 24, 1, 2, 4.0).bfloat16(), None)
 
 
 @torch.no_grad()
