@@ -30,6 +30,7 @@ from pipeline.model.precision import EIGHT_BITS, Candidate, Kernels, Measurement
 from pipeline.model.probe import measure, slow_8_bits
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.quantization.calibration import Calibration
+from pipeline.model.quantization.tower import refuse_without_8_bits
 from pipeline.model.spec import EMBEDDED, LOCAL_DIR, EncoderSpec, ModelSource, Preprocess
 from pipeline.model.tokenizer import Tokenizer
 from pipeline.model.towers import onednn
@@ -93,7 +94,8 @@ def load_model(
     Raises:
         ConfigError: If a name has no pretrained tag and random weights were not requested, or the device does not
             compute in the precision.
-        InputError: If the model is unknown or cannot be loaded, or the adapter belongs to another model.
+        InputError: If the model is unknown or cannot be loaded, its image tower has no layer for 8 bits, or the adapter
+            belongs to another model.
     """
     source = source.absolute()
     name = _open_clip_name(source.model)
@@ -108,6 +110,7 @@ def load_model(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             clip, spec = _load_in_float32(source, name, adapter)
+            refuse_without_8_bits(clip.visual, precision, (spec.preprocess.height, spec.preprocess.width))
             chosen, measurement = _choose(clip.visual, precision, kernels, device, batch_size)
             spec = spec.model_copy(update={"precision": chosen.precision})
             if chosen.precision not in ("fp32", "int8"):
@@ -209,7 +212,8 @@ def _spec_of(clip: nn.Module, source: ModelSource, name: str, precision: Precisi
     if source.image_size:
         architecture["vision_cfg"]["image_size"] = source.image_size
     preprocess = dict(clip.visual.preprocess_cfg)
-    height, width = _pair(preprocess.pop("size"))
+    size = preprocess.pop("size")
+    height, width = (size, size) if isinstance(size, int) else size
     preprocess.pop("mode", None)
     return EncoderSpec(
         source=source,
@@ -293,7 +297,3 @@ def _open_clip_name(model: str) -> str:
 
 def _label(source: ModelSource) -> str:
     return f"{source.model} / {source.pretrained}" if source.pretrained else source.model
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)

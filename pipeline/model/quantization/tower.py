@@ -9,10 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pipeline.model.precision import PrecisionChoice
 from pipeline.model.pruning.attach import OnCut, attach
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.quantization.blocks import Int8Tower
-from pipeline.model.quantization.coverage import Coverage
+from pipeline.model.quantization.coverage import Coverage, coverage_of
+from pipeline.model.quantization.fp8 import refuse_without_fp8
 from pipeline.model.quantization.layers import Int8Layers, LayerObserver
 from pipeline.model.quantization.observe import Observer
 from pipeline.model.quantization.products import Range
@@ -20,6 +22,23 @@ from pipeline.model.quantization.stem import Int8Stem, stem_of
 from pipeline.model.spec import Preprocess
 from pipeline.model.towers.families import blocks_of, unprunable_reason
 from pipeline.model.towers.parts import BlockRunner
+
+
+def refuse_without_8_bits(visual: nn.Module, precision: PrecisionChoice, image_size: tuple[int, int]) -> None:
+    """Refuse an image tower of which a precision of 8 bits would compute no layer. Any other precision suits.
+
+    Args:
+        visual: The image tower, with no policy attached.
+        precision: The precision.
+        image_size: Height and width of its input in pixels.
+
+    Raises:
+        InputError: If it is such a tower.
+    """
+    if precision == "int8":
+        coverage_of(visual, image_size)
+    elif precision == "fp8":
+        refuse_without_fp8(visual)
 
 
 def attach_int8(

@@ -8,6 +8,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 
 from pipeline.errors import InputError
+from pipeline.model import load
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import load_model
 from pipeline.model.pruning.policy import named_policy
@@ -74,6 +75,12 @@ def test_a_tower_that_cannot_be_pruned_is_refused(resnet_model):
 def test_a_tower_whose_layers_do_not_suit_is_refused():
     with pytest.raises(InputError, match="none of its layers has inputs and outputs in multiples of 16; use bf16"):
         attach_fp8(VisionTransformer(32, 8, 24, 1, 2, 4.0).bfloat16(), None)
+
+
+def test_an_unsuitable_tower_is_refused_when_it_is_loaded(resnet_model, monkeypatch):
+    monkeypatch.setattr(load, "precision_on", lambda device, asked: asked)  # as on a GPU
+    with pytest.raises(InputError, match="cannot be computed in FP8: ModifiedResNet is not a Vision Transformer"):
+        load_model(ModelSource(model=resnet_model), "fp8", "cpu")
 
 
 @torch.no_grad()
