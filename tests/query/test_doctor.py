@@ -1,4 +1,4 @@
-"""What `clipsieve doctor` says about FAISS."""
+"""What `clipsieve doctor` says about FAISS, and about the speed of precisions."""
 
 import json
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import faiss
 import pytest
+import torch
 
 from query import doctor
 from query.cli.__main__ import main
@@ -58,3 +59,23 @@ def test_faiss_that_is_missing_or_cannot_be_imported(sections, tmp_path, monkeyp
     found = sections()
     assert found["versions"]["faiss"].startswith("cannot be imported: undefined symbol: _ZTIN3rmm9bad_allocE (")
     assert found["what will run where"]["index and search"] == "CPU"
+
+
+@pytest.fixture
+def threads():
+    """Restores the number of threads, which is set to that of one of several workers."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="int8 needs oneDNN")
+def test_a_cpu_has_a_row_for_int8_which_auto_never_takes(tiny_model, threads, capsys):
+    assert main(["doctor", "--model", tiny_model, "--device", "cpu", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    speeds = found["speed of precisions"]
+    assert speeds["fp32"] == "1.00 x fp32"
+    assert speeds["int8"].endswith(" x fp32")
+    assert speeds["8 bits"].endswith("; they cost recall, so auto never takes them; give --precision 8bit")
+    assert speeds["auto"].startswith(("fp32", "bf16", "fp16"))
+    assert found["what will run where"]["encode"].startswith(f"cpu, {speeds['auto']}, ")
