@@ -9,11 +9,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.errors import InputError
-from pipeline.model.calibrate import with_calibration
+from pipeline.model.calibrate import with_packed
 from pipeline.model.device import device_name, pick_device, use_all_cores
 from pipeline.model.encode import Encoder, fastest_encoder
 from pipeline.model.load import load_model, with_policy
-from pipeline.model.quantization.calibration import unpack_calibration
 from pipeline.model.spec import DeviceChoice
 from pipeline.monitor.progress import Tick
 from pipeline.pixels.to_device import decode_for
@@ -71,7 +70,7 @@ def resample(
     calibration = read_stored_calibration(view.store.calibration_path, record.encoder)
     source, policy = record.encoder.source, record.encoder.policy
     loaded = load_model(source, record.encoder.precision, on, kernels=record.kernels)
-    loaded = with_calibration(loaded, unpack_calibration(calibration)) if calibration else loaded
+    loaded = with_packed(loaded, calibration)
     found = with_policy(loaded.spec, policy)
     if found.fingerprint != record.fingerprint:
         raise InputError(

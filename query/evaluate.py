@@ -27,8 +27,9 @@ from pipeline.embed_report import EmbedReport
 from pipeline.embedding import embed
 from pipeline.measure.provenance import provenance
 from pipeline.measure.timing import ROUNDS, images_per_second
+from pipeline.model.calibrate import with_packed
 from pipeline.model.device import pick_device, use_all_cores
-from pipeline.model.encode import Encoder, sharing_weights, with_packed
+from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import load_model
 from pipeline.model.precision import EIGHT_BITS
 from pipeline.model.pruning.policy import UNPRUNED

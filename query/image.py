@@ -39,11 +39,10 @@ def image_encoder(
         InputError: If the model cannot be loaded.
         StoreError: If the calibration is missing or was changed.
     """
-    from pipeline.model.calibrate import with_calibration
+    from pipeline.model.calibrate import with_packed
     from pipeline.model.device import pick_device  # torch and open_clip take seconds
     from pipeline.model.encode import Encoder, fastest_encoder
     from pipeline.model.load import load_model, with_policy
-    from pipeline.model.quantization.calibration import unpack_calibration
 
     on = pick_device("cpu" if device == "auto" else device)
     if isinstance(spec, ClaimedSpec):
@@ -53,7 +52,7 @@ def image_encoder(
     # the kernels change only the last bits, and to measure them takes longer than an image does
     data = read_stored_calibration(calibration, spec) if calibration else None
     loaded = load_model(spec.source, spec.precision, on, kernels="torch")
-    loaded = with_calibration(loaded, unpack_calibration(data)) if data else loaded
+    loaded = with_packed(loaded, data)
     found = with_policy(loaded.spec, spec.policy)
     if found.image_space != spec.image_space:
         raise FingerprintMismatch(

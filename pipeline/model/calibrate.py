@@ -12,7 +12,7 @@ from pipeline.model.load import LoadedModel
 from pipeline.model.precision import MIN_COSINE
 from pipeline.model.pruning.names import UNPRUNED
 from pipeline.model.pruning.policy import PruningPolicy
-from pipeline.model.quantization.calibration import Calibration
+from pipeline.model.quantization.calibration import Calibration, unpack_calibration
 from pipeline.model.quantization.coverage import coverage_of
 from pipeline.model.quantization.packed import MadeOf
 from pipeline.model.quantization.products import Range
@@ -91,6 +91,11 @@ def with_calibration(loaded: LoadedModel, calibration: Calibration) -> LoadedMod
     return replace(
         loaded, calibration=calibration, spec=loaded.spec.model_copy(update={"calibration": calibration.sha256})
     )
+
+
+def with_packed(loaded: LoadedModel, data: bytes | None) -> LoadedModel:
+    """A model with the ranges in the bytes of a store's file; a model that needs none stays as it is."""
+    return with_calibration(loaded, unpack_calibration(data)) if data else loaded
 
 
 def made_of(spec: EncoderSpec, policy: PruningPolicy | None, num_images: int, num_float_blocks: int = 0) -> MadeOf:

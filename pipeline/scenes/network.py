@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.model import losses
+from pipeline.model.adapter import losses
 from pipeline.scenes import collection
 
 IMAGE_MEAN = (0.5, 0.5, 0.5)

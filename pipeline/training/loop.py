@@ -12,12 +12,12 @@ from torch import Tensor
 
 from pipeline.errors import ClipsieveError, InputError
 from pipeline.measure.recall import KS, first_hit_ranks, neighbour_overlap, recall_at, recall_sum
+from pipeline.model.adapter.losses import contrastive_loss, feature_loss, similarity_loss
 from pipeline.monitor.progress import Tick
 from pipeline.pixels.batch import DecodedBatch
 from pipeline.settings.adapt import AdaptSettings
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.examples import Batch, Decoder, Examples
-from pipeline.training.losses import contrastive_loss, feature_loss, similarity_loss
 from pipeline.training.student import Student, Weights
 from pipeline.training.teacher import Teacher, held_out_images
 
