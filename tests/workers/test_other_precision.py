@@ -115,5 +115,5 @@ def test_calibrations_are_for_int8_alone(settings_of, stores, photos, tmp_path, 
 def test_a_dry_run_in_int8_writes_nothing(settings_of, make_image, tmp_path):
     found = estimate(settings_of(None, precision="int8"))
     assert ", int8)" in found["run"]["encoder"]
-    assert "fewer than 16" in found["run"]["warning"]
+    assert "fewer than 32" in found["run"]["warning"]
     assert not (tmp_path / "store").exists()
