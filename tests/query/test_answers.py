@@ -40,7 +40,7 @@ def answered(source, tiny_model, tmp_path):
         entries, captions = list_captioned(source, source / "captions.tsv")
         ticks = []
         listed = [entry for entry in entries if entry.key not in without]
-        answers = answer(reports, captions, listed, SweepFolder(tmp_path / "raw"), lambda *tick: ticks.append(tick))
+        answers = answer(reports, captions, listed, SweepFolder(tmp_path / "raw"), lambda *tick: ticks.append(tick), {})
         assert [(name, tick.num_done, tick.num_total) for name, tick in ticks] == [("captions", 2, 2)]
         return answers.counts
 

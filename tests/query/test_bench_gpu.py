@@ -56,7 +56,7 @@ def test_every_step_runs_on_a_cpu(tmp_path, capsys):
     found = [row for step in rows.values() for row in step]
     assert not [row for row in found if row["status"] in ("failed", "not installed")]
     assert {row["reason"] for row in found if row["status"] == "not run"} == {"this run is on the CPU"}
-    towers = {(row["model"], row["policy"], row["mode"]): row for row in rows["towers"]}
+    towers = {(row["model"], row["policy"], row["mode"]): row for row in rows["towers"] if row["status"] == "ok"}
     assert len({model for model, _, _ in towers}) == 6
     assert {policy for _, policy, _ in towers} == {"open_clip", "none", "lossless", "balanced", "fast", "lean"}
     for (_, policy, _), row in towers.items():
