@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # what the verb reads, or checks itself before its work
 READ = {
     *("config", "store", "keys", "images", "captions", "grid", "data", "image", "queries", "vectors", "store2"),
+    "embed.calibration",
     "sweep.baseline",
     "import.source",
     "adapt.out",
