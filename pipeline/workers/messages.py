@@ -39,7 +39,8 @@ class Calibrating:
     def describe(self) -> str:
         """One line."""
         in_float = f" with the first {self.num_float_blocks} blocks in float" if self.num_float_blocks else ""
-        return f"{self.num_images} images, {self.seconds:.1f} s, cosine to float {self.cosine:.3f}{in_float}"
+        images = f"{self.num_images} image{'s'[: self.num_images != 1]}"
+        return f"{images}, {self.seconds:.1f} s, cosine to float {self.cosine:.3f}{in_float}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
