@@ -101,7 +101,7 @@ def test_evaluate_compares_int8_with_the_same_in_float(store, tiny_model, tmp_pa
     for metric, value in balanced8["metrics"].items():
         assert against["deltas"][metric]["value"] == pytest.approx(value - balanced["metrics"][metric])
     assert against["speedup"]["measured"] > 0
-    assert "against balanced" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("against") == 2  # its cell may be wrapped
 
 
 def test_an_evaluation_into_the_same_folder_ranks_the_images_that_are_there_now(
