@@ -81,8 +81,8 @@ class Observer:
         found = {}
         for block, parts in self._parts.items():
             for site, linear in _linears(parts).items():
-                seen = self.inputs[f"{self._numbers[block]}.{site}"]
                 name = f"{self._numbers[block]}.{site}"
+                seen = self.inputs[name]
                 found[name] = without_outliers(seen) if site == "fc2" else best_range(seen, linear)
         return found
 

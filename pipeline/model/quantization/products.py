@@ -96,12 +96,7 @@ class Int8Linear:
     def add_to(self, residual: Tensor, x_u8: Tensor) -> None:
         """Add the output to a contiguous tensor, in place."""
         torch.ops.onednn.qlinear_pointwise.binary(
-            x_u8,
-            self._scale,
-            self._zero_point,
-            self._packed,
-            self._scale_N,
-            self._zeros_N,
+            *self._operands(x_u8),
             residual,
             self._bias_N,
             1.0,
@@ -116,14 +111,12 @@ class Int8Linear:
             "",
         )
 
+    def _operands(self, x_u8: Tensor) -> tuple[Any, ...]:
+        return x_u8, self._scale, self._zero_point, self._packed, self._scale_N, self._zeros_N
+
     def _product(self, x_u8: Tensor, scale: float, zero_point: int, dtype: torch.dtype) -> Tensor:
         return torch.ops.onednn.qlinear_pointwise(
-            x_u8,
-            self._scale,
-            self._zero_point,
-            self._packed,
-            self._scale_N,
-            self._zeros_N,
+            *self._operands(x_u8),
             self._bias_N,
             scale,
             zero_point,

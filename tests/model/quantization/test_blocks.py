@@ -19,13 +19,7 @@ from tests.kit import adapters
 FAST = named_policy("fast")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Towers so small take far longer on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
