@@ -6,17 +6,12 @@ import shutil
 import pytest
 
 from query.cli.main import main
-from query.evaluation.running import pictures, prepare
-from tests.kit.small_sweep import SmallSweep, few_threads, run_until_killed
+from tests.kit.small_sweep import SmallSweep, run_until_killed
 
 
 @pytest.fixture
-def sweep(tmp_path, photos, tiny_model, monkeypatch):
+def sweep(tmp_path, photos, tiny_model, few_of_all):
     """A sweep that has not run yet."""
-    monkeypatch.setattr(prepare, "use_all_cores", prepare.use_all_cores)  # restored after the test
-    for name in ("NUM_IMAGES", "NUM_CONDITIONS"):
-        monkeypatch.setattr(pictures, name, getattr(pictures, name))
-    few_threads()
     small = SmallSweep(tmp_path, photos, tiny_model)
     small.write_grid(rounds=4)
     return small

@@ -12,21 +12,15 @@ from query.evaluation.raw.timings import read_rounds
 from query.evaluation.report.contents import contents_of
 from query.evaluation.report.drawing.scatter import styles_of
 from query.evaluation.report.markdown import markdown
-from query.evaluation.running import pictures, prepare
 from tests.kit.few_towers import FewTowers
-from tests.kit.small_sweep import few_threads
 
 RAW = ("raw", "vectors", "pictures", "calibrations")
 INT8 = "  - {name: eight, policies: [none, balanced], precisions: [int8]}"
 
 
 @pytest.fixture
-def sweep(tmp_path, photos, tiny_model, monkeypatch):
+def sweep(tmp_path, photos, tiny_model, few_of_all):
     """A sweep of two policies in fp32 and in int8 that has not run yet."""
-    monkeypatch.setattr(prepare, "use_all_cores", prepare.use_all_cores)  # restored after the test
-    for name in ("NUM_IMAGES", "NUM_CONDITIONS"):
-        monkeypatch.setattr(pictures, name, getattr(pictures, name))
-    few_threads()
     sweep = FewTowers(tmp_path, photos, tiny_model)
     sweep.write_grid(policies="[balanced]", more=INT8)
     return sweep
