@@ -22,8 +22,8 @@ from pipeline.source.left_out import Kind
 from pipeline.source.listing import list_source
 from pipeline.store.layout import Store
 from pipeline.store.view import StoreView
-from pipeline.workers import pool
 from query.cli.main import main
+from tests.kit.no_workers import Started, refuse_workers
 from tests.kit.plain_embed import embed_plainly
 from tests.kit.sources import tar_of
 
@@ -31,16 +31,7 @@ PROGRAM = "import sys; from query.cli.main import main; code = main(sys.argv[1:]
 HEAVY = {"ray", "torch", "open_clip"}
 
 
-class Started(Exception):
-    """Workers would be started."""
-
-
-@pytest.fixture(autouse=True)
-def no_workers(monkeypatch):
-    def start(*_):
-        raise Started
-
-    monkeypatch.setattr(pool, "worker_pool", start)
+no_workers = pytest.fixture(autouse=True)(refuse_workers)
 
 
 @pytest.fixture(scope="module")

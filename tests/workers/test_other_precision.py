@@ -9,21 +9,11 @@ from pipeline.embedding import embed
 from pipeline.errors import ConfigError, FingerprintMismatch, StoreError
 from pipeline.settings.embed import EmbedSettings
 from pipeline.store.layout import Store
-from pipeline.workers import pool
 from query.cli.main import main
+from tests.kit.no_workers import Started, refuse_workers
 from tests.kit.plain_embed import embed_plainly
 
-
-class Started(Exception):
-    """Workers would be started."""
-
-
-@pytest.fixture(autouse=True)
-def no_workers(monkeypatch):
-    def start(*_):
-        raise Started
-
-    monkeypatch.setattr(pool, "worker_pool", start)
+no_workers = pytest.fixture(autouse=True)(refuse_workers)
 
 
 @pytest.fixture(scope="module")
