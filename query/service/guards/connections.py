@@ -57,6 +57,12 @@ class GuardedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:  # noqa: D102
+        # by pieces, because a body may end early in what was read, and what follows it counts
+        for start in range(0, len(data), MOST_HEAD_BYTES):
+            if not self.transport.is_closing():
+                self._piece_received(data[start : start + MOST_HEAD_BYTES])
+
+    def _piece_received(self, data: bytes) -> None:
         self._num_bytes += len(data)
         super().data_received(data)
         if self.transport.is_closing():

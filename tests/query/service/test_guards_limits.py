@@ -280,8 +280,9 @@ def test_strangers_take_no_place_from_others(strict):
 @pytest.mark.parametrize("trailers", [b"a: b\r\n" * 30_000, b"a" * 200_000], ids=["many", "long"])
 def test_large_trailers_are_refused(strict, trailers):
     head = b"POST /search HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
-    answer = talk(strict.url, [head + b"Host: localhost\r\n\r\n1\r\n{\r\n0\r\n", trailers])
-    assert statuses(answer) == [431]
+    head += b"Host: localhost\r\n\r\n1\r\n{\r\n0\r\n"
+    for parts in (head + trailers, [head, trailers]):  # the server may read all at once
+        assert statuses(talk(strict.url, parts)) == [431]
 
 
 def test_trailers_are_no_headers():
