@@ -131,7 +131,7 @@ def test_sizes_of_one_change_nothing(tower, images):
 
 @torch.no_grad()
 def test_low_precision_on_a_cpu_is_the_same_up_to_rounding(tower, images, monkeypatch):
-    """With bf16 on a CPU, our own blocks run for speed, whatever the policy."""
+    """With bf16 on a CPU that oneDNN computes it on, our own blocks run for speed, whatever the policy."""
     monkeypatch.setattr(kernels, "WIDE_HEADS", 16)
     tower = copy.deepcopy(tower).bfloat16()
     before = features(tower, images.bfloat16()).float()
@@ -139,7 +139,7 @@ def test_low_precision_on_a_cpu_is_the_same_up_to_rounding(tower, images, monkey
     is_replaced = ["forward" in vars(block) for block in view_of(tower).blocks]
     after = features(tower, images.bfloat16()).float()
     detach()
-    assert all(is_replaced)
+    assert all(is_replaced) == onednn.computes_bf16()
     assert torch.cosine_similarity(after, before).min() > 0.999
     assert torch.equal(features(tower, images.bfloat16()).float(), before)
 

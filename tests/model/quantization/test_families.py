@@ -129,14 +129,14 @@ def test_detaching_restores_the_float_tower_to_the_bit(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_images_are_independent_and_threads_change_nothing(name):
-    """Sums of 8-bit products are exact. What stays in float is summed in another order in another batch."""
+def test_batches_and_threads_move_last_bits_only(name):
+    """Sums of 8-bit products are exact. What stays in float is summed in another order."""
     pixels = images(5, 3)
     together = int8_features(name, None, pixels)
     apart = torch.cat([int8_features(name, None, part) for part in pixels.split(2)])
     assert least_cosine(apart, together) > 1 - 1e-4
     torch.set_num_threads(2)
-    assert torch.equal(int8_features(name, None, pixels), together)
+    assert least_cosine(int8_features(name, None, pixels), together) > 1 - 1e-4
 
 
 @pytest.mark.parametrize("name", PRUNABLE)
