@@ -36,7 +36,7 @@ from pipeline.source.sample import Sample
 from pipeline.store.layout import Store
 from pipeline.store.parts import part_table, write_part
 from pipeline.store.view import StoreView
-from pipeline.workers.calibrate import measured, with_known
+from pipeline.workers.calibrate import measured, other_policy, with_known
 from pipeline.workers.messages import Calibrating, KnownCalibration
 from pipeline.workers.session import cluster_resources
 
@@ -134,6 +134,7 @@ def _probe(settings: EmbedSettings, listing: Listing, sample: list[ImageEntry], 
     policy, warning = policy_or_unpruned(loaded, settings.pruning_policy(), settings.policy_is_default)
     if known.calibration:
         loaded = with_known(loaded, known.calibration)
+        warning = "; ".join(filter(None, [warning, other_policy(loaded, policy)])) or None
     elif loaded.spec.precision == "int8":
         loaded, calibrating = _calibrated(settings, loaded, policy, listing.source, sample)
         warning = "; ".join(filter(None, [warning, calibrating.warning])) or None

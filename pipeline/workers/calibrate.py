@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError, FingerprintMismatch, InputError
 from pipeline.model.calibrate import calibrated, made_of, with_calibration
 from pipeline.model.load import LoadedModel
 from pipeline.model.precision import MIN_COSINE
+from pipeline.model.pruning.names import UNPRUNED
 from pipeline.model.pruning.policy import PruningPolicy
 from pipeline.model.quantization.calibration import doubt_about, unpack_calibration
 from pipeline.pixels.batch import DecodedBatch
@@ -52,6 +53,17 @@ def with_known(loaded: LoadedModel, known: KnownCalibration) -> LoadedModel:
             f"calibration {known.path}: {misfit}; give the calibration of this model, or leave out --calibration"
         )
     return with_calibration(loaded, calibration)
+
+
+def other_policy(loaded: LoadedModel, policy: PruningPolicy | None) -> str | None:
+    """One line if the ranges were measured under another policy: nobody knows how close to float this one comes."""
+    name = policy.name if policy else UNPRUNED
+    if loaded.calibration is None or loaded.calibration.made_of.policy == name:
+        return None
+    return (
+        f"the calibration was measured under policy {loaded.calibration.made_of.policy}, so min_cosine was not checked "
+        f"for policy {name}; `clipsieve evaluate --precisions` measures what int8 costs"
+    )
 
 
 def measured(

@@ -63,6 +63,7 @@ class EncodeWorker:
         from pipeline.model.device import default_batch_size, device_name, pick_device
         from pipeline.model.encode import Encoder, fastest_encoder, policy_or_unpruned, sharing_weights
         from pipeline.model.load import load_model
+        from pipeline.workers.calibrate import other_policy
         from pipeline.workers.canary import Canary
 
         self._threads = request.threads or self._own_threads
@@ -87,6 +88,7 @@ class EncodeWorker:
             num_ahead=self._num_ahead,
         )
         loaded, calibrating = self._with_calibration(loaded, policy, request)
+        warnings = [warning, loaded.warning, other_policy(loaded, policy)]
         if request.canary:
             self._canary = Canary(fastest_encoder(sharing_weights(loaded), None), request.canary)
         self._loaded = loaded  # kept unchanged; the pruned encoder shares its weights
@@ -98,7 +100,7 @@ class EncodeWorker:
         coverage = self._encoder.coverage
         return WorkerReport(
             spec=self._encoder.spec,
-            warning="; ".join(filter(None, [warning, loaded.warning, coverage and coverage.warning])) or None,
+            warning="; ".join(filter(None, [*warnings, coverage and coverage.warning])) or None,
             device=device_name(device),
             batch_size=batch_size,
             threads=self._threads,

@@ -10,7 +10,7 @@ from pipeline.model.pruning.policy import named_policy
 from pipeline.model.spec import ModelSource
 from pipeline.pixels.decode import decode_batch
 from pipeline.source.sample import choose_sample
-from pipeline.workers.calibrate import measured, with_known
+from pipeline.workers.calibrate import measured, other_policy, with_known
 from pipeline.workers.messages import KnownCalibration
 from tests.kit.sources import listed
 
@@ -81,6 +81,16 @@ def test_blank_images_give_a_finite_calibration_and_a_warning(loaded, tmp_path):
     blank, calibrating = calibrate(loaded, folder)
     assert "0 different images (of 20;" in calibrating.warning
     assert all(np.isfinite(found.scale) and found.scale > 0 for found in blank.calibration.ranges.values())
+
+
+def test_ranges_of_another_policy_are_used_and_mentioned(loaded, tmp_path, make_image):
+    whole, _ = calibrate(loaded, with_photos(tmp_path / "photos", make_image, range(20)))
+    assert other_policy(whole, named_policy("balanced")) is None
+    assert "under policy balanced, so min_cosine was not checked for policy fast" in other_policy(
+        whole, named_policy("fast")
+    )
+    assert "for policy none; `clipsieve evaluate --precisions`" in other_policy(whole, None)
+    assert other_policy(loaded, None) is None
 
 
 def test_ranges_of_another_tower_are_refused(loaded, tiny_model, tmp_path, make_image):

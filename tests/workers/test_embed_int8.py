@@ -134,6 +134,8 @@ def test_one_calibration_for_two_stores(first, run, tmp_path, make_image):
     assert another.record.fingerprint == report.record.fingerprint
     assert doubts(another) == []
     assert main(["verify", str(tmp_path / "another"), "--resample", "1", "--device", "cpu"]) == 0
+    unpruned = run(source, out=tmp_path / "unpruned", calibration=given, policy="none", **INT8)
+    assert any("so min_cosine was not checked for policy none" in text for text in unpruned.warnings)
 
 
 def test_a_calibration_of_another_model_is_refused_and_nothing_is_left(first, run, tmp_path):
