@@ -56,7 +56,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
 
     Args:
         settings: Images, captions and encoder. With `out`, the stores and the raw results are kept.
-        on_tick: Called with a condition's name and the progress of its embedding.
+        on_tick: Called with a condition's name and the progress of its embedding, then with that of other steps.
 
     Returns:
         The results as written to JSON. Metrics have CLIP_benchmark's names and are fractions.
@@ -88,7 +88,7 @@ def evaluate(settings: EvaluateSettings, on_tick: Callable[[str, Tick], None] = 
         raw = SweepFolder(out / RESULTS)
         bench_entries = entries[: settings.bench_images]
         in_float = _in_float(conditions, reports)
-        rounds, gmacs = _timed(bench_entries, conditions, reports, settings.device, raw)
+        rounds, gmacs = _timed(bench_entries, conditions, reports, settings.device, raw, on_tick)
         answered = answer(reports, captions, entries, raw, on_tick, in_float)
     results = {
         "dataset": settings.images.absolute().name,
@@ -128,6 +128,7 @@ def _timed(
     reports: Mapping[str, EmbedReport],
     asked: DeviceChoice,
     raw: SweepFolder,
+    on_tick: Callable[[str, Tick], None],
 ) -> tuple[list[Round], dict[str, float]]:
     """Interleaved rounds of the image tower of each condition, and its multiply-adds (1e9 per image)."""
     record = reports[UNPRUNED].record
@@ -146,7 +147,13 @@ def _timed(
             path = reports[one.name].view.store.calibration_path
             tower = with_packed(tower, read_stored_calibration(path, own.encoder))
         encoders[one.name] = Encoder(tower, one.policy)
-    rates = images_per_second({name: (encoder, pixels) for name, encoder in encoders.items()}, record.batch_size)
+    towers = {name: (encoder, pixels) for name, encoder in encoders.items()}
+
+    def on_round(number: int) -> None:
+        on_tick("rounds", Tick(number, ROUNDS, 0, 0.0, is_of_images=False))
+
+    on_round(0)
+    rates = images_per_second(towers, record.batch_size, on_round=on_round)
     rounds = [_round(number, rates, len(pixels)) for number in range(ROUNDS)]
     for timed_round in rounds:
         write_round(raw.timings, timed_round)

@@ -21,7 +21,10 @@ K = TypeVar("K", bound=Hashable)
 
 
 def images_per_second(
-    towers: Mapping[K, tuple[Encoder, np.ndarray]], batch_size: int, rounds: int = ROUNDS
+    towers: Mapping[K, tuple[Encoder, np.ndarray]],
+    batch_size: int,
+    rounds: int = ROUNDS,
+    on_round: Callable[[int], None] = lambda number: None,
 ) -> dict[K, list[float]]:
     """Time the image towers alone on uint8 pixels already in memory, with interleaved conditions.
 
@@ -29,6 +32,7 @@ def images_per_second(
         towers: An encoder and its pixels [N, H, W, 3], by name.
         batch_size: Images per forward pass.
         rounds: Rounds to count, after one warm-up round.
+        on_round: Called after each round with the number of rounds that count so far.
 
     Returns:
         Images per second in each counted round, by name.
@@ -38,17 +42,22 @@ def images_per_second(
         for start in range(0, len(pixels_NHWC), batch_size):
             encoder.encode(pixels_NHWC[start : start + batch_size])  # returns numpy, so the device has finished
 
-    seconds = interleaved_seconds({name: partial(run, *tower) for name, tower in towers.items()}, rounds)
+    calls = {name: partial(run, *tower) for name, tower in towers.items()}
+    seconds = interleaved_seconds(calls, rounds, on_round=on_round)
     return {name: [len(towers[name][1]) / value for value in values] for name, values in seconds.items()}
 
 
 def interleaved_seconds(
-    calls: Mapping[K, Callable[[], object]], rounds: int = ROUNDS, device: str = "cpu"
+    calls: Mapping[K, Callable[[], object]],
+    rounds: int = ROUNDS,
+    device: str = "cpu",
+    on_round: Callable[[int], None] = lambda number: None,
 ) -> dict[K, list[float]]:
     """Seconds of each call in each round.
 
     A round makes every call once, so that drift in machine speed affects all of them equally; every other round
-    reverses the order. A first round is discarded. GPU time is measured between two events on its stream.
+    reverses the order. A first round is discarded. GPU time is measured between two events on its stream. `on_round`
+    is called after each round with the number of rounds that count so far.
     """
     seconds: dict[K, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
@@ -56,6 +65,7 @@ def interleaved_seconds(
         for name, elapsed_s in found.items():
             if number > 0:
                 seconds[name].append(elapsed_s)
+        on_round(number)
     return seconds
 
 

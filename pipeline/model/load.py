@@ -68,7 +68,7 @@ class LoadedModel:
 
     @property
     def warning(self) -> str | None:
-        """One line if 8 bits were chosen and gain nothing on this device."""
+        """One line if 8 bits were chosen and gain little on this device, or it has no instructions for them."""
         is_8_bits = self.measurement and self.measurement.chosen.precision in EIGHT_BITS
         return slow_8_bits(self.measurement) if is_8_bits else None
 

@@ -87,15 +87,21 @@ def candidates_of(device: torch.device) -> list[Candidate]:
 
 
 def slow_8_bits(found: Measurement) -> str | None:
-    """One line if 8 bits are hardly faster than float here, and why; None if they are, or were not measured."""
-    gain = found.gain_of_8_bits()
-    if gain is None or gain >= MIN_GAIN:
-        return None
+    """One line if 8 bits are hardly faster than float here, or if the CPU has no instructions for them; else None."""
+    gain, on_gpu = found.gain_of_8_bits(), "fp8" in found.speeds
     listed = [name for name, has in cpu_features().items() if name in VNNI and has]
-    has = f"this CPU lists {' and '.join(listed)}" if listed else "this CPU lists neither AVX512-VNNI nor AVX-VNNI"
+    if gain is None or (gain >= MIN_GAIN and (listed or on_gpu)):
+        return None
+    if on_gpu:
+        why = ""
+    elif listed:
+        why = f" (this CPU lists {' and '.join(listed)})"
+    else:
+        why = " (this CPU lists neither AVX512-VNNI nor AVX-VNNI)"
+    advice = "--precision auto costs none" if gain >= MIN_GAIN else "give --precision auto"
     return (
-        f"8 bits were measured at {gain:.2f} times the speed of the fastest float type, and they cost recall ({has}); "
-        "give --precision auto"
+        f"8 bits were measured at {gain:.2f} times the speed of the fastest float type, and they cost recall{why}; "
+        f"{advice}"
     )
 
 

@@ -97,14 +97,15 @@ class Recorder:
 
 
 def test_conditions_are_interleaved_after_a_warm_up():
-    calls = []
+    calls, rounds = [], []
     pixels = np.zeros((5, 2, 2, 3), np.uint8)
     towers = {name: (Recorder(name, calls), pixels) for name in ("none", "pruned")}
-    rates = images_per_second(towers, batch_size=2, rounds=2)
+    rates = images_per_second(towers, batch_size=2, rounds=2, on_round=rounds.append)
     once = [[(name, 2), (name, 2), (name, 1)] for name in ("none", "pruned")]
     forth, back = once[0] + once[1], once[1] + once[0]
     assert calls == forth + back + forth  # a warm-up and two rounds; every other round reverses the order
     assert {name: len(values) for name, values in rates.items()} == {"none": 2, "pruned": 2}
+    assert rounds == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.999999), ("bf16", 0.9999)])

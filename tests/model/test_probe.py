@@ -1,6 +1,7 @@
 """The precision of `auto` is the one that was measured to be fastest; the measurement is kept per machine and shape."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -183,18 +184,27 @@ def test_8_bits_are_measured_if_asked_for_and_never_chosen_by_auto(visual):
     assert probe.measure(visual, CPU, 8).gain_of_8_bits() is None
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"), [({}, "neither AVX512-VNNI nor AVX-VNNI"), ({"avx_vnni": True}, "avx_vnni")]
-)
-def test_8_bits_that_are_hardly_faster_are_doubted(monkeypatch, flags, said):
-    monkeypatch.setattr(probe, "cpu_features", lambda: FEATURES | flags)
-    slow, fast = (
-        Measurement(chosen=FP32, speeds={"fp32": 1.0, "bf16": 2.0, "int8": speed, "int8 by onednn": 1.0})
-        for speed in (2.05, 2.2)
+def measured(eight_bits):
+    return Measurement(chosen=FP32, speeds={"fp32": 1.0, "bf16": 2.0, **eight_bits})
+
+
+def test_8_bits_that_are_hardly_faster_are_doubted(monkeypatch):
+    monkeypatch.setattr(probe, "cpu_features", lambda: FEATURES | {"avx_vnni": True})
+    assert probe.slow_8_bits(measured({"int8": 2.05, "int8 by onednn": 1.0})) == (
+        "8 bits were measured at 1.02 times the speed of the fastest float type, and they cost recall (this CPU lists "
+        "avx_vnni); give --precision auto"
     )
-    assert "8 bits were measured at 1.02 times the speed of the fastest float type" in probe.slow_8_bits(slow)
-    assert said in probe.slow_8_bits(slow)
-    assert probe.slow_8_bits(fast) is None
+    assert probe.slow_8_bits(measured({"int8": 2.2})) is None
+    assert probe.slow_8_bits(measured({})) is None
+
+
+def test_a_cpu_without_8_bit_products_is_mentioned_whatever_they_gain(monkeypatch):
+    monkeypatch.setattr(probe, "cpu_features", lambda: FEATURES)
+    for speed, said in ((2.05, "1.02 times .*; give --precision auto"), (2.4, "1.20 times .*; --precision auto costs")):
+        assert re.search(said, probe.slow_8_bits(measured({"int8": speed})))
+        assert "lists neither AVX512-VNNI nor AVX-VNNI" in probe.slow_8_bits(measured({"int8": speed}))
+    assert probe.slow_8_bits(measured({"fp8": 2.4})) is None
+    assert "CPU" not in probe.slow_8_bits(measured({"fp8": 2.05}))
 
 
 @pytest.mark.parametrize(("speed", "expected"), [(0.3, "onednn"), (3.0, "torch")])
