@@ -115,7 +115,9 @@ def test_a_tower_without_linear_layers_is_refused_when_it_is_loaded(resnet_model
     )
 
 
-def test_the_reference_model_gives_the_same_in_every_batch_and_on_any_number_of_threads(shared, make_image):
+def test_the_reference_model_gives_the_same_in_every_batch_and_on_any_number_of_threads(
+    shared, make_image, float_sums_vary
+):
     model = load_model(ModelSource(model=f"local-dir:{shared}/models/lit-vit-ti-16"), "int8", "cpu")
     images = np.stack([np.asarray(make_image(224, 224, seed)) for seed in range(5)])
     encoder = fastest_encoder(calibrated(model, None, [images]), FAST)
@@ -125,4 +127,5 @@ def test_the_reference_model_gives_the_same_in_every_batch_and_on_any_number_of_
     two = encoder.encode(images)
     assert encoder.coverage.warning is None
     assert (apart * one).sum(axis=1).min() > 0.999
-    assert (two * one).sum(axis=1).min() > 0.999  # the head is in float, whose last bits depend on threads
+    assert (two * one).sum(axis=1).min() > 0.999
+    assert float_sums_vary or np.array_equal(two, one)

@@ -129,14 +129,16 @@ def test_detaching_restores_the_float_tower_to_the_bit(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_batches_and_threads_move_last_bits_only(name):
+def test_batches_and_threads_move_last_bits_only(name, float_sums_vary):
     """Sums of 8-bit products are exact. What stays in float is summed in another order."""
     pixels = images(5, 3)
     together = int8_features(name, None, pixels)
     apart = torch.cat([int8_features(name, None, part) for part in pixels.split(2)])
     assert least_cosine(apart, together) > 1 - 1e-4
     torch.set_num_threads(2)
-    assert least_cosine(int8_features(name, None, pixels), together) > 1 - 1e-4
+    on_two = int8_features(name, None, pixels)
+    assert least_cosine(on_two, together) > 1 - 1e-4
+    assert float_sums_vary or torch.equal(on_two, together)
 
 
 @pytest.mark.parametrize("name", PRUNABLE)
