@@ -132,12 +132,13 @@ def _probe(settings: EmbedSettings, listing: Listing, sample: list[ImageEntry], 
     device = pick_device(settings.device)
     loaded = load_model(settings.model_source(), known.precision, device, settings.batch_size)
     policy, warning = policy_or_unpruned(loaded, settings.pruning_policy(), settings.policy_is_default)
+    doubt = None
     if known.calibration:
         loaded = with_known(loaded, known.calibration)
-        warning = "; ".join(filter(None, [warning, other_policy(loaded, policy)])) or None
+        doubt = other_policy(loaded, policy)
     elif loaded.spec.precision == "int8":
         loaded, calibrating = _calibrated(settings, loaded, policy, listing.source, sample)
-        warning = "; ".join(filter(None, [warning, calibrating.warning])) or None
+        doubt = calibrating.warning
     encoder = fastest_encoder(loaded, policy)
     batch_size = min(settings.batch_size or default_batch_size(device), len(sample))
     started = time.process_time()
@@ -145,7 +146,7 @@ def _probe(settings: EmbedSettings, listing: Listing, sample: list[ImageEntry], 
     decode_s = (time.process_time() - started) / len(sample)
     return _Probe(
         spec=encoder.spec,
-        warning=warning,
+        warning="; ".join(filter(None, [warning, doubt])) or None,
         device=device,
         num_failed=batch.num_failed,
         decode_s=decode_s,

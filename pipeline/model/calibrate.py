@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from pipeline.model.encode import Encoder, sharing_weights
 from pipeline.model.load import LoadedModel
 from pipeline.model.precision import MIN_COSINE
-from pipeline.model.pruning.names import UNPRUNED
-from pipeline.model.pruning.policy import PruningPolicy
+from pipeline.model.pruning.policy import PruningPolicy, name_of
 from pipeline.model.quantization.calibration import Calibration, unpack_calibration
 from pipeline.model.quantization.coverage import coverage_of
 from pipeline.model.quantization.packed import MadeOf
@@ -106,7 +105,7 @@ def made_of(spec: EncoderSpec, policy: PruningPolicy | None, num_images: int, nu
         adapter=spec.adapter,
         height=spec.preprocess.height,
         width=spec.preprocess.width,
-        policy=policy.name if policy else UNPRUNED,
+        policy=name_of(policy),
         num_images=num_images,
         num_float_blocks=num_float_blocks,
     )

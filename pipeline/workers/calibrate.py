@@ -13,8 +13,7 @@ from pipeline.errors import ConfigError, FingerprintMismatch, InputError
 from pipeline.model.calibrate import calibrated, made_of, with_calibration
 from pipeline.model.load import LoadedModel
 from pipeline.model.precision import MIN_COSINE
-from pipeline.model.pruning.names import UNPRUNED
-from pipeline.model.pruning.policy import PruningPolicy
+from pipeline.model.pruning.policy import PruningPolicy, name_of
 from pipeline.model.quantization.calibration import doubt_about, unpack_calibration
 from pipeline.pixels.batch import DecodedBatch
 from pipeline.source.entry import ImageEntry
@@ -57,7 +56,7 @@ def with_known(loaded: LoadedModel, known: KnownCalibration) -> LoadedModel:
 
 def other_policy(loaded: LoadedModel, policy: PruningPolicy | None) -> str | None:
     """One line if the ranges were measured under another policy: nobody knows how close to float this one comes."""
-    name = policy.name if policy else UNPRUNED
+    name = name_of(policy)
     if loaded.calibration is None or loaded.calibration.made_of.policy == name:
         return None
     return (

@@ -28,7 +28,7 @@ from pipeline.model.encode import Encoder, compile_tower, sharing_weights
 from pipeline.model.load import LoadedModel, load_model
 from pipeline.model.precision import Precision, PrecisionChoice
 from pipeline.model.pruning.names import OPEN_CLIP, UNPRUNED
-from pipeline.model.pruning.policy import PruningPolicy
+from pipeline.model.pruning.policy import PruningPolicy, name_of
 from query.settings import BenchModelSettings
 
 _EIGHT_BITS = ("int8", "fp8")
@@ -141,8 +141,7 @@ def _tower(settings: BenchModelSettings, loaded: LoadedModel, policy: PruningPol
     encoder = Encoder(tower, policy)
     if settings.compile_tower:
         compile_tower(tower)
-    name = policy.name if policy else UNPRUNED
-    return _Row(name, loaded.spec.precision, encoder, tower_call(encoder, pixels))
+    return _Row(name_of(policy), loaded.spec.precision, encoder, tower_call(encoder, pixels))
 
 
 def _timed(rows: list[_Row], settings: BenchModelSettings, batch_size: int) -> list[dict[str, Any]]:

@@ -257,6 +257,11 @@ def _reference_policy(keep_ratio: float) -> PruningPolicy:
     return reference.model_copy(update={"name": name, "schedule": Stages(cuts=cuts)})
 
 
+def name_of(policy: PruningPolicy | None) -> str:
+    """The name of a policy, or of no pruning."""
+    return policy.name if policy else UNPRUNED
+
+
 def sharpened(policy: PruningPolicy | None, gmac_ratio: float) -> PruningPolicy:
     """The same policy with a target cost, which its name includes.
 
@@ -264,9 +269,8 @@ def sharpened(policy: PruningPolicy | None, gmac_ratio: float) -> PruningPolicy:
         ConfigError: If the policy has no schedule.
     """
     if policy is None or policy.schedule is None:
-        name = policy.name if policy else UNPRUNED
         raise ConfigError(
-            f"gmac_ratio = {gmac_ratio:g}: policy {name!r} has no schedule to sharpen; give another policy"
+            f"gmac_ratio = {gmac_ratio:g}: policy {name_of(policy)!r} has no schedule to sharpen; give another policy"
         )
     return policy.model_copy(update={"name": f"{policy.name}({gmac_ratio:g}x)", "gmac_ratio": gmac_ratio})
 

@@ -15,6 +15,7 @@ from pipeline.model.pruning.policy import (
     PruningPolicy,
     Schedule,
     Stages,
+    name_of,
     named_policy,
     policy_names,
     refuse_taken_name,
@@ -88,7 +89,7 @@ def _named(grid: Grid, number: int) -> Iterator[Base]:
         loc: Loc = (*at, "policies", place)
         policy = _by_name(grid, named, loc) if isinstance(named, str) else _spelled_out(grid, number, named, loc)
         if not series.gmac_ratios:
-            yield Base(policy.name if policy else UNPRUNED, policy, loc)
+            yield Base(name_of(policy), policy, loc)
         for ratio in series.gmac_ratios:
             try:
                 sharper = sharpened(policy, ratio)
